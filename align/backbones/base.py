@@ -1,0 +1,99 @@
+"""What the sampling loop knows of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from align.processes.ddim import Step
+from align.semantics.graph import Span
+
+Halves = Literal["both", "prompt"]
+"""Whose attention maps are averaged: those of both guidance halves, or the prompt's alone."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt as the model reads it.
+
+    Attributes:
+        prompt, negative: embeddings (L, width) of the prompt and of the negative (empty) prompt.
+        offsets: character span of each of the L tokens, (0, 0) for special ones.
+        limit: index of the first token that is not a word of the prompt.
+        truncated: whether the prompt was longer than the model reads.
+    """
+
+    prompt: Tensor
+    negative: Tensor
+    offsets: tuple[Span, ...]
+    limit: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Embeddings of P particles: ``prompt`` and ``negative``, each (P, L, width)."""
+
+    prompt: Tensor
+    negative: Tensor
+
+    def take(self, rows: Tensor) -> Conditioning:
+        """The conditioning of some particles, by index."""
+        return Conditioning(self.prompt[rows], self.negative[rows])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One call of the network on P particles.
+
+    Attributes:
+        eps, x0: predictions of noise and of clean latents after guidance, (P, C, h, w).
+        correction: eps of the prompt half minus that of the other half, (P, C, h, w).
+        attention: maps averaged over layers, heads and halves, (P, R, R', L), rows summing to 1 over
+            the L tokens; ``None`` unless asked for.
+    """
+
+    eps: Tensor
+    x0: Tensor
+    correction: Tensor
+    attention: Tensor | None = None
+
+
+class Backbone(Protocol):
+    """A frozen latent diffusion model."""
+
+    scheduler_config: dict[str, Any]
+    """Config of the checkpoint's diffusers scheduler."""
+
+    def encode(self, prompt: str, negative: str) -> Encoded:
+        """Read one prompt; cached, so a repeated prompt costs nothing."""
+        ...
+
+    def predict(
+        self,
+        z: Tensor,
+        step: Step,
+        conditioning: Conditioning,
+        guidance_scale: float,
+        attention: Halves | None = None,
+    ) -> Prediction:
+        """The only call of the network; both guidance halves go through it as one batch.
+
+        Args:
+            z: latents (P, C, h, w).
+            step: where in the process they are.
+            conditioning: embeddings of the P particles.
+            guidance_scale: classifier-free guidance; the prompt's half counts this many times.
+            attention: which halves' maps to return, if any.
+        """
+        ...
+
+    def decode(self, z0: Tensor) -> Tensor:
+        """Latents (P, C, h, w) to pictures (P, 3, H, W), about [0, 1], not clamped; differentiable."""
+        ...
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a picture's latents."""
+        ...

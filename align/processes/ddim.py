@@ -1,0 +1,90 @@
+"""DDIM (Song et al. 2021) as a Markov kernel; eta = 1 is ancestral sampling, eta = 0 deterministic.
+
+The noise schedule and the timesteps are a diffusers scheduler's; mean and variance of the kernel, which
+guidance and weights need apart, are written here once (equations 12 and 16 of the paper).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from align.processes.gaussian import Gaussian, renoise
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the reverse process.
+
+    Attributes:
+        index: 0 for the noisiest.
+        t: training timestep of the latents that come in.
+        t_next: training timestep of the latents that go out, at least 0.
+        alpha: abar at ``t``, in [0, 1].
+        alpha_next: abar at ``t_next``.
+        fraction: ``t`` over the number of training timesteps, in [0, 1): schedules are placed by it.
+    """
+
+    index: int
+    t: int
+    t_next: int
+    alpha: float
+    alpha_next: float
+    fraction: float
+
+
+class DDIM:
+    """The process of a checkpoint's schedule.
+
+    Args:
+        schedule: config of a diffusers scheduler (``scheduler.config``).
+        steps: number of sampling steps, 1 to the number of training timesteps.
+        eta: share of the ancestral noise, 0 to 1.
+
+    Raises:
+        ValueError: steps or eta out of range.
+    """
+
+    def __init__(self, schedule: dict[str, Any], steps: int, eta: float) -> None:
+        scheduler = DDIMScheduler.from_config(schedule)
+        training = int(scheduler.config.num_train_timesteps)
+        if not 1 <= steps <= training:
+            raise ValueError(f"steps must be 1 to {training}, not {steps}")
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must be 0 to 1, not {eta}")
+        scheduler.set_timesteps(steps)
+        alphas = scheduler.alphas_cumprod.double()
+        self.eta = eta
+        self.prediction_type: str = scheduler.config.prediction_type
+        times = [int(t) for t in scheduler.timesteps]
+        following = [t - training // steps for t in times]
+        final = float(scheduler.final_alpha_cumprod)
+        self.steps = [
+            Step(
+                index=index,
+                t=t,
+                t_next=max(after, 0),
+                alpha=float(alphas[t]),
+                alpha_next=float(alphas[after]) if after >= 0 else final,
+                fraction=t / training,
+            )
+            for index, (t, after) in enumerate(zip(times, following, strict=True))
+        ]
+
+    def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
+        """p(z_next | z) given the predictions of clean latents and noise, each (P, C, h, w)."""
+        std = self.std(step)
+        direction = max(1 - step.alpha_next - std**2, 0.0) ** 0.5
+        return Gaussian(step.alpha_next**0.5 * x0 + direction * eps, std)
+
+    def std(self, step: Step) -> float:
+        """Deviation of the kernel: eta sqrt((1-abar')/(1-abar)) sqrt(1-abar/abar')."""
+        variance = (1 - step.alpha_next) / (1 - step.alpha) * (1 - step.alpha / step.alpha_next)
+        return self.eta * max(variance, 0.0) ** 0.5
+
+    def renoise(self, z_next: Tensor, step: Step, noise: Tensor) -> Tensor:
+        """Back from ``t_next`` to ``t``: time travel."""
+        return renoise(z_next, step.alpha / step.alpha_next, noise)

@@ -1,0 +1,1 @@
+"""Results of runs: keep them, read them, compare them. Reads what the runner wrote and imports no torch."""

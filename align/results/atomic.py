@@ -1,0 +1,89 @@
+"""Replace a file as a whole: a reader sees the old content or the new one, never a part.
+
+A temporary file is created exclusively in the target's own folder, written, flushed, synced, and renamed over
+the target; then the folder is synced. Whatever goes wrong before the rename (full disk, exception,
+interrupt), the temporary file is removed and the target is untouched. Only a kill or a power cut leaves a
+temporary file behind; `remove_leftovers` deletes those.
+
+Accepted: old and new content exist side by side for a moment (twice the space), and each write waits for the
+disk. A target that is a symbolic link stays one: the file it points to is replaced. Permissions of an
+existing target are kept; a new file follows the umask.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+SUFFIX = ".align-tmp"
+
+
+@contextmanager
+def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a binary file that takes the place of `path` when the block ends without an exception.
+
+    Args:
+        path: the file to create or replace; its folder must exist.
+        durable: wait for file and folder to reach the disk. False is for files that can be made again.
+
+    Raises:
+        OSError: from the file system; the old file is then intact and no temporary file stays behind.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with suppress(FileNotFoundError):
+                os.chmod(temporary, target.stat().st_mode & 0o7777)
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        sync_folder(target.parent)
+
+
+def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
+    """Replace `path` by `data`, as a whole. Raises OSError, with the old file intact."""
+    with replacing(path, durable=durable) as file:
+        file.write(data)
+
+
+def write_text(path: Path | str, text: str, *, durable: bool = True) -> None:
+    """Replace `path` by `text` in UTF-8, line ends as given. Raises OSError, with the old file intact."""
+    write_bytes(path, text.encode("utf-8"), durable=durable)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` survive a power cut, where the file system offers it."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete temporary files that a killed process left in `folder`; returns their number.
+
+    Only to be called when no other process writes there.
+    """
+    removed = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX) and entry.name.startswith("."):
+                with suppress(OSError):
+                    os.unlink(entry.path)
+                    removed += 1
+    return removed

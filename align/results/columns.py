@@ -1,0 +1,77 @@
+"""The columns of `results.csv`: one row a picture, in this order.
+
+    identity | metrics, any name, sorted | checker verdicts | costs | info | info_*, any name, sorted
+
+Every documented column is always there, empty where it has no value, so that files of different runs can be
+stacked. A column that is not documented is a metric; one whose name starts with `check_` is a verdict and
+stands with the verdicts, one whose name starts with `info_` is information and stands last. Truth values are
+written 1 and 0. A number that is not finite is an empty cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+HEAD: dict[str, str] = {
+    "key": "sha256 of the item's identity: resolved configuration, prompt, seed, sample (64 hex digits)",
+    "prompt": "the caption, escaped for spreadsheets (see csvfile.encode_text)",
+    "seed": "seed of the noise",
+    "sample": "number of the picture among those of one prompt and seed",
+    "method": "name of the method",
+    "backbone": "name of the model that draws",
+    "reward": "name of what guides or ranks; empty where nothing does",
+    "optimised": "metric columns that the method itself optimised, joined by ';': no evidence for it",
+    "image": "the picture, relative to the run folder; empty where there is none",
+    "status": "'ok', or 'failed: ...' with the reason",
+}
+CHECKS: dict[str, str] = {
+    "check_all": "the checker finds everything the caption asks for",
+    "check_objects": "every shape is there",
+    "check_colours": "every shape has its colour",
+    "check_counts": "every count is right",
+    "check_relations": "every relation holds",
+    "check_background": "the background is right",
+}
+COSTS: dict[str, str] = {
+    "network_forward": "network evaluations, counted per picture",
+    "network_backward": "backward passes through the network",
+    "decoder_forward": "decodings",
+    "decoder_backward": "backward passes through the decoder",
+    "reward_forward": "reward evaluations",
+    "reward_backward": "backward passes through rewards",
+    "seconds": "wall-clock time, the batch's time divided by its pictures",
+    "peak_memory_mb": "peak memory of the device, in units of 1e6 bytes",
+}
+INFO: dict[str, str] = {
+    "rounds": "rounds of time travel taken",
+    "nonfinite_gradients": "steps left unguided because a gradient was not finite",
+    "prompt_truncated": "the prompt was longer than the text encoder reads",
+    "config": "digest of the resolved configuration that made the row (12 hex digits)",
+}
+TEXT = frozenset({"key", "prompt", "method", "backbone", "reward", "optimised", "image", "status", "config"})
+TIMING = frozenset({"seconds", "peak_memory_mb"})
+"""Columns in which two runs of the same configuration may differ."""
+
+
+def is_check(name: str) -> bool:
+    """True for a checker verdict."""
+    return name.startswith("check_")
+
+
+def is_metric(name: str) -> bool:
+    """True for a column that holds a metric, going by its name alone."""
+    return not (name in HEAD or name in COSTS or name in INFO or is_check(name) or name.startswith("info_"))
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """All documented columns and `names`, each once, in the order of the file."""
+    extra = set(names)
+    return [
+        *HEAD,
+        *sorted(name for name in extra if is_metric(name)),
+        *CHECKS,
+        *sorted(name for name in extra if is_check(name) and name not in CHECKS),
+        *COSTS,
+        *INFO,
+        *sorted(name for name in extra if name.startswith("info_")),
+    ]

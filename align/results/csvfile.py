@@ -1,0 +1,141 @@
+r"""Write and read `results.csv` so that every text survives and no spreadsheet runs one.
+
+Text cells: backslash, control characters, line and paragraph separators and lone surrogates are written as
+escapes (`\\`, `\n`, `\r`, `\t`, `\x00`, `\u2028`, `\ud800`), so a row is always one physical line of valid
+UTF-8. A text that then starts with `=`, `+`, `-`, `@` (or their full-width forms), which a spreadsheet would
+take for a formula, gets a leading `'`; so does one that starts with `'` itself, which makes the rule
+reversible: when reading, one leading `'` is dropped. Numbers are written with the fewest digits that read
+back to the same bits.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.results.columns import TEXT
+
+if TYPE_CHECKING:
+    import pandas
+
+_GUARDED = frozenset("=+-@'＝＋－＠")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\\\\\u2028\u2029\ufeff\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\(\\|n|r|t|x[0-9a-f]{2}|u[0-9a-f]{4})")
+_SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_LONG = {"\\": "\\", "n": "\n", "r": "\r", "t": "\t"}
+_INTEGER = re.compile(r"-?[0-9]+")
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match.group()
+    if character in _SHORT:
+        return _SHORT[character]
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def _unescape(match: re.Match[str]) -> str:
+    code = match.group(1)
+    return _LONG[code] if code in _LONG else chr(int(code[1:], 16))
+
+
+def encode_text(text: str) -> str:
+    """`text` as the cell of a CSV file; `decode_text` undoes it exactly."""
+    text = _UNSAFE.sub(_escape, text)
+    return f"'{text}" if text and text[0] in _GUARDED else text
+
+
+def decode_text(cell: str) -> str:
+    """The text that `encode_text` turned into `cell`."""
+    if cell.startswith("'"):
+        cell = cell[1:]
+    return _ESCAPE.sub(_unescape, cell)
+
+
+def readable(text: str) -> str:
+    """`text` for a reader: valid Unicode with control characters shown as escapes; not meant to be undone."""
+    return _UNSAFE.sub(lambda match: match.group() if match.group() == "\\" else _escape(match), text)
+
+
+def encode_cell(value: Any) -> str:
+    """A plain value (see `plain`) as a cell: None is empty, truth is 1 or 0, a list is joined by ';'."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list):
+        return encode_text(";".join(str(item) for item in value))
+    return encode_text(str(value))
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
+    """The lines of the file, header first, encoded; one row in memory at a time."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([encode_text(name) for name in columns])
+    for row in rows:
+        yield _drain(buffer)
+        writer.writerow([encode_cell(row.get(name)) for name in columns])
+    yield _drain(buffer)
+
+
+def _drain(buffer: io.StringIO) -> bytes:
+    line = buffer.getvalue().encode("utf-8")
+    buffer.seek(0)
+    buffer.truncate()
+    return line
+
+
+def read_csv(path: Path | str) -> pandas.DataFrame:
+    """Read a `results.csv`; texts are what they were, an empty text is "" and not a missing value.
+
+    Columns of text have dtype object. Every other column is int64 where all its cells are whole numbers and
+    float64 where all are numbers or empty (empty is NaN); a column that is neither stays text.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a table: no header, or a row with another number of cells than the header.
+    """
+    import pandas
+
+    csv.field_size_limit(max(csv.field_size_limit(), 1 << 27))
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        try:
+            names = [decode_text(name) for name in next(reader, [])]
+            cells: list[list[str]] = [[] for _ in names]
+            for row in reader:
+                if len(row) != len(names):
+                    raise ValueError(
+                        f"line {reader.line_num} has {len(row)} cells and the header {len(names)}"
+                    )
+                for column, cell in zip(cells, row, strict=True):
+                    column.append(cell)
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from error
+    if not names:
+        raise ValueError("the file is empty")
+    series = {name: _column(name, column) for name, column in zip(names, cells, strict=True)}
+    return pandas.DataFrame(series, columns=names)
+
+
+def _column(name: str, cells: list[str]) -> pandas.Series[Any]:
+    import pandas
+
+    if name not in TEXT:
+        if cells and all(map(_INTEGER.fullmatch, cells)):
+            try:
+                return pandas.Series([int(cell) for cell in cells], dtype="int64")
+            except OverflowError:
+                return pandas.Series([int(cell) for cell in cells], dtype=object)
+        try:
+            return pandas.Series([float(cell) if cell else float("nan") for cell in cells], dtype="float64")
+        except ValueError:
+            pass
+    return pandas.Series([decode_text(cell) for cell in cells], dtype=object)

@@ -1,0 +1,62 @@
+"""The pictures of a run folder: names, bytes, and whether they are still what was written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from align.results import atomic
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Verify = Literal["quick", "full"]
+
+
+def picture_name(key: str, seed: int, sample: int) -> str:
+    """File name of an item's picture. It never depends on the prompt's text or its place in the list."""
+    return f"seed{seed}-{sample}-{key[:16]}.png"
+
+
+def png_bytes(picture: bytes | Image) -> bytes:
+    """A picture as PNG; the same picture always gives the same bytes. Bytes are taken to be PNG already."""
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return bytes(picture)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def save_picture(folder: Path, name: str, picture: bytes | Image) -> dict[str, Any]:
+    """Write a picture durably and return its record: name, size, sha256, mtime_ns. Raises OSError."""
+    data = png_bytes(picture)
+    path = folder / name
+    atomic.write_bytes(path, data)
+    return {
+        "name": name,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "mtime_ns": path.stat().st_mtime_ns,
+    }
+
+
+def intact(folder: Path, record: dict[str, Any], verify: Verify) -> bool:
+    """Whether the picture of a record is still there and the same.
+
+    "full" reads and hashes it. "quick" reads it only if its modification time is not the recorded one (it was
+    touched, or the folder copied) and otherwise trusts its size: that notices every missing, truncated,
+    emptied or edited picture at the cost of one `stat`, but not bits that rot on the disk.
+    """
+    path = folder / str(record["name"])
+    try:
+        stat = os.stat(path)
+        if stat.st_size != record["size"]:
+            return False
+        if verify == "quick" and stat.st_mtime_ns == record["mtime_ns"]:
+            return True
+        return hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"]
+    except OSError:
+        return False

@@ -1,0 +1,142 @@
+"""What a reward is: pictures and their prompts in, one number per picture out.
+
+Pictures and prompts are paired one to one and never crossed; a row's value depends on that row alone.  Rewards
+compute in float32 unless told otherwise and always return float32.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from align.rewards.errors import MissingWeights, RewardError, UnknownReward, WrongWeights
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "MissingWeights",
+    "Reward",
+    "RewardError",
+    "TextCache",
+    "UnknownReward",
+    "WrongWeights",
+    "check_pairing",
+]
+
+
+class Reward(ABC):
+    """A differentiable or black-box judge of pictures.
+
+    Attributes:
+        name: as in configs and column names.
+        differentiable: whether gradients reach the pictures.
+        takes_timestep: whether ``step`` changes the value.
+        fingerprint: identity of what is loaded: ids and sha256 of weight files.
+    """
+
+    name: str
+    differentiable: ClassVar[bool] | bool = True
+    takes_timestep: ClassVar[bool] | bool = False
+    fingerprint: dict[str, str]
+
+    @abstractmethod
+    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
+        """Value of each picture for its prompt.
+
+        Args:
+            pictures: (P, 3, H, W) float in [0, 1].
+            prompts: P texts.
+            step: (P,) int64 training timesteps of one-step predictions; ``None`` for finished pictures.
+
+        Returns:
+            (P,) float32.
+
+        Raises:
+            ValueError: if the numbers of pictures, prompts and timesteps differ.
+        """
+
+    @torch.no_grad()
+    def score_images(self, images: Sequence[Image.Image], prompts: Sequence[str], batch: int = 32) -> Tensor:
+        """Value of saved 8-bit pictures: what tables report.  Sizes may differ from picture to picture.
+
+        Args:
+            images: P pictures of any mode (alpha is laid over white).
+            prompts: P texts.
+            batch: how many pictures of one size are scored at once.
+
+        Returns:
+            (P,) float32 on the CPU.
+        """
+        from align.rewards.preprocess import to_pictures
+
+        if len(images) != len(prompts):
+            raise ValueError(f"{len(images)} pictures for {len(prompts)} prompts")
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(images):
+            by_size.setdefault(image.size, []).append(index)
+        values = torch.empty(len(images))
+        for indices in by_size.values():
+            for start in range(0, len(indices), batch):
+                part = indices[start : start + batch]
+                pictures = self.prepare_images([images[k] for k in part], to_pictures)
+                values[part] = self.score(pictures, [prompts[k] for k in part]).cpu()
+        return values
+
+    def prepare_images(
+        self, images: list[Image.Image], convert: Callable[[list[Image.Image]], Tensor]
+    ) -> Tensor:
+        """Pictures of one size as (P, 3, H, W) for :meth:`score`; models override it to resize with Pillow."""
+        return convert(images)
+
+
+def check_pairing(pictures: Tensor, prompts: Sequence[str], step: Tensor | None) -> None:
+    """Refuse input whose parts do not belong together.
+
+    Raises:
+        ValueError: if ``pictures`` is not (P, 3, H, W), or there are not P prompts and P timesteps.
+    """
+    if pictures.ndim != 4 or pictures.shape[1] != 3:
+        raise ValueError(f"pictures must be (P, 3, H, W), not {tuple(pictures.shape)}")
+    if isinstance(prompts, str) or len(prompts) != len(pictures):
+        raise ValueError(f"{len(pictures)} pictures need as many prompts, not {len(prompts)}")
+    if step is not None and tuple(step.shape) != (len(pictures),):
+        raise ValueError(f"{len(pictures)} pictures need as many timesteps, not {tuple(step.shape)}")
+
+
+class TextCache:
+    """Something computed once per distinct prompt, each prompt alone, so no prompt depends on its company.
+
+    Args:
+        compute: prompt to tensor (without the batch axis); it runs without gradients.
+        size: how many prompts are kept, the least recently used going first.
+    """
+
+    def __init__(self, compute: Callable[[str], Tensor], size: int = 1024):
+        self._compute = compute
+        self._size = size
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self.computed = 0
+        """How often ``compute`` ran."""
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Stacked results, (len(prompts), ...)."""
+        found: dict[str, Tensor] = {}
+        for prompt in prompts:
+            if prompt in found:
+                continue
+            if prompt in self._kept:
+                self._kept.move_to_end(prompt)
+            else:
+                with torch.no_grad():
+                    self._kept[prompt] = self._compute(prompt)
+                self.computed += 1
+            found[prompt] = self._kept[prompt]
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+        return torch.stack([found[prompt] for prompt in prompts])

@@ -1,0 +1,165 @@
+"""CLIP as a reward: exp(logit_scale) times the cosine of picture and prompt (PickScore; arXiv 2305.01569).
+
+transformers' own CLIPModel in its own on-disk layout, so any PickScore-like checkpoint loads: ``config.json``,
+``model.safetensors`` and a tokenizer.  The scale is the checkpoint's, never a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from align.rewards.base import Reward, TextCache, check_pairing
+from align.rewards.errors import MissingWeights, WrongWeights
+from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256
+from align.rewards.preprocess import Variant, fit, normalise, resize_images
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer from a folder.
+
+    Raises:
+        MissingWeights: if there is none.
+        WrongWeights: if it cannot be read.
+    """
+    if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
+        raise MissingWeights(f"missing {folder / 'tokenizer.json'}")
+    try:
+        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:
+        raise WrongWeights(f"{folder} holds no CLIP tokenizer: {str(error).splitlines()[0]}") from None
+
+
+def token_ids(tokenizer: CLIPTokenizer, prompt: str, length: int, pad: int | None = None) -> Tensor:
+    """Token ids of one prompt, (1, length): truncated, padded with <|endoftext|> unless ``pad`` says otherwise."""
+    ids = tokenizer(prompt, truncation=True, max_length=length).input_ids
+    filler = tokenizer.eos_token_id if pad is None else pad
+    return torch.tensor([ids + [filler] * (length - len(ids))])
+
+
+def clip_config(folder: Path) -> CLIPConfig:
+    """Sizes of a CLIP from ``config.json``.
+
+    Raises:
+        MissingWeights: if it is not there.
+        WrongWeights: if it describes something else.
+    """
+    content = read_json(folder / "config.json")
+    if "text_config" not in content or "vision_config" not in content:
+        raise WrongWeights(f"{folder / 'config.json'} does not describe a CLIP with two towers")
+    return CLIPConfig(**content)
+
+
+class ContrastiveReward(Reward):
+    """Scale times the cosine of an image tower's and a text tower's embedding.
+
+    Args:
+        name: name of the reward.
+        model: the module that holds both towers.
+        see: normalised pixels (P, 3, size, size) and timesteps to image embeddings (P, d).
+        read: one prompt to its embedding (d,); called once per distinct prompt.
+        scale: factor of the cosine.
+        size: side of the image tower's input.
+        variant: how pictures are brought to that size.
+        dtype: data type of the image tower.
+        device: where it is.
+        fingerprint: identity of the loaded weights.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        see: Callable[[Tensor, Tensor | None], Tensor],
+        read: Callable[[str], Tensor],
+        scale: float,
+        size: int,
+        variant: Variant,
+        dtype: torch.dtype,
+        device: torch.device,
+        fingerprint: dict[str, str],
+    ):
+        self.name = name
+        self.model = model
+        self.fingerprint = fingerprint
+        self.scale = scale
+        self.variant = variant
+        self.size = size
+        self._see = see
+        self._dtype, self._device = dtype, device
+        self.texts = TextCache(lambda prompt: F.normalize(read(prompt).float(), dim=-1))
+
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """Pictures (P, 3, H, W) in [0, 1] as the tower's input (P, 3, size, size)."""
+        return normalise(fit(pictures.to(self._device).float(), self.size, self.variant)).to(self._dtype)
+
+    def image_embeddings(self, pictures: Tensor, step: Tensor | None = None) -> Tensor:
+        """Unit image embeddings (P, d) float32."""
+        return F.normalize(self._see(self.pixels(pictures), step).float(), dim=-1)
+
+    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
+        """See :meth:`Reward.score`."""
+        check_pairing(pictures, prompts, step)
+        return self.scale * (self.image_embeddings(pictures, step) * self.texts(prompts)).sum(-1)
+
+    def prepare_images(
+        self, images: list[Image.Image], convert: Callable[[list[Image.Image]], Tensor]
+    ) -> Tensor:
+        """Pictures sized by Pillow where the original does so."""
+        return convert(resize_images(images, self.size, self.variant))
+
+
+def load_clip(
+    name: str,
+    folder: Path,
+    tokenizer_folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> ContrastiveReward:
+    """A CLIP reward from a folder in transformers' layout.
+
+    Args:
+        name: name of the reward.
+        folder: with ``config.json`` and ``model.safetensors``.
+        tokenizer_folder: where the tokenizer is, if not in ``folder``.
+        device: where to run.
+        dtype: data type of the towers; the score is always float32.
+
+    Raises:
+        MissingWeights: if a file is not there.
+        WrongWeights: if it holds something else.
+    """
+    config = clip_config(folder)
+    tokenizer = load_tokenizer(tokenizer_folder or folder)
+    path = existing(folder / "model.safetensors")
+    model = build(lambda: CLIPModel(config))
+    fill(model, read_tensors(path), path, optional=("position_ids",))
+    scale = float(model.logit_scale.exp())
+    model = model.to(device=device, dtype=dtype)
+    length = config.text_config.max_position_embeddings
+
+    def read(prompt: str) -> Tensor:
+        out = model.text_model(input_ids=token_ids(tokenizer, prompt, length).to(device))
+        return model.text_projection(out.pooler_output)[0]
+
+    def see(pixels: Tensor, step: Tensor | None) -> Tensor:
+        return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+
+    return ContrastiveReward(
+        name,
+        model,
+        see,
+        read,
+        scale,
+        config.vision_config.image_size,
+        "clip",
+        dtype,
+        torch.device(device),
+        {"architecture": "transformers CLIPModel", "model.safetensors": sha256(path)},
+    )

@@ -1,0 +1,40 @@
+"""A weighted sum of rewards is a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from align.rewards.base import Reward, check_pairing
+
+
+class WeightedSum(Reward):
+    """``sum_i weight_i * reward_i``.
+
+    Differentiable if all parts are; takes timesteps if any part does.  A part that is not finite makes the sum
+    not finite; nothing is turned into zero.
+
+    Args:
+        parts: (weight, reward) pairs, at least one.
+        name: name of the sum; by default the parts' names with their weights.
+    """
+
+    def __init__(self, parts: Sequence[tuple[float, Reward]], name: str | None = None):
+        if not parts:
+            raise ValueError("a weighted sum needs at least one reward")
+        self.parts = list(parts)
+        self.name = name or "+".join(f"{weight:g}*{reward.name}" for weight, reward in parts)
+        self.differentiable = all(reward.differentiable for _, reward in parts)
+        self.takes_timestep = any(reward.takes_timestep for _, reward in parts)
+        self.fingerprint = {
+            f"{reward.name}.{key}": value for _, reward in parts for key, value in reward.fingerprint.items()
+        } | {f"{reward.name}.weight": f"{weight:g}" for weight, reward in parts}
+
+    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
+        """See :meth:`Reward.score`."""
+        check_pairing(pictures, prompts, step)
+        return sum(  # type: ignore[return-value]
+            weight * reward.score(pictures, prompts, step if reward.takes_timestep else None)
+            for weight, reward in self.parts
+        )

@@ -1,0 +1,112 @@
+"""Reading weight files strictly: every tensor is expected, of the right shape, and nothing is left over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from align.rewards.errors import MissingWeights, WrongWeights
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def existing(path: Path) -> Path:
+    """The path, if a file is there.
+
+    Raises:
+        MissingWeights: if not.
+    """
+    if not path.is_file():
+        raise MissingWeights(f"missing {path}")
+    return path
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with existing(path).open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        MissingWeights: if the file is not there.
+        WrongWeights: if it is no JSON object.
+    """
+    try:
+        content = json.loads(existing(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WrongWeights(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise WrongWeights(f"{path} is not a JSON object")
+    return content
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        MissingWeights: if the file is not there.
+        WrongWeights: if it is no safetensors file.
+    """
+    try:
+        return load_file(str(existing(path)))
+    except (SafetensorError, ValueError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise WrongWeights(f"{path} is not a readable safetensors file: {first}") from None
+
+
+def fill(
+    module: Module, tensors: dict[str, Tensor], origin: Path | str, *, optional: tuple[str, ...] = ()
+) -> Module:
+    """Put tensors into a module, converted to the module's data types.
+
+    Args:
+        module: whose parameters and persistent buffers are set, in place.
+        tensors: by the module's own names.
+        origin: where they come from, for messages.
+        optional: last parts of names that may be there and are ignored (such as ``position_ids``).
+
+    Raises:
+        WrongWeights: for a missing or left-over name or another shape; one line that names up to three.
+    """
+    own = module.state_dict()
+    given = {key: value for key, value in tensors.items() if key in own or key.split(".")[-1] not in optional}
+    missing = sorted(own.keys() - given.keys())
+    unknown = sorted(given.keys() - own.keys())
+    shapes = [
+        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & given.keys())
+        if own[key].shape != given[key].shape
+    ]
+    faults = [
+        f"{len(names)} {what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for what, names in (
+            ("tensors missing", missing),
+            ("unknown tensors", unknown),
+            ("wrong shapes", shapes),
+        )
+        if names
+    ]
+    if faults:
+        raise WrongWeights(f"{origin} does not fit {type(module).__name__}: {'; '.join(faults)}")
+    module.load_state_dict(given)
+    return module
+
+
+def build(make: Callable[[], Module]) -> Module:
+    """Call a constructor without touching the global random streams; the module comes in evaluation mode, frozen."""
+    with torch.random.fork_rng(devices=[]):
+        return make().eval().requires_grad_(False)

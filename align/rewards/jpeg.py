@@ -1,0 +1,39 @@
+"""How well a picture compresses: size of its JPEG file (DDPO's toy rewards; arXiv 2305.13301).  Not differentiable."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from align.rewards.base import Reward, check_pairing
+from align.rewards.preprocess import to_images
+
+QUALITY = 95
+
+
+class JpegReward(Reward):
+    """Minus (or plus) the kilobytes (1000 bytes) of the 8-bit picture as JPEG of quality 95.
+
+    Args:
+        name: name of the reward.
+        sign: -1 rewards small files, +1 large ones.
+    """
+
+    differentiable = False
+
+    def __init__(self, name: str, sign: float):
+        self.name, self.sign = name, sign
+        self.fingerprint = {"architecture": f"Pillow JPEG, quality {QUALITY}"}
+
+    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
+        """See :meth:`Reward.score`."""
+        check_pairing(pictures, prompts, step)
+        sizes = []
+        for image in to_images(pictures):
+            file = io.BytesIO()
+            image.save(file, format="JPEG", quality=QUALITY)
+            sizes.append(file.tell() / 1000)
+        return self.sign * torch.tensor(sizes, dtype=torch.float32, device=pictures.device)

@@ -1,0 +1,144 @@
+"""An open_clip model as a reward: the bare cosine of picture and prompt (HPSv2; arXiv 2306.09341).
+
+open_clip's own CLIP class and on-disk layout (``open_clip_config.json``, ``open_clip_model.safetensors``).  The
+value is the **cosine without any scale**, as ``hpsv2.score`` returns it (benchmark tables print 100 times that);
+the checkpoint's ``logit_scale`` is not used.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from align.rewards.clip import ContrastiveReward, load_tokenizer, token_ids
+from align.rewards.errors import WrongWeights
+from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256
+from align.rewards.preprocess import Variant
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+
+
+def clean(prompt: str) -> str:
+    """open_clip's cleaning in front of its tokenizer: mended characters, html entities, white space, lower case."""
+    try:
+        from ftfy import fix_text
+    except ImportError:  # open_clip depends on it; without it only broken unicode reads differently.
+        pass
+    else:
+        prompt = fix_text(prompt)
+    return re.sub(r"\s+", " ", html.unescape(html.unescape(prompt))).strip().lower()
+
+
+def make_model(config: Mapping[str, Any]) -> nn.Module:
+    """open_clip's CLIP by the ``model_cfg`` part of its configuration."""
+    from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+
+    return CLIP(
+        embed_dim=config["embed_dim"],
+        vision_cfg=CLIPVisionCfg(**config["vision_cfg"]),
+        text_cfg=CLIPTextCfg(**config["text_cfg"]),
+        quick_gelu=config.get("quick_gelu", False),
+    )
+
+
+def load_open_clip(
+    name: str,
+    folder: Path,
+    tokenizer_folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    variant: Variant = "hps",
+) -> ContrastiveReward:
+    """An open_clip reward from a folder in open_clip's layout.
+
+    Args:
+        name: name of the reward.
+        folder: with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
+        tokenizer_folder: where the tokenizer is, if not in ``folder``.
+        device: where to run.
+        dtype: data type of the towers; the score is always float32.
+        variant: how pictures are resized; ``hps`` is HPSv2's.
+
+    Raises:
+        MissingWeights: if a file is not there.
+        WrongWeights: if it holds something else.
+    """
+    content = read_json(folder / CONFIG)
+    try:
+        config = content["model_cfg"]
+        length, size = config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
+    except (KeyError, TypeError):
+        raise WrongWeights(f"{folder / CONFIG} is no open_clip configuration") from None
+    tokenizer = load_tokenizer(tokenizer_folder or folder)
+    path = existing(folder / WEIGHTS)
+    model = build(lambda: make_model(config))
+    fill(model, read_tensors(path), path)
+    model = model.to(device=device, dtype=dtype)
+
+    def read(prompt: str) -> Tensor:
+        return model.encode_text(token_ids(tokenizer, clean(prompt), length, pad=0).to(device))[0]  # type: ignore[operator]
+
+    def see(pixels: Tensor, step: Tensor | None) -> Tensor:
+        return model.encode_image(pixels)  # type: ignore[operator]
+
+    return ContrastiveReward(
+        name,
+        model,
+        see,
+        read,
+        1.0,
+        size,
+        variant,
+        dtype,
+        torch.device(device),
+        {"architecture": "open_clip CLIP", WEIGHTS: sha256(path), "preprocess": variant},
+    )
+
+
+def from_transformers(tensors: Mapping[str, Tensor], layers: Mapping[str, int]) -> dict[str, Tensor]:
+    """Weights of transformers' CLIPModel under open_clip's names.
+
+    Args:
+        tensors: state of a CLIPModel.
+        layers: number of layers, keys "text" and "vision".
+    """
+    out = {
+        "logit_scale": tensors["logit_scale"],
+        "text_projection": tensors["text_projection.weight"].T,
+        "token_embedding.weight": tensors["text_model.embeddings.token_embedding.weight"],
+        "positional_embedding": tensors["text_model.embeddings.position_embedding.weight"],
+        "visual.proj": tensors["visual_projection.weight"].T,
+        "visual.class_embedding": tensors["vision_model.embeddings.class_embedding"],
+        "visual.positional_embedding": tensors["vision_model.embeddings.position_embedding.weight"],
+        "visual.conv1.weight": tensors["vision_model.embeddings.patch_embedding.weight"],
+    }
+    norms = {
+        "ln_final": "text_model.final_layer_norm",
+        "visual.ln_pre": "vision_model.pre_layrnorm",
+        "visual.ln_post": "vision_model.post_layernorm",
+    }
+    for tower, prefix in (("text", ""), ("vision", "visual.")):
+        for k in range(layers[tower]):
+            source, target = f"{tower}_model.encoder.layers.{k}", f"{prefix}transformer.resblocks.{k}"
+            for part in ("weight", "bias"):
+                out[f"{target}.attn.in_proj_{part}"] = torch.cat(
+                    [tensors[f"{source}.self_attn.{letter}_proj.{part}"] for letter in "qkv"]
+                )
+            norms |= {
+                f"{target}.attn.out_proj": f"{source}.self_attn.out_proj",
+                f"{target}.ln_1": f"{source}.layer_norm1",
+                f"{target}.ln_2": f"{source}.layer_norm2",
+                f"{target}.mlp.c_fc": f"{source}.mlp.fc1",
+                f"{target}.mlp.c_proj": f"{source}.mlp.fc2",
+            }
+    for target, source in norms.items():
+        for part in ("weight", "bias"):
+            out[f"{target}.{part}"] = tensors[f"{source}.{part}"]
+    return {name: tensor.contiguous() for name, tensor in out.items()}

@@ -1,0 +1,129 @@
+"""From pictures to what an image tower expects, differentiably, and from files to pictures exactly.
+
+Three ways to size a picture, because the published models differ:
+
+* ``clip``: shortest side by antialiased bicubic, clamped, centre crop (CLIP, PickScore, ImageReward, aesthetics);
+* ``hps``: longest side by antialiased bicubic, clamped, black padding on all sides (HPSv2);
+* ``spo``: shortest side by bicubic **without** antialiasing, centre crop, then clamped (SPO's step-aware model,
+  and what DyMO's guidance gradient flows through).
+
+A picture that has the tower's size already is not resampled by any of them.  :func:`resize_images` is Pillow's
+8-bit version of the first two, which reported numbers use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+Variant = Literal["clip", "hps", "spo"]
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any picture as RGB; transparency is laid over white."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def to_pictures(images: Sequence[Image.Image]) -> Tensor:
+    """Pictures of one size as (P, 3, H, W) float32 in [0, 1].
+
+    Raises:
+        ValueError: if sizes differ.
+    """
+    if len({image.size for image in images}) > 1:
+        raise ValueError("pictures of one call must have one size")
+    arrays = np.stack([np.asarray(to_rgb(image)) for image in images])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255
+
+
+def to_images(pictures: Tensor) -> list[Image.Image]:
+    """(P, 3, H, W) floats in [0, 1] as 8-bit pictures, rounded; values outside are clipped."""
+    arrays = (pictures.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(array) for array in arrays]
+
+
+def quantise(pictures: Tensor) -> Tensor:
+    """Pictures rounded to 8 bits, as a saved file holds them: what reported numbers are computed on."""
+    return (pictures.clamp(0, 1) * 255).round() / 255
+
+
+def _bicubic(pictures: Tensor, height: int, width: int, *, antialias: bool) -> Tensor:
+    if pictures.shape[-2:] == (height, width):
+        return pictures
+    return F.interpolate(
+        pictures, size=(height, width), mode="bicubic", align_corners=False, antialias=antialias
+    )
+
+
+def _shortest_side(height: int, width: int, size: int, variant: Variant) -> tuple[int, int]:
+    """Height and width with the shortest side scaled to ``size``."""
+    if variant == "spo":  # Rounded to nearest.
+        scale = size / min(height, width)
+        return int(height * scale + 0.5), int(width * scale + 0.5)
+    if height <= width:  # Truncated, as torchvision and transformers do.
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def _longest_side(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width with the longest side scaled to ``size``, Python's rounding."""
+    scale = size / max(height, width)
+    return round(height * scale), round(width * scale)
+
+
+def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
+    """Scale and crop or pad to (P, 3, size, size), clamped to [0, 1].
+
+    Args:
+        pictures: (P, 3, H, W) in about [0, 1].
+        size: side of the tower's input.
+        variant: see the module's description.
+    """
+    height, width = pictures.shape[-2:]
+    if variant == "hps":
+        height, width = _longest_side(height, width, size)
+        scaled = _bicubic(pictures, height, width, antialias=True).clamp(0, 1)
+        top, left = (size - height) // 2, (size - width) // 2
+        return F.pad(scaled, (left, size - width - left, top, size - height - top))
+    height, width = _shortest_side(height, width, size, variant)
+    scaled = _bicubic(pictures, height, width, antialias=variant == "clip")
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return scaled[..., top : top + size, left : left + size].clamp(0, 1)
+
+
+def normalise(pictures: Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> Tensor:
+    """Subtract the channels' means and divide by their deviations."""
+    shape = (1, 3, 1, 1)
+    offset = torch.tensor(mean, dtype=pictures.dtype, device=pictures.device).view(shape)
+    scale = torch.tensor(std, dtype=pictures.dtype, device=pictures.device).view(shape)
+    return (pictures - offset) / scale
+
+
+def resize_images(images: Sequence[Image.Image], size: int, variant: Variant) -> list[Image.Image]:
+    """Pillow's 8-bit resize and crop to ``size`` x ``size`` for ``clip``; for the others only RGB.
+
+    HPSv2 and SPO resize tensors themselves, so there the differentiable path is the exact one.
+    """
+    images = [to_rgb(image) for image in images]
+    if variant != "clip":
+        return images
+    out = []
+    for image in images:
+        height, width = _shortest_side(image.height, image.width, size, variant)
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        top, left = round((height - size) / 2), round((width - size) / 2)
+        out.append(image.crop((left, top, left + size, top + size)))
+    return out

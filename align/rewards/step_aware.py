@@ -1,0 +1,264 @@
+"""The step-aware preference model of SPO (arXiv 2406.04314), with which DyMO guides: a CLIP that knows the timestep.
+
+A CLIP whose image tower is modulated by the diffusion timestep through adaptive layer norm, so that it can judge
+one-step predictions of any noise level.  With ``tau`` the timestep's embedding, each layer does::
+
+    shift1, scale1, gate1, shift2, scale2, gate2 = Linear(SiLU(tau))
+    h = h + gate1 * Attention(LN1(h) * (1 + scale1) + shift1)
+    h = h + gate2 * MLP(LN2(h) * (1 + scale2) + shift2)
+
+and the class token is read out as ``LN(h) * (1 + scale) + shift`` before the projection.  Names of the parameters
+are those of the released checkpoints (without their prefix ``model.``), sizes come from the config, so the
+released ViT-H/14 and the toy one are the same class.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPTextModel, CLIPVisionConfig
+from transformers.activations import ACT2FN
+
+from align.rewards.clip import ContrastiveReward, clip_config, load_tokenizer, token_ids
+from align.rewards.files import build, existing, fill, read_tensors, sha256
+from align.rewards.preprocess import Variant
+
+FREQUENCIES = 256
+"""Length of the sinusoidal timestep embedding."""
+
+
+def timestep_frequencies(step: Tensor, length: int = FREQUENCIES) -> Tensor:
+    """``[cos(t f), sin(t f)]`` with ``f_j = exp(-ln(10000) j / (length/2))``: (P,) integers to (P, length) float32."""
+    half = length // 2
+    frequencies = torch.exp(
+        -math.log(10000) * torch.arange(half, dtype=torch.float32, device=step.device) / half
+    )
+    angles = step.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class TimestepEmbedder(nn.Module):
+    """Timesteps (P,) to embeddings (P, width)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, step: Tensor) -> Tensor:
+        return self.mlp(timestep_frequencies(step).to(self.mlp[0].weight.dtype))
+
+
+class Attention(nn.Module):
+    """Multi-headed self-attention with CLIP's parameter names."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.q_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(P, tokens, width) to the same shape."""
+        split = (*tokens.shape[:-1], self.heads, -1)
+        query, key, value = (
+            projection(tokens).view(split).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.out_proj(mixed.transpose(1, 2).reshape(tokens.shape))
+
+
+class Perceptron(nn.Module):
+    """CLIP's two-layer perceptron."""
+
+    def __init__(self, width: int, inner: int, activation: str):
+        super().__init__()
+        self.activation = ACT2FN[activation]
+        self.fc1 = nn.Linear(width, inner)
+        self.fc2 = nn.Linear(inner, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc2(self.activation(self.fc1(tokens)))
+
+
+def _modulation(width: int, parts: int) -> nn.Sequential:
+    """SiLU and the linear map to ``parts`` vectors; the linear map is number 1, as in the checkpoints."""
+    return nn.Sequential(nn.SiLU(), nn.Linear(width, parts * width))
+
+
+class Layer(nn.Module):
+    """One transformer layer with shift, scale and gate from the timestep."""
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.self_attn = Attention(width, config.num_attention_heads)
+        self.layer_norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = Perceptron(width, config.intermediate_size, config.hidden_act)
+        self.layer_norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.adaLN_modulation = _modulation(width, 6)
+
+    def forward(self, tokens: Tensor, tau: Tensor) -> Tensor:
+        """Tokens (P, n, width) and timestep embeddings (P, width) to tokens."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(tau)[:, None].chunk(6, dim=-1)
+        tokens = tokens + gate1 * self.self_attn(self.layer_norm1(tokens) * (1 + scale1) + shift1)
+        return tokens + gate2 * self.mlp(self.layer_norm2(tokens) * (1 + scale2) + shift2)
+
+
+class Embeddings(nn.Module):
+    """Class token, patches and positions."""
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__()
+        width, patch = config.hidden_size, config.patch_size
+        self.class_embedding = nn.Parameter(torch.randn(width))
+        self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
+        self.position_embedding = nn.Embedding((config.image_size // patch) ** 2 + 1, width)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(P, 3, size, size) to tokens (P, 1 + patches, width)."""
+        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(len(pixels), 1, -1)
+        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+
+
+class StepAwareVisionModel(nn.Module):
+    """CLIP's image tower under adaptive layer norm."""
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__()
+        self.embeddings = Embeddings(config)
+        # The name is misspelt in CLIP, and so in every checkpoint.
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = nn.ModuleDict(
+            {"layers": nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))}
+        )
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.adaLN_modulation = _modulation(config.hidden_size, 2)
+
+    def forward(self, pixels: Tensor, tau: Tensor) -> Tensor:
+        """Pixels (P, 3, size, size) and timestep embeddings (P, width) to pooled tokens (P, width)."""
+        tokens = self.pre_layrnorm(self.embeddings(pixels))
+        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
+            tokens = layer(tokens, tau)
+        shift, scale = self.adaLN_modulation(tau).chunk(2, dim=-1)
+        return self.post_layernorm(tokens[:, 0]) * (1 + scale) + shift
+
+
+class StepAwareModel(nn.Module):
+    """Both towers, projections and the scale, under the checkpoints' names."""
+
+    def __init__(self, config: CLIPConfig):
+        super().__init__()
+        self.config = config
+        self.text_model = CLIPTextModel._from_config(config.text_config)
+        self.vision_model = StepAwareVisionModel(config.vision_config)
+        self.visual_projection = nn.Linear(
+            config.vision_config.hidden_size, config.projection_dim, bias=False
+        )
+        self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self.t_embedder = TimestepEmbedder(config.vision_config.hidden_size)
+
+    def see(self, pixels: Tensor, step: Tensor) -> Tensor:
+        """Normalised pixels (P, 3, size, size) and timesteps (P,) to image embeddings (P, projection)."""
+        return self.visual_projection(self.vision_model(pixels, self.t_embedder(step)))
+
+    def read(self, ids: Tensor) -> Tensor:
+        """Token ids (n, length) to text embeddings (n, projection)."""
+        return self.text_projection(self.text_model(input_ids=ids).pooler_output)
+
+    @torch.no_grad()
+    def start_modulation(self) -> None:
+        """Make it the unmodulated CLIP: gates one, all else zero, for any timestep (where training starts)."""
+        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+            nn.init.normal_(linear.weight, std=0.02)  # type: ignore[arg-type]
+            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+        width = self.config.vision_config.hidden_size
+        modules: Sequence[nn.Module] = [self.vision_model, *self.vision_model.encoder["layers"]]  # type: ignore[list-item]
+        for module in modules:
+            linear = module.adaLN_modulation[1]  # type: ignore[index, union-attr, assignment]
+            nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
+            if isinstance(module, Layer):
+                linear.bias[2 * width : 3 * width] = 1  # type: ignore[index]
+                linear.bias[5 * width :] = 1  # type: ignore[index]
+
+
+class StepAwareReward(ContrastiveReward):
+    """exp(logit_scale) times the cosine, the image embedding knowing the timestep (0 for finished pictures)."""
+
+    takes_timestep = True
+
+    def image_embeddings(self, pictures: Tensor, step: Tensor | None = None) -> Tensor:
+        """Unit image embeddings (P, d) float32."""
+        if step is None:
+            step = torch.zeros(len(pictures), dtype=torch.int64)
+        return super().image_embeddings(pictures, step.to(self._device))
+
+
+def load_step_aware(
+    name: str,
+    folder: Path,
+    tokenizer_folder: Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    file: str = "model.safetensors",
+    variant: Variant = "spo",
+) -> StepAwareReward:
+    """A step-aware preference model from a folder.
+
+    Args:
+        name: name of the reward.
+        folder: with ``config.json`` (a CLIP's) and the weights.
+        tokenizer_folder: where the tokenizer is, if not in ``folder``.
+        device: where to run.
+        dtype: data type of the towers; the score is always float32.
+        file: name of the weight file; a prefix ``model.`` of all tensor names is taken off.
+        variant: how pictures are resized; ``spo`` is the released model's.
+
+    Raises:
+        MissingWeights: if a file is not there.
+        WrongWeights: if it holds something else.
+    """
+    config = clip_config(folder)
+    tokenizer = load_tokenizer(tokenizer_folder or folder)
+    path = existing(folder / file)
+    model = load_step_aware_model(config, path).to(device=device, dtype=dtype)
+    length = config.text_config.max_position_embeddings
+
+    def read(prompt: str) -> Tensor:
+        return model.read(token_ids(tokenizer, prompt, length).to(device))[0]
+
+    def see(pixels: Tensor, step: Tensor | None) -> Tensor:
+        assert step is not None
+        return model.see(pixels, step)
+
+    return StepAwareReward(
+        name,
+        model,
+        see,
+        read,
+        float(model.logit_scale.float().exp()),
+        config.vision_config.image_size,
+        variant,
+        dtype,
+        torch.device(device),
+        {"architecture": "step-aware CLIP", file: sha256(path), "preprocess": variant},
+    )
+
+
+def load_step_aware_model(config: CLIPConfig, path: Path) -> StepAwareModel:
+    """The bare model with the weights of a safetensors file, float32, strictly checked."""
+    tensors = read_tensors(path)
+    if all(key.startswith("model.") for key in tensors):
+        tensors = {key.removeprefix("model."): value for key, value in tensors.items()}
+    return fill(build(lambda: StepAwareModel(config)), tensors, path, optional=("position_ids",))

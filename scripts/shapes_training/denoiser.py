@@ -1,0 +1,221 @@
+"""Stage ``denoiser``: the CLIP text encoder and the cross-attention UNet, trained together.
+
+The target is v-prediction.  Beside it the cross-attention maps are taught where
+each phrase's objects are (token-level supervision as in TokenCompose, CVPR 2024): in every cell the
+probability mass on a phrase's words should be the share of the cell that its objects cover.  At high noise
+that is the layout's posterior, at low noise a segmentation; it is what makes words bind to objects within an hour
+on one core, and what gives the maps a meaning that a semantic objective can use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from align.shapes.grammar import Caption
+from scripts.shapes_training.data import MASK_SIDE
+from scripts.shapes_training.loop import Budget, Recipe, train
+from scripts.shapes_training.tokenizer import MAX_LENGTH
+
+WIDTH = 128
+BATCH = 32
+DROP_CAPTION = 0.1
+ATTENTION_WEIGHT = 0.1
+
+
+def scheduler() -> DDIMScheduler:
+    """The noise schedule: Stable Diffusion's, but ending nearer to pure noise, with v-prediction."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.02,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+
+
+class Denoiser(nn.Module):
+    """Text encoder and UNet as one trainable module."""
+
+    def __init__(self, vocabulary: int, latent_channels: int) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=vocabulary,
+                hidden_size=WIDTH,
+                intermediate_size=4 * WIDTH,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                max_position_embeddings=MAX_LENGTH,
+                bos_token_id=vocabulary - 2,
+                eos_token_id=vocabulary - 1,
+                pad_token_id=vocabulary - 1,
+                projection_dim=WIDTH,
+            )
+        )
+        self.unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=latent_channels,
+            out_channels=latent_channels,
+            block_out_channels=(WIDTH, WIDTH),
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=16,
+            cross_attention_dim=WIDTH,
+            attention_head_dim=4,
+        )
+        self.unet.to(memory_format=torch.channels_last)
+
+
+class _TaughtAttention:
+    """Attention processor with explicit probabilities, which it leaves in ``maps``: (batch, cells, tokens)."""
+
+    def __init__(self, maps: list[Tensor]) -> None:
+        self.maps = maps
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
+    ) -> Tensor:
+        assert encoder_hidden_states is not None
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
+        value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
+        probabilities = torch.softmax(query @ key.transpose(1, 2) * attn.scale, dim=-1)
+        batch = hidden_states.shape[0]
+        self.maps.append(probabilities.unflatten(0, (batch, -1)).mean(dim=1))
+        out = attn.batch_to_head_dim(probabilities @ value)
+        return attn.to_out[1](attn.to_out[0](out))
+
+
+def teach(unet: UNet2DConditionModel) -> list[Tensor]:
+    """Make every cross-attention layer record its maps; returns the list that they are appended to."""
+    maps: list[Tensor] = []
+    for name, module in unet.named_modules():
+        if isinstance(module, Attention) and name.endswith("attn2"):
+            module.set_processor(_TaughtAttention(maps))
+    return maps
+
+
+@dataclass
+class Words:
+    """Captions as the models read them.
+
+    Attributes:
+        ids: (n, 24) token ids.
+        phrases: (n, 3, 24) float, 1 where a token is the size, colour or shape word of a phrase.
+    """
+
+    ids: Tensor
+    phrases: Tensor
+
+
+def words(captions: list[Caption], tokenizer: CLIPTokenizer) -> Words:
+    """Token ids, and which tokens describe which phrase."""
+    ids = torch.tensor(
+        tokenizer([c.text() for c in captions], padding="max_length", truncation=True, max_length=MAX_LENGTH)[
+            "input_ids"
+        ]
+    )
+    phrases = torch.zeros(len(captions), 3, MAX_LENGTH)
+    for n, caption in enumerate(captions):
+        position = 1  # after the start token; every word of the grammar is one token
+        for k, phrase in enumerate(caption.phrases):
+            if k:
+                position += len(str(caption.relation if k == 1 else "and").split())
+            length = len(phrase.text().split())
+            phrases[n, k, position + 1 : position + length] = 1
+            position += length
+    return Words(ids, phrases)
+
+
+def attention_loss(maps: list[Tensor], phrases: Tensor, regions: Tensor) -> Tensor:
+    """Cross entropy between where words look and where their objects are.
+
+    Args:
+        maps: per layer (b, cells, tokens), rows summing to 1.
+        phrases: (b, 3, tokens), 1 for the words of each phrase.
+        regions: (b, 3, 8, 8), area share of each phrase's objects in each cell, 0 to 1.
+
+    Returns:
+        Scalar mean over layers, pictures and cells.  Within a phrase the words share alike.
+    """
+    number = phrases.sum(dim=-1).clamp(min=1)
+    total = torch.zeros(())
+    for probabilities in maps:
+        side = int(probabilities.shape[1] ** 0.5)
+        share = nn.functional.adaptive_avg_pool2d(regions, side).flatten(2)  # (b, 3, cells)
+        rest = (1 - share.sum(dim=1)).clamp(min=0)
+        # Mean log-probability of a phrase's words, plus log(number): equals log(mass) when shared alike.
+        logs = (probabilities + 1e-6).log()
+        inside = torch.einsum("bpt,bct->bpc", phrases, logs) / number[..., None] + number.log()[..., None]
+        mass = torch.einsum("bpt,bct->bc", phrases, probabilities)
+        outside = (1 - mass).clamp(min=1e-6).log()
+        total = total - ((share * inside).sum(dim=1) + rest * outside).mean()
+    return total / len(maps)
+
+
+def run(
+    latents: Tensor,
+    captions: list[Caption],
+    regions: np.ndarray,
+    tokenizer: CLIPTokenizer,
+    budget: Budget,
+    folder: Path,
+    seed: int,
+) -> Denoiser:
+    """Train on scaled latents (n, c, 8, 8) and return the averaged model.
+
+    Args:
+        latents: posterior means times ``scaling_factor``.
+        captions: their captions.
+        regions: (n, 3, 8, 8) area shares of the phrases' objects.
+        tokenizer: of the text encoder.
+        budget, folder, seed: see :mod:`scripts.shapes_training.loop`.
+    """
+    assert regions.shape[-1] == MASK_SIDE
+    torch.manual_seed(seed)
+    model = Denoiser(len(tokenizer), latents.shape[1])
+    maps = teach(model.unet)
+    read = words(captions, tokenizer)
+    empty = torch.tensor(tokenizer([""], padding="max_length", max_length=MAX_LENGTH)["input_ids"])
+    places = torch.from_numpy(regions).float()
+    alphas = scheduler().alphas_cumprod
+
+    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        index = torch.from_numpy(rng.integers(len(captions), size=BATCH))
+        dropped = torch.from_numpy(rng.random(BATCH) < DROP_CAPTION)
+        ids = torch.where(dropped[:, None], empty, read.ids[index])
+        # Stratified over the batch, leaning towards high noise where layout and colours are decided.
+        u = torch.from_numpy((rng.permutation(BATCH) + rng.random(BATCH)) / BATCH).float()
+        t = (1000 * u**0.8).long().clamp(max=999)
+        clean = latents[index]
+        noise = torch.randn_like(clean)
+        alpha = alphas[t].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+        states = model.text_encoder(ids)[0]
+        maps.clear()
+        noisy = noisy.contiguous(memory_format=torch.channels_last)
+        v = model.unet(noisy, t, states, return_dict=False)[0]
+        error = (v - target).square().mean(dim=(1, 2, 3))
+        kept = (~dropped).float()
+        taught = attention_loss(maps, read.phrases[index] * kept[:, None, None], places[index] * kept[:, None, None, None])
+        value = error.mean() + ATTENTION_WEIGHT * taught
+        return value, {"v": float(error.mean().detach()), "attention": float(taught.detach())}
+
+    recipe = Recipe(learning_rate=1.2e-3, budget=budget, average=0.9995, weight_decay=0.01, warmup_steps=300)
+    averaged = train("denoiser", model, loss, recipe, folder, seed)
+    assert isinstance(averaged, Denoiser)
+    return averaged

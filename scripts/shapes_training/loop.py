@@ -1,0 +1,154 @@
+"""The one training loop of all stages: budgets, warm-up and cosine decay, weight averaging, resuming.
+
+A stage's whole state (weights, averaged weights, optimiser, random generator, steps and seconds spent) is
+written to ``<folder>/<stage>.pt`` every minute, by rename, so a killed stage goes on where it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[np.random.Generator, int], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a stage trains: until either bound is reached (``None`` = no such bound)."""
+
+    steps: int | None = None
+    seconds: float | None = None
+
+    def scaled(self, share: float) -> Budget:
+        """A share of this budget."""
+        return Budget(
+            steps=int(self.steps * share) if self.steps else None,
+            seconds=self.seconds * share if self.seconds else None,
+        )
+
+    def spent(self, steps: int, seconds: float) -> float:
+        """Share of the budget that is used up, 0 to 1."""
+        shares = [steps / self.steps if self.steps else 0.0, seconds / self.seconds if self.seconds else 0.0]
+        return min(1.0, max(shares))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Numbers of one stage.  ``average`` is the decay of the exponential weight average (0 = none)."""
+
+    learning_rate: float
+    budget: Budget
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    average: float = 0.999
+    clip: float = 1.0
+    save_every: float = 60.0
+
+
+def train(
+    stage: str,
+    module: nn.Module,
+    loss: Loss,
+    recipe: Recipe,
+    folder: Path,
+    seed: int,
+    on_save: Callable[[nn.Module], None] | None = None,
+) -> nn.Module:
+    """Train ``module`` in place and return its averaged copy.
+
+    Args:
+        stage: name of the stage, also of its state file.
+        module: what to train; its ``requires_grad`` parameters are optimised.
+        loss: called as ``loss(rng, step)``; returns a scalar and figures to log.
+        recipe: numbers of the stage.
+        folder: where the state lives; an existing state is resumed.
+        seed: seed of the stage's random streams.
+        on_save: called with the averaged module at every save.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{stage}.pt"
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99), fused=True
+    )
+    averaged = copy.deepcopy(module).eval()
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 77])
+    step, seconds = 0, 0.0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        module.load_state_dict(state["module"])
+        averaged.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["torch_rng"])
+        rng.bit_generator.state = json.loads(state["numpy_rng"])
+        step, seconds = state["step"], state["seconds"]
+        print(f"[{stage}] goes on at step {step}, {seconds:.0f} s", flush=True)
+
+    def save() -> None:
+        temporary = path.with_suffix(".tmp")
+        torch.save(
+            {
+                "module": module.state_dict(),
+                "averaged": averaged.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "torch_rng": torch.get_rng_state(),
+                "numpy_rng": json.dumps(rng.bit_generator.state),
+                "step": step,
+                "seconds": seconds,
+            },
+            temporary,
+        )
+        os.replace(temporary, path)
+        if on_save is not None:
+            on_save(averaged)
+
+    module.train()
+    began = time.monotonic() - seconds
+    saved = logged = time.monotonic()
+    sums: dict[str, float] = {}
+    count = 0
+    while (spent := recipe.budget.spent(step, seconds)) < 1.0:
+        rate = recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup_steps)
+        rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        value, figures = loss(rng, step)
+        value.backward()
+        nn.utils.clip_grad_norm_(parameters, recipe.clip)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        decay = min(recipe.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mean, now in zip(averaged.state_dict().values(), module.state_dict().values(), strict=True):
+                if mean.is_floating_point():
+                    mean.lerp_(now, 1 - decay)
+                else:
+                    mean.copy_(now)
+        step += 1
+        seconds = time.monotonic() - began
+        count += 1
+        for key, figure in {"loss": float(value.detach()), **figures}.items():
+            sums[key] = sums.get(key, 0.0) + figure
+        if time.monotonic() - logged > 20:
+            text = "  ".join(f"{key} {total / count:.4g}" for key, total in sums.items())
+            print(
+                f"[{stage}] step {step}  {seconds:.0f} s  {spent:.0%}  lr {rate:.2g}  {text}",
+                flush=True,
+            )
+            sums, count, logged = {}, 0, time.monotonic()
+        if time.monotonic() - saved > recipe.save_every:
+            save()
+            saved = time.monotonic()
+    save()
+    return averaged

@@ -1,0 +1,177 @@
+import hashlib
+import json
+import math
+
+import numpy
+import pandas
+import pytest
+
+from align.results.arms import load_arms
+from align.results.compare import choose_baseline
+from align.results.csvfile import read_csv
+from align.results.errors import ReportError
+from align.results.intervals import bootstrap
+from align.results.manifest import Manifest
+from align.results.report import main, report
+from align.results.store import Store
+from align.results.tables import number, summary, with_interval
+
+from .helpers import Item, make_png
+
+
+def run(folder, method, values, *, steps=25, optimised=(), seeds=(0, 1), **more):
+    """A run with one metric; `values` by (prompt, seed), None is a failed row."""
+    items, rows = [], []
+    for prompt, by_seed in values.items():
+        for seed, value in zip(seeds, by_seed, strict=False):
+            text = json.dumps([method, steps, prompt, seed])
+            items.append(Item(hashlib.sha256(text.encode()).hexdigest(), prompt, seed))
+            rows.append({"clip": value} if value is not None else {"status": "failed: no"})
+    manifest = Manifest({"method": {"name": method}, "steps": steps})
+    with Store.open(folder, manifest, items) as store:
+        for item, row in zip(items, rows, strict=True):
+            known = {"prompt": item.prompt, "method": method, "optimised": list(optimised), **more}
+            store.commit(item, make_png(item), known | row)
+    return folder
+
+
+BASE = {"p0": (1.0, 2.0), "p1": (3.0, 4.0), "p2": (5.0, 6.0)}
+
+
+def test_constant_difference_has_no_width(tmp_path):
+    base = run(tmp_path / "a", "none", BASE, network_forward=25)
+    more = {prompt: tuple(value + 0.1 for value in values) for prompt, values in BASE.items()}
+    better = run(tmp_path / "b", "dymo", more, network_forward=100, optimised=["clip"])
+    made = report([better, base])
+    assert made.baseline == "none"
+    (row,) = made.pairs.to_dict("records")
+    assert (row["arm"], row["value"], row["pairs"], row["optimised"]) == ("dymo", "clip", 6, True)
+    assert row["difference"] == pytest.approx(0.1)
+    assert row["high"] - row["low"] == pytest.approx(0, abs=1e-12)
+    assert (row["win_rate"], row["win_low"], row["win_high"], row["ties"]) == (1, 1, 1, 0)
+    cost = made.costs.set_index(["arm", "cost"])
+    assert cost.loc[("dymo", "network_forward")].tolist() == [100, 4]
+    means = made.summary.set_index("label")["clip"]
+    assert means["none"] == 3.5
+    assert "+0.100* [+0.100, +0.100]" in made.markdown().replace("\\", "")
+
+
+def test_hand_computed_means_wins_and_ties(tmp_path):
+    base = run(tmp_path / "a", "none", BASE)
+    other = run(tmp_path / "b", "das", {"p0": (1.0, 4.0), "p1": (2.0, 4.0), "p2": (9.0, 6.0)})
+    (row,) = report([base, other]).pairs.to_dict("records")
+    # differences 0 2 | -1 0 | 4 0: mean 5/6; wins 2, losses 1, ties 3
+    assert row["difference"] == pytest.approx(5 / 6)
+    assert row["ties"] == 3
+    assert row["win_rate"] == pytest.approx((2 + 3 / 2) / 6)
+    # by prompt the sums are 2, -1, 4 over two pictures each: the resampled mean is within -0.5 .. 2
+    assert row["low"] == -0.5
+    assert row["high"] == 2.0
+
+
+def test_seeds_of_one_prompt_are_not_independent():
+    generator = numpy.random.default_rng(3)
+    prompt = numpy.repeat(generator.normal(size=30), 10)
+    values = (prompt + 0.01 * generator.normal(size=300))[:, None]
+    names = [str(number_) for number_ in numpy.repeat(numpy.arange(30), 10)]
+    by_prompt = bootstrap(values, names)
+    by_picture = bootstrap(values, range(300))
+    expected = 1.96 * prompt[::10].std() / math.sqrt(30)
+    assert by_prompt.high[0] - by_prompt.low[0] == pytest.approx(2 * expected, rel=0.1)
+    assert by_picture.high[0] - by_picture.low[0] < 0.5 * expected * 2
+    again = bootstrap(values, names)
+    assert (again.low, again.high) == (by_prompt.low, by_prompt.high)
+
+
+def test_missing_values_and_too_few_prompts():
+    nan = float("nan")
+    values = numpy.array([[1.0, nan, nan], [3.0, 2.0, nan], [nan, 4.0, nan]])
+    interval = bootstrap(values, ["a", "a", "b"])
+    assert interval.mean[:2].tolist() == [2.0, 3.0]
+    assert math.isnan(interval.mean[2])
+    assert interval.number.tolist() == [2, 2, 0]
+    assert numpy.isnan(interval.low).tolist() == [True, False, True]
+    assert bootstrap(numpy.empty((0, 2)), []).number.tolist() == [0, 0]
+
+
+def test_rows_without_partner_are_counted(tmp_path):
+    base = run(tmp_path / "a", "none", BASE)
+    other = run(tmp_path / "b", "das", {"p0": (1.0, None), "p1": (2.0,), "px": (9.0, 6.0)})
+    made = report([base, other])
+    assert made.pairs["pairs"].tolist() == [2]
+    assert "das: 2 pairs; without a partner are 2 of its rows and 4 of none" in made.notes
+    assert "das: 1 failed rows count for nothing" in made.notes
+    assert "das: 2 pairs" in made.markdown()
+    assert made.summary.set_index("label").loc["das", ["n", "failed"]].tolist() == [4, 1]
+
+
+def test_labels_merging_and_baseline(tmp_path):
+    first = run(tmp_path / "fast", "dymo", BASE, steps=10)
+    second = run(tmp_path / "slow", "dymo", BASE, steps=50)
+    arms, _ = load_arms([first, second])
+    assert [arm.label for arm in arms] == ["dymo (fast)", "dymo (slow)"]
+    assert choose_baseline(arms, None) is arms[0]
+    assert choose_baseline(arms, "slow") is arms[1]
+    assert choose_baseline(arms, str(second)) is arms[1]
+    assert choose_baseline(arms, "dymo (slow)") is arms[1]
+    with pytest.raises(ReportError, match=r"'dymo' is several of them: choose from dymo \(fast\), dymo"):
+        choose_baseline(arms, "dymo")
+    with pytest.raises(ReportError, match="is none of them"):
+        choose_baseline(arms, "nothing")
+    # the same configuration in two folders is one arm, and a row that is in both counts once
+    third = run(tmp_path / "more", "dymo", {"p9": (1.0, 2.0), "p0": (1.0, 2.0)}, steps=10)
+    arms, notes = load_arms([first, third])
+    assert [(arm.label, len(arm.rows)) for arm in arms] == [("dymo", 8)]
+    assert notes == ["dymo: 2 rows are there twice and count once"]
+
+
+def test_a_folder_of_runs(tmp_path):
+    run(tmp_path / "sweep" / "a", "none", BASE)
+    run(tmp_path / "sweep" / "b", "das", BASE)
+    assert [arm.label for arm in report([tmp_path / "sweep"]).arms] == ["none", "das"]
+
+
+def test_the_command(tmp_path, capsys):
+    run(tmp_path / "a", "none", BASE)
+    run(tmp_path / "b", "das", BASE, optimised=["clip"])
+    out = tmp_path / "out"
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert main([*folders, "--out", str(out), "--gallery"]) == 0
+    assert "Paired difference to none" in capsys.readouterr().out
+    names = ["contact_sheet.png", "costs.csv", "gallery.html", "pairs.csv", "report.md", "summary.csv"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert pandas.read_csv(out / "pairs.csv")["win_rate"].tolist() == [0.5]
+    sheet = (out / "contact_sheet.png").read_bytes()
+    assert main([*folders, "--out", str(out), "--gallery"]) == 0
+    assert (out / "contact_sheet.png").read_bytes() == sheet
+    capsys.readouterr()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "results.csv").write_text("a,b\n1,2\n")
+    for wrong in (["missing"], ["empty"], ["bad"], ["a", "--baseline", "x"], ["a", "--gallery"]):
+        arguments = [str(tmp_path / wrong[0]), *wrong[1:]]
+        assert main(arguments) == 2, wrong
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1
+
+
+def test_summary_of_a_frame(tmp_path):
+    folder = run(tmp_path, "dymo", {"p0": (1.0, 2.0), "p1": (3.0, None)}, optimised=["clip"], seconds=2.0)
+    table = summary(read_csv(folder / "results.csv"))
+    (row,) = table.to_dict("records")
+    assert (row["method"], row["n"], row["failed"], row["optimised"]) == ("dymo", 3, 1, "clip")
+    assert (row["clip"], row["clip_low"], row["clip_high"], row["seconds"]) == (2.0, 1.5, 3.0, 2.0)
+    items = [Item(key, "", 0) for key in read_csv(folder / "results.csv")["key"]]
+    manifest = Manifest({"method": {"name": "dymo"}, "steps": 25})
+    with Store.open(folder, manifest, items) as store:
+        from_rows = summary(pandas.DataFrame(store.rows()))
+    assert from_rows.to_dict("records") == table.to_dict("records")
+
+
+def test_numbers_for_people():
+    values = (0.5, 2.0, 12.5, 123.46, 12345.6, math.nan, 2e-5)
+    texts = ["0.500", "2", "12.50", "123.5", "12346", "–", "2e-05"]
+    assert [number(value) for value in values] == texts
+    assert with_interval(0.5, 0.25, 0.75, signed=True) == "+0.500 [+0.250, +0.750]"
+    assert with_interval(0.5, math.nan, math.nan) == "0.500"

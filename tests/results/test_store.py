@@ -1,0 +1,395 @@
+import errno
+import json
+import math
+import os
+
+import numpy
+import pytest
+from PIL import Image
+
+from align.results.csvfile import read_csv
+from align.results.errors import StoreError
+from align.results.manifest import Manifest, first_difference
+from align.results.store import Store
+
+from .helpers import (
+    MANIFEST,
+    commit,
+    csv_bytes,
+    fill,
+    make_item,
+    make_plan,
+    make_png,
+    make_row,
+    picture_files,
+)
+
+
+def status_of(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_a_run_leaves_its_files(tmp_path):
+    folder = tmp_path / "deep" / "run"
+    plan = make_plan(6)
+    with Store.open(folder, MANIFEST, plan) as store:
+        assert store.done == set()
+        assert status_of(folder)["status"] == "started"
+        for item in plan:
+            assert store.claim(item)
+            commit(store, item)
+        assert not store.claim(plan[0])
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "images",
+        "journal.jsonl",
+        "results.csv",
+        "run.json",
+    ]
+    run = status_of(folder)
+    assert run["status"] == "finished"
+    assert run["counts"] == {"planned": 6, "done": 6, "failed": 0, "remaining": 0, "foreign": 0}
+    assert run["identity"] == MANIFEST.identity
+    assert run["record"] == MANIFEST.record
+    table = read_csv(folder / "results.csv")
+    assert table["key"].tolist() == [item.key for item in plan]
+    for item, row in zip(plan, table.to_dict("records"), strict=True):
+        assert row["image"] == f"images/seed{item.seed}-0-{item.key[:16]}.png"
+        assert (folder / row["image"]).read_bytes() == make_png(item)
+        assert row["clip"] == make_row(item)["clip"]
+        assert row["config"] == MANIFEST.digest
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path):
+    plan = make_plan(9)
+    fill(tmp_path / "whole", plan)
+    store = Store.open(tmp_path / "run", MANIFEST, plan)
+    for item in plan[3:7]:
+        commit(store, item)
+    store.close("interrupted")
+    assert status_of(tmp_path / "run")["status"] == "interrupted"
+    with Store.open(tmp_path / "run", MANIFEST, plan) as store:
+        assert store.done == {item.key for item in plan[3:7]}
+        assert store.pending() == [*plan[:3], *plan[7:]]
+        for item in store.pending():
+            commit(store, item)
+    assert csv_bytes(tmp_path / "run") == csv_bytes(tmp_path / "whole")
+    assert picture_files(tmp_path / "run") == picture_files(tmp_path / "whole")
+
+
+def test_an_exception_is_an_interruption(tmp_path):
+    plan = make_plan(2)
+
+    def run():
+        with Store.open(tmp_path, MANIFEST, plan) as store:
+            commit(store, plan[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert status_of(tmp_path)["status"] == "interrupted"
+    assert status_of(tmp_path)["counts"]["done"] == 1
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_failed_item_is_made_again(tmp_path):
+    plan = make_plan(2)
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        commit(store, plan[0], status="failed: out of memory\nat step 3", info_trace="x")
+        commit(store, plan[1])
+        assert store.failed == {plan[0].key}
+    assert status_of(tmp_path)["counts"]["failed"] == 1
+    assert len(picture_files(tmp_path)) == 1
+    assert read_csv(tmp_path / "results.csv")["status"].tolist() == ["failed: out of memory\nat step 3", "ok"]
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.pending() == [plan[0]]
+        commit(store, plan[0])
+        assert len(store.rows()) == 2
+    fill(tmp_path / "whole", plan)
+    assert csv_bytes(tmp_path) == csv_bytes(tmp_path / "whole")
+
+
+def test_values_are_exact_and_nonfinite_is_empty(tmp_path):
+    plan = make_plan(1)
+    single = numpy.float32(0.1)
+    row = {
+        "prompt": "x",
+        "a": single,
+        "b": float("nan"),
+        "c": -math.inf,
+        "d": numpy.bool_(True),
+        "e": numpy.int64(7),
+        "f": numpy.array(0.3),
+        "optimised": ["a", "b"],
+    }
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        store.commit(plan[0], Image.new("RGB", (4, 4), "red"), row)
+        kept = store.rows()[0]
+    assert kept["a"] == float(single)
+    assert kept["b"] is None
+    table = read_csv(tmp_path / "results.csv").iloc[0]
+    assert table["a"] == float(single)
+    assert math.isnan(table["b"])
+    assert math.isnan(table["c"])
+    assert (table["d"], table["e"], table["f"], table["optimised"]) == (1, 7, 0.3, "a;b")
+    assert b"nan" not in csv_bytes(tmp_path).lower()
+
+
+@pytest.mark.parametrize("cut", [1, 20, 150])
+def test_a_torn_last_line_is_dropped(tmp_path, cut):
+    plan = make_plan(4)
+    fill(tmp_path / "whole", plan)
+    folder = tmp_path / "run"
+    store = Store.open(folder, MANIFEST, plan, csv_every=1e9)
+    for item in plan[:3]:
+        commit(store, item)
+    store._journal.close()
+    (folder / ".lock").unlink()  # as if killed
+    journal = folder / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-cut])
+    with Store.open(folder, MANIFEST, plan) as store:
+        assert store.done == {item.key for item in plan[:2]}
+        for item in store.pending():
+            commit(store, item)
+    assert csv_bytes(folder) == csv_bytes(tmp_path / "whole")
+    assert all(json.loads(line) for line in journal.read_bytes().splitlines())
+
+
+def test_an_unreadable_line_costs_only_its_item(tmp_path):
+    plan = make_plan(4)
+    fill(tmp_path, plan)
+    before = csv_bytes(tmp_path)
+    journal = tmp_path / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    place = next(number for number, line in enumerate(lines) if plan[1].key.encode() in line)
+    lines[place] = b"\x00" * 40 + b"\n"
+    journal.write_bytes(b"".join(lines))
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.pending() == [plan[1]]
+        commit(store, plan[1])
+    assert csv_bytes(tmp_path) == before
+
+
+def test_damaged_pictures_are_made_again(tmp_path):
+    plan = make_plan(6)
+    fill(tmp_path, plan)
+    before = picture_files(tmp_path)
+    rows = csv_bytes(tmp_path)
+    paths = [tmp_path / "images" / f"seed{item.seed}-0-{item.key[:16]}.png" for item in plan]
+    paths[0].write_bytes(paths[0].read_bytes()[:-1])
+    paths[1].write_bytes(b"")
+    paths[2].unlink()
+    data = bytearray(paths[3].read_bytes())
+    data[-20] ^= 1
+    paths[3].write_bytes(data)
+    os.utime(paths[4])  # touched only
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.pending() == plan[:4]
+        assert len(store.rows()) == 2
+        for item in store.pending():
+            commit(store, item)
+    assert picture_files(tmp_path) == before
+    assert csv_bytes(tmp_path) == rows
+
+
+def test_full_verification_sees_what_quick_trusts(tmp_path):
+    plan = make_plan(2)
+    fill(tmp_path, plan)
+    path = tmp_path / "images" / f"seed0-0-{plan[0].key[:16]}.png"
+    stat = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.pending() == []
+    with Store.open(tmp_path, MANIFEST, plan, verify="full") as store:
+        assert store.pending() == [plan[0]]
+
+
+def test_an_edited_csv_is_rebuilt_with_a_warning(tmp_path):
+    plan = make_plan(3)
+    fill(tmp_path, plan)
+    good = csv_bytes(tmp_path)
+    edited = good.replace(b"prompt 0", b"prompt X")
+    (tmp_path / "results.csv").write_bytes(edited)
+    with pytest.warns(UserWarning, match="was edited"):
+        Store.open(tmp_path, MANIFEST, plan).close()
+    assert csv_bytes(tmp_path) == good
+    (kept,) = tmp_path.glob("results.edited-*.csv")
+    assert kept.read_bytes() == edited
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_missing_or_older_csv_is_rebuilt_in_silence(tmp_path):
+    plan = make_plan(3)
+    store = Store.open(tmp_path, MANIFEST, plan)
+    commit(store, plan[0])
+    store.rebuild_csv()
+    older = csv_bytes(tmp_path)
+    commit(store, plan[1])
+    commit(store, plan[2])
+    store.close()
+    good = csv_bytes(tmp_path)
+    (tmp_path / "results.csv").write_bytes(older)
+    Store.open(tmp_path, MANIFEST, plan).close()
+    assert csv_bytes(tmp_path) == good
+    (tmp_path / "results.csv").unlink()
+    Store.open(tmp_path, MANIFEST, plan).close()
+    assert csv_bytes(tmp_path) == good
+
+
+def test_reordering_and_enlarging_the_plan_changes_no_row(tmp_path):
+    plan = make_plan(4)
+    fill(tmp_path, plan)
+    pictures = picture_files(tmp_path)
+    more = [make_item("new"), *plan[::-1]]
+    with Store.open(tmp_path, MANIFEST, more) as store:
+        assert store.pending() == more[:1]
+        commit(store, more[0])
+    assert read_csv(tmp_path / "results.csv")["key"].tolist() == [item.key for item in more]
+    assert pictures.items() <= picture_files(tmp_path).items()
+    Store.open(tmp_path, MANIFEST, plan[:1]).close()
+    assert status_of(tmp_path)["counts"] == {
+        "planned": 1, "done": 1, "failed": 0, "remaining": 0, "foreign": 4
+    }  # fmt: skip
+    assert len(read_csv(tmp_path / "results.csv")) == 5
+
+
+def test_another_configuration_is_refused_or_added(tmp_path):
+    plan = make_plan(2)
+    fill(tmp_path, plan)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    other = Manifest({"method": {"name": "none"}, "protocol": {"steps": 50}})
+    plan2 = make_plan(2, salt="50")
+    with pytest.raises(StoreError) as caught:
+        Store.open(tmp_path, other, plan2)
+    message = str(caught.value)
+    assert "protocol.steps=25, this run has 50" in message
+    assert "run.extend=true" in message
+    assert "\n" not in message
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    with Store.open(tmp_path, other, plan2, extend=True) as store:
+        assert store.pending() == plan2
+        for item in plan2:
+            commit(store, item)
+    table = read_csv(tmp_path / "results.csv")
+    assert table["key"].tolist() == [item.key for item in plan2 + plan]
+    assert table["config"].tolist() == [other.digest] * 2 + [MANIFEST.digest] * 2
+    assert [earlier["protocol"]["steps"] for earlier in status_of(tmp_path)["earlier"]] == [25]
+    with Store.open(tmp_path, MANIFEST, plan) as store:  # it is a folder of both now
+        assert store.pending() == []
+
+
+def test_first_difference():
+    assert first_difference({"a": [1, 2]}, {"a": [1, 3]}) == ("a.1", "2", "3")
+    assert first_difference({"a": 1}, {"a": 1, "b": {"c": 2}}) == ("b", "nothing", '{"c": 2}')
+    assert first_difference({"a": 1}, {"a": 1.0}) == ("a", "1", "1.0")
+    assert first_difference({"b": 1, "a": {"x": None}}, {"a": {"x": None}, "b": 1}) is None
+    assert Manifest({"clip": math.inf}).plain_identity() != Manifest({"clip": None}).plain_identity()
+
+
+def test_a_foreign_folder_and_a_damaged_run_json(tmp_path):
+    plan = make_plan(1)
+    (tmp_path / "results.csv").write_text("mine\n")
+    with pytest.raises(StoreError, match=r"no run\.json"):
+        Store.open(tmp_path, MANIFEST, plan)
+    assert (tmp_path / "results.csv").read_text() == "mine\n"
+    assert not (tmp_path / ".lock").exists()
+    (tmp_path / "run.json").write_text('{"identity": ')
+    with pytest.raises(StoreError, match="damaged"):
+        Store.open(tmp_path, MANIFEST, plan)
+    with pytest.raises(StoreError, match="cannot create"):
+        Store.open(tmp_path / "run.json", MANIFEST, plan)
+
+
+def test_misuse(tmp_path):
+    plan = make_plan(1)
+    with pytest.raises(ValueError, match="twice"):
+        Store.open(tmp_path, MANIFEST, plan * 2)
+    with (
+        Store.open(tmp_path, MANIFEST, plan) as store,
+        pytest.raises(ValueError, match="not in the plan"),
+    ):
+        commit(store, make_item("other"))
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    plan = make_plan(3)
+    fill(tmp_path / "whole", plan)
+    folder = tmp_path / "run"
+    store = Store.open(folder, MANIFEST, plan)
+    commit(store, plan[0])
+    store.rebuild_csv()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    write = os.write
+
+    def part(handle, data):
+        write(handle, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", part)  # the picture is written, half of the journal line too
+        with pytest.raises(StoreError, match="No space left on device") as caught:
+            commit(store, plan[1])
+        assert "\n" not in str(caught.value)
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert before.items() <= after.items()
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreError, match="No space"):
+            commit(store, plan[2])
+        with pytest.raises(StoreError, match="No space"):
+            store.close()
+    assert not (folder / ".lock").exists()
+    fill(folder, plan)
+    assert csv_bytes(folder) == csv_bytes(tmp_path / "whole")
+    assert picture_files(folder) == picture_files(tmp_path / "whole")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_for_a_user(tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(StoreError, match="cannot"):
+            Store.open(tmp_path / "run", MANIFEST, make_plan(1))
+        with pytest.raises(StoreError, match="cannot"):
+            Store.open(tmp_path, MANIFEST, make_plan(1))
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_read_only_file_system(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(StoreError, match="Read-only file system") as caught:
+        Store.open(tmp_path, MANIFEST, make_plan(1))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_picture_with_its_old_time_is_noticed(tmp_path):
+    plan = make_plan(2)
+    fill(tmp_path, plan)
+    path = tmp_path / "images" / f"seed0-0-{plan[0].key[:16]}.png"
+    stat = path.stat()
+    os.truncate(path, stat.st_size - 1)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.pending() == plan[:1]
+
+
+def test_a_line_torn_by_another_process_swallows_nothing(tmp_path):
+    plan = make_plan(2)
+    with Store.open(tmp_path, MANIFEST, plan, shared=True) as store:
+        commit(store, plan[0])
+        with open(tmp_path / "journal.jsonl", "ab") as journal:
+            journal.write(b'{"key": "half')
+        commit(store, plan[1])
+        assert store.done == {item.key for item in plan}
+    assert all(json.loads(line) for line in (tmp_path / "journal.jsonl").read_bytes().splitlines())
