@@ -104,7 +104,6 @@ def probing(unet: UNet2DConditionModel, stride: int) -> Iterator[AttentionProbe]
             layer.processor = processor
 
 
-def as_grid(maps: Tensor, height: int, width: int) -> Tensor:
-    """(P, cells, tokens) to (P, R, R', tokens) for latents of a given size."""
-    stride = math.isqrt(height * width // maps.shape[1])
-    return maps.unflatten(1, (height // stride, width // stride))
+def as_grid(maps: Tensor, height: int, width: int, stride: int) -> Tensor:
+    """(P, cells, tokens) to (P, R, R', tokens) for latents of a given size; odd sides are rounded up."""
+    return maps.unflatten(1, (math.ceil(height / stride), math.ceil(width / stride)))

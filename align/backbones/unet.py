@@ -103,7 +103,7 @@ class UNetBackbone:
                 other, own = self._pair(z, step, conditioning)
             halves = probe.mean().chunk(2)
             maps = (halves[0] + halves[1]) / 2 if attention == "both" else halves[1]
-            maps = as_grid(maps, z.shape[-2], z.shape[-1])
+            maps = as_grid(maps, z.shape[-2], z.shape[-1], self.attention_stride)
         output = other + guidance_scale * (own - other)
         root, rest = step.alpha**0.5, (1 - step.alpha) ** 0.5
         kind = self.scheduler_config["prediction_type"]

@@ -60,6 +60,8 @@ class DDIM:
         self.eta = eta
         self.prediction_type: str = scheduler.config.prediction_type
         times = [int(t) for t in scheduler.timesteps]
+        if times[0] >= training:  # An offset of 1 pushes the first of all training steps out of the schedule.
+            raise ValueError(f"steps must be less than {steps} with this checkpoint's schedule")
         following = [t - training // steps for t in times]
         final = float(scheduler.final_alpha_cumprod)
         self.steps = [

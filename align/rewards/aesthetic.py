@@ -1,15 +1,18 @@
 """A perceptron on the unit CLIP image embedding: how good a picture looks; the prompt is not read.
 
-The form of LAION's improved aesthetic predictor: transformers' CLIPVisionModelWithProjection (``config.json``,
-``model.safetensors``) and five linear maps (``head.json`` with their widths, ``head.safetensors``).  The published
-head has no activations between them, so it is one affine map; ``head.json`` says which ("none" or "gelu").
-Nothing holds the value to its training range, so strong guidance can leave it.
+The form of LAION's improved aesthetic predictor: transformers' CLIPVisionModelWithProjection
+(``config.json``, ``model.safetensors``) and five linear maps (``head.json`` with their widths,
+``head.safetensors``).  The published head has no activations between them, so it is one affine map;
+``head.json`` says which ("none" or "gelu"). Nothing holds the value to its training range, so strong guidance
+can leave it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +40,7 @@ class Head(nn.Module):
             raise WrongWeights(f"unknown activation {activation!r} of an aesthetic head")
         sizes = [*widths, 1]
         self.activation = activation
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(P, d) unit embeddings to (P,)."""
@@ -62,7 +65,8 @@ class AestheticReward(Reward):
     ):
         self.name = name
         self.tower, self.head = tower, head
-        self.size: int = tower.config.image_size
+        config: Any = tower.config
+        self.size: int = config.image_size
         self.fingerprint = fingerprint
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
@@ -105,11 +109,12 @@ def load_aesthetic(
         raise WrongWeights(f"{folder / 'head.json'} names no widths")
     tower = build(lambda: CLIPVisionModelWithProjection(config))
     fill(tower, read_tensors(tower_path), tower_path, optional=("position_ids",))
+    tower.to(device=device, dtype=dtype)  # type: ignore[call-arg]
     head = build(lambda: Head(shape["widths"], shape.get("activation", "none")))
     fill(head, read_tensors(head_path), head_path)
     return AestheticReward(
         name,
-        tower.to(device=device, dtype=dtype),
+        tower,
         head.to(device=device),
         {
             "architecture": "MLP on transformers CLIPVisionModelWithProjection",

@@ -1,7 +1,7 @@
 """What a reward is: pictures and their prompts in, one number per picture out.
 
-Pictures and prompts are paired one to one and never crossed; a row's value depends on that row alone.  Rewards
-compute in float32 unless told otherwise and always return float32.
+Pictures and prompts are paired one to one and never crossed; a row's value depends on that row alone.
+Rewards compute in float32 unless told otherwise and always return float32.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -41,8 +41,8 @@ class Reward(ABC):
     """
 
     name: str
-    differentiable: ClassVar[bool] | bool = True
-    takes_timestep: ClassVar[bool] | bool = False
+    differentiable: bool = True
+    takes_timestep: bool = False
     fingerprint: dict[str, str]
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Reward(ABC):
     def prepare_images(
         self, images: list[Image.Image], convert: Callable[[list[Image.Image]], Tensor]
     ) -> Tensor:
-        """Pictures of one size as (P, 3, H, W) for :meth:`score`; models override it to resize with Pillow."""
+        """Pictures of one size as (P, 3, H, W) for :meth:`score`; models may resize with Pillow first."""
         return convert(images)
 
 

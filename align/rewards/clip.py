@@ -1,13 +1,14 @@
 """CLIP as a reward: exp(logit_scale) times the cosine of picture and prompt (PickScore; arXiv 2305.01569).
 
-transformers' own CLIPModel in its own on-disk layout, so any PickScore-like checkpoint loads: ``config.json``,
-``model.safetensors`` and a tokenizer.  The scale is the checkpoint's, never a constant.
+transformers' own CLIPModel in its own on-disk layout, so any PickScore-like checkpoint loads:
+``config.json``, ``model.safetensors`` and a tokenizer.  The scale is the checkpoint's, never a constant.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +38,14 @@ def load_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def token_ids(tokenizer: CLIPTokenizer, prompt: str, length: int, pad: int | None = None) -> Tensor:
-    """Token ids of one prompt, (1, length): truncated, padded with <|endoftext|> unless ``pad`` says otherwise."""
+    """Token ids of one prompt, (1, length): truncated, padded with ``pad`` or else <|endoftext|>."""
     ids = tokenizer(prompt, truncation=True, max_length=length).input_ids
     filler = tokenizer.eos_token_id if pad is None else pad
     return torch.tensor([ids + [filler] * (length - len(ids))])
 
 
-def clip_config(folder: Path) -> CLIPConfig:
-    """Sizes of a CLIP from ``config.json``.
+def clip_config(folder: Path) -> Any:
+    """Sizes of a CLIP from ``config.json``, a CLIPConfig (whose fields transformers types as unions).
 
     Raises:
         MissingWeights: if it is not there.
@@ -141,7 +142,7 @@ def load_clip(
     model = build(lambda: CLIPModel(config))
     fill(model, read_tensors(path), path, optional=("position_ids",))
     scale = float(model.logit_scale.exp())
-    model = model.to(device=device, dtype=dtype)
+    model.to(device=device, dtype=dtype)  # type: ignore[call-arg]
     length = config.text_config.max_position_embeddings
 
     def read(prompt: str) -> Tensor:

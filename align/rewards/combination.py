@@ -12,8 +12,8 @@ from align.rewards.base import Reward, check_pairing
 class WeightedSum(Reward):
     """``sum_i weight_i * reward_i``.
 
-    Differentiable if all parts are; takes timesteps if any part does.  A part that is not finite makes the sum
-    not finite; nothing is turned into zero.
+    Differentiable if all parts are; takes timesteps if any part does.  A part that is not finite makes the
+    sum not finite; nothing is turned into zero.
 
     Args:
         parts: (weight, reward) pairs, at least one.

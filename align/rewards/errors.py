@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from align.errors import MissingWeights, WrongWeights
+
+__all__ = ["MissingWeights", "RewardError", "UnknownReward", "WrongWeights"]
+
 
 class RewardError(Exception):
     """A reward cannot be had; the message is one line for the user."""
@@ -9,11 +13,3 @@ class RewardError(Exception):
 
 class UnknownReward(RewardError):
     """No reward has this name."""
-
-
-class MissingWeights(RewardError):
-    """A file that the reward needs is not there."""
-
-
-class WrongWeights(RewardError):
-    """A file is there, but it does not hold the tensors that the reward needs."""

@@ -107,6 +107,6 @@ def fill(
 
 
 def build(make: Callable[[], Module]) -> Module:
-    """Call a constructor without touching the global random streams; the module comes in evaluation mode, frozen."""
+    """Call a constructor without touching the global random streams; the module comes frozen."""
     with torch.random.fork_rng(devices=[]):
         return make().eval().requires_grad_(False)

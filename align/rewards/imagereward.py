@@ -1,14 +1,15 @@
-"""BLIP with a regression head (ImageReward; arXiv 2304.05977): the text looks at the picture by cross-attention.
+"""BLIP with a regression head (ImageReward; arXiv 2304.05977): the text attends to the picture.
 
 transformers' BlipVisionModel and BlipTextModel; all image tokens are keys and values of every text layer, the
 text is **not** causal, and the hidden state of its first token goes through linear maps without activations.
-The value is standardised: ``(x - mean) / deviation`` with the numbers in ``config.json``.  Unlike a CLIP the whole
-text tower has to run for every picture; only token ids are kept.
+The value is standardised: ``(x - mean) / deviation`` with the numbers in ``config.json``.  Unlike a CLIP the
+whole text tower has to run for every picture; only token ids are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ class BlipRegressor(nn.Module):
         self.vision_model = BlipVisionModel._from_config(vision)
         self.text_model = BlipTextModel(text, add_pooling_layer=False)
         widths = [text.hidden_size, *head, 1]
-        self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)))
+        self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
         self.mean, self.deviation = mean, deviation
 
     def forward(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -61,7 +62,8 @@ class BlipRegressor(nn.Module):
         # The head stays in float32: in half precision it costs more than all the rest.
         value = read.last_hidden_state[:, 0].float()
         for layer in self.head:
-            value = nn.functional.linear(value, layer.weight.float(), layer.bias.float())  # type: ignore[operator, union-attr]
+            assert isinstance(layer, nn.Linear)
+            value = nn.functional.linear(value, layer.weight.float(), layer.bias.float())
         return (value[:, 0] - self.mean) / self.deviation
 
 
@@ -116,7 +118,8 @@ def load_imagereward(
 
     Args:
         name: name of the reward.
-        folder: with ``config.json`` (keys ``vision_config``, ``text_config``, ``head``, ``mean``, ``deviation``,
+        folder: with ``config.json`` (keys ``vision_config``, ``text_config``, ``head``, ``mean``,
+            ``deviation``,
             ``max_length``) and ``model.safetensors``.
         tokenizer_folder: where the tokenizer is, if not in ``folder``.
         device: where to run.
@@ -140,6 +143,6 @@ def load_imagereward(
         model.to(device=device, dtype=dtype),
         load_tokenizer(tokenizer_folder or folder),
         length,
-        vision.image_size,
+        int(content["vision_config"]["image_size"]),
         {"architecture": "BLIP with a regression head", "model.safetensors": sha256(path)},
     )

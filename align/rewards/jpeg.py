@@ -1,4 +1,4 @@
-"""How well a picture compresses: size of its JPEG file (DDPO's toy rewards; arXiv 2305.13301).  Not differentiable."""
+"""Size of a picture as JPEG, the toy rewards of DDPO (arXiv 2305.13301).  Not differentiable."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """An open_clip model as a reward: the bare cosine of picture and prompt (HPSv2; arXiv 2306.09341).
 
-open_clip's own CLIP class and on-disk layout (``open_clip_config.json``, ``open_clip_model.safetensors``).  The
-value is the **cosine without any scale**, as ``hpsv2.score`` returns it (benchmark tables print 100 times that);
-the checkpoint's ``logit_scale`` is not used.
+open_clip's own CLIP class and on-disk layout (``open_clip_config.json``, ``open_clip_model.safetensors``).
+The value is the **cosine without any scale**, as ``hpsv2.score`` returns it (benchmark tables print 100 times
+that); the checkpoint's ``logit_scale`` is not used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 def clean(prompt: str) -> str:
-    """open_clip's cleaning in front of its tokenizer: mended characters, html entities, white space, lower case."""
+    """open_clip's cleaning of prompts: mended characters, html entities, white space, lower case."""
     try:
         from ftfy import fix_text
     except ImportError:  # open_clip depends on it; without it only broken unicode reads differently.

@@ -2,13 +2,14 @@
 
 Three ways to size a picture, because the published models differ:
 
-* ``clip``: shortest side by antialiased bicubic, clamped, centre crop (CLIP, PickScore, ImageReward, aesthetics);
+* ``clip``: shortest side by antialiased bicubic, clamped, centre crop (CLIP, PickScore, ImageReward,
+  aesthetics);
 * ``hps``: longest side by antialiased bicubic, clamped, black padding on all sides (HPSv2);
-* ``spo``: shortest side by bicubic **without** antialiasing, centre crop, then clamped (SPO's step-aware model,
-  and what DyMO's guidance gradient flows through).
+* ``spo``: shortest side by bicubic **without** antialiasing, centre crop, then clamped (SPO's step-aware
+  model, and what DyMO's guidance gradient flows through).
 
-A picture that has the tower's size already is not resampled by any of them.  :func:`resize_images` is Pillow's
-8-bit version of the first two, which reported numbers use.
+A picture that has the tower's size already is not resampled by any of them.  :func:`resize_images` is
+Pillow's 8-bit version of the first two, which reported numbers use.
 """
 
 from __future__ import annotations

@@ -1,27 +1,27 @@
-"""The step-aware preference model of SPO (arXiv 2406.04314), with which DyMO guides: a CLIP that knows the timestep.
+"""The step-aware preference model of SPO (arXiv 2406.04314), with which DyMO guides.
 
-A CLIP whose image tower is modulated by the diffusion timestep through adaptive layer norm, so that it can judge
-one-step predictions of any noise level.  With ``tau`` the timestep's embedding, each layer does::
+A CLIP whose image tower is modulated by the diffusion timestep through adaptive layer norm, so that it can
+judge one-step predictions of any noise level.  With ``tau`` the timestep's embedding, each layer does::
 
     shift1, scale1, gate1, shift2, scale2, gate2 = Linear(SiLU(tau))
     h = h + gate1 * Attention(LN1(h) * (1 + scale1) + shift1)
     h = h + gate2 * MLP(LN2(h) * (1 + scale2) + shift2)
 
-and the class token is read out as ``LN(h) * (1 + scale) + shift`` before the projection.  Names of the parameters
-are those of the released checkpoints (without their prefix ``model.``), sizes come from the config, so the
-released ViT-H/14 and the toy one are the same class.
+and the class token is read out as ``LN(h) * (1 + scale) + shift`` before the projection.  Names of the
+parameters are those of the released checkpoints (without their prefix ``model.``), sizes come from the
+config, so the released ViT-H/14 and the toy one are the same class.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPTextModel, CLIPVisionConfig
+from transformers import CLIPTextModel
 from transformers.activations import ACT2FN
 
 from align.rewards.clip import ContrastiveReward, clip_config, load_tokenizer, token_ids
@@ -33,7 +33,7 @@ FREQUENCIES = 256
 
 
 def timestep_frequencies(step: Tensor, length: int = FREQUENCIES) -> Tensor:
-    """``[cos(t f), sin(t f)]`` with ``f_j = exp(-ln(10000) j / (length/2))``: (P,) integers to (P, length) float32."""
+    """``[cos(t f), sin(t f)]``, ``f_j = exp(-ln(10000) j / (length/2))``: (P,) integers to (P, length)."""
     half = length // 2
     frequencies = torch.exp(
         -math.log(10000) * torch.arange(half, dtype=torch.float32, device=step.device) / half
@@ -50,7 +50,8 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, step: Tensor) -> Tensor:
-        return self.mlp(timestep_frequencies(step).to(self.mlp[0].weight.dtype))
+        """(P,) integers to (P, width)."""
+        return self.mlp(timestep_frequencies(step).to(next(self.mlp.parameters()).dtype))
 
 
 class Attention(nn.Module):
@@ -85,6 +86,7 @@ class Perceptron(nn.Module):
         self.fc2 = nn.Linear(inner, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """(P, tokens, width) to the same shape."""
         return self.fc2(self.activation(self.fc1(tokens)))
 
 
@@ -96,7 +98,7 @@ def _modulation(width: int, parts: int) -> nn.Sequential:
 class Layer(nn.Module):
     """One transformer layer with shift, scale and gate from the timestep."""
 
-    def __init__(self, config: CLIPVisionConfig):
+    def __init__(self, config: Any):
         super().__init__()
         width = config.hidden_size
         self.self_attn = Attention(width, config.num_attention_heads)
@@ -115,7 +117,7 @@ class Layer(nn.Module):
 class Embeddings(nn.Module):
     """Class token, patches and positions."""
 
-    def __init__(self, config: CLIPVisionConfig):
+    def __init__(self, config: Any):
         super().__init__()
         width, patch = config.hidden_size, config.patch_size
         self.class_embedding = nn.Parameter(torch.randn(width))
@@ -129,33 +131,43 @@ class Embeddings(nn.Module):
         return torch.cat([first, patches], dim=1) + self.position_embedding.weight
 
 
-class StepAwareVisionModel(nn.Module):
-    """CLIP's image tower under adaptive layer norm."""
+class Encoder(nn.Module):
+    """The stack of layers, under the name that the checkpoints give it."""
 
-    def __init__(self, config: CLIPVisionConfig):
+    def __init__(self, config: Any):
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, tokens: Tensor, tau: Tensor) -> Tensor:
+        """Tokens (P, n, width) and timestep embeddings (P, width) to tokens."""
+        for layer in self.layers:
+            tokens = layer(tokens, tau)
+        return tokens
+
+
+class StepAwareVisionModel(nn.Module):
+    """CLIP's image tower under adaptive layer norm; ``config`` is a CLIPVisionConfig."""
+
+    def __init__(self, config: Any):
         super().__init__()
         self.embeddings = Embeddings(config)
         # The name is misspelt in CLIP, and so in every checkpoint.
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.encoder = nn.ModuleDict(
-            {"layers": nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))}
-        )
+        self.encoder = Encoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.adaLN_modulation = _modulation(config.hidden_size, 2)
 
     def forward(self, pixels: Tensor, tau: Tensor) -> Tensor:
         """Pixels (P, 3, size, size) and timestep embeddings (P, width) to pooled tokens (P, width)."""
-        tokens = self.pre_layrnorm(self.embeddings(pixels))
-        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
-            tokens = layer(tokens, tau)
+        tokens = self.encoder(self.pre_layrnorm(self.embeddings(pixels)), tau)
         shift, scale = self.adaLN_modulation(tau).chunk(2, dim=-1)
         return self.post_layernorm(tokens[:, 0]) * (1 + scale) + shift
 
 
 class StepAwareModel(nn.Module):
-    """Both towers, projections and the scale, under the checkpoints' names."""
+    """Both towers, projections and the scale, under the checkpoints' names; ``config`` is a CLIPConfig."""
 
-    def __init__(self, config: CLIPConfig):
+    def __init__(self, config: Any):
         super().__init__()
         self.config = config
         self.text_model = CLIPTextModel._from_config(config.text_config)
@@ -177,23 +189,26 @@ class StepAwareModel(nn.Module):
 
     @torch.no_grad()
     def start_modulation(self) -> None:
-        """Make it the unmodulated CLIP: gates one, all else zero, for any timestep (where training starts)."""
-        for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(linear.weight, std=0.02)  # type: ignore[arg-type]
-            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
-        width = self.config.vision_config.hidden_size
-        modules: Sequence[nn.Module] = [self.vision_model, *self.vision_model.encoder["layers"]]  # type: ignore[list-item]
-        for module in modules:
-            linear = module.adaLN_modulation[1]  # type: ignore[index, union-attr, assignment]
-            nn.init.zeros_(linear.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(linear.bias)  # type: ignore[arg-type]
-            if isinstance(module, Layer):
-                linear.bias[2 * width : 3 * width] = 1  # type: ignore[index]
-                linear.bias[5 * width :] = 1  # type: ignore[index]
+        """Make it the unmodulated CLIP, where training starts: gates one, all other modulation zero."""
+        embedder, width = self.t_embedder.mlp, self.config.vision_config.hidden_size
+        for linear in (embedder[0], embedder[2]):
+            assert isinstance(linear, nn.Linear)
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+        modulations = [layer.adaLN_modulation for layer in self.vision_model.encoder.layers]
+        for modulation in [self.vision_model.adaLN_modulation, *modulations]:
+            assert isinstance(modulation, nn.Sequential)
+            linear = modulation[1]
+            assert isinstance(linear, nn.Linear)
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+            if len(linear.bias) == 6 * width:
+                linear.bias[2 * width : 3 * width] = 1
+                linear.bias[5 * width :] = 1
 
 
 class StepAwareReward(ContrastiveReward):
-    """exp(logit_scale) times the cosine, the image embedding knowing the timestep (0 for finished pictures)."""
+    """exp(logit_scale) times the cosine at a timestep (0 for finished pictures)."""
 
     takes_timestep = True
 
@@ -256,7 +271,7 @@ def load_step_aware(
     )
 
 
-def load_step_aware_model(config: CLIPConfig, path: Path) -> StepAwareModel:
+def load_step_aware_model(config: Any, path: Path) -> StepAwareModel:
     """The bare model with the weights of a safetensors file, float32, strictly checked."""
     tensors = read_tensors(path)
     if all(key.startswith("model.") for key in tensors):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,10 @@ from align.sampling.ledger import Ledger
 from align.sampling.objective import Objective, Terms
 from align.sampling.state import Estimate, State
 from align.semantics.attention_loss import semantic_loss
+
+
+Need = Literal["prediction", "value", "gradient"]
+"""What is wanted of an evaluation; each includes those before it."""
 
 
 @dataclass(frozen=True)
@@ -64,41 +69,44 @@ class Evaluator:
         self.objective = objective
         self.reward = reward
 
-    def __call__(self, state: State, pictures: Pictures, step: Step, ledger: Ledger) -> Estimate:
-        """Evaluate all particles of a state at a step."""
+    def __call__(
+        self, state: State, pictures: Pictures, step: Step, ledger: Ledger, need: Need = "gradient"
+    ) -> Estimate:
+        """Evaluate all particles of a state at a step: no more than is needed."""
         number = len(state.z)
-        guided = torch.zeros(number, dtype=torch.bool)
+        judged = torch.zeros(number, dtype=torch.bool)
         terms = Terms(0, False, False)
-        if self.objective is not None:
+        if self.objective is not None and need != "prediction":
             terms = self.objective.terms(step)
             if terms.preference:
-                guided[:] = True
+                judged[:] = True
             elif terms.semantic:
-                guided = pictures.has_pairs[state.picture].cpu()
+                judged = pictures.has_pairs[state.picture.cpu()]
+        gradient = need == "gradient"
         parts, order = [], []
-        # Apart, so that a particle's arithmetic never depends on whether another one is guided.
-        for rows, differentiate in ((torch.nonzero(~guided)[:, 0], False), (torch.nonzero(guided)[:, 0], True)):
+        # Apart, so that a particle's arithmetic never depends on whether another one is judged.
+        for rows, judge in ((torch.nonzero(~judged)[:, 0], False), (torch.nonzero(judged)[:, 0], True)):
             for chunk in chunks(len(rows), self.batch_size):
                 some = rows[chunk.rows]
                 part = state.take(some)
-                if differentiate:
-                    estimate = self._guided(part, pictures, step, terms)
+                if judge:
+                    estimate = self._judged(part, pictures, step, terms, gradient)
                 else:
                     estimate = self._plain(part, pictures, step)
                 real = torch.arange(chunk.real)
                 parts.append(estimate.take(real))
                 order.append(some[: chunk.real])
-                self._charge(part.picture[: chunk.real].tolist(), ledger, terms if differentiate else None)
+                self._charge(part.picture[: chunk.real].tolist(), ledger, terms if judge else None, gradient)
         return Estimate.join(parts).take(torch.argsort(torch.cat(order)))
 
-    def _charge(self, rows: list[int], ledger: Ledger, terms: Terms | None) -> None:
-        ledger.charge(rows, "network_forward")
-        if terms is None:
-            return
-        ledger.charge(rows, "network_backward")
-        if terms.preference:
-            for what in ("decoder_forward", "decoder_backward", "reward_forward", "reward_backward"):
-                ledger.charge(rows, what)
+    def _charge(self, rows: list[int], ledger: Ledger, terms: Terms | None, gradient: bool) -> None:
+        used = ["network"]
+        if terms is not None and terms.preference:
+            used += ["decoder", "reward"]
+        for what in used:
+            ledger.charge(rows, f"{what}_forward")
+            if terms is not None and gradient:
+                ledger.charge(rows, f"{what}_backward")
 
     @torch.no_grad()
     def _plain(self, state: State, pictures: Pictures, step: Step) -> Estimate:
@@ -116,10 +124,12 @@ class Evaluator:
             finite=torch.ones(number, dtype=torch.bool, device=state.z.device),
         )
 
-    def _guided(self, state: State, pictures: Pictures, step: Step, terms: Terms) -> Estimate:
+    def _judged(
+        self, state: State, pictures: Pictures, step: Step, terms: Terms, differentiate: bool
+    ) -> Estimate:
         assert self.objective is not None
-        z = state.z.detach().requires_grad_()
-        with torch.enable_grad():
+        z = state.z.detach().requires_grad_(differentiate)
+        with torch.set_grad_enabled(differentiate):
             prediction = self.backbone.predict(
                 z,
                 step,
@@ -139,13 +149,15 @@ class Evaluator:
                 surrogate = surrogate + weight_a * loss_a
             if terms.preference:
                 prompts = [pictures.prompts[k] for k in state.picture.tolist()]
-                loss_r, through = self.preference_gradient(prediction.x0.detach(), prompts, step)
+                loss_r, through = self.preference(prediction.x0.detach(), prompts, step, differentiate)
                 total = total + (weight_r * loss_r).detach()
                 pulled = (through * prediction.x0).flatten(1).sum(dim=1)
                 surrogate = surrogate + weight_r * loss_r + weight_r.detach() * pulled
-            (gradient,) = torch.autograd.grad(surrogate.sum(), z)
+            gradient = torch.autograd.grad(surrogate.sum(), z)[0] if differentiate else torch.zeros_like(z)
         norm = gradient.float().flatten(1).norm(dim=1)
         finite = torch.isfinite(norm)
+        if differentiate:  # A broken value can have a finite gradient, which means nothing.
+            finite &= torch.isfinite(total)
         keep = finite.view(-1, 1, 1, 1)
         return Estimate(
             eps=prediction.eps.detach(),
@@ -157,26 +169,31 @@ class Evaluator:
             finite=finite,
         )
 
-    def preference_gradient(self, x0: Tensor, prompts: Sequence[str], step: Step) -> tuple[Tensor, Tensor]:
+    def preference(
+        self, x0: Tensor, prompts: Sequence[str], step: Step, differentiate: bool
+    ) -> tuple[Tensor, Tensor]:
         """L_R and its gradient with respect to clean latents, reward first, then decoder.
 
         Args:
             x0: predicted clean latents (P, C, h, w), without a graph.
             prompts: P texts.
             step: for rewards that take the timestep.
+            differentiate: whether the gradient is wanted; zero otherwise.
 
         Returns:
             (P,) losses and (P, C, h, w) gradients, both without a graph.
         """
         assert self.objective is not None
         assert self.reward is not None
-        with torch.enable_grad():
-            leaf = x0.requires_grad_()
+        with torch.set_grad_enabled(differentiate):
+            leaf = x0.requires_grad_(differentiate)
             decoded = self.backbone.decode(leaf)
-            picture = decoded.detach().requires_grad_()
+            picture = decoded.detach().requires_grad_(differentiate)
             times = torch.full((len(x0),), step.t, device=x0.device)
             scores = self.reward.score(picture, list(prompts), times if self.reward.takes_timestep else None)
             loss = self.objective.preference_loss(scores)
+            if not differentiate:
+                return loss, torch.zeros_like(leaf)
             (by_picture,) = torch.autograd.grad(loss.sum(), picture)
             (by_latents,) = torch.autograd.grad(decoded, leaf, by_picture)
         return loss.detach(), by_latents

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from align.processes.ddim import DDIM, Step
-from align.sampling.evaluate import Evaluator, Pictures
+from align.sampling.evaluate import Evaluator, Need, Pictures
 from align.sampling.guidance import Guidance
 from align.sampling.ledger import Ledger
 from align.sampling.noise import Noise
@@ -44,6 +44,16 @@ class Parts:
     select: Selection = keep
     branch: Callable[[Step], int] = lambda step: 1
     weigh: bool = False
+
+    @property
+    def guided(self) -> bool:
+        """Whether a gradient moves anything."""
+        return self.guidance is not None and self.guidance.strength > 0
+
+    @property
+    def need(self) -> Need:
+        """What an evaluation must yield; nothing beyond it is computed."""
+        return "gradient" if self.guided else "prediction" if self.select is keep else "value"
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ def run(
         left: Tensor | None = None  # rounds left, by picture number
         round = 0
         while True:
-            estimate = parts.evaluate(state, pictures, step, ledger)
+            estimate = parts.evaluate(state, pictures, step, ledger, parts.need)
             if on_evaluation is not None:
                 on_evaluation(
                     Info(step, round, state.picture, estimate.value, estimate.gradient_norm, estimate.finite)
@@ -151,7 +161,10 @@ def _children(
     branch = parts.branch(step)
     kernel = parts.process.kernel(estimate.x0, estimate.eps, step)
     proposal = kernel
-    if parts.guidance is not None and (terms.semantic or terms.preference):
+    # A weighted particle takes a deterministic step as it is: shifted, it would have no weight at all.
+    weighed = parts.weigh and kernel.std > 0
+    if parts.guided and (terms.semantic or terms.preference) and (weighed or not parts.weigh):
+        assert parts.guidance is not None
         proposal = kernel.shifted(parts.guidance.shift(estimate, terms))
     if branch > 1:
         index = torch.arange(len(state.z), device=state.z.device).repeat_interleave(branch)
@@ -162,7 +175,7 @@ def _children(
     if proposal.std > 0:
         z = proposal.sample(draw(streams, state, "step", step.index, round))
     log_weights = state.log_weights
-    if parts.weigh:
+    if weighed:
         log_weights = log_weights + kernel.log_prob(z) - proposal.log_prob(z)
     return replace(state, z=z, log_weights=log_weights, previous_x0=estimate.x0)
 

@@ -71,7 +71,7 @@ class Estimate:
         gradient: of the objective's *loss* with respect to z, (P, C, h, w); zero where a particle is not guided.
         gradient_norm: (P,) float32 Euclidean norm of it.
         value: (P,) float32, what selection ranks (larger is better); NaN where it was not computed.
-        finite: (P,) bool, false where the gradient was not finite (it is zero then).
+        finite: (P,) bool, false where the loss or its gradient was not finite (the gradient is zero then).
     """
 
     eps: Tensor

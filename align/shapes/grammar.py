@@ -95,6 +95,11 @@ def _plural(shape: str) -> str:
     return shape + ("es" if shape.endswith("ss") else "s")
 
 
+def noun_shapes() -> dict[str, str]:
+    """Every noun of the grammar, singular and plural, to its shape."""
+    return dict(_SINGULAR)
+
+
 _SINGULAR = {_plural(shape): shape for shape in SHAPES} | {shape: shape for shape in SHAPES}
 _PHRASE = re.compile(
     r"(?P<count>an?|two|three)(?: (?P<size>small|large))? (?P<colour>{}) (?P<noun>{})".format(

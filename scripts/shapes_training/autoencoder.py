@@ -22,6 +22,7 @@ CROP = 32
 BATCH = 24
 WHOLE_BATCH = 8
 KL_WEIGHT = 3e-4
+CPU = torch.device("cpu")
 
 
 def build() -> AutoencoderKL:
@@ -53,17 +54,19 @@ def crops(data: Rendered, rng: np.random.Generator, number: int) -> np.ndarray:
     return out
 
 
-def run(data: Rendered, budget: Budget, folder: Path, seed: int) -> AutoencoderKL:
+def run(
+    data: Rendered, budget: Budget, folder: Path, seed: int, device: torch.device = CPU
+) -> AutoencoderKL:
     """Train and return the averaged autoencoder, its ``scaling_factor`` set to one over the latents' deviation.
 
     The second half of the budget goes to whole pictures: group norms see other statistics there than in crops,
     and without it colours shift.
     """
     torch.manual_seed(seed)
-    model = build()
+    model = build().to(device)
 
     def loss(pictures: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        pictures = pictures.to(device).contiguous(memory_format=torch.channels_last)
         posterior = model.encode(pictures).latent_dist
         error = model.decode(posterior.sample()).sample - pictures
         # Objects are a small part of a picture and all that matters in it.
@@ -98,7 +101,8 @@ def run(data: Rendered, budget: Budget, folder: Path, seed: int) -> AutoencoderK
 def encode(model: AutoencoderKL, pictures: np.ndarray, batch: int = 50) -> torch.Tensor:
     """Posterior means of (n, 64, 64, 3) uint8 pictures: (n, 8, 8, 8), not scaled."""
     parts = [
-        model.encode(to_tensor(pictures[k : k + batch])).latent_dist.mean for k in range(0, len(pictures), batch)
+        model.encode(to_tensor(pictures[k : k + batch]).to(model.device)).latent_dist.mean.cpu()
+        for k in range(0, len(pictures), batch)
     ]
     return torch.cat(parts)
 
@@ -108,7 +112,7 @@ def psnr(model: AutoencoderKL, pictures: np.ndarray, batch: int = 50) -> float:
     """Mean peak signal-to-noise ratio in dB over pictures, posterior mean through the decoder, clipped."""
     values = []
     for k in range(0, len(pictures), batch):
-        target = to_tensor(pictures[k : k + batch])
+        target = to_tensor(pictures[k : k + batch]).to(model.device)
         decoded = model.decode(model.encode(target).latent_dist.mean).sample.clamp(-1, 1)
         square = ((decoded - target) / 2).square().mean(dim=(1, 2, 3))
         values.append(-10 * torch.log10(square))

@@ -25,9 +25,11 @@ from scripts.shapes_training.loop import Budget, Recipe, train
 from scripts.shapes_training.tokenizer import MAX_LENGTH
 
 WIDTH = 128
-BATCH = 32
+BATCH = 16
+TIME_SPREAD = 1.3
 DROP_CAPTION = 0.1
 ATTENTION_WEIGHT = 0.1
+CPU = torch.device("cpu")
 
 
 def scheduler() -> DDIMScheduler:
@@ -152,7 +154,7 @@ def attention_loss(maps: list[Tensor], phrases: Tensor, regions: Tensor) -> Tens
         Scalar mean over layers, pictures and cells.  Within a phrase the words share alike.
     """
     number = phrases.sum(dim=-1).clamp(min=1)
-    total = torch.zeros(())
+    total = torch.zeros((), device=phrases.device)
     for probabilities in maps:
         side = int(probabilities.shape[1] ** 0.5)
         share = nn.functional.adaptive_avg_pool2d(regions, side).flatten(2)  # (b, 3, cells)
@@ -174,6 +176,7 @@ def run(
     budget: Budget,
     folder: Path,
     seed: int,
+    device: torch.device = CPU,
 ) -> Denoiser:
     """Train on scaled latents (n, c, 8, 8) and return the averaged model.
 
@@ -186,20 +189,23 @@ def run(
     """
     assert regions.shape[-1] == MASK_SIDE
     torch.manual_seed(seed)
-    model = Denoiser(len(tokenizer), latents.shape[1])
+    model = Denoiser(len(tokenizer), latents.shape[1]).to(device)
     maps = teach(model.unet)
     read = words(captions, tokenizer)
-    empty = torch.tensor(tokenizer([""], padding="max_length", max_length=MAX_LENGTH)["input_ids"])
-    places = torch.from_numpy(regions).float()
-    alphas = scheduler().alphas_cumprod
+    all_ids, all_phrases = read.ids.to(device), read.phrases.to(device)
+    empty = torch.tensor(tokenizer([""], padding="max_length", max_length=MAX_LENGTH)["input_ids"]).to(device)
+    places = torch.from_numpy(regions).float().to(device)
+    latents = latents.to(device)
+    alphas = scheduler().alphas_cumprod.to(device)
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        index = torch.from_numpy(rng.integers(len(captions), size=BATCH))
-        dropped = torch.from_numpy(rng.random(BATCH) < DROP_CAPTION)
-        ids = torch.where(dropped[:, None], empty, read.ids[index])
-        # Stratified over the batch, leaning towards high noise where layout and colours are decided.
+        index = torch.from_numpy(rng.integers(len(captions), size=BATCH)).to(device)
+        dropped = torch.from_numpy(rng.random(BATCH) < DROP_CAPTION).to(device)
+        ids = torch.where(dropped[:, None], empty, all_ids[index])
+        # Logit-normal, stratified over the batch: neither nearly clean nor nearly pure noise teaches much.
         u = torch.from_numpy((rng.permutation(BATCH) + rng.random(BATCH)) / BATCH).float()
-        t = (1000 * u**0.8).long().clamp(max=999)
+        t = (1000 * torch.sigmoid(TIME_SPREAD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4)))).long()
+        t = t.clamp(max=999).to(device)
         clean = latents[index]
         noise = torch.randn_like(clean)
         alpha = alphas[t].view(-1, 1, 1, 1)
@@ -211,11 +217,13 @@ def run(
         v = model.unet(noisy, t, states, return_dict=False)[0]
         error = (v - target).square().mean(dim=(1, 2, 3))
         kept = (~dropped).float()
-        taught = attention_loss(maps, read.phrases[index] * kept[:, None, None], places[index] * kept[:, None, None, None])
+        taught = attention_loss(
+            maps, all_phrases[index] * kept[:, None, None], places[index] * kept[:, None, None, None]
+        )
         value = error.mean() + ATTENTION_WEIGHT * taught
         return value, {"v": float(error.mean().detach()), "attention": float(taught.detach())}
 
-    recipe = Recipe(learning_rate=1.2e-3, budget=budget, average=0.9995, weight_decay=0.01, warmup_steps=300)
+    recipe = Recipe(learning_rate=8e-4, budget=budget, average=0.999, weight_decay=0.01, warmup_steps=200)
     averaged = train("denoiser", model, loss, recipe, folder, seed)
     assert isinstance(averaged, Denoiser)
     return averaged

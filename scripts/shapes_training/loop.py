@@ -1,5 +1,8 @@
 """The one training loop of all stages: budgets, warm-up and cosine decay, weight averaging, resuming.
 
+Under ``torchrun`` every process takes batches of its own and gradients are averaged (on a CPU, one process a core
+is faster than one process with more threads).
+
 A stage's whole state (weights, averaged weights, optimiser, random generator, steps and seconds spent) is
 written to ``<folder>/<stage>.pt`` every minute, by rename, so a killed stage goes on where it was.
 """
@@ -17,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 Loss = Callable[[np.random.Generator, int], tuple[Tensor, dict[str, float]]]
@@ -75,6 +79,7 @@ def train(
         seed: seed of the stage's random streams.
         on_save: called with the averaged module at every save.
     """
+    ranks, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stage}.pt"
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -86,7 +91,7 @@ def train(
     rng = np.random.default_rng([seed, 77])
     step, seconds = 0, 0.0
     if path.exists():
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
         module.load_state_dict(state["module"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
@@ -94,8 +99,13 @@ def train(
         rng.bit_generator.state = json.loads(state["numpy_rng"])
         step, seconds = state["step"], state["seconds"]
         print(f"[{stage}] goes on at step {step}, {seconds:.0f} s", flush=True)
+    if rank:
+        torch.manual_seed(seed + 1000 * rank + step)
+        rng = np.random.default_rng([seed, 77, rank, step])
 
     def save() -> None:
+        if rank:
+            return
         temporary = path.with_suffix(".tmp")
         torch.save(
             {
@@ -125,6 +135,8 @@ def train(
             group["lr"] = rate
         value, figures = loss(rng, step)
         value.backward()
+        if ranks > 1:
+            _average_gradients(parameters, ranks)
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -137,10 +149,14 @@ def train(
                     mean.copy_(now)
         step += 1
         seconds = time.monotonic() - began
+        if ranks > 1:  # all processes stop at the same step
+            clock = torch.tensor(seconds)
+            dist.broadcast(clock, 0)
+            seconds = float(clock)
         count += 1
         for key, figure in {"loss": float(value.detach()), **figures}.items():
             sums[key] = sums.get(key, 0.0) + figure
-        if time.monotonic() - logged > 20:
+        if time.monotonic() - logged > 20 and not rank:
             text = "  ".join(f"{key} {total / count:.4g}" for key, total in sums.items())
             print(
                 f"[{stage}] step {step}  {seconds:.0f} s  {spent:.0%}  lr {rate:.2g}  {text}",
@@ -152,3 +168,12 @@ def train(
             saved = time.monotonic()
     save()
     return averaged
+
+
+def _average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
+    """Mean over processes, in one message."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients]) / ranks
+    dist.all_reduce(flat)
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))

@@ -2,11 +2,13 @@
 
 Three kinds of pairs, all of training-split scenes only:
 
-* **edits** (:class:`Edits`): a rendered scene and the same scene with one thing changed (a colour, a shape, two
-  colours or two places exchanged, a count, the background, a size), each with the caption that is true of it;
-* **spoiled** (:func:`spoiled`): both sides of such a pair blurred, noisy, speckled (:func:`corrupt`) or decoded
-  from noisy or half-mixed latents, judged by the one definition of preference;
-* **generated** (:func:`generated`): pictures of the diffusion model for one caption and several seeds, judged.
+* **edits** (:class:`Edits`): a rendered scene and the same scene with one thing changed (a colour, a shape,
+  two colours or two places exchanged, a count, the background, a size), each with the caption that is true of
+  it;
+* **spoiled** (:func:`spoiled`): both sides of such a pair blurred, noisy, speckled (:func:`corrupt`) or
+  decoded from noisy or half-mixed latents, judged by the one definition of preference;
+* **generated** (:func:`generated`): pictures of the diffusion model for one caption and several seeds,
+  judged.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from align.shapes.checker import segment
@@ -423,18 +425,22 @@ def judge_groups(pictures: np.ndarray, captions: np.ndarray) -> tuple[np.ndarray
 
 
 @torch.no_grad()
-def spoiled(data: Edits, vae: AutoencoderKL, number: int, seed: int, folder: Path) -> Judged:
-    """Both sides of the first scenes, each in four versions that a generator might make; made once (30 ms each).
+def spoiled(data: Edits, vae: Any, number: int, seed: int, folder: Path) -> Judged:
+    """Both sides of the first scenes, each in four versions that a generator might make.
 
-    A generator's mistakes are mistakes in latents: noise that is left over, two scenes half mixed.  Versions of
-    a side: decoded from nearly its own latents, from noisy ones, from ones half-way to the other side or to
-    another scene, and the rendered picture under :func:`corrupt`.
+    Made once (about 30 ms a picture) and kept in ``folder``; only then ``vae``, an AutoencoderKL, is
+    used.
+
+    A generator's mistakes are mistakes in latents: noise that is left over, two scenes half mixed.  Versions
+    of a side: decoded from nearly its own latents, from noisy ones, from ones half-way to the other side or
+    to another scene, and the rendered picture under :func:`corrupt`.
     """
     number = min(number, len(data))
     path = folder / f"spoiled-{number}-{seed}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as store:
             return Judged(**{name: store[name] for name in store.files})
+    assert vae is not None
     rng = np.random.default_rng([seed, 9])
     pictures = np.zeros((number, 8, PICTURE, PICTURE, 3), np.uint8)
     size = 20
@@ -485,8 +491,8 @@ def generated(split: Split, folder: Path, limit: int | None = None) -> Judged | 
     """All ``generated-<split>-*.npz`` of a folder, grouped by caption and judged; ``None`` if there is none.
 
     A file holds ``pictures`` (n, 64, 64, 3) uint8, ``captions`` (n) and, for the step-aware model, ``x0_t``
-    (n, K, 64, 64, 3) uint8 and ``timesteps`` (K).  Groups are cut to the size of the smallest one with at least
-    two pictures.  Judgements are kept beside each file (``judged-...npz``).
+    (n, K, 64, 64, 3) uint8 and ``timesteps`` (K).  Groups are cut to the size of the smallest one with at
+    least two pictures.  Judgements are kept beside each file (``judged-...npz``).
 
     Args:
         split: split of the captions.
@@ -507,13 +513,15 @@ def generated(split: Split, folder: Path, limit: int | None = None) -> Judged | 
         for name in ("pictures", "utilities", "aesthetics", "predictions")
     }
     members: dict[str, list[int]] = {}
-    for index, text in enumerate(texts):
-        members.setdefault(str(text), []).append(index)
+    for k, text in enumerate(texts):
+        members.setdefault(str(text), []).append(k)
     groups = [found for found in members.values() if len(found) > 1][:limit]
     size = min(len(found) for found in groups)
     index = np.array([found[:size] for found in groups])
     pictures, utilities, aesthetics = joined["pictures"], joined["utilities"], joined["aesthetics"]
-    assert pictures is not None and utilities is not None and aesthetics is not None
+    assert pictures is not None
+    assert utilities is not None
+    assert aesthetics is not None
     return Judged(
         pictures[index],
         texts[index[:, :1]],

@@ -1,18 +1,20 @@
 """Stages ``shapes_pick``, ``shapes_hps``, ``shapes_imagereward``, ``shapes_aesthetic``, ``shapes_spm``.
 
 All start from the base CLIP (:mod:`clip`) and learn the one definition of preference from groups of four
-pictures for one or two captions (:func:`draw`): rendered edits, spoiled pictures, generated ones where there are
-any, each pool in its share.  The models differ as their big counterparts do: pairs for the PickScore-like and
-the BLIP, whole rankings for the HPSv2-like, one-step predictions for the step-aware one, regression for the
-aesthetic one.  Every stage writes its averaged weights in half precision.
+pictures for one or two captions (:func:`draw`): rendered edits, spoiled pictures, generated ones where there
+are any, each pool in its share.  The models differ as their big counterparts do: pairs for the PickScore-like
+and the BLIP, whole rankings for the HPSv2-like, one-step predictions for the step-aware one, regression for
+the aesthetic one.  Every stage writes its averaged weights in half precision.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +62,7 @@ class Pools:
 
 @dataclass
 class Batch:
-    """``n`` groups: pictures (n, 4, 3, 64, 64) in [0, 1], n texts of k, utilities (n, k, 4), timesteps (n,)."""
+    """``n`` groups: pictures (n, 4, 3, 64, 64), n texts of k, utilities (n, k, 4), timesteps (n,)."""
 
     pictures: Tensor
     texts: list[list[str]]
@@ -105,13 +107,13 @@ def from_judged(data: Judged, index: np.ndarray, rng: np.random.Generator, *, ea
     return Batch(
         flat.view(*chosen.shape, 3, PICTURE, PICTURE),
         captions.tolist(),
-        torch.from_numpy(np.ascontiguousarray(utilities)),
+        torch.from_numpy(utilities.copy()),
         torch.from_numpy(steps),
     )
 
 
 def foresee(pictures: Tensor, steps: Tensor, rng: np.random.Generator) -> Tensor:
-    """Make pictures look like one-step predictions at timesteps: soft, mixed with the others, colours washed out.
+    """Make pictures look like one-step predictions: soft, mixed with the others, washed out.
 
     Args:
         pictures: (n, m, 3, 64, 64); the m pictures of a group are mixed with the next group's.
@@ -136,14 +138,16 @@ def foresee(pictures: Tensor, steps: Tensor, rng: np.random.Generator) -> Tensor
 def draw(pools: Pools, rng: np.random.Generator, n: int, *, early: bool = False) -> Batch:
     """``n`` groups from all pools.
 
-    Without generated pictures half are rendered edits and half spoiled ones; with them, a quarter each and half
-    generated.  A faint grain is laid over all pictures of a group alike, so that scores are smooth in the picture.
+    Without generated pictures half are rendered edits and half spoiled ones; with them, a quarter each and
+    half generated.  A faint grain is laid over all pictures of a group alike, so that scores are smooth in
+    the picture.
 
     Args:
         pools: where from.
         rng: source of randomness.
         n: how many groups.
-        early: one-step predictions with their timesteps instead of finished pictures (a quarter stay finished).
+        early: one-step predictions with their timesteps instead of finished pictures (a quarter stay
+            finished).
     """
     kinds = ["edits", "spoiled", "spoiled", "edits"]
     if pools.generated is not None:
@@ -224,7 +228,7 @@ def preference_stage(
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         batch = draw(pools, rng, groups, early=early)
-        scores = scorer(batch)
+        scores = scorer(batch).cpu()
         pictures, right = pair_loss(scores, batch.utilities)
         captions, captions_right = pair_loss(scores.transpose(1, 2), batch.utilities.transpose(1, 2))
         if rankings:
@@ -243,12 +247,12 @@ def grid(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     return scale * F.normalize(text, dim=-1) @ F.normalize(image, dim=-1).transpose(1, 2)
 
 
-def _pixels(batch: Batch) -> Tensor:
-    return normalise(batch.pictures.flatten(0, 1))
+def _pixels(batch: Batch, device: torch.device) -> Tensor:
+    return normalise(batch.pictures.flatten(0, 1)).to(device)
 
 
-def _ids(tokenizer: CLIPTokenizer, batch: Batch) -> Tensor:
-    return tokens(tokenizer, [text for texts in batch.texts for text in texts])
+def _ids(tokenizer: CLIPTokenizer, batch: Batch, device: torch.device) -> Tensor:
+    return tokens(tokenizer, [text for texts in batch.texts for text in texts]).to(device)
 
 
 # ---------------------------------------------------------------- stages
@@ -258,13 +262,16 @@ def run_pick(
     base: CLIPModel, tokenizer: CLIPTokenizer, pools: Pools, budget: Budget, folder: Path, seed: int
 ) -> CLIPModel:
     """The PickScore-like model: the base CLIP tuned on pairs."""
-    model = CLIPModel(base.config)
-    model.load_state_dict(base.state_dict())
+    model = copy.deepcopy(base).requires_grad_(True)
 
     def scorer(batch: Batch) -> Tensor:
         n = len(batch.texts)
-        image = model.visual_projection(model.vision_model(pixel_values=_pixels(batch)).pooler_output)
-        text = model.text_projection(model.text_model(input_ids=_ids(tokenizer, batch)).pooler_output)
+        image = model.visual_projection(
+            model.vision_model(pixel_values=_pixels(batch, base.device)).pooler_output
+        )
+        text = model.text_projection(
+            model.text_model(input_ids=_ids(tokenizer, batch, base.device)).pooler_output
+        )
         return grid(image.view(n, GROUP, -1), text.view(n, 2, -1), model.logit_scale.exp())
 
     tuned = preference_stage("shapes_pick", model, scorer, pools, budget, folder, seed)
@@ -272,9 +279,14 @@ def run_pick(
     return tuned
 
 
+def sizes(base: CLIPModel) -> tuple[Any, Any]:
+    """Configurations of the image and of the text tower."""
+    return base.config.vision_config, base.config.text_config
+
+
 def open_clip_config(base: CLIPModel) -> dict[str, object]:
     """open_clip's configuration of the base CLIP's sizes."""
-    vision, text = base.config.vision_config, base.config.text_config
+    vision, text = sizes(base)
     return {
         "embed_dim": base.config.projection_dim,
         "vision_cfg": {
@@ -299,12 +311,10 @@ def open_clip_config(base: CLIPModel) -> dict[str, object]:
 def to_open_clip(base: CLIPModel) -> nn.Module:
     """The base CLIP as open_clip's class, same features."""
     model = open_clip.make_model(open_clip_config(base))
-    layers = {
-        "text": base.config.text_config.num_hidden_layers,
-        "vision": base.config.vision_config.num_hidden_layers,
-    }
+    vision, text = sizes(base)
+    layers = {"text": text.num_hidden_layers, "vision": vision.num_hidden_layers}
     model.load_state_dict(open_clip.from_transformers(base.state_dict(), layers))
-    return model
+    return model.to(base.device)
 
 
 def run_hps(
@@ -315,9 +325,9 @@ def run_hps(
 
     def scorer(batch: Batch) -> Tensor:
         n = len(batch.texts)
-        ids = _ids(tokenizer, batch)
+        ids = _ids(tokenizer, batch, base.device)
         ids = F.pad(ids, (0, MAX_LENGTH - ids.shape[1]))
-        image = model.encode_image(_pixels(batch))  # type: ignore[operator]
+        image = model.encode_image(_pixels(batch, base.device))  # type: ignore[operator]
         text = model.encode_text(ids)  # type: ignore[operator]
         return grid(image.view(n, GROUP, -1), text.view(n, 2, -1), model.logit_scale.exp())  # type: ignore[operator]
 
@@ -326,7 +336,7 @@ def run_hps(
 
 def blip_configs(base: CLIPModel) -> tuple[BlipVisionConfig, BlipTextConfig]:
     """Sizes of the toy BLIP: the base CLIP's image tower, and a text tower with cross-attention."""
-    vision, text = base.config.vision_config, base.config.text_config
+    vision, text = sizes(base)
     width = vision.hidden_size
     return (
         BlipVisionConfig(
@@ -366,9 +376,9 @@ def make_blip(base: CLIPModel, pictures: Tensor) -> BlipRegressor:
     BLIP has no layer norm in front of its first layer; the base's is folded into the embeddings with the mean
     deviation that ``pictures`` (b, 3, 64, 64) in [0, 1] show.
     """
-    model = BlipRegressor(*blip_configs(base), HEAD)
+    model = BlipRegressor(*blip_configs(base), HEAD).to(base.device)
     tower, own = base.vision_model, model.vision_model
-    embedded = tower.embeddings(normalise(pictures))
+    embedded = tower.embeddings(normalise(pictures).to(base.device))
     norm = tower.pre_layrnorm
     factor = norm.weight / embedded.std(dim=-1).mean()
     own.embeddings.patch_embedding.weight.copy_(
@@ -403,11 +413,11 @@ def run_imagereward(
 
     def scorer(batch: Batch) -> Tensor:
         n = len(batch.texts)
-        seen = model.vision_model(pixel_values=_pixels(batch)).last_hidden_state
+        seen = model.vision_model(pixel_values=_pixels(batch, base.device)).last_hidden_state
         seen = seen.view(n, 1, GROUP, *seen.shape[1:]).expand(-1, 2, -1, -1, -1).flatten(0, 2)
         longest = max(len(tokenizer(text).input_ids) for texts in batch.texts for text in texts)
         read = torch.stack([padded(tokenizer, text, longest) for texts in batch.texts for text in texts])
-        ids, mask = read.repeat_interleave(GROUP, dim=0).unbind(1)
+        ids, mask = read.repeat_interleave(GROUP, dim=0).to(base.device).unbind(1)
         hidden = model.text_model(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen)
         return model.head(hidden.last_hidden_state[:, 0]).view(n, 2, GROUP)
 
@@ -429,8 +439,9 @@ def run_imagereward(
         for _ in range(20):
             batch = draw(pools, rng, 8)
             texts = [texts[0] for texts in batch.texts for _ in range(GROUP)]
-            ids, mask = torch.stack([padded(tokenizer, text, MAX_LENGTH) for text in texts]).unbind(1)
-            values.append(tuned(_pixels(batch), ids, mask) * tuned.deviation + tuned.mean)
+            read = torch.stack([padded(tokenizer, text, MAX_LENGTH) for text in texts])
+            ids, mask = read.to(base.device).unbind(1)
+            values.append(tuned(_pixels(batch, base.device), ids, mask) * tuned.deviation + tuned.mean)
     tuned.mean, tuned.deviation = float(torch.cat(values).mean()), float(torch.cat(values).std())
     return tuned
 
@@ -439,10 +450,10 @@ def run_aesthetic(
     base: CLIPModel, pools: Pools, budget: Budget, folder: Path, seed: int
 ) -> tuple[CLIPVisionModelWithProjection, Head]:
     """The aesthetic predictor: a head on the unit embeddings of the base CLIP, which stays as it is."""
-    tower = CLIPVisionModelWithProjection(base.config.vision_config)
+    tower = CLIPVisionModelWithProjection(sizes(base)[0])
     own = base.state_dict()
     tower.load_state_dict({name: own[name] for name in tower.state_dict()})
-    tower.eval().requires_grad_(False)
+    tower.to(device=base.device).eval().requires_grad_(False)  # type: ignore[call-arg]
     judged = [pools.spoiled] + ([pools.generated] if pools.generated is not None else [])
     pictures = np.concatenate([part.pictures.reshape(-1, PICTURE, PICTURE, 3) for part in judged])
     targets = torch.from_numpy(np.concatenate([part.aesthetics.reshape(-1) for part in judged]))
@@ -466,7 +477,7 @@ def run_aesthetic(
 def embed(tower: CLIPVisionModelWithProjection, pictures: np.ndarray, size: int = 64) -> Tensor:
     """Unit embeddings (n, d) of (n, 64, 64, 3) uint8 pictures."""
     parts = [
-        tower(pixel_values=normalise(to_float(pictures[k : k + size]))).image_embeds
+        tower(pixel_values=normalise(to_float(pictures[k : k + size])).to(tower.device)).image_embeds.cpu()
         for k in range(0, len(pictures), size)
     ]
     return F.normalize(torch.cat(parts), dim=-1)
@@ -475,9 +486,9 @@ def embed(tower: CLIPVisionModelWithProjection, pictures: np.ndarray, size: int 
 def run_spm(
     pick: CLIPModel, tokenizer: CLIPTokenizer, pools: Pools, budget: Budget, folder: Path, seed: int
 ) -> StepAwareModel:
-    """The step-aware model: the PickScore-like one plus modulation, on one-step predictions of any timestep."""
+    """The step-aware model: the PickScore-like one plus modulation, trained on one-step predictions."""
     torch.manual_seed(seed)
-    model = StepAwareModel(pick.config)
+    model = StepAwareModel(pick.config).to(pick.device)
     model.start_modulation()
     left = model.load_state_dict(pick.state_dict(), strict=False)
     assert not left.unexpected_keys
@@ -485,8 +496,8 @@ def run_spm(
 
     def scorer(batch: Batch) -> Tensor:
         n = len(batch.texts)
-        image = model.see(_pixels(batch), batch.steps.repeat_interleave(GROUP))
-        text = model.read(_ids(tokenizer, batch))
+        image = model.see(_pixels(batch, pick.device), batch.steps.repeat_interleave(GROUP).to(pick.device))
+        text = model.read(_ids(tokenizer, batch, pick.device))
         return grid(image.view(n, GROUP, -1), text.view(n, 2, -1), model.logit_scale.exp())
 
     tuned = preference_stage("shapes_spm", model, scorer, pools, budget, folder, seed, early=True)
@@ -497,8 +508,11 @@ def run_spm(
 # ---------------------------------------------------------------- writing
 
 
-def _half(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().half().contiguous() for name, tensor in module.state_dict().items()}
+def _save_half(module: nn.Module, path: Path) -> None:
+    """Write a module's state in half precision, readable by everyone."""
+    state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt"})
+    path.chmod(0o644)
 
 
 def _write(path: Path, content: object) -> None:
@@ -507,9 +521,8 @@ def _write(path: Path, content: object) -> None:
 
 def export_clip(model: CLIPModel | CLIPVisionModelWithProjection, folder: Path) -> None:
     """A CLIP (or its image tower) in transformers' layout, half precision; the model is not changed."""
-    copy = type(model)(model.config)
-    copy.load_state_dict(model.state_dict())
-    copy.half().save_pretrained(folder)
+    copy.deepcopy(model).cpu().half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
 
 
 def export_open_clip(model: nn.Module, config: dict[str, object], folder: Path) -> None:
@@ -521,7 +534,7 @@ def export_open_clip(model: nn.Module, config: dict[str, object], folder: Path) 
         folder / open_clip.CONFIG,
         {"model_cfg": config, "preprocess_cfg": {"mean": list(CLIP_MEAN), "std": list(CLIP_STD)}},
     )
-    save_file(_half(model), folder / open_clip.WEIGHTS, metadata={"format": "pt"})
+    _save_half(model, folder / open_clip.WEIGHTS)
 
 
 def export_imagereward(model: BlipRegressor, folder: Path) -> None:
@@ -538,7 +551,7 @@ def export_imagereward(model: BlipRegressor, folder: Path) -> None:
             "max_length": MAX_LENGTH,
         },
     )
-    save_file(_half(model), folder / "model.safetensors", metadata={"format": "pt"})
+    _save_half(model, folder / "model.safetensors")
 
 
 def export_aesthetic(tower: CLIPVisionModelWithProjection, head: Head, folder: Path) -> None:
@@ -546,14 +559,14 @@ def export_aesthetic(tower: CLIPVisionModelWithProjection, head: Head, folder: P
     export_clip(tower, folder)
     widths = [layer.in_features for layer in head.layers]
     _write(folder / "head.json", {"widths": widths, "activation": head.activation})
-    save_file(_half(head), folder / "head.safetensors", metadata={"format": "pt"})
+    _save_half(head, folder / "head.safetensors")
 
 
 def export_spm(model: StepAwareModel, folder: Path) -> None:
     """A step-aware model under the released checkpoints' names, half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save_pretrained(folder)
-    save_file(_half(model), folder / "model.safetensors", metadata={"format": "pt"})
+    _save_half(model, folder / "model.safetensors")
 
 
 # ---------------------------------------------------------------- measuring
@@ -573,7 +586,7 @@ def score_all(
 
 
 def pair_accuracy(scores: np.ndarray, utilities: np.ndarray, margin: float = MARGIN) -> tuple[float, int]:
-    """Share of right orders among pairs within groups, (n, m) each, whose utilities differ by more than ``margin``.
+    """Share of right orders among pairs within groups, (n, m) each, that differ by more than ``margin``.
 
     Returns:
         The share and the number of pairs; a score tie counts half.

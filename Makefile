@@ -1,0 +1,51 @@
+# Every target sets up what it needs.  `make demo` and `make test` are all a newcomer has to know.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock bench quality clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## make .venv from the lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --clear --python ">=3.11,<3.14" $(VENV) && installer=uv; \
+	else \
+	  $(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install --quiet uv && installer=$(BIN)/uv; \
+	fi && \
+	$$installer pip install --quiet --python $(BIN)/python -r requirements.lock && \
+	$$installer pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: setup  ## none, best_of_n and dymo on held-out prompts; writes outputs/demo/gallery.html
+	@$(BIN)/python scripts/demo.py
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest
+
+check: setup  ## linter, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:  ## resolve the dependencies anew
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
+	  --no-emit-index-url --no-header --upgrade --output-file requirements.lock
+
+bench: setup  ## speed of the shapes world, and the loop's overhead over bare model calls
+	$(BIN)/python scripts/bench.py
+
+quality: setup  ## measure the shipped weights as the model card states them
+	$(BIN)/python scripts/shapes_quality.py
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,80 @@
+"""Options against each other and against the registries: what no single range can say."""
+
+from __future__ import annotations
+
+from align.config.convert import shown
+from align.config.errors import ConfigError, suggestion
+from align.config.schema import Config, MethodConfig, PromptsConfig, RewardConfig
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot work. Imports no torch.
+
+    Raises:
+        ConfigError: naming the option and the mend.
+    """
+    _method(config.method)
+    _reward(config.reward, config.method)
+    for place, name in enumerate(config.metrics.rewards):
+        _registered(f"metrics.rewards[{place}]", name)
+    if len(set(config.metrics.rewards)) < len(config.metrics.rewards):
+        raise ConfigError(f"metrics.rewards={shown(list(config.metrics.rewards))} names one twice: name each once")
+    _prompts(config.prompts)
+    if config.run.folder is not None and not config.run.folder.strip():
+        raise ConfigError("run.folder is empty: give a folder, or null for the default")
+
+
+def _method(method: MethodConfig) -> None:
+    phases, objective = method.objective.phases, method.objective
+    if phases.semantic_until < phases.both_until:
+        raise ConfigError(
+            f"method.objective.phases.semantic_until={phases.semantic_until:g} is below "
+            f"both_until={phases.both_until:g}: t/T falls while sampling, so give semantic_until >= both_until"
+        )
+    if method.guided and objective.preference == objective.semantic == 0:
+        raise ConfigError(
+            f"method.guidance.rule={method.guidance.rule} has nothing to follow: "
+            "give method.objective.preference or method.objective.semantic a weight above 0"
+        )
+    if method.recurrence.rule == "gradient_norm" and not method.guided:
+        raise ConfigError(
+            "method.recurrence.rule=gradient_norm needs a gradient: give method.guidance.rule=correction, "
+            "or method.recurrence.rule=fixed"
+        )
+
+
+def _reward(reward: RewardConfig, method: MethodConfig) -> None:
+    from align.rewards.registry import REWARDS
+
+    for name, weight in reward.terms.items():
+        _registered(f"reward.terms.{name}", name)
+        if weight == 0:
+            raise ConfigError(f"reward.terms.{name}=0 does nothing: give a weight, or drop it with ~reward.terms.{name}")
+    if method.uses_reward and not reward.terms:
+        raise ConfigError(
+            f"method={method.name} needs a reward and reward.terms is empty: give reward.terms.<name>=<weight>, "
+            f"names: {', '.join(sorted(REWARDS))}"
+        )
+    if not method.reward_needs_gradient:
+        return
+    for name in reward.terms:
+        if not REWARDS[name].differentiable:
+            able = ", ".join(sorted(known for known, spec in REWARDS.items() if spec.differentiable))
+            raise ConfigError(
+                f"reward {name} has no gradient and method={method.name} needs one: "
+                f"give one of {able}, or method=best_of_n"
+            )
+
+
+def _registered(path: str, name: str) -> None:
+    from align.rewards.registry import REWARDS
+
+    if name not in REWARDS:
+        raise ConfigError(f"{path}: there is no reward {shown(name)}{suggestion(name, REWARDS, 'rewards')}")
+
+
+def _prompts(prompts: PromptsConfig) -> None:
+    if prompts.kind == "file" and not prompts.path:
+        raise ConfigError(f"prompts={prompts.name} needs a file: give prompts.path=FILE")
+    if prompts.kind == "text" and not prompts.text:
+        raise ConfigError(f"prompts={prompts.name} needs prompts: give 'prompts.text=[\"first prompt\", \"second\"]'")

@@ -1,0 +1,245 @@
+"""Every option, typed.  A field's ``Annotated`` part is its range; its docstring says what it means.
+
+Values are checked when plain values are turned into these classes (``convert``) and once more against each
+other (``check``); nothing else in the project validates options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from align.config.ranges import Between, Multiple, Text
+
+Triple = tuple[float, float, float]
+"""A number for each of the three phases of DyMO: semantic only, both, preference only."""
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The model that draws."""
+
+    name: Annotated[str, Text("name")]
+    """What rows and folders call it."""
+    kind: Literal["unet"] = "unet"
+    """Family of the denoiser; decides which backbone class loads it."""
+    weights: str = "shapes"
+    """``shapes`` for the weights that come with the package, or a folder in diffusers' layout."""
+    height: Annotated[int, Between(8, 4096), Multiple(8)] = 64
+    """Picture height in pixels."""
+    width: Annotated[int, Between(8, 4096), Multiple(8)] = 64
+    """Picture width in pixels."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Numbers of the network and decoder; objectives, weights and norms are float32 always."""
+    guidance_scale: Annotated[float, Between(0, 100)] = 4.0
+    """Default of ``sampler.guidance_scale`` for this model."""
+    attention_stride: Annotated[int, Between(1, 64)] | None = None
+    """Read the cross-attention layers this many times coarser than the latents; null for the finest."""
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The process: how noise becomes a picture."""
+
+    name: Annotated[str, Text("name")]
+    kind: Literal["ddim"] = "ddim"
+    """DDIM (arXiv 2010.02502, equations 12 and 16)."""
+    steps: Annotated[int, Between(1, 1000)] = 25
+    """N, number of sampling steps."""
+    eta: Annotated[float, Between(0, 1)] = 1.0
+    """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic."""
+    guidance_scale: Annotated[float, Between(0, 100)] = 4.0
+    """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u)."""
+
+
+@dataclass(frozen=True)
+class PhasesConfig:
+    """Where DyMO's phases end, as fractions t/T of the training timesteps, so they follow the number of steps."""
+
+    semantic_until: Annotated[float, Between(0, 2)] = 0.8
+    """The semantic objective alone while t/T is at least this (800 of 1000 in the paper)."""
+    both_until: Annotated[float, Between(0, 2)] = 0.5
+    """Both objectives while t/T is at least this (500 of 1000); the preference alone below it."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What guidance differentiates."""
+
+    preference: Annotated[float, Between(0, 1e6)] = 0.0
+    """Weight of L_R, the reward's loss on the predicted picture; 0 leaves it out and nothing is decoded for it."""
+    semantic: Annotated[float, Between(0, 1e6)] = 0.0
+    """K, weight of L_A, the loss on cross-attention maps; 0 leaves it out."""
+    phases: PhasesConfig = field(default_factory=PhasesConfig)
+    content_rate: Annotated[float, Between(0, 1e3)] = 1.0
+    """k in the middle phase's weight w = 1 - exp(-k delta), delta the relative change of the prediction."""
+    dynamic: bool = True
+    """Weigh the middle phase by w (K w on L_A, 1 - w on L_R); false for constant weights."""
+    detach_weight: bool = False
+    """Keep w out of the gradient (the released code differentiates through it)."""
+    attention_half: Literal["both", "prompt"] = "both"
+    """Whose maps L_A reads: those of both guidance halves, as released, or the prompt's alone."""
+    score: Literal["plain", "released"] = "plain"
+    """L_R of a score s: -s, or the released code's sign-blind norm -|s|."""
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """How the gradient moves a step."""
+
+    rule: Literal["none", "correction"] = "none"
+    """``correction``: against the gradient, by strength * coefficient[phase] * ||c||, c = eps_c - eps_u."""
+    strength: Annotated[float, Between(0, 1e3)] = 1.0
+    """Common factor of all phases; 0 is plain sampling, bit for bit."""
+    coefficient: Annotated[Triple, Between(0, 1e3)] = (1.5, 1.0, 1.0)
+    """Factor of rho_t in each phase."""
+
+
+@dataclass(frozen=True)
+class RecurrenceConfig:
+    """Time travel: how often a step is repeated after noising back to its own level."""
+
+    rule: Literal["none", "fixed", "gradient_norm"] = "none"
+    """``gradient_norm`` is DyMO's r_t = floor(h_t ||g||) by the first evaluation of the step."""
+    rounds: Annotated[int, Between(0, 1000)] = 0
+    """r of the fixed rule."""
+    rate: Annotated[Triple, Between(0, 1e6)] = (1.0, 1.0, 3.0)
+    """h_t in each phase."""
+    cap: Annotated[int, Between(0, 1000)] = 4
+    """Most rounds that a step may take."""
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """A method: a choice of the loop's parts."""
+
+    name: Annotated[str, Text("name")]
+    candidates: Annotated[int, Between(1, 4095)] = 1
+    """N independent pictures a request, of which the reward chooses one."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
+
+    @property
+    def guided(self) -> bool:
+        """Whether anything is differentiated."""
+        return self.guidance.rule != "none"
+
+    @property
+    def reward_needs_gradient(self) -> bool:
+        """Whether the reward is differentiated."""
+        return self.guided and self.objective.preference > 0
+
+    @property
+    def uses_reward(self) -> bool:
+        """Whether the reward decides anything about the pictures."""
+        return self.candidates > 1 or self.reward_needs_gradient
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What guides or selects: a weighted sum of registered rewards."""
+
+    name: Annotated[str, Text("name")]
+    terms: dict[str, float] = field(default_factory=dict)
+    """Weight by name of the reward."""
+
+    @property
+    def label(self) -> str:
+        """What rows call it: the only term's name, or the sum spelt out."""
+        if len(self.terms) == 1 and next(iter(self.terms.values())) == 1:
+            return next(iter(self.terms))
+        return "+".join(f"{weight:g}*{name}" for name, weight in sorted(self.terms.items()))
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """What is measured on the finished 8-bit pictures; never what guides."""
+
+    name: Annotated[str, Text("name")]
+    rewards: tuple[str, ...] = ()
+    """Names of registered rewards, a column each."""
+    checker: bool = False
+    """Verdicts of the exact checker, for prompts of the shapes grammar."""
+
+
+@dataclass(frozen=True)
+class PromptsConfig:
+    """Which prompts."""
+
+    name: Annotated[str, Text("name")]
+    kind: Literal["text", "file", "shapes"] = "text"
+    """``text`` lists them here, ``file`` reads them, ``shapes`` draws captions from the grammar."""
+    version: str = "1"
+    """Raised when the set changes."""
+    sha256: Annotated[str, Text("sha256")] | None = None
+    """Pinned hash of the whole set, as ``run.json`` tells it; null where the set is the user's."""
+    text: tuple[str, ...] = ()
+    """The prompts themselves."""
+    path: str | None = None
+    """A .json list, a .jsonl file with the key ``prompt``, or any other text file with a prompt a line."""
+    split: Literal["train", "val", "test"] = "test"
+    """Which captions: those of combinations never rendered in training are ``val`` and ``test``."""
+    number: Annotated[int, Between(1, 1_000_000)] = 200
+    """How many captions to draw."""
+    objects: Annotated[int, Between(1, 3)] = 2
+    """Kinds of objects in a caption."""
+    set_seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    """Seed of the drawing."""
+    offset: Annotated[int, Between(0, 10**9)] = 0
+    """Leave out this many from the start (after shuffling)."""
+    limit: Annotated[int, Between(1, 10**9)] | None = None
+    """Then take at most this many."""
+    shuffle_seed: Annotated[int, Between(0, 2**63 - 1)] | None = None
+    """Shuffle first, by this seed; null keeps the order."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the work is done; nothing here changes a picture's identity."""
+
+    folder: str | None = None
+    """Where results go; null for <root>/<backbone>-<method>-<prompts>-seed<seed>[-<other changed options>]."""
+    root: str = "outputs"
+    """Folder of the default folders."""
+    batch_size: Annotated[int, Between(1, 4096)] = 8
+    """Rows of every network call; smaller ones are padded, so that company never changes a picture."""
+    in_flight: Annotated[int, Between(1, 65536)] = 32
+    """Pictures sampled together and then committed."""
+    threads: Annotated[int, Between(1, 4096)] | None = None
+    """CPU threads of torch; null for all cores."""
+    device: Annotated[str, Text("device")] = "auto"
+    """auto, cpu, cuda, cuda:<number> or mps."""
+    extend: bool = False
+    """Allow a folder of another configuration and keep its rows."""
+    shared: bool = False
+    """Share the folder with other processes that say so too."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """What to do when an item fails."""
+    verify: Literal["quick", "full"] = "quick"
+    """How finished pictures are checked when a run goes on: by size and time, or by reading them all."""
+    gallery: bool = True
+    """Write gallery.html and contact_sheet.png at the end."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    backbone: BackboneConfig
+    sampler: SamplerConfig
+    method: MethodConfig
+    reward: RewardConfig
+    metrics: MetricsConfig
+    prompts: PromptsConfig
+    run: RunConfig = field(default_factory=RunConfig)
+    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    """Seed of the noise of every picture."""
+    samples: Annotated[int, Between(1, 1_000_000)] = 1
+    """Pictures of each prompt."""
+    negative: str = ""
+    """Negative prompt of all prompts."""
+
+
+GROUPS = ("backbone", "sampler", "method", "reward", "metrics", "prompts", "experiment")
+"""The config groups, in the order of the help."""

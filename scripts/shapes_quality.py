@@ -1,0 +1,102 @@
+"""Measure the shipped weights on held-out prompts: ``python scripts/shapes_quality.py``.
+
+Prints and, with ``--write``, stores ``align/shapes/weights/quality.json``, the figures of the model card.  Pictures
+are plain 25-step samples of test-split prompts; every verdict is the exact checker's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+
+from align.backbones.unet import UNetBackbone
+from align.processes.ddim import DDIM
+from align.sampling.evaluate import Evaluator
+from align.sampling.loop import Parts
+from align.sampling.sampler import Request, Sampler
+from align.shapes.checker import Verdict, check
+from align.shapes.grammar import Split, distinct_captions, parse
+from align.shapes.semantics import graph
+from scripts.shapes_training.autoencoder import psnr
+from scripts.shapes_training.data import rendered
+from scripts.shapes_training.generate import to_bytes
+
+
+def sampler(weights: Path, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
+    """Plain sampling."""
+    device = torch.device("cpu")
+    backbone = UNetBackbone(weights, device)
+    parts = Parts(Evaluator(backbone, guidance_scale, batch), DDIM(backbone.scheduler_config, steps, eta))
+    return Sampler(backbone, parts, graph, batch, device)
+
+
+def verdicts(
+    plain: Sampler, split: Split, number: int, objects: int, seed: int = 0
+) -> tuple[list[Verdict], np.ndarray]:
+    """Checker verdicts on ``number`` different prompts asking for that many objects, and the pictures."""
+    captions = distinct_captions(split, number, 11, objects, counts=False)
+    texts = [caption.text() for caption in captions]
+    texts = (texts * (number // len(texts) + 1))[:number]
+    requests = [Request(text, seed=seed, sample=k // len(captions)) for k, text in enumerate(texts)]
+    pictures = []
+    for begin in range(0, number, 64):
+        outcomes = plain.sample(requests[begin : begin + 64])
+        pictures += [to_bytes(outcome.picture[None])[0] for outcome in outcomes if outcome.picture is not None]
+    judged = [check(picture, parse(text)) for picture, text in zip(pictures, texts, strict=True)]  # type: ignore[arg-type]
+    return judged, np.stack(pictures)
+
+
+def shares(judged: list[Verdict]) -> dict[str, float]:
+    """Share of pictures in which each part of the caption is right."""
+    parts = ("all", "objects", "colours", "counts", "relations", "sizes", "background")
+    return {part: float(np.mean([getattr(verdict, part) for verdict in judged])) for part in parts}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=Path("align/shapes/weights"))
+    parser.add_argument("--folder", type=Path, default=Path("training"))
+    parser.add_argument("--split", default="test", choices=("val", "test"))
+    parser.add_argument("--number", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--eta", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-rewards", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    plain = sampler(args.weights, args.steps, args.eta, args.guidance, 16)
+    held_out = rendered(args.split, 500, 2, args.folder)
+    backbone = plain.backbone
+    assert isinstance(backbone, UNetBackbone)
+    figures: dict[str, object] = {
+        "split": args.split,
+        "steps": args.steps,
+        "eta": args.eta,
+        "guidance_scale": args.guidance,
+        "prompts": args.number,
+        "autoencoder_psnr_db": psnr(backbone.vae, held_out.pictures),
+    }
+    for name, objects in (("one_object", 1), ("two_objects", 2), ("three_objects", 3)):
+        judged, pictures = verdicts(plain, args.split, args.number, objects)
+        figures[name] = shares(judged)
+        print(name, figures[name], flush=True)
+    if not args.no_rewards:
+        from scripts.shapes_training.reward_stages import quality
+
+        figures["rewards"] = quality(args.folder, args.weights)
+    print(json.dumps(figures, indent=2))
+    if args.write:
+        (args.weights / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

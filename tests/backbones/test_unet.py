@@ -1,0 +1,173 @@
+"""A diffusers pipeline as a denoiser, on a random two-level UNet."""
+
+import pytest
+import torch
+from fakes import SCHEDULE
+from tiny import LONGEST
+
+from align.backbones.attention import cross_attention_layers, layer_stride, probing
+from align.backbones.base import Conditioning
+from align.backbones.unet import UNetBackbone, readable
+from align.processes.ddim import DDIM
+
+CPU = torch.device("cpu")
+STEP = DDIM(SCHEDULE, 10, 1).steps[4]
+
+
+@pytest.fixture(scope="module")
+def folder(pipeline_folder):
+    return pipeline_folder
+
+
+@pytest.fixture
+def unet(folder):
+    return UNetBackbone(folder, CPU, height=32, width=32)
+
+
+def batch(unet, *prompts):
+    read = [unet.encode(prompt, "") for prompt in prompts]
+    conditioning = Conditioning(
+        torch.stack([one.prompt for one in read]), torch.stack([one.negative for one in read])
+    )
+    z = torch.randn(len(prompts), *unet.latent_shape(), generator=torch.Generator().manual_seed(1))
+    return z, conditioning
+
+
+def test_latents_have_the_pictures_proportions(folder):
+    assert UNetBackbone(folder, CPU, height=32, width=48).latent_shape() == (4, 8, 12)
+
+
+def test_guidance_weighs_the_halves_of_one_call(unet):
+    z, conditioning = batch(unet, "red cat")
+    none, one, two = (unet.predict(z, STEP, conditioning, scale) for scale in (0, 1, 2))
+    torch.testing.assert_close(one.eps - none.eps, one.correction)
+    torch.testing.assert_close(two.eps, none.eps + 2 * one.correction)
+    raw = unet.unet(z, STEP.t, conditioning.prompt).sample
+    torch.testing.assert_close(one.eps, raw)
+    torch.testing.assert_close(
+        STEP.alpha**0.5 * two.x0 + (1 - STEP.alpha) ** 0.5 * two.eps, z
+    )
+
+
+def test_the_two_ways_of_predicting_agree_on_what_z_is(folder):
+    unet = UNetBackbone(folder, CPU, height=32, width=32)
+    unet.scheduler_config["prediction_type"] = "v_prediction"
+    z, conditioning = batch(unet, "red cat")
+    one, two = (unet.predict(z, STEP, conditioning, scale) for scale in (1, 2))
+    torch.testing.assert_close(STEP.alpha**0.5 * two.x0 + (1 - STEP.alpha) ** 0.5 * two.eps, z)
+    torch.testing.assert_close(two.eps - one.eps, one.correction)
+    unet.scheduler_config["prediction_type"] = "sample"
+    with pytest.raises(ValueError, match="sample"):
+        unet.predict(z, STEP, conditioning, 1)
+
+
+def test_reading_attention_changes_nothing_and_leaves_nothing_behind(unet):
+    z, conditioning = batch(unet, "red cat", "dog")
+    before = dict(unet.unet.attn_processors)
+    plain = unet.predict(z, STEP, conditioning, 3)
+    read = unet.predict(z, STEP, conditioning, 3, attention="both")
+    assert plain.attention is None
+    torch.testing.assert_close(read.eps, plain.eps)
+    assert unet.unet.attn_processors == before
+
+
+def test_maps_are_put_back_when_a_call_fails(unet):
+    before = dict(unet.unet.attn_processors)
+    with pytest.raises(ZeroDivisionError), probing(unet.unet, 1):
+        raise ZeroDivisionError
+    assert unet.unet.attn_processors == before
+
+
+@pytest.mark.parametrize(("stride", "sides"), [(1, (8, 12)), (2, (4, 6))])
+def test_maps_have_the_resolution_asked_for_and_sum_to_one(folder, stride, sides):
+    unet = UNetBackbone(folder, CPU, height=32, width=48, attention_stride=stride)
+    z, conditioning = batch(unet, "red cat", "dog")
+    maps = unet.predict(z, STEP, conditioning, 3, attention="prompt").attention
+    assert maps.shape == (2, *sides, LONGEST)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(2, *sides))
+
+
+def test_odd_latents_round_the_maps_sides_up(folder):
+    unet = UNetBackbone(folder, CPU, height=36, width=44, attention_stride=2)
+    z, conditioning = batch(unet, "red cat")
+    assert unet.predict(z, STEP, conditioning, 3, attention="both").attention.shape == (1, 5, 6, LONGEST)
+
+
+def test_both_halves_average_the_prompts_and_the_negatives_maps(unet):
+    z, conditioning = batch(unet, "red cat")
+    prompt = unet.predict(z, STEP, conditioning, 3, attention="prompt").attention
+    negative = unet.predict(
+        z, STEP, Conditioning(conditioning.negative, conditioning.prompt), 3, attention="prompt"
+    ).attention
+    both = unet.predict(z, STEP, conditioning, 3, attention="both").attention
+    torch.testing.assert_close(both, (prompt + negative) / 2)
+
+
+def test_each_layers_own_probabilities_are_averaged(unet):
+    """Against query and key computed apart, by hooks."""
+    z, conditioning = batch(unet, "red cat")
+    collected = []
+
+    def hook(module, inputs, keywords, output):
+        states = keywords["encoder_hidden_states"]
+        heads = module.heads
+        query = module.to_q(inputs[0]).unflatten(-1, (heads, -1)).transpose(1, 2)
+        key = module.to_k(states).unflatten(-1, (heads, -1)).transpose(1, 2)
+        collected.append(torch.softmax(query @ key.mT * query.shape[-1] ** -0.5, -1).mean(1))
+
+    layers = cross_attention_layers(unet.unet)
+    fine = [module for name, module in layers.items() if layer_stride(unet.unet, name) == 1]
+    assert 0 < len(fine) < len(layers)
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in fine]
+    unet.predict(z, STEP, conditioning, 3)
+    for handle in handles:
+        handle.remove()
+    expected = torch.stack(collected).mean(0).chunk(2)[1].unflatten(1, (8, 8))
+    maps = unet.predict(z, STEP, conditioning, 3, attention="prompt").attention
+    torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_unknown_resolution_is_an_error(folder):
+    unet = UNetBackbone(folder, CPU, height=32, width=32, attention_stride=16)
+    z, conditioning = batch(unet, "cat")
+    with pytest.raises(RuntimeError, match="resolution"):
+        unet.predict(z, STEP, conditioning, 3, attention="both")
+
+
+def test_gradients_reach_the_latents_through_network_maps_and_decoder(unet):
+    z, conditioning = batch(unet, "red cat")
+    z.requires_grad_()
+    found = unet.predict(z, STEP, conditioning, 3, attention="both")
+    for value in (found.attention[..., 1].square(), unet.decode(found.x0)):
+        (gradient,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
+        assert gradient.abs().max() > 0
+
+
+def test_pictures_are_half_the_decoders_output_plus_a_half_not_clamped(unet):
+    z = 30 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    picture = unet.decode(z)
+    raw = unet.vae.decode(z / unet.vae.config.scaling_factor).sample
+    torch.testing.assert_close(picture, raw / 2 + 0.5)
+    assert picture.shape == (1, 3, 32, 32)
+
+
+def test_a_prompt_is_read_alone_and_once(unet):
+    first = unet.encode("red cat", "")
+    unet.encode("a much longer prompt", "")
+    assert unet.encode("red cat", "") is first
+    assert torch.equal(first.negative, unet.encode("", "").prompt)
+
+
+def test_words_are_found_by_character_and_truncation_is_told(unet):
+    read = unet.encode("ab cd", "")
+    assert read.offsets[:6] == ((0, 0), (0, 1), (1, 2), (3, 4), (4, 5), (0, 0))
+    assert (read.limit, read.truncated, len(read.offsets)) == (5, False, LONGEST)
+    cut = unet.encode("abcdefghijklmnop", "")
+    assert (cut.limit, cut.truncated, len(cut.offsets)) == (LONGEST - 1, True, LONGEST)
+    full = unet.encode("abcdefghij", "")
+    assert (full.limit, full.truncated) == (LONGEST - 1, False)
+
+
+def test_a_lone_surrogate_is_read_as_a_question_mark(unet):
+    assert readable("a \ud800 b") == "a ? b"
+    assert torch.equal(unet.encode("a \udfff", "").prompt, unet.encode("a ?", "").prompt)

@@ -1,0 +1,207 @@
+"""What every method must do, whatever it is made of."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fakes import CPU, FakeBackbone, FakeReward, words_graph
+
+import align.shapes
+from align.backbones.unet import UNetBackbone
+from align.processes.ddim import DDIM
+from align.sampling.evaluate import Evaluator
+from align.sampling.guidance import Guidance
+from align.sampling.ledger import COUNTS
+from align.sampling.loop import Parts
+from align.sampling.noise import NoiseStream
+from align.sampling.objective import Objective
+from align.sampling.recurrence import Recurrence
+from align.sampling.sampler import Request, Sampler
+from align.shapes.semantics import graph as shapes_graph
+from align.strategies.best_of_n import BestOfN
+
+METHODS = ("none", "best_of_n", "dymo")
+SHAPES = Path(align.shapes.__file__).parent / "weights"
+GREY = 1 / 255
+
+
+def build(method, backbone, reward, batch_size=2, graph=words_graph, strength=1.0, steps=5):
+    """A method by name with its defaults."""
+    process = DDIM(backbone.scheduler_config, steps, 1.0)
+    plain = Parts(Evaluator(backbone, 3.0, batch_size), process)
+    if method == "dymo":
+        objective = Objective(preference=1, semantic=10)
+        plain = Parts(
+            Evaluator(backbone, 3.0, batch_size, objective, reward),
+            process,
+            Guidance(strength, (0.6, 0.6, 0.6)),
+            Recurrence("gradient_norm", cap=3),
+        )
+    sampler = Sampler(backbone, plain, graph, batch_size, CPU)
+    return BestOfN(sampler, reward, 3) if method == "best_of_n" else sampler
+
+
+class World:
+    """A backbone, a reward and prompts to try methods on."""
+
+    def __init__(self, name, backbone, reward, prompts, graph=words_graph):
+        self.name, self.backbone, self.reward, self.graph = name, backbone, reward, graph
+        self.requests = [Request(prompt, seed=5, sample=k % 2) for k, prompt in enumerate(prompts)]
+
+    def method(self, name, **options):
+        return build(name, self.backbone, options.pop("reward", self.reward), graph=self.graph, **options)
+
+
+WORDS = ["red cat blue dog", "a quiet morning", "blue dog", "red cat blue dog", "cat and dog"]
+CAPTIONS = [
+    "a red circle above a blue square",
+    "a large green star on a black background",
+    "two pink rings and a cyan cross",
+    "a red circle above a blue square",
+    "something else altogether",
+]
+
+
+@pytest.fixture(
+    scope="module",
+    params=["fake", "unet", pytest.param("shapes", marks=pytest.mark.slow)],
+)
+def world(request):
+    if request.param == "fake":
+        return World("fake", FakeBackbone(), FakeReward(), WORDS)
+    if request.param == "unet":
+        folder = request.getfixturevalue("pipeline_folder")
+        return World("unet", UNetBackbone(folder, CPU, height=32, width=32), FakeReward(), WORDS)
+    if not (SHAPES / "unet").is_dir():
+        pytest.skip("the shapes weights are not here")
+    return World("shapes", UNetBackbone(SHAPES, CPU), FakeReward(), CAPTIONS, shapes_graph)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def outcomes(world, method):
+    return world.method(method).sample(world.requests)
+
+
+def test_one_finished_picture_a_request(world, outcomes):
+    assert len(outcomes) == len(world.requests)
+    for outcome in outcomes:
+        assert outcome.error is None
+        assert outcome.picture.shape[0] == 3
+        assert outcome.picture.device == CPU
+        assert 0 <= float(outcome.picture.min()) <= float(outcome.picture.max()) <= 1
+
+
+def test_different_samples_and_prompts_differ(outcomes):
+    pictures = [outcome.picture for outcome in outcomes]
+    for k, one in enumerate(pictures):
+        assert not any(torch.equal(one, two) for two in pictures[k + 1 :])
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(world, method, outcomes):
+    again = world.method(method).sample(world.requests)
+    other = world.method(method).sample([replace(request, seed=6) for request in world.requests])
+    for one, two, three in zip(outcomes, again, other, strict=True):
+        assert torch.equal(one.picture, two.picture)
+        assert (one.cost, one.info) == (two.cost, two.info)
+        assert not torch.equal(one.picture, three.picture)
+
+
+def test_neither_order_nor_company_changes_a_byte(world, method, outcomes):
+    backwards = world.method(method).sample(world.requests[::-1])[::-1]
+    alone = [world.method(method).sample([request])[0] for request in world.requests]
+    for one, two, three in zip(outcomes, backwards, alone, strict=True):
+        assert torch.equal(one.picture, two.picture)
+        assert torch.equal(one.picture, three.picture)
+        assert one.cost == two.cost == three.cost
+        assert one.info == two.info == three.info
+
+
+def test_the_batch_size_changes_rounding_alone(world, method, monkeypatch):
+    drawn, pictures = [], []
+    normal = NoiseStream.normal
+
+    def spy(stream, *key):
+        noise = normal(stream, *key)
+        drawn[-1][stream, key] = noise
+        return noise
+
+    monkeypatch.setattr(NoiseStream, "normal", spy)
+    for batch_size in (1, 3, 8):
+        drawn.append({})
+        made = world.method(method, batch_size=batch_size).sample(world.requests)
+        pictures.append(torch.stack([outcome.picture for outcome in made]))
+    for noise in drawn[1:]:
+        assert noise.keys() == drawn[0].keys()
+        assert all(torch.equal(noise[key], drawn[0][key]) for key in noise)
+    for other in pictures[1:]:
+        assert float((other - pictures[0]).abs().max()) < GREY
+
+
+@pytest.fixture
+def counts(world):
+    """Rows of every call, forward and back, counted at the modules themselves."""
+    world.reward.counts.clear()
+    if world.name == "fake":
+        world.backbone.counts.clear()
+        yield lambda: {what: (world.backbone.counts + world.reward.counts)[what] for what in COUNTS}
+        return
+    seen = dict.fromkeys(COUNTS, 0)
+
+    def watch(module, what, halves):
+        def add(direction, rows):
+            seen[f"{what}_{direction}"] += len(rows) // halves
+
+        def forward(module, inputs, output):
+            add("forward", inputs[0])
+            if inputs[0].requires_grad:
+                inputs[0].register_hook(lambda gradient: add("backward", gradient))
+
+        return module.register_forward_hook(forward)
+
+    handles = [watch(world.backbone.unet, "network", 2), watch(world.backbone.vae.decoder, "decoder", 1)]
+    yield lambda: seen | world.reward.counts
+    for handle in handles:
+        handle.remove()
+
+
+def test_the_ledger_is_what_a_spy_counts(world, method, counts):
+    made = world.method(method, batch_size=1).sample(world.requests)
+    assert counts() == {what: sum(getattr(one.cost, what) for one in made) for what in COUNTS}
+
+
+def test_a_broken_reward_never_wins(world, method, outcomes):
+    prompt = world.requests[0].prompt
+    made = world.method(method, reward=FakeReward(broken=[prompt])).sample(world.requests)
+    for request, one, sound in zip(world.requests, made, outcomes, strict=True):
+        if request.prompt != prompt:
+            assert torch.equal(one.picture, sound.picture)
+        elif method == "best_of_n":
+            assert one.picture is None
+            assert "reward" in one.error
+        elif method == "dymo":
+            assert torch.isfinite(one.picture).all()
+            assert one.info["nonfinite_gradients"] > 0
+
+
+def test_with_zero_strength_it_is_plain_sampling(world, method):
+    if method == "best_of_n":
+        pytest.skip("has no strength")
+    made = world.method(method, strength=0.0).sample(world.requests)
+    plain = world.method("none").sample(world.requests)
+    for one, two in zip(made, plain, strict=True):
+        assert torch.equal(one.picture, two.picture)
+        assert one.cost == two.cost
+
+
+def test_a_method_changes_something(world, method, outcomes):
+    plain = world.method("none").sample(world.requests)
+    same = all(torch.equal(a.picture, b.picture) for a, b in zip(outcomes, plain, strict=True))
+    assert same is (method == "none")
+
+

@@ -1,0 +1,83 @@
+import pytest
+import torch
+from fakes import SCHEDULE
+
+from align.processes.ddim import DDIM
+from align.sampling.objective import Objective, Terms
+
+NOW, BEFORE = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+MIDDLE = Terms(1, True, True)
+
+
+def phases(objective, steps=50):
+    return [objective.terms(step).phase for step in DDIM(SCHEDULE, steps, 1).steps]
+
+
+@pytest.mark.parametrize("steps", [10, 25, 50, 100])
+def test_phases_follow_the_number_of_steps(steps):
+    found = phases(Objective(1, 1), steps)
+    assert [found.count(k) / steps for k in range(3)] == pytest.approx([0.2, 0.3, 0.5], abs=0.04)
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("preference", "semantic", "needs"),
+    [
+        (1, 1, [(True, False), (True, True), (False, True)]),
+        (1, 0, [(False, False), (False, True), (False, True)]),
+        (0, 1, [(True, False), (True, False), (False, False)]),
+    ],
+)
+def test_a_loss_without_weight_is_not_needed(preference, semantic, needs):
+    objective = Objective(preference, semantic)
+    steps = DDIM(SCHEDULE, 10, 1).steps
+    found = [objective.terms(steps[k]) for k in (0, 3, 9)]
+    assert [(terms.semantic, terms.preference) for terms in found] == needs
+
+
+def test_the_middle_phase_shifts_weight_as_the_prediction_settles():
+    objective = Objective(preference=2, semantic=10)
+    change = objective.change_weight(NOW, BEFORE)
+    semantic, preference = objective.weights(MIDDLE, NOW, BEFORE)
+    torch.testing.assert_close(semantic, 10 * change)
+    torch.testing.assert_close(preference, 2 * (1 - change))
+    settled, _ = objective.weights(MIDDLE, NOW, NOW + 0.01 * BEFORE)
+    assert (settled < semantic).all()
+
+
+def test_outer_phases_have_constant_weights():
+    objective = Objective(preference=2, semantic=10)
+    assert [w.tolist() for w in objective.weights(Terms(0, True, False), NOW, BEFORE)] == [[10] * 3, [0] * 3]
+    assert [w.tolist() for w in objective.weights(Terms(2, False, True), NOW, BEFORE)] == [[0] * 3, [2] * 3]
+    constant = Objective(preference=2, semantic=10, dynamic=False)
+    assert [w.tolist() for w in constant.weights(MIDDLE, NOW, BEFORE)] == [[10] * 3, [2] * 3]
+
+
+def test_each_particle_has_its_own_change():
+    together = Objective(1, 1).change_weight(NOW, BEFORE)
+    alone = torch.cat([Objective(1, 1).change_weight(NOW[k : k + 1], BEFORE[k : k + 1]) for k in range(3)])
+    torch.testing.assert_close(together, alone)
+
+
+def test_a_missing_predecessor_does_not_touch_the_others():
+    gap = BEFORE.clone()
+    gap[1] = torch.nan
+    now = NOW.clone().requires_grad_()
+    weight = Objective(1, 1).change_weight(now, gap)
+    (gradient,) = torch.autograd.grad(weight.sum(), now)
+    assert weight[1] == 1
+    assert torch.isfinite(gradient).all()
+    assert not gradient[1].any()
+    torch.testing.assert_close(weight[[0, 2]], Objective(1, 1).change_weight(NOW, BEFORE)[[0, 2]])
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_the_change_carries_gradient_unless_detached(detached):
+    weight = Objective(1, 1, detach_weight=detached).change_weight(NOW.clone().requires_grad_(), BEFORE)
+    assert weight.requires_grad is not detached
+
+
+def test_the_released_score_is_blind_to_the_sign():
+    scores = torch.tensor([2.0, -3.0])
+    assert Objective(1, 1).preference_loss(scores).tolist() == [-2, 3]
+    assert Objective(1, 1, score="released").preference_loss(scores).tolist() == [-2, -3]

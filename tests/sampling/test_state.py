@@ -1,0 +1,38 @@
+from dataclasses import fields
+
+import torch
+
+from align.sampling.state import Estimate, State
+
+
+def state(pictures, offset=0):
+    number = len(pictures)
+    rows = torch.arange(number, dtype=torch.float32) + offset
+    latents = rows.view(-1, 1, 1, 1).expand(-1, 2, 3, 3)
+    return State(latents, torch.tensor(pictures), rows, latents + 100)
+
+
+def test_taking_particles_takes_all_that_is_theirs():
+    index = torch.tensor([2, 0, 0])
+    whole = state([0, 1, 2])
+    taken = whole.take(index)
+    for field in fields(State):
+        assert torch.equal(getattr(taken, field.name), getattr(whole, field.name)[index]), field.name
+
+
+def test_an_estimate_has_no_field_that_stays_behind():
+    rows = torch.arange(3.0)
+    whole = Estimate(**{field.name: rows + k for k, field in enumerate(fields(Estimate))})
+    taken = whole.take(torch.tensor([2, 1]))
+    assert all(torch.equal(getattr(taken, f.name), torch.tensor([2.0, 1.0]) + k) for k, f in enumerate(fields(Estimate)))
+
+
+def test_joining_puts_pictures_in_order_and_keeps_the_order_within():
+    joined = State.join([state([1, 1, 3]), state([0, 2], offset=10), state([], offset=20)])
+    assert joined.picture.tolist() == [0, 1, 1, 2, 3]
+    assert joined.log_weights.tolist() == [10, 0, 1, 11, 2]
+    assert joined.previous_x0[:, 0, 0, 0].tolist() == [110, 100, 101, 111, 102]
+
+
+def test_slots_number_the_particles_of_each_picture():
+    assert state([0, 0, 0, 2, 5, 5]).slots().tolist() == [0, 1, 2, 0, 0, 1]
