@@ -51,7 +51,7 @@ def counted(x, counts, what):
 
 
 class FakeBackbone:
-    """A convolution with cross-attention, and a smooth decoder: 4x4 latents, 8x8 pictures, words as tokens."""
+    """A convolution with cross-attention and a smooth decoder: 4x4 latents, 8x8 pictures, a token a word."""
 
     def __init__(self):
         self.scheduler_config = dict(SCHEDULE)
@@ -145,7 +145,7 @@ class FakeReward(Reward):
 
 
 def words_graph(prompt):
-    """"cat" and "dog" as objects with the colours before them."""
+    """ "cat" and "dog" as objects with the colours before them."""
     entities, attributes = [], []
     for found in re.finditer(r"\S+", prompt):
         if found[0] in ("cat", "dog"):

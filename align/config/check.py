@@ -18,7 +18,9 @@ def check(config: Config) -> None:
     for place, name in enumerate(config.metrics.rewards):
         _registered(f"metrics.rewards[{place}]", name)
     if len(set(config.metrics.rewards)) < len(config.metrics.rewards):
-        raise ConfigError(f"metrics.rewards={shown(list(config.metrics.rewards))} names one twice: name each once")
+        raise ConfigError(
+            f"metrics.rewards={shown(list(config.metrics.rewards))} names one twice: name each once"
+        )
     _prompts(config.prompts)
     if config.run.folder is not None and not config.run.folder.strip():
         raise ConfigError("run.folder is empty: give a folder, or null for the default")
@@ -29,7 +31,7 @@ def _method(method: MethodConfig) -> None:
     if phases.semantic_until < phases.both_until:
         raise ConfigError(
             f"method.objective.phases.semantic_until={phases.semantic_until:g} is below "
-            f"both_until={phases.both_until:g}: t/T falls while sampling, so give semantic_until >= both_until"
+            f"both_until={phases.both_until:g}: give semantic_until >= both_until, as t/T falls"
         )
     if method.guided and objective.preference == objective.semantic == 0:
         raise ConfigError(
@@ -49,10 +51,12 @@ def _reward(reward: RewardConfig, method: MethodConfig) -> None:
     for name, weight in reward.terms.items():
         _registered(f"reward.terms.{name}", name)
         if weight == 0:
-            raise ConfigError(f"reward.terms.{name}=0 does nothing: give a weight, or drop it with ~reward.terms.{name}")
+            raise ConfigError(
+                f"reward.terms.{name}=0 does nothing: give a weight, or drop it with ~reward.terms.{name}"
+            )
     if method.uses_reward and not reward.terms:
         raise ConfigError(
-            f"method={method.name} needs a reward and reward.terms is empty: give reward.terms.<name>=<weight>, "
+            f"method={method.name} needs a reward: give reward.terms.<name>=<weight>, "
             f"names: {', '.join(sorted(REWARDS))}"
         )
     if not method.reward_needs_gradient:
@@ -77,4 +81,6 @@ def _prompts(prompts: PromptsConfig) -> None:
     if prompts.kind == "file" and not prompts.path:
         raise ConfigError(f"prompts={prompts.name} needs a file: give prompts.path=FILE")
     if prompts.kind == "text" and not prompts.text:
-        raise ConfigError(f"prompts={prompts.name} needs prompts: give 'prompts.text=[\"first prompt\", \"second\"]'")
+        raise ConfigError(
+            f'prompts={prompts.name} needs prompts: give \'prompts.text=["first prompt", "second"]\''
+        )

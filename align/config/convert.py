@@ -33,7 +33,7 @@ def build(kind: type[T], values: object, path: str = "") -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or 'the configuration'}={shown(values)} is not a group of options")
-    types_ = hints(kind)
+    types_ = hints(kind)  # type: ignore[arg-type]
     prefix = f"{path}." if path else ""
     for key in values:
         if key not in types_:
@@ -107,13 +107,12 @@ def _scalar(kind: type, value: object, path: str) -> Any:
 
 def shown(value: object) -> str:
     """A value as the command line has it, shortened."""
-    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or value is True or value is False else None
-    text = text or str(value)
+    text = {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def option_names(kind: type, path: str = "") -> list[str]:
-    """Dotted names of all options of a dataclass, groups among them; a mapping of any names ends in ``.*``."""
+    """Dotted names of all options of a dataclass, with groups; a mapping of any names ends in ``.*``."""
     names: list[str] = []
     for name, hint in hints(kind).items():
         own = f"{path}.{name}" if path else name

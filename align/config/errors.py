@@ -18,15 +18,17 @@ def nearest(name: str, choices: Iterable[str], number: int = 3) -> list[str]:
 
     A dotted name is also compared by its last part, so that ``steps`` finds ``sampler.steps``.
     """
-    known = sorted(set(choices))
-    lower = {choice.lower(): choice for choice in reversed(known)}
-    whole = difflib.get_close_matches(name.lower(), lower, n=number, cutoff=0.6)
-    leaves: dict[str, list[str]] = {}
-    for choice in known:
-        leaves.setdefault(choice.rpartition(".")[2].lower(), []).append(choice)
-    parts = difflib.get_close_matches(name.rpartition(".")[2].lower(), leaves, n=number, cutoff=0.75)
-    found = [lower[match] for match in whole] + [choice for part in parts for choice in leaves[part]]
-    return list(dict.fromkeys(found))[:number]
+    scored = sorted((-likeness(name.lower(), choice.lower()), choice) for choice in set(choices))
+    near = [(-score, choice) for score, choice in scored if score <= -0.6]
+    # What is much less alike than the best one is no candidate.
+    return [choice for score, choice in near if score >= near[0][0] - 0.12][:number]
+
+
+def likeness(name: str, choice: str) -> float:
+    """How alike two names are, 0 to 1."""
+    whole = difflib.SequenceMatcher(None, name, choice).ratio()
+    part = difflib.SequenceMatcher(None, name.rpartition(".")[2], choice.rpartition(".")[2]).ratio()
+    return max(whole, 0.98 * part if part >= 0.75 else 0.0)
 
 
 def suggestion(name: str, choices: Iterable[str], what: str = "choices") -> str:

@@ -19,7 +19,8 @@ class Between:
         values = value if isinstance(value, tuple) else (value,)
         if all(isinstance(number, int | float) and self.low <= number <= self.high for number in values):
             return None
-        return f"give {'numbers' if isinstance(value, tuple) else 'a number'} from {_short(self.low)} to {_short(self.high)}"
+        what = "numbers" if isinstance(value, tuple) else "a number"
+        return f"give {what} from {_short(self.low)} to {_short(self.high)}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ class Text:
     def mend(self, value: object) -> str | None:
         """See :class:`Between`."""
         pattern, mend = {
-            "name": (r"[A-Za-z0-9_][A-Za-z0-9_.+*-]{0,79}", "give a name of letters, digits, '_', '-' and '.'"),
+            "name": (
+                r"[A-Za-z0-9_][A-Za-z0-9_.+*-]{0,79}",
+                "give a name of letters, digits, '_', '-' and '.'",
+            ),
             "device": (r"auto|cpu|mps|cuda(:\d+)?", "give auto, cpu, cuda, cuda:<number> or mps"),
             "sha256": (r"[0-9a-f]{64}", "give 64 hex digits or null"),
         }[self.form]

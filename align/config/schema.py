@@ -54,7 +54,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class PhasesConfig:
-    """Where DyMO's phases end, as fractions t/T of the training timesteps, so they follow the number of steps."""
+    """Where DyMO's phases end, as fractions t/T of the training timesteps, so they follow any step count."""
 
     semantic_until: Annotated[float, Between(0, 2)] = 0.8
     """The semantic objective alone while t/T is at least this (800 of 1000 in the paper)."""
@@ -67,7 +67,7 @@ class ObjectiveConfig:
     """What guidance differentiates."""
 
     preference: Annotated[float, Between(0, 1e6)] = 0.0
-    """Weight of L_R, the reward's loss on the predicted picture; 0 leaves it out and nothing is decoded for it."""
+    """Weight of L_R, the reward's loss on the predicted picture; 0 leaves it out: nothing is decoded then."""
     semantic: Annotated[float, Between(0, 1e6)] = 0.0
     """K, weight of L_A, the loss on cross-attention maps; 0 leaves it out."""
     phases: PhasesConfig = field(default_factory=PhasesConfig)
@@ -199,7 +199,7 @@ class RunConfig:
     """How the work is done; nothing here changes a picture's identity."""
 
     folder: str | None = None
-    """Where results go; null for <root>/<backbone>-<method>-<prompts>-seed<seed>[-<other changed options>]."""
+    """Where results go; null: <root>/<backbone>-<method>-<prompts>-seed<seed>[-<other options>]."""
     root: str = "outputs"
     """Folder of the default folders."""
     batch_size: Annotated[int, Between(1, 4096)] = 8

@@ -80,7 +80,9 @@ def draw(streams: Streams, state: State, purpose: str, step: int, round: int) ->
     return torch.stack(noise).to(state.z.device)
 
 
-def start(streams: Streams, pictures: int, particles: int, shape: tuple[int, int, int], device: torch.device) -> State:
+def start(
+    streams: Streams, pictures: int, particles: int, shape: tuple[int, int, int], device: torch.device
+) -> State:
     """Pure noise: ``particles`` for each of ``pictures``."""
     number = pictures * particles
     empty = State(
@@ -146,9 +148,7 @@ def run(
     return state
 
 
-def _rounds(
-    recurrence: Recurrence, state: State, estimate: Estimate, terms: Terms, pictures: int
-) -> Tensor:
+def _rounds(recurrence: Recurrence, state: State, estimate: Estimate, terms: Terms, pictures: int) -> Tensor:
     """Extra rounds of each picture, (pictures,): a picture's particles travel together, as often as the most needed."""
     rounds = torch.zeros(pictures, dtype=torch.long, device=state.z.device)
     return rounds.scatter_reduce(0, state.picture, recurrence.extra(estimate, terms), "amax")
@@ -178,4 +178,3 @@ def _children(
     if weighed:
         log_weights = log_weights + kernel.log_prob(z) - proposal.log_prob(z)
     return replace(state, z=z, log_weights=log_weights, previous_x0=estimate.x0)
-

@@ -44,9 +44,7 @@ def test_guidance_weighs_the_halves_of_one_call(unet):
     torch.testing.assert_close(two.eps, none.eps + 2 * one.correction)
     raw = unet.unet(z, STEP.t, conditioning.prompt).sample
     torch.testing.assert_close(one.eps, raw)
-    torch.testing.assert_close(
-        STEP.alpha**0.5 * two.x0 + (1 - STEP.alpha) ** 0.5 * two.eps, z
-    )
+    torch.testing.assert_close(STEP.alpha**0.5 * two.x0 + (1 - STEP.alpha) ** 0.5 * two.eps, z)
 
 
 def test_the_two_ways_of_predicting_agree_on_what_z_is(folder):

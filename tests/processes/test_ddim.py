@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_without_eta_a_step_is_deterministic_and_has_no_density():
 
 
 def test_a_fully_ancestral_kernel_is_the_posterior_of_the_forward_process():
-    """Bayes: p(z' | z, x0) from z' ~ N(sqrt(abar') x0, 1 - abar') and z ~ N(sqrt(r) z', 1 - r), r = abar / abar'."""
+    """p(z' | z, x0) from z' ~ N(sqrt(abar') x0, 1 - abar') and z ~ N(sqrt(r) z', 1 - r), r = abar / abar'."""
     process = DDIM(SCHEDULE, 20, 1)
     x0, z = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for step in process.steps:
@@ -126,5 +127,5 @@ def test_the_last_step_ends_at_the_schedules_final_level():
 def test_steps_get_cleaner_and_fractions_follow_the_timestep():
     steps = DDIM(SCHEDULE, 25, 1).steps
     assert all(step.alpha < step.alpha_next for step in steps)
-    assert all(a.t_next == b.t for a, b in zip(steps, steps[1:], strict=False))
+    assert all(a.t_next == b.t for a, b in pairwise(steps))
     assert [step.fraction for step in steps] == [step.t / 1000 for step in steps]

@@ -171,7 +171,9 @@ def test_a_particle_does_not_see_its_company(backbone, reward, phase):
 
 def test_rows_come_back_in_the_order_they_went_in(backbone, reward):
     """In the first phase guided and unguided particles are computed apart."""
-    found, _ = evaluate(backbone, Objective(1, 1), reward, PHASES[0], picture=(0, 0, 1, 1, 2, 2), batch_size=4)
+    found, _ = evaluate(
+        backbone, Objective(1, 1), reward, PHASES[0], picture=(0, 0, 1, 1, 2, 2), batch_size=4
+    )
     state = state_of(backbone, picture=(0, 0, 1, 1, 2, 2))
     plain = backbone.predict(state.z, PHASES[0], pictures_of(backbone).conditioning.take(state.picture), 3.0)
     torch.testing.assert_close(found.eps, plain.eps)

@@ -1,6 +1,7 @@
 """The loop: methods as choices of its parts."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -43,6 +44,19 @@ def sample(parts, requests=REQUESTS, watch=None):
     return sampler.sample(requests)
 
 
+def watched(parts):
+    """The same parts, and what will be every evaluation's (state, estimate)."""
+    log, inner = [], parts.evaluate
+
+    class Watching(Evaluator):
+        def __call__(self, state, *rest):
+            log.append((state, super().__call__(state, *rest)))
+            return log[-1][1]
+
+    evaluate = Watching(inner.backbone, inner.guidance_scale, inner.batch_size, inner.objective, inner.reward)
+    return replace(parts, evaluate=evaluate), log
+
+
 def same(one, two):
     return all(torch.equal(a.picture, b.picture) for a, b in zip(one, two, strict=True))
 
@@ -58,9 +72,10 @@ def test_plain_sampling_is_the_textbook_loop(backbone, eta):
     z = stream.normal("initial", 0, 0, shape)[None]
     for step in process.steps:
         found = backbone.predict(z, step, Conditioning(read.prompt[None], read.negative[None]), 3.0)
-        z = step.alpha_next**0.5 * found.x0 + (
-            1 - step.alpha_next - process.std(step) ** 2
-        ) ** 0.5 * found.eps
+        z = (
+            step.alpha_next**0.5 * found.x0
+            + (1 - step.alpha_next - process.std(step) ** 2) ** 0.5 * found.eps
+        )
         z = z + process.std(step) * stream.normal("step", step.index, 0, shape)[None]
     torch.testing.assert_close(outcome.picture, backbone.decode(z)[0].clamp(0, 1))
 
@@ -109,19 +124,11 @@ def test_rounds_are_decided_by_the_first_evaluation_of_a_step(backbone, reward):
 
 
 def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
-    parts = parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=1), strength=1e-6)
-    seen, latents = [], []
-    inner = parts.evaluate
-
-    def spy(state, *rest):
-        latents.append(state.z)
-        return inner(state, *rest)
-
-    spy.objective = inner.objective
-    spy.backbone, spy.batch_size = inner.backbone, inner.batch_size
-    sample(replace(parts, evaluate=spy), REQUESTS[:1], watch=seen.append)
+    parts, log = watched(parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=1), strength=1e-6))
+    seen = []
+    sample(parts, REQUESTS[:1], watch=seen.append)
     step = parts.process.steps[4]
-    first, second = (z for z, info in zip(latents, seen, strict=True) if info.step == step)
+    first, second = (state.z for (state, _), info in zip(log, seen, strict=True) if info.step == step)
     stream = NoiseStream(7, PROMPTS[0], 0)
     shape = backbone.latent_shape()
     read = backbone.encode(PROMPTS[0], "")
@@ -133,29 +140,18 @@ def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
 
 
 def test_the_previous_prediction_is_that_of_the_previous_evaluation(backbone, reward):
-    parts = parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=1))
-    inner, history = parts.evaluate, []
-
-    def spy(state, *rest):
-        found = inner(state, *rest)
-        history.append((state.previous_x0, found.x0))
-        return found
-
-    spy.objective = inner.objective
-    spy.backbone, spy.batch_size = inner.backbone, inner.batch_size
-    sample(replace(parts, evaluate=spy), REQUESTS[:1])
-    assert torch.isnan(history[0][0]).all()
-    for (_, before), (remembered, _) in zip(history, history[1:], strict=False):
-        assert torch.equal(before, remembered)
+    parts, log = watched(parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=1)))
+    sample(parts, REQUESTS[:1])
+    assert torch.isnan(log[0][0].previous_x0).all()
+    for (_, before), (after, _) in pairwise(log):
+        assert torch.equal(before.x0, after.previous_x0)
 
 
 @pytest.mark.parametrize("broken", [{"broken": PROMPTS[:1]}, {"flat": PROMPTS[:1]}])
 def test_a_broken_or_vanishing_gradient_leaves_the_step_unguided(backbone, broken):
     objective = Objective(preference=1, semantic=0)
     reward = FakeReward(**broken)
-    parts = parts_of(
-        backbone, reward, objective=objective, recurrence=Recurrence("fixed", rounds=1)
-    )
+    parts = parts_of(backbone, reward, objective=objective, recurrence=Recurrence("fixed", rounds=1))
     first, *others = sample(parts)
     plain = sample(plain_of(backbone))
     assert torch.equal(first.picture, plain[0].picture)
@@ -180,8 +176,10 @@ def test_guidance_pursues_its_reward(backbone, reward):
 
 
 def test_svdd_is_a_choice_of_parts(backbone, reward):
-    """Four children a particle, of which the best by the predicted picture's reward goes on (arXiv 2408.08252)."""
-    everywhere = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)  # The reward, from the start.
+    """Of four children the one whose predicted picture is best goes on (arXiv 2408.08252)."""
+    everywhere = Objective(
+        preference=1, semantic=0, semantic_until=1, both_until=1
+    )  # The reward, from the start.
     svdd = Parts(
         Evaluator(backbone, 3.0, 4, everywhere, reward),
         DDIM(SCHEDULE, STEPS, 1.0),
@@ -206,22 +204,15 @@ def test_svdd_is_a_choice_of_parts(backbone, reward):
 
 
 def test_what_is_chosen_is_what_goes_on(backbone, reward):
-    """Everything of the best child rides along: the next evaluation starts from its latents and prediction."""
+    """Everything of the best child rides along with it."""
     objective = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)
     parts = parts_of(
         backbone, reward, objective=objective, strength=0.0, select=best,
         branch=lambda step: 1 if step.index == STEPS - 1 else 3,
     )  # fmt: skip
-    inner, log = parts.evaluate, []
-
-    def spy(state, *rest):
-        found = inner(state, *rest)
-        log.append((state, found))
-        return found
-
-    spy.objective, spy.backbone, spy.batch_size = inner.objective, inner.backbone, inner.batch_size
-    sample(replace(parts, evaluate=spy), REQUESTS)
-    for (_, found), (after, _) in zip(log, log[1:], strict=False):
+    parts, log = watched(parts)
+    sample(parts)
+    for (_, found), (after, _) in pairwise(log):
         pictures = len(REQUESTS)
         chosen = found.x0.unflatten(0, (pictures, -1))[
             torch.arange(pictures), found.value.unflatten(0, (pictures, -1)).argmax(1)

@@ -8,7 +8,9 @@ from align.sampling.recurrence import Recurrence
 
 
 def extra(recurrence, *norms, phase=0):
-    return recurrence.extra(SimpleNamespace(gradient_norm=torch.tensor(norms)), Terms(phase, True, True)).tolist()
+    return recurrence.extra(
+        SimpleNamespace(gradient_norm=torch.tensor(norms)), Terms(phase, True, True)
+    ).tolist()
 
 
 def test_none_never_repeats():
@@ -28,6 +30,8 @@ def test_each_phase_has_its_rate(phase, rounds):
     assert extra(Recurrence("gradient_norm", rate=(0.5, 1.0, 3.0)), 2.1, phase=phase) == [rounds]
 
 
-@pytest.mark.parametrize("recurrence", [Recurrence("fixed", rounds=99, cap=4), Recurrence("gradient_norm", cap=4)])
+@pytest.mark.parametrize(
+    "recurrence", [Recurrence("fixed", rounds=99, cap=4), Recurrence("gradient_norm", cap=4)]
+)
 def test_no_step_repeats_more_often_than_the_cap(recurrence):
     assert extra(recurrence, 1e30) == [4]

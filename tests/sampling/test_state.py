@@ -24,7 +24,10 @@ def test_an_estimate_has_no_field_that_stays_behind():
     rows = torch.arange(3.0)
     whole = Estimate(**{field.name: rows + k for k, field in enumerate(fields(Estimate))})
     taken = whole.take(torch.tensor([2, 1]))
-    assert all(torch.equal(getattr(taken, f.name), torch.tensor([2.0, 1.0]) + k) for k, f in enumerate(fields(Estimate)))
+    assert all(
+        torch.equal(getattr(taken, f.name), torch.tensor([2.0, 1.0]) + k)
+        for k, f in enumerate(fields(Estimate))
+    )
 
 
 def test_joining_puts_pictures_in_order_and_keeps_the_order_within():

@@ -7,7 +7,7 @@ from align.semantics.tokens import token_pairs, tokens_of
 
 
 def words(text, *pieces):
-    """Offsets as a tokenizer gives them: a start token, then each piece where it next occurs, then the end token."""
+    """Offsets as a tokenizer gives them: start token, each piece where it next occurs, end token."""
     offsets, position = [(0, 0)], 0
     for piece in pieces:
         begin = text.index(piece, position)

@@ -45,7 +45,9 @@ def test_one_candidate_is_plain_sampling(backbone, reward):
 
 def test_equal_scores_choose_the_plain_picture(backbone):
     flat = FakeReward(flat=[request.prompt for request in REQUESTS])
-    assert [one.info["info_candidate"] for one in BestOfN(sampler_of(backbone), flat, 3).sample(REQUESTS)] == [0] * 3
+    assert [
+        one.info["info_candidate"] for one in BestOfN(sampler_of(backbone), flat, 3).sample(REQUESTS)
+    ] == [0] * 3
 
 
 class Picky(FakeReward):
@@ -83,7 +85,11 @@ def test_without_any_finite_reward_a_request_fails_and_the_others_do_not(backbon
 def test_all_candidates_are_paid_for(backbone, reward):
     outcomes = BestOfN(sampler_of(backbone, batch_size=1), reward, 3).sample(REQUESTS)
     for outcome in outcomes:
-        assert (outcome.cost.network_forward, outcome.cost.decoder_forward, outcome.cost.reward_forward) == (12, 3, 3)
+        assert (outcome.cost.network_forward, outcome.cost.decoder_forward, outcome.cost.reward_forward) == (
+            12,
+            3,
+            3,
+        )
     assert backbone.counts["network_forward"] == 36
     assert reward.counts == {"reward_forward": 9}
 

@@ -1,0 +1,253 @@
+"""Composition: config groups and command-line overrides to checked configurations, with Hydra.
+
+Hydra's compose interface is used, not ``hydra.main``: a run has its own folder, so Hydra shall make none, and
+errors shall be one line.  All jobs of a multirun are composed and checked before the first one starts.
+Overrides of unknown keys are refused here by the schema's names, and all others are forced (``++``), so a
+YAML need only hold what differs from the schema's defaults.  No ``_target_`` is ever instantiated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from align.config.check import check
+from align.config.command import Command
+from align.config.convert import build, option_names, shown
+from align.config.errors import ConfigError, nearest, suggestion
+from align.config.folder import default_folder
+from align.config.places import conf_folder, group_choices
+from align.config.schema import GROUPS, Config
+
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a command.
+
+    Attributes:
+        config: its checked configuration, folder filled in.
+        overrides: the command's overrides, sweeps resolved, as Hydra takes them.
+        hydra: Hydra's own configuration.
+    """
+
+    config: Config
+    overrides: tuple[str, ...]
+    hydra: DictConfig
+
+
+def jobs_of(command: Command) -> list[Job]:
+    """Compose and check every run that a command asks for.
+
+    Raises:
+        ConfigError: the first thing that is wrong with any of them.
+    """
+    if command.config_name != "config" and not _primary_there(command):
+        raise ConfigError(
+            f"--config-name {command.config_name}: there is no such config; leave it out, or add --config-dir"
+        )
+    overrides = parse_overrides(command)
+    with (
+        explained(command.config_dir),
+        initialize_config_dir(str(conf_folder()), job_name="align", version_base="1.3"),
+    ):
+        return [_job(command, list(chosen)) for chosen in itertools.product(*overrides)]
+
+
+def _job(command: Command, overrides: list[str]) -> Job:
+    search = search_path(command)
+    composed = compose(command.config_name, [*search, *overrides], return_hydra_config=True)
+    if composed.hydra.callbacks:
+        raise ConfigError("hydra.callbacks would run code named by a configuration: leave it out")
+    hydra = composed.hydra
+    OmegaConf.set_struct(composed, False)
+    del composed["hydra"]
+    return Job(checked(composed, overrides), tuple(overrides), hydra)
+
+
+def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:
+    """The schema's configuration of a composed one, checked, folder filled in.
+
+    Args:
+        composed: the composition, without Hydra's own part.
+        overrides: for the default folder.
+
+    Raises:
+        ConfigError: for the first wrong option.
+    """
+    values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    config = build(Config, values)
+    check(config)
+    folder = config.run.folder or default_folder(config, overrides)
+    return replace(config, run=replace(config.run, folder=folder))
+
+
+def search_path(command: Command) -> list[str]:
+    """The override that adds the user's folder of config groups."""
+    if command.config_dir is None:
+        return []
+    path = str(command.config_dir.resolve()).replace("\\", "\\\\").replace('"', '\\"')
+    return [f'hydra.searchpath=["file://{path}"]']
+
+
+def parse_overrides(command: Command) -> list[list[str]]:
+    """For each override its values as Hydra takes them: one, or with ``-m`` those of a sweep.
+
+    Raises:
+        ConfigError: an override that cannot be read, of an unknown key or choice, or a sweep without ``-m``.
+    """
+    parsed: dict[str, list[str]] = {}
+    for text in command.overrides:
+        try:
+            (override,) = OverridesParser.create().parse_overrides([text])
+        except OverrideParseException as error:
+            key, _, value = text.partition("=")
+            example = '["a, b", "c"]' if value.startswith("[") else '"a, b"'
+            raise ConfigError(
+                f"cannot read {shown(text)!r} ({_first_line(error)}): "
+                f"put special characters in quotes, as in '{key}={example}'"
+            ) from error
+        key = override.key_or_group
+        if override.package is not None:
+            raise ConfigError(f"{text}: packages are not used here; give {key}=VALUE")
+        # The last of several overrides of one key counts; their order is kept, as merging may depend on it.
+        parsed.pop(key, None)
+        parsed[key] = _values(override, text, command)
+    return list(parsed.values())
+
+
+def _values(override: Override, text: str, command: Command) -> list[str]:
+    key = override.key_or_group
+    value = override.value()
+    values = _sweep(override, text, command) if override.is_sweep_override() else None
+    if key in GROUPS:
+        choices = group_choices(key, command.config_dir)
+        for chosen in values if values is not None else [value]:
+            if chosen not in choices and not (key == "experiment" and chosen in (None, "null")):
+                if isinstance(chosen, str | int | float | bool):
+                    raise ConfigError(
+                        f"{key}={shown(chosen)}: there is no such {key}{suggestion(str(chosen), choices)}"
+                    )
+                if not override.is_delete():
+                    raise ConfigError(f"{text}: give the name of a {key}, one of {', '.join(choices)}")
+        prefix = "~" if override.is_delete() else ""
+        return [f"{prefix}{key}={chosen}" for chosen in values] if values is not None else [text.lstrip("+")]
+    if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        if values is not None:
+            raise ConfigError(f"{text}: Hydra's own options cannot be swept")
+        return [text]
+    _known(key)
+    if override.is_delete():
+        return [text]
+    force = "++" + text.lstrip("+")
+    return [f"++{key}={chosen}" for chosen in values] if values is not None else [force]
+
+
+def _sweep(override: Override, text: str, command: Command) -> list[str]:
+    if not command.multirun:
+        key, _, values = shown(text).partition("=")
+        raise ConfigError(
+            f"{shown(text)} has several values: add -m to run each, "
+            f"write {key}=[{values}] for a list, or '{key}=\"{values}\"' for a text with a comma"
+        )
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{text}: only lists of values, choice(), range() and glob() can be swept here")
+    if override.key_or_group in GROUPS and "glob(" in text:
+        glob: Any = override.value()
+        return list(glob.filter(group_choices(override.key_or_group, command.config_dir)))
+    return list(override.sweep_string_iterator())
+
+
+def _known(key: str) -> None:
+    """Refuse a dotted key that is no option."""
+    names = option_names(Config)
+    if key in names or any(name.endswith(".*") and key.startswith(name[:-1]) for name in names):
+        return
+    known = [name for name in names if not name.endswith(".*")]
+    parent, _, leaf = key.rpartition(".")
+    inside = [name for name in known if parent in names and name.startswith(f"{parent}.")]
+    if inside:
+        near = [name for one in nearest(leaf, map(_leaf, inside)) for name in inside if _leaf(name) == one]
+    else:
+        near = nearest(key, [*known, *GROUPS])
+    if near:
+        hint = f"did you mean {' or '.join(near[:3])}?"
+    elif inside:
+        hint = (
+            f"options of {parent}: {', '.join(name for name in inside if name == f'{parent}.{_leaf(name)}')}"
+        )
+    else:
+        hint = f"groups: {', '.join(GROUPS)} (see --help)"
+    raise ConfigError(f"unknown option {shown(key)}; {hint}")
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _primary_there(command: Command) -> bool:
+    folders = [conf_folder()] + ([command.config_dir] if command.config_dir else [])
+    return any((folder / f"{command.config_name}.yaml").is_file() for folder in folders)
+
+
+@contextmanager
+def explained(config_dir: Path | None = None) -> Iterator[None]:
+    """Turn what Hydra, OmegaConf and YAML raise inside the block into one line."""
+    try:
+        yield
+    except yaml.YAMLError as error:
+        raise ConfigError(_yaml_line(error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_line(error, config_dir)) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"a config file cannot be read: {_first_line(error)}") from error
+
+
+def _yaml_line(error: yaml.YAMLError) -> str:
+    mark: Any = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = getattr(error, "problem", None) or _first_line(error)
+    if mark is None:
+        return f"a config file is not YAML: {problem}"
+    place = os.path.relpath(mark.name) if os.path.isabs(mark.name) else mark.name
+    return f"{place}, line {mark.line + 1}, column {mark.column + 1}: {problem}; mend the file's YAML"
+
+
+def _line(error: BaseException, config_dir: Path | None) -> str:
+    """One line for an error of Hydra or OmegaConf; its innermost cause says most."""
+    text = str(error)
+    if found := re.search(r"In '([^']*)': Could not find '([^']+)/([^'/]+)'", text):
+        place, group, name = found.groups()
+        hint = suggestion(name, group_choices(group, config_dir))
+        return f"config {place}: there is no {group} {name!r}{hint}"
+    cause: BaseException = error
+    while not str(cause).strip() and cause.__cause__ is not None:
+        cause = cause.__cause__
+    key = getattr(cause, "full_key", None)
+    line = _first_line(cause)
+    return f"{key}: {line}" if key and str(key) not in line else line
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [
+        line
+        for line in lines
+        if not line.startswith(("See http", "^", "LexerNoViable", "Set the environment"))
+    ]
+    return (useful or lines or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,39 @@
+"""Where the configs are: beside the package in a checkout, inside it in a wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def conf_folder() -> Path:
+    """The folder of the config groups."""
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
+
+
+def group_choices(group: str, more: Path | None = None) -> list[str]:
+    """Names in a config group, sorted; ``more`` is the user's own folder of groups."""
+    folders = [conf_folder()] + ([more] if more else [])
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def default_choices() -> dict[str, str]:
+    """The choice of each group that ``config.yaml`` makes."""
+    content = yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))
+    pairs = [next(iter(entry.items())) for entry in content["defaults"] if isinstance(entry, dict)]
+    return {str(group): str(choice) for group, choice in pairs if choice is not None and " " not in group}
+
+
+def summary_line(group: str, name: str, more: Path | None = None) -> str:
+    """The first line of a config's header comment, Hydra's package directive aside."""
+    for folder in [conf_folder()] + ([more] if more else []):
+        path = folder / group / f"{name}.yaml"
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#")]
+            return next((line for line in comments if not line.startswith("@package")), "")
+    return ""

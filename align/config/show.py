@@ -1,0 +1,28 @@
+"""What ``--cfg`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+
+from align.config.compose import Job
+from align.config.convert import plain
+
+
+def show(jobs: Sequence[Job], what: str) -> str:
+    """Configurations as YAML, every option with its value.
+
+    Args:
+        jobs: the runs of a command; several are separated by ``---``.
+        what: "job" for ours, "hydra" for Hydra's own part, "all" for both.
+    """
+    pages = []
+    for job in jobs:
+        values = {} if what == "hydra" else plain(job.config)
+        page = OmegaConf.create(values)
+        text = OmegaConf.to_yaml(page) if values else ""
+        if what in ("hydra", "all"):
+            text += OmegaConf.to_yaml(OmegaConf.create({"hydra": job.hydra}))
+        pages.append(text)
+    return "---\n".join(pages)

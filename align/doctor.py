@@ -1,0 +1,105 @@
+"""``python -m align doctor``: what is here, what is missing, and the exact command that brings it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+
+from align.runner.exits import DONE, MISSING_WEIGHTS
+from align.runner.weights import Needed, backbone_files, file_hash, reward_files
+
+INSTALL = "pip install -e ."
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command ``doctor``; returns 0 if the backbone can run, 3 if not.
+
+    Args:
+        argv: overrides such as ``backbone=shapes``: which configuration is examined.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
+    from align.config.command import parse
+    from align.config.compose import jobs_of
+
+    command = parse(argv)
+    if command.help:
+        print("python -m align doctor [GROUP=NAME ...]\n\nWhat is installed, what is missing, what mends it.")
+        return DONE
+    config = jobs_of(command)[0].config
+    packages, absent = _packages()
+    print("packages", *packages, sep="\n")
+    print("devices", *(f"  {line}" for line in _devices()), sep="\n")
+    from align.rewards.registry import REWARDS
+
+    backbone = backbone_files(config.backbone)
+    wanted = [backbone, *(reward_files(name) for name in REWARDS)]
+    print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
+    mends = list(dict.fromkeys(needed.mend for needed in wanted if needed.missing()))
+    if absent:
+        mends.insert(0, INSTALL)
+    if mends:
+        print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
+    able = not absent and not backbone.missing()
+    print(f"backbone {config.backbone.name} {'can run' if able else 'cannot run yet'}")
+    return DONE if able else MISSING_WEIGHTS
+
+
+def _packages() -> tuple[list[str], list[str]]:
+    """A line for each package that the project needs, and the names of those that are absent."""
+    try:
+        names = [_name(text) for text in requires("align") or [] if "extra ==" not in text]
+    except PackageNotFoundError:  # run from a checkout without installation
+        names = [
+            "torch",
+            "diffusers",
+            "transformers",
+            "hydra-core",
+            "open_clip_torch",
+            "numpy",
+            "pillow",
+            "pandas",
+        ]
+    lines, absent = [], []
+    for name in names:
+        try:
+            lines.append(f"  {name:<16} {version(name)}")
+        except PackageNotFoundError:
+            lines.append(f"  {name:<16} MISSING")
+            absent.append(name)
+    return lines, absent
+
+
+def _name(requirement: str) -> str:
+    """The name at the start of a requirement."""
+    end = next(
+        (place for place, letter in enumerate(requirement) if not (letter.isalnum() or letter in "-_.")), None
+    )
+    return requirement[:end]
+
+
+def _devices() -> list[str]:
+    try:
+        import torch
+    except ImportError as error:
+        return [f"cpu: {os.cpu_count()} cores; torch cannot be imported ({error})"]
+    found = [f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
+    for number in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(number)
+        found.append(f"cuda:{number}: {facts.name}, {facts.total_memory / 1e9:.0f} GB")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _weights_line(needed: Needed) -> str:
+    missing = needed.missing()
+    if missing:
+        return f"  {needed.what:<28} MISSING {', '.join(missing)} in {needed.folder}"
+    files = needed.files()
+    size = sum(path.stat().st_size for path in files) / 1e6
+    models = [path for path in files if path.suffix == ".safetensors"]
+    hashes = ", ".join(f"{path.parent.name} {file_hash(path)[:8]}" for path in models)
+    return f"  {needed.what:<28} {size:6.1f} MB  {hashes}"

@@ -1,0 +1,150 @@
+"""The only place where a configuration turns into heavy objects.  Everything is imported when it is needed.
+
+A multirun builds a backbone or reward once for all its runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+from align.config.schema import BackboneConfig, Config, MethodConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.backbones.base import Backbone
+    from align.processes.ddim import DDIM
+    from align.rewards.base import Reward
+    from align.sampling.loop import Parts
+    from align.sampling.sampler import Outcome, Request
+
+
+class MakesPictures(Protocol):
+    """What the runner needs of a sampler."""
+
+    def sample(
+        self, requests: Sequence[Request], on_step: Callable[[float], None] | None = None
+    ) -> list[Outcome]:
+        """One outcome for each request; ``on_step`` is told the share of the work that is done."""
+        ...
+
+
+def build_sampler(config: Config, batch_size: int) -> MakesPictures:
+    """The method of a configuration on its backbone, loaded.
+
+    Args:
+        config: a checked configuration.
+        batch_size: rows of every network call; ``run.batch_size``, or less after memory ran out.
+
+    Raises:
+        WeightsError: weights are missing or hold something else.
+    """
+    from align.processes.ddim import DDIM
+    from align.sampling.sampler import Sampler
+    from align.strategies.best_of_n import BestOfN
+
+    device = torch_device(config.run.device)
+    backbone = _backbone(config.backbone, device)
+    reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
+    process = DDIM(backbone.scheduler_config, config.sampler.steps, config.sampler.eta)
+    parts = _parts(config, backbone, process, reward, batch_size)
+    sampler = Sampler(backbone, parts, _graph(config.method), batch_size, device)
+    if config.method.candidates == 1:
+        return sampler
+    assert reward is not None
+    return BestOfN(sampler, reward, config.method.candidates)
+
+
+def _parts(
+    config: Config, backbone: Backbone, process: DDIM, reward: Reward | None, batch_size: int
+) -> Parts:
+    from align.sampling.evaluate import Evaluator
+    from align.sampling.guidance import Guidance
+    from align.sampling.loop import Parts
+    from align.sampling.objective import Objective
+    from align.sampling.recurrence import Recurrence
+
+    method = config.method
+    guidance = objective = None
+    if method.guided:
+        guidance = Guidance(method.guidance.strength, method.guidance.coefficient)
+    if method.guided and method.guidance.strength > 0:
+        chosen = method.objective
+        objective = Objective(
+            preference=chosen.preference,
+            semantic=chosen.semantic,
+            semantic_until=chosen.phases.semantic_until,
+            both_until=chosen.phases.both_until,
+            content_rate=chosen.content_rate,
+            dynamic=chosen.dynamic,
+            detach_weight=chosen.detach_weight,
+            attention_half=chosen.attention_half,
+            score=chosen.score,
+        )
+    recurrence = Recurrence(
+        method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
+    )
+    needed = reward if method.reward_needs_gradient else None
+    evaluator = Evaluator(backbone, config.sampler.guidance_scale, batch_size, objective, needed)
+    return Parts(evaluator, process, guidance, recurrence)
+
+
+def _graph(method: MethodConfig) -> Callable:
+    """Where the semantic graph of a prompt comes from; no graph at all if nothing reads it."""
+    from align.semantics.graph import Graph
+
+    if not method.guided or method.objective.semantic == 0:
+        return lambda prompt: Graph()
+    from align.shapes.semantics import graph
+
+    return graph
+
+
+@lru_cache(maxsize=1)
+def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
+    import torch
+
+    from align.backbones.registry import load
+
+    dtype: torch.dtype = getattr(torch, backbone.dtype)
+    return load(backbone.weights, device, dtype, backbone.height, backbone.width, backbone.attention_stride)
+
+
+@lru_cache(maxsize=16)
+def load_reward(name: str, device: torch.device) -> Reward:
+    """A registered reward, loaded once. Raises WeightsError."""
+    from align.rewards.registry import load
+
+    return load(name, device)
+
+
+def build_reward(terms: dict[str, float], device: torch.device) -> Reward:
+    """The weighted sum of some rewards; a single one of weight 1 is itself. Raises WeightsError."""
+    from align.rewards.combination import WeightedSum
+
+    parts = [(weight, load_reward(name, device)) for name, weight in sorted(terms.items())]
+    return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
+
+
+def torch_device(name: str) -> torch.device:
+    """The device that ``run.device`` means: ``auto`` is CUDA where there is some, else the CPU."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def set_up_torch(threads: int | None) -> None:
+    """Threads, and algorithms that give the same bits each time wherever torch has them."""
+    import os
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False

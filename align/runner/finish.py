@@ -1,0 +1,66 @@
+"""The end of a run: the table in the terminal, the pages to look at, the path of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from align.config.schema import Config
+from align.results.errors import ReportError
+from align.results.store import Store
+
+
+def show_results(config: Config, store: Store, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Print the summary of a run's own rows and where its results are; write its pages if asked for.
+
+    Args:
+        config: the run.
+        store: its results, closed.
+        rows: all rows of the folder.
+        console: where to print.
+    """
+    import pandas
+
+    from align.results.tables import render, summary
+
+    own = store.done | store.failed
+    planned = [dict(row) for row in rows if row["key"] in own]
+    if planned:
+        console.print(render(summary(pandas.DataFrame(planned))))
+    _path(console, store.folder / "results.csv")
+    counts = store.counts()
+    if counts["remaining"]:
+        console.print(f"{counts['remaining']} items are not done yet", highlight=False)
+    elif config.run.gallery and store.done:
+        write_pages([store.folder], store.folder, console)
+
+
+def show_comparison(folders: Sequence[Path], root: Path, console: Console) -> None:
+    """Print the paired comparison of several finished runs and write their pages into ``root``."""
+    from align.results.report import report
+
+    try:
+        console.print(report(folders).render())
+    except ReportError as error:
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        return
+    write_pages(folders, root, console)
+
+
+def write_pages(folders: Sequence[Path], into: Path, console: Console) -> None:
+    """Write gallery.html and contact_sheet.png of some runs and print their paths."""
+    from align.results.contact_sheet import write_contact_sheet
+    from align.results.gallery import write_gallery
+
+    try:
+        _path(console, write_gallery(folders, into / "gallery.html"))
+        _path(console, write_contact_sheet(folders, into / "contact_sheet.png"))
+    except ReportError as error:
+        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
+
+
+def _path(console: Console, path: Path) -> None:
+    console.print(str(path), markup=False, highlight=False, soft_wrap=True)

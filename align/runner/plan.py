@@ -1,0 +1,94 @@
+"""Items: what a run makes, and the identity that makes each of them one and the same picture.
+
+An item's key is the sha256 of everything that decides its picture: resolved method, backbone with its
+weights, the reward if the method uses one, process, negative prompt; prompt; seed; sample.  Nothing else
+has a part in it: not order, batch size, device, folder, metrics, a job number or the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from align.config.convert import plain
+from align.config.schema import Config
+
+FORMAT = 1
+"""Raised when the same configuration comes to mean another picture."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture to make.
+
+    Attributes:
+        key: its identity, 64 hex digits.
+        prompt, negative: texts.
+        seed: of the run.
+        sample: number among the pictures of this prompt; a prompt that is listed again goes on counting.
+        index: place in the plan.
+    """
+
+    key: str
+    prompt: str
+    negative: str
+    seed: int
+    sample: int
+    index: int
+
+
+def identity(config: Config, backbone_weights: str, reward_weights: Mapping[str, str]) -> dict[str, Any]:
+    """All that decides the pictures of a run, prompts and seeds aside, as plain values.
+
+    Args:
+        config: the run.
+        backbone_weights: fingerprint of the backbone's files.
+        reward_weights: fingerprint of each reward's files, by name.
+    """
+    backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
+    # Labels, places and the default that ``sampler.guidance_scale`` has taken over already.
+    for name in ("name", "weights", "guidance_scale"):
+        del backbone[name]
+    del sampler["name"]
+    reward = None
+    if config.method.uses_reward:
+        terms = sorted(config.reward.terms.items())
+        reward = {name: {"weight": weight, "files": reward_weights[name]} for name, weight in terms}
+    return {
+        "format": FORMAT,
+        "backbone": {**backbone, "files": backbone_weights},
+        "sampler": sampler,
+        "method": method,
+        "reward": reward,
+        "negative": config.negative,
+    }
+
+
+def item_key(what: Mapping[str, Any], prompt: str, seed: int, sample: int) -> str:
+    """The key of an item, 64 hex digits; JSON in pure ASCII, so that any text has one."""
+    parts = {"identity": what, "prompt": prompt, "seed": seed, "sample": sample}
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def make_plan(
+    what: Mapping[str, Any], prompts: Sequence[str], seed: int, samples: int, negative: str
+) -> list[Item]:
+    """The items of a run, in the order of its prompts.
+
+    Occurrence k of a prompt (from 0) has the samples k * samples to (k + 1) * samples - 1, so duplicates
+    get pictures of their own.
+    """
+    seen: Counter[str] = Counter()
+    items: list[Item] = []
+    for prompt in prompts:
+        first = seen[prompt] * samples
+        seen[prompt] += 1
+        for sample in range(first, first + samples):
+            key = item_key(what, prompt, seed, sample)
+            items.append(Item(key, prompt, negative, seed, sample, len(items)))
+    return items

@@ -1,0 +1,74 @@
+"""Everything that can be found wrong with a run before any work: prompts, weights, device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from align.config.convert import shown
+from align.config.errors import ConfigError
+from align.config.schema import Config
+from align.runner.exits import MissingWeights
+from align.runner.plan import Item, identity, make_plan
+from align.runner.prompts import PromptSet, load_prompts
+from align.runner.weights import backbone_files, missing_text, needed_by
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can start.
+
+    Attributes:
+        config: its configuration.
+        prompts: its prompt set.
+        identity: all that decides its pictures, prompts and seeds aside.
+        items: its plan.
+        fingerprints: of every checkpoint that it loads, by what it is for.
+    """
+
+    config: Config
+    prompts: PromptSet
+    identity: dict[str, Any]
+    items: list[Item]
+    fingerprints: dict[str, str]
+
+
+def prepare(configs: Sequence[Config]) -> list[Prepared]:
+    """Make the runs of a command ready, all of them before one starts.
+
+    Raises:
+        ConfigError: a prompt set or device cannot be used.
+        MissingWeights: listing all that is missing for any of the runs.
+    """
+    sets = [load_prompts(config.prompts) for config in configs]
+    for config in configs:
+        _check_device(config.run.device)
+    needed = {one.what: one for config in configs for one in needed_by(config)}
+    if text := missing_text(needed.values()):
+        raise MissingWeights(text)
+    return [_prepared(config, prompts) for config, prompts in zip(configs, sets, strict=True)]
+
+
+def _prepared(config: Config, prompts: PromptSet) -> Prepared:
+    fingerprints = {one.what: one.fingerprint() for one in needed_by(config)}
+    backbone = fingerprints[backbone_files(config.backbone).what]
+    rewards = {what.removeprefix("reward "): value for what, value in fingerprints.items()}
+    what = identity(config, backbone, rewards)
+    items = make_plan(what, prompts.prompts, config.seed, config.samples, config.negative)
+    return Prepared(config, prompts, what, items, fingerprints)
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that is not there; torch is imported only if one is named."""
+    if name in ("auto", "cpu"):
+        return
+    import torch
+
+    kind, _, number = name.partition(":")
+    if kind == "mps":
+        there = torch.backends.mps.is_available()
+    else:
+        there = torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count()
+    if not there:
+        raise ConfigError(f"run.device={shown(name)} is not there: give run.device=cpu or auto")

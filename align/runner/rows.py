@@ -1,0 +1,63 @@
+"""Rows of ``results.csv``, and the 8-bit pictures that are kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from align.config.schema import Config
+from align.results.columns import INFO
+from align.runner.plan import Item
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from align.sampling.sampler import Outcome
+
+
+def to_image(picture: Tensor) -> Image:
+    """(3, H, W) in [0, 1] as an 8-bit picture, rounded to the nearest."""
+    import torch
+    from PIL import Image
+
+    levels = (picture.detach().float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def make_row(
+    config: Config, item: Item, outcome: Outcome, measured: dict[str, Any], memory_mb: float | None
+) -> dict[str, Any]:
+    """The row of an item.
+
+    Args:
+        config: the run.
+        item: what was asked for.
+        outcome: what came of it.
+        measured: the columns of ``score``; empty where there is no picture.
+        memory_mb: peak memory of the device so far.
+    """
+    row = dict(measured)
+    notes = row.pop("notes", [])
+    info = {
+        name if name in INFO or name.startswith("info_") else f"info_{name}": value
+        for name, value in outcome.info.items()
+    }
+    status = "ok"
+    if outcome.error is not None:
+        status = f"failed: {' '.join(outcome.error.split())[:300]}"
+    elif notes:
+        status = f"ok: {'; '.join(notes)}"
+    return {
+        "prompt": item.prompt,
+        "method": config.method.name,
+        "backbone": config.backbone.name,
+        "reward": config.reward.label if config.method.uses_reward else "",
+        "optimised": sorted(config.reward.terms) if config.method.uses_reward else [],
+        "status": status,
+        **row,
+        **asdict(outcome.cost),
+        "seconds": outcome.seconds,
+        "peak_memory_mb": memory_mb,
+        **info,
+    }

@@ -1,0 +1,129 @@
+"""One run: open its folder, say what will be done, do it, show what came of it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+
+from align.config.errors import ConfigError
+from align.errors import WeightsError
+from align.results.errors import StoreError
+from align.results.manifest import Manifest
+from align.results.store import Store
+from align.runner.estimate import cost_line
+from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
+from align.runner.finish import show_results
+from align.runner.interrupts import Interrupts
+from align.runner.prepare import Prepared
+from align.runner.progress import Meter
+from align.runner.record import record
+
+
+def run(prepared: Prepared, console: Console) -> int:
+    """Do what is left of a run; returns its exit code.
+
+    Raises:
+        ConfigError: the folder cannot be used: another configuration's, in use, or not writable.
+    """
+    with Interrupts() as interrupts:
+        try:
+            store = _open(prepared, console)
+        except KeyboardInterrupt:
+            _say("align: interrupted before any work")
+            return INTERRUPTED
+        try:
+            with store:
+                code = _work(prepared, store, console, interrupts)
+                with interrupts.finishing():
+                    rows = store.rows()
+                    store.close()
+            show_results(prepared.config, store, rows, console)
+            return code
+        except KeyboardInterrupt:
+            _close(store)
+            counts = store.counts()
+            _say(
+                f"align: interrupted; {counts['done']} of {counts['planned']} done, "
+                f"the same command goes on ({store.folder})"
+            )
+            return INTERRUPTED
+        except StoreError as error:
+            _say(f"align: {error}")
+            return FAILED
+        except WeightsError as error:
+            _close(store)
+            _say(f"align: {error}")
+            return MISSING_WEIGHTS
+
+
+def _open(prepared: Prepared, console: Console) -> Store:
+    options = prepared.config.run
+    manifest = Manifest(prepared.identity, record(prepared))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            store = Store.open(
+                Path(str(options.folder)),
+                manifest,
+                prepared.items,
+                extend=options.extend,
+                shared=options.shared,
+                verify=options.verify,
+            )
+        except StoreError as error:
+            raise ConfigError(str(error)) from error
+    for one in caught:
+        console.print(str(one.message), markup=False, highlight=False, soft_wrap=True)
+    return store
+
+
+def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interrupts) -> int:
+    """Say the plan and work; returns the exit code."""
+    pending = store.pending()
+    _print_plan(prepared, store, len(pending), console)
+    if not pending:
+        return DONE
+    from align.runner.sampling import DeviceLost
+    from align.runner.work import Work
+
+    with Meter(console, len(prepared.items), len(prepared.items) - len(pending)) as meter:
+        try:
+            Work(prepared.config, store, meter, interrupts).run()
+        except DeviceLost as error:
+            _say(f"align: the device is lost ({error}); what is finished is kept, the same command goes on")
+            return FAILED
+    store.refresh()
+    return FAILED if store.failed else DONE
+
+
+def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console) -> None:
+    config, prompts = prepared.config, prepared.prompts
+    done = len(prepared.items) - pending
+    method = config.method.name + (f", reward {config.reward.label}" if config.method.uses_reward else "")
+    process = (
+        f"{config.sampler.steps} steps, eta {config.sampler.eta:g}, scale {config.sampler.guidance_scale:g}"
+    )
+    lines = {
+        "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
+        "method": method,
+        "prompts": f"{len(prompts.prompts)} of {prompts.name}, {config.samples} each, seed {config.seed}",
+        "items": f"{len(prepared.items)}, {done} done already" if done else str(len(prepared.items)),
+        "cost": cost_line(config, pending) if pending else "nothing is left to do",
+        "folder": str(store.folder),
+    }
+    for name, text in lines.items():
+        console.print(f"{name:<8} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _close(store: Store) -> None:
+    try:
+        store.close("interrupted")
+    except StoreError as error:
+        _say(f"align: {error}")
+
+
+def _say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr, flush=True)

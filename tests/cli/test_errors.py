@@ -1,0 +1,200 @@
+"""Wrong commands: exit code 2, one line that helps, and nothing in the folder."""
+
+import pytest
+
+from align.__main__ import main
+from align.config.places import group_choices
+
+from .helpers import align
+
+WRONG = {
+    "group choice": (["method=dimo"], ["method=dimo", "did you mean dymo?", "best_of_n, dymo, none"]),
+    "group choice far off": (["backbone=zzz"], ["backbone=zzz", "choices: shapes"]),
+    "group choice in a sweep": (["-m", "method=none,dimo"], ["method=dimo", "dymo"]),
+    "group list": (["method=[none]"], ["give the name of a method"]),
+    "key": (["method.guidance.strenght=2"], ["method.guidance.strenght", "method.guidance.strength"]),
+    "key without its group": (["steps=3"], ["unknown option steps", "sampler.steps"]),
+    "key far off": (["foo=1"], ["unknown option foo", "groups: backbone"]),
+    "key in a known group": (["method.xyzzy=1"], ["method.xyzzy", "method.candidates"]),
+    "added key": (["+method.nme=x"], ["method.nme", "method.name"]),
+    "target": (["+method._target_=os.system"], ["unknown option method._target_"]),
+    "top-level target": (["++_target_=os.system"], ["unknown option _target_"]),
+    "callbacks": (["+hydra.callbacks.x._target_=os.getcwd"], ["hydra.callbacks"]),
+    "type": (["sampler.steps=abc"], ["sampler.steps=abc", "a whole number"]),
+    "range": (["sampler.steps=0"], ["sampler.steps=0", "from 1 to 1000"]),
+    "eta": (["sampler.eta=1.5"], ["sampler.eta=1.5", "from 0 to 1"]),
+    "samples": (["samples=0"], ["samples=0"]),
+    "seed": (["seed=-1"], ["seed=-1"]),
+    "candidates": (["method.candidates=0"], ["method.candidates=0"]),
+    "batch size": (["run.batch_size=0"], ["run.batch_size=0"]),
+    "height": (["backbone.height=60"], ["backbone.height=60", "multiple of 8"]),
+    "list length": (["method.recurrence.rate=[1,2]"], ["method.recurrence.rate", "list of 3"]),
+    "not finite": (["sampler.guidance_scale=nan"], ["sampler.guidance_scale=nan"]),
+    "device": (["run.device=gpu"], ["run.device=gpu", "cuda"]),
+    "phases": (["method.objective.phases.both_until=0.9"], ["semantic_until=0.8", "both_until=0.9"]),
+    "nothing to follow": (["method.guidance.rule=correction"], ["method.objective.preference"]),
+    "recurrence without gradient": (["method.recurrence.rule=gradient_norm"], ["needs a gradient"]),
+    "black box": (["method=dymo", "reward=jpeg_compressibility"], ["jpeg_compressibility", "best_of_n"]),
+    "no reward": (["method=best_of_n", "reward=sum"], ["method=best_of_n needs a reward", "shapes_pick"]),
+    "reward name": (["reward.terms.shapes_pic=1"], ["shapes_pic", "did you mean shapes_pick?"]),
+    "metric name": (["metrics.rewards=[shapes_hpsv2]"], ["metrics.rewards[0]", "shapes_hps"]),
+    "metric twice": (["metrics.rewards=[shapes_hps,shapes_hps]"], ["once"]),
+    "sweep without -m": (["seed=0,1"], ["add -m"]),
+    "grammar": (["prompts.text=[a,,{]"], ["cannot read", "quotes"]),
+    "no value": (["method"], ["'method' is neither", "method=VALUE"]),
+    "command": (["docter"], ["did you mean doctor?"]),
+    "flag": (["--multrun"], ["--multrun", "--multirun"]),
+    "flag value": (["--cfg", "jobb"], ["jobb"]),
+    "config folder": (["--config-dir", "nowhere"], ["nowhere"]),
+    "config name": (["--config-name", "nothing"], ["nothing"]),
+    "interpolation": (["negative=${nothing}"], ["nothing"]),
+    "no prompts": (["prompts=text"], ["prompts.text="]),
+    "no file named": (["prompts=file"], ["prompts.path=FILE"]),
+    "no such file": (["prompts=file", "prompts.path=none.txt"], ["none.txt", "no such file"]),
+    "offset": (["prompts.offset=99"], ["prompts.offset=99"]),
+    "pinned set": (["prompts=shapes_pair", "prompts.number=10"], ["pinned", "prompts.limit"]),
+    "launcher": (["hydra/launcher=joblib_x"], ["joblib_x"]),
+    "package": (["method@other=dymo"], ["method@other"]),
+    "doctor": (["doctor", "backbone=zzz"], ["backbone=zzz"]),
+    "gallery": (["gallery", "nowhere"], ["--out"]),
+    "gallery folder": (["gallery", "nowhere", "--out", "x/y.html"], ["nowhere"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_one_line_and_nothing_written(case, tmp_path, monkeypatch, capsys):
+    arguments, words = WRONG[case]
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1, err
+    assert len(err) < 400
+    assert "HYDRA_FULL_ERROR" not in err
+    assert err.startswith("align: ")
+    for word in words:
+        assert word in err
+    assert out == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name: mine\nname: again\n", ["mine.yaml, line 2", "duplicate"]),
+        ("name: [\n", ["mine.yaml, line 2"]),
+        ("name: mine\ncandidats: 3\n", ["method.candidats", "method.candidates"]),
+        ("name: mine\n_target_: os.system\n", ["method._target_"]),
+        ("- a\n- b\n", ["method"]),
+        ("name: ???\n", ["method.name"]),
+        ("candidates: 3\n", ["method.name"]),
+        ("defaults:\n  - nothing\nname: mine\n", ["nothing"]),
+        ("defaults:\n  - /reward: shapes_pic\nname: mine\n", ["shapes_pic", "did you mean shapes_pick"]),
+        ("name: ${oops\n", ["oops"]),
+    ],
+)
+def test_bad_yaml_of_the_user(text, words, tmp_path, monkeypatch, capsys):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["method=mine", "--config-dir", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1, err
+    for word in words:
+        assert word in err
+    assert out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["method"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("bad.json", '{"prompt": "x"}', "holds no list"),
+        ("bad.json", '["x"', "is not JSON"),
+        ("bad.json", '["x", 3]', "entry 2"),
+        ("bad.jsonl", '{"prompt": "x"}\n{"text": "y"}\n', "line 2"),
+        ("bad.jsonl", '{"prompt": "x"}\n{oops\n', "line 2"),
+        ("bad.txt", b"\xff\xfe\x00", "not UTF-8"),
+        ("empty.txt", "\n\n", "has 0 prompts"),
+    ],
+)
+def test_bad_prompt_files(name, text, words, tmp_path, monkeypatch, capsys):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    monkeypatch.chdir(tmp_path)
+    assert main(["prompts=file", f"prompts.path={name}"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert words in err
+    assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_missing_weights_exit_3_before_any_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["backbone.weights=elsewhere", "method=dymo"]) == 3
+    err = capsys.readouterr().err
+    assert "unet/diffusion_pytorch_model.safetensors" in err
+    assert "backbone.weights=FOLDER" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_real_process_says_one_line_too(tmp_path):
+    done = align("method=dimo", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_lists_every_choice(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for group in ("backbone", "method", "reward", "prompts"):
+        assert all(name in text for name in group_choices(group))
+    assert max(map(len, text.splitlines())) <= 120
+
+
+LIGHT = """
+import sys
+from align.__main__ import main
+code = main(sys.argv[1:])
+heavy = {"torch", "torchvision", "diffusers", "transformers", "open_clip", "pandas", "matplotlib", "scipy"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--cfg", "job", "method=dymo"], 0),
+        (["--cfg", "all"], 0),
+        (["method=dimo"], 2),
+        (["sampler.stepps=1"], 2),
+        (["doctr"], 2),
+        (["backbone.weights=elsewhere"], 3),
+    ],
+)
+def test_nothing_heavy_is_imported(arguments, code, tmp_path):
+    done = align(*arguments, folder=tmp_path, code=LIGHT)
+    assert done.returncode == code, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_cfg_job_can_be_given_back(tmp_path, capsys):
+    import yaml
+
+    from align.config.convert import build
+    from align.config.schema import Config
+
+    assert main(["--cfg", "job", "-m", "method=none,dymo"]) == 0
+    first, second = yaml.safe_load_all(capsys.readouterr().out)
+    assert build(Config, first).method.name == "none"
+    assert build(Config, second).method.name == "dymo"
+
+
+def test_doctor_says_what_is_missing(capsys):
+    code = main(["doctor", "backbone.weights=elsewhere"])
+    out = capsys.readouterr().out
+    assert code == 3
+    for word in ("torch", "cpu:", "MISSING", "backbone.weights=FOLDER", "reward shapes_spm"):
+        assert word in out

@@ -1,0 +1,113 @@
+"""Every file in conf/ composes, passes the checks and says what it is."""
+
+import pytest
+
+from align.config.command import parse
+from align.config.compose import jobs_of
+from align.config.convert import build, plain
+from align.config.places import conf_folder, default_choices, group_choices, summary_line
+from align.config.schema import GROUPS, Config
+from align.runner.prompts import load_prompts
+from align.shapes.grammar import caption_split
+from align.shapes.grammar import parse as parse_caption
+
+CHOICES = [(group, name) for group in GROUPS for name in group_choices(group)]
+MORE = {
+    ("prompts", "text"): ['prompts.text=["a red circle"]'],
+    ("prompts", "file"): ["prompts.path=prompts.txt"],
+    ("reward", "sum"): ["reward.terms.shapes_pick=1", "reward.terms.shapes_hps=0.5"],
+}
+
+
+def compose(*overrides, multirun=False):
+    jobs = jobs_of(parse([*overrides, *(["-m"] if multirun else [])]))
+    return [job.config for job in jobs] if multirun else jobs[0].config
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_composes(group, name):
+    config = compose(f"{group}={name}", *MORE.get((group, name), []))
+    if group != "experiment":
+        assert getattr(config, group).name == name
+    assert build(Config, plain(config)) == config
+
+
+@pytest.mark.parametrize(("group", "name"), CHOICES)
+def test_every_choice_says_what_it_is(group, name):
+    line = summary_line(group, name)
+    assert 3 < len(line) < 90
+    text = (conf_folder() / group / f"{name}.yaml").read_text()
+    assert "_target_" not in text
+
+
+def test_the_defaults_exist_and_every_group_has_files():
+    for group, name in default_choices().items():
+        assert name in group_choices(group)
+    assert all(group_choices(group) for group in GROUPS)
+
+
+@pytest.mark.parametrize("method", group_choices("method"))
+@pytest.mark.parametrize("experiment", group_choices("experiment"))
+def test_every_experiment_takes_every_method(method, experiment):
+    assert compose(f"experiment={experiment}", f"method={method}").method.name == method
+
+
+@pytest.mark.parametrize("name", [name for name in group_choices("prompts") if name.startswith("shapes")])
+def test_the_pinned_prompt_sets_are_what_they_say(name):
+    config = compose(f"prompts={name}").prompts
+    assert config.sha256 is not None
+    prompts = load_prompts(config)
+    captions = [parse_caption(prompt) for prompt in prompts.prompts]
+    assert len(set(prompts.prompts)) == len(prompts.prompts) >= 16
+    assert {caption_split(caption) for caption in captions} == {"val" if "val" in name else "test"}
+    assert {len(caption.phrases) for caption in captions} == {1 if "single" in name else 2}
+
+
+def test_sampler_takes_the_backbones_guidance_scale():
+    assert compose("backbone.guidance_scale=7").sampler.guidance_scale == 7
+    assert compose("backbone.guidance_scale=7", "sampler.guidance_scale=2").sampler.guidance_scale == 2
+
+
+def test_a_sweep_is_every_combination_in_order():
+    jobs = compose("method=none,dymo", "seed=0,1", multirun=True)
+    assert [(job.method.name, job.seed) for job in jobs] == [
+        ("none", 0),
+        ("none", 1),
+        ("dymo", 0),
+        ("dymo", 1),
+    ]
+    assert len({job.run.folder for job in jobs}) == 4
+    jobs = compose("method=glob(*)", "sampler.steps=range(1,3)", multirun=True)
+    assert len(jobs) == 2 * len(group_choices("method"))
+
+
+def test_default_folders():
+    assert compose().run.folder == "outputs/shapes-none-shapes_demo-seed0"
+    assert compose("seed=3", "prompts.limit=2", "run.batch_size=4").run.folder.endswith("shapes_demo-seed3")
+    stronger = compose("method=dymo", "method.guidance.strength=2", "sampler=ddim_50").run.folder
+    assert stronger == "outputs/shapes-dymo-shapes_demo-seed0-strength=2,sampler=ddim_50"
+    assert compose("method=dymo", "sampler=ddim_50", "method.guidance.strength=2").run.folder == stronger
+    strange = compose('negative="../../x y"').run.folder
+    assert strange.startswith("outputs/shapes-none-shapes_demo-seed0-negative=")
+    assert ".." not in strange.split("/")
+    assert compose('negative="../../x_y"').run.folder != strange
+    assert compose("experiment=shapes_pair", "method=dymo").run.folder.startswith(
+        "outputs/shapes_pair/shapes-dymo"
+    )
+
+
+def test_options_that_a_yaml_leaves_out_can_be_set():
+    config = compose("method=none", "method.recurrence.cap=2", "reward=sum", "reward.terms.shapes_pick=2")
+    assert config.method.recurrence.cap == 2
+    assert config.reward.label == "2*shapes_pick"
+
+
+def test_own_groups_are_found(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text("# Mine\nname: mine\ncandidates: 3\n")
+    for folder in (tmp_path, tmp_path / 'odd "name", {x}'):
+        if folder is not tmp_path:
+            (folder / "method").mkdir(parents=True)
+            (folder / "method" / "mine.yaml").write_text("name: mine\ncandidates: 3\n")
+        (job,) = jobs_of(parse(["method=mine", "--config-dir", str(folder)]))
+        assert job.config.method.candidates == 3

@@ -1,0 +1,115 @@
+"""A sampler that draws at once, weights that are only files, and child processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from align.backbones.registry import FILES
+from align.sampling.ledger import Cost
+from align.sampling.sampler import Outcome
+
+ROOT = Path(__file__).parents[2]
+
+
+class FakeSampler:
+    """A picture is a function of its request alone.  Hooks make it fail, wait or run out of memory."""
+
+    def __init__(self, batch_size=8, fail=(), broken=(), most=10**9, wait=0.0, lost=False, hook=None):
+        self.batch_size = batch_size
+        self.fail, self.broken, self.most, self.wait, self.lost, self.hook = (
+            fail,
+            broken,
+            most,
+            wait,
+            lost,
+            hook,
+        )
+        self.calls = []
+
+    def sample(self, requests, on_step=None):
+        self.calls.append([(request.prompt, request.seed, request.sample) for request in requests])
+        if self.hook is not None:
+            self.hook(requests)
+        time.sleep(self.wait * len(requests))
+        if self.lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if max(len(requests), self.batch_size) > self.most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate\nmore than there is")
+        for request in requests:
+            if request.prompt in self.fail:
+                raise ValueError(f"cannot draw {request.prompt!r}")
+        if on_step is not None:
+            on_step(0.5)
+            on_step(1.0)
+        return [self.outcome(request) for request in requests]
+
+    def outcome(self, request):
+        if request.prompt in self.broken:
+            return Outcome(None, Cost(25), {"rounds": 1}, "the picture is not finite", 0.5)
+        text = json.dumps([request.prompt, request.negative, request.seed, request.sample])
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+        picture = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(seed))
+        return Outcome(picture, Cost(25), {"rounds": 2, "prompt_truncated": 0, "candidate": 3}, None, 0.01)
+
+
+def fake_weights(folder: Path) -> Path:
+    """A folder that holds every file of a backbone, with nothing in them."""
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    return folder
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    """A cheap run of eight prompts with fake weights."""
+    return [
+        f"backbone.weights={fake_weights(folder / 'weights')}",
+        "metrics=checker",
+        "prompts.limit=8",
+        "run.batch_size=2",
+        "run.in_flight=3",
+        "run.gallery=false",
+        f"run.folder={folder / 'run'}",
+        *more,
+    ]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Pictures by name, and the rows without timing."""
+    import pandas
+
+    from align.results.columns import TIMING
+    from align.results.csvfile import read_csv
+
+    rows = read_csv(folder / "results.csv").drop(columns=list(TIMING))
+    assert isinstance(rows, pandas.DataFrame)
+    pictures = {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
+    return pictures | {"rows": rows.to_csv(index=False).encode("utf-8", "surrogatepass")}
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """The command in a process of its own, with a sampler that takes 50 ms a picture."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "runner.helpers", *arguments]
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+if __name__ == "__main__":
+    from align.__main__ import main
+    from align.runner import build
+
+    def announce(requests):
+        print("sampling", flush=True)
+
+    build.build_sampler = lambda config, size: FakeSampler(size, wait=0.05, hook=announce)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,125 @@
+"""Items and their keys."""
+
+import pytest
+
+from align.config.command import parse
+from align.config.compose import jobs_of
+from align.runner.estimate import network_evaluations
+from align.runner.plan import identity, item_key, make_plan
+from align.runner.prepare import prepare
+from align.runner.prompts import prompts_hash, read_prompts
+
+from .helpers import fake_weights
+
+
+def compose(*overrides):
+    return jobs_of(parse(overrides))[0].config
+
+
+def keys(*overrides, weights):
+    (prepared,) = prepare([compose("metrics=none", f"backbone.weights={weights}", *overrides)])
+    return {(item.prompt, item.seed, item.sample): item.key for item in prepared.items}
+
+
+SAME = [
+    ["run.batch_size=3"],
+    ["run.in_flight=1"],
+    ["run.device=cpu"],
+    ["run.threads=1"],
+    ["run.folder=elsewhere"],
+    ["run.shared=true"],
+    ["metrics=checker"],
+    ["prompts.shuffle_seed=7"],
+    ["prompts.sha256=null", "prompts.version=2"],
+    ["reward=shapes_pick"],  # plain sampling uses none
+    ["samples=3"],
+    ["backbone.name=other"],
+    ["sampler.name=other"],
+    ["backbone.guidance_scale=9", "sampler.guidance_scale=4.0"],
+]
+OTHER = [
+    ["sampler.steps=24"],
+    ["sampler.eta=0.5"],
+    ["sampler.guidance_scale=5"],
+    ["backbone.guidance_scale=5"],
+    ["backbone.dtype=bfloat16"],
+    ["backbone.height=72"],
+    ["negative=blurry"],
+    ["method=best_of_n"],
+    ["method=dymo"],
+    ["method.candidates=2"],
+    ["method.recurrence.cap=3"],
+]
+
+
+@pytest.mark.parametrize("overrides", SAME)
+def test_what_does_not_change_a_key(overrides, tmp_path):
+    weights = fake_weights(tmp_path)
+    plain, changed = keys(weights=weights), keys(*overrides, weights=weights)
+    assert {one: changed[one] for one in plain} == plain
+
+
+@pytest.mark.parametrize("overrides", OTHER)
+def test_what_changes_every_key(overrides, tmp_path):
+    weights = fake_weights(tmp_path)
+    plain, changed = keys(weights=weights), keys(*overrides, weights=weights)
+    assert plain.keys() == changed.keys()
+    assert not set(plain.values()) & set(changed.values())
+
+
+def test_weights_change_keys_and_their_place_does_not(tmp_path):
+    here, there, other = (fake_weights(tmp_path / name) for name in ("here", "there", "other"))
+    (there / "README.md").write_text("a model card")
+    (other / "vae" / "config.json").write_text("{ }")
+    assert keys(weights=here) == keys(weights=there)
+    assert not set(keys(weights=here).values()) & set(keys(weights=other).values())
+
+
+def test_the_reward_counts_where_it_is_used():
+    config = compose("method=best_of_n", "reward=sum", "reward.terms.shapes_pick=1")
+    files = {"shapes_pick": "a", "shapes_hps": "b"}
+    one = identity(config, "w", files)
+    assert one == identity(
+        compose("method=best_of_n", "reward=sum", "reward.terms.shapes_pick=1.0"), "w", files
+    )
+    assert one != identity(config, "w", files | {"shapes_pick": "c"})
+    assert one == identity(config, "w", files | {"shapes_hps": "c"})
+    assert one != identity(
+        compose("method=best_of_n", "reward=sum", "reward.terms.shapes_pick=2"), "w", files
+    )
+
+
+def test_duplicates_get_samples_of_their_own():
+    plan = make_plan({}, ["a", "b", "a", "a"], seed=5, samples=2, negative="")
+    assert [(item.prompt, item.sample) for item in plan] == [
+        ("a", 0), ("a", 1), ("b", 0), ("b", 1), ("a", 2), ("a", 3), ("a", 4), ("a", 5),
+    ]  # fmt: skip
+    assert len({item.key for item in plan}) == 8
+    assert [item.index for item in plan] == list(range(8))
+    assert {item.seed for item in plan} == {5}
+
+
+def test_any_text_has_a_key():
+    texts = ["", "\ud800", "\x00", "a\nb", "é", "e\u0301", "x" * 10_000]
+    assert len({item_key({}, text, 0, 0) for text in texts}) == len(texts)
+    assert len({prompts_hash([text]) for text in texts}) == len(texts)
+    assert prompts_hash(["a", "b"]) != prompts_hash(["a,b"])
+
+
+def test_prompt_files(tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_bytes("\ufeff- one \r\n\r\ntwo\u2028still two\n".encode())
+    assert read_prompts(text) == ["- one ", "two\u2028still two"]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"prompt": "a\\nb"}\n\n""\n"\\ud800"\n')
+    assert read_prompts(lines) == ["a\nb", "", "\ud800"]
+    listed = tmp_path / "a.json"
+    listed.write_text('["a", {"prompt": "b"}]')
+    assert read_prompts(listed) == ["a", "b"]
+
+
+def test_estimates():
+    assert network_evaluations(compose()) == (25, 25)
+    assert network_evaluations(compose("method=best_of_n", "method.candidates=4")) == (100, 100)
+    least, most = network_evaluations(compose("method=dymo", "method.recurrence.cap=4"))
+    assert (least, most) == (25, 125)

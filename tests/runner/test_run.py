@@ -1,0 +1,259 @@
+"""Runs with a fake sampler: rows, resume, failures, memory."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from align.__main__ import main
+from align.results.csvfile import read_csv
+from align.runner import build
+
+from .helpers import FakeSampler, arguments, files
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Install a fake sampler; returns the samplers built."""
+
+    def install(**options):
+        built = []
+
+        def make(config, batch_size):
+            built.append(FakeSampler(batch_size, **options))
+            return built[-1]
+
+        monkeypatch.setattr(build, "build_sampler", make)
+        return built
+
+    return install
+
+
+def calls(built):
+    return [request for sampler in built for call in sampler.calls for request in call]
+
+
+def test_a_run(fake, tmp_path, capsys):
+    built = fake()
+    assert main(arguments(tmp_path, "samples=2", "prompts.limit=3")) == 0
+    out = capsys.readouterr().out
+    for words in ("3 of shapes_demo", "6", "25 network evaluations a picture", "150 in all", "results.csv"):
+        assert words in out
+    assert [len(call) for call in built[0].calls] == [3, 3]
+    rows = read_csv(tmp_path / "run" / "results.csv")
+    assert list(rows["sample"]) == [0, 1] * 3
+    assert set(rows["status"]) == {"ok"}
+    assert set(rows["method"]) == {"none"}
+    assert set(rows["backbone"]) == {"shapes"}
+    assert set(rows["reward"]) == set(rows["optimised"]) == {""}
+    assert set(rows["check_all"]) == {0}
+    assert set(rows["network_forward"]) == {25}
+    assert set(rows["rounds"]) == {2}
+    assert set(rows["info_candidate"]) == {3}
+    assert (rows["peak_memory_mb"] > 10).all()
+    outcome = FakeSampler().outcome(
+        type("R", (), dict(prompt=rows["prompt"][1], negative="", seed=0, sample=1))
+    )
+    picture = np.asarray(Image.open(tmp_path / "run" / rows["image"][1]))
+    expected = (outcome.picture * 255).round().permute(1, 2, 0).numpy()
+    assert (picture == expected).all()
+
+
+def test_the_record(fake, tmp_path):
+    fake()
+    assert main(arguments(tmp_path)) == 0
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["status"] == "finished"
+    record = run["record"]
+    assert record["config"]["sampler"]["steps"] == 25
+    assert record["prompts"]["name"] == "shapes_demo"
+    assert (record["prompts"]["size"], record["prompts"]["taken"]) == (16, 8)
+    assert len(record["prompts"]["sha256"]) == 64
+    assert set(record["fingerprints"]) == {"backbone shapes"}
+    assert record["versions"]["torch"]
+    assert record["machine"]["cpus"]
+    assert "git" in record
+
+
+def test_the_same_command_again_does_nothing(fake, tmp_path, capsys):
+    assert fake() is not None
+    assert main(arguments(tmp_path)) == 0
+    before = files(tmp_path / "run")
+    built = fake()
+    assert main(arguments(tmp_path)) == 0
+    assert not built
+    assert files(tmp_path / "run") == before
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert main(arguments(tmp_path, "prompts.limit=10")) == 0
+    assert len(calls(built)) == 2
+
+
+def test_order_batch_and_groups_change_nothing(fake, tmp_path):
+    fake()
+    assert main(arguments(tmp_path / "a")) == 0
+    more = ["prompts.limit=null", "prompts.shuffle_seed=3", "run.in_flight=1", "run.batch_size=5"]
+    assert main(arguments(tmp_path / "b", *more)) == 0
+    first, second = files(tmp_path / "a" / "run"), files(tmp_path / "b" / "run")
+    pictures = {name for name in first if name != "rows"}
+    assert len(pictures) == 8
+    assert all(second[name] == first[name] for name in pictures)
+
+
+def test_another_configuration_in_the_folder_is_refused(fake, tmp_path, capsys):
+    fake()
+    assert main(arguments(tmp_path)) == 0
+    capsys.readouterr()
+    before = files(tmp_path / "run")
+    assert main(arguments(tmp_path, "sampler.steps=5")) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "sampler.steps=25" in err
+    assert "run.extend=true" in err
+    assert files(tmp_path / "run") == before
+    assert main(arguments(tmp_path, "sampler.steps=5", "run.extend=true")) == 0
+    assert len(read_csv(tmp_path / "run" / "results.csv")) == 16
+
+
+def test_a_failed_item_is_kept_and_tried_again(fake, tmp_path, capsys):
+    prompts = "prompts.text=[one,two,three,four,five]"
+    more = ["prompts=text", prompts, "run.in_flight=4"]
+    built = fake(fail=("three",), broken=("five",))
+    assert main(arguments(tmp_path, *more)) == 1
+    assert "item 2 failed: ValueError: cannot draw 'three'" in capsys.readouterr().out
+    rows = read_csv(tmp_path / "run" / "results.csv").set_index("prompt")
+    assert rows.loc["three", "status"] == "failed: ValueError: cannot draw 'three'"
+    assert rows.loc["five", "status"] == "failed: the picture is not finite"
+    assert rows.loc["three", "image"] == ""
+    assert rows.loc["five", "network_forward"] == 25
+    assert list(rows["status"]).count("ok") == 3
+    built = fake()
+    assert main(arguments(tmp_path, *more)) == 0
+    assert [prompt for prompt, *_ in calls(built)] == ["three", "five"]
+    assert set(read_csv(tmp_path / "run" / "results.csv")["status"]) == {"ok"}
+
+
+def test_stop_on_error(fake, tmp_path):
+    built = fake(fail=("two",))
+    more = ["prompts=text", "prompts.text=[one,two,three,four]", "run.in_flight=2", "run.on_error=stop"]
+    assert main(arguments(tmp_path, *more)) == 1
+    assert {prompt for prompt, *_ in calls(built)} == {"one", "two"}
+
+
+def test_out_of_memory_halves(fake, tmp_path, capsys):
+    fake()
+    assert main(arguments(tmp_path / "a")) == 0
+    built = fake(most=2)
+    assert main(arguments(tmp_path / "b", "run.in_flight=8", "run.batch_size=8")) == 0
+    assert [sampler.batch_size for sampler in built] == [8, 4, 2]
+    assert "out of memory" in capsys.readouterr().out
+    assert files(tmp_path / "a" / "run") == files(tmp_path / "b" / "run")
+
+
+def test_out_of_memory_at_one_fails_the_item(fake, tmp_path):
+    fake(most=0)
+    assert main(arguments(tmp_path, "prompts.limit=2")) == 1
+    rows = read_csv(tmp_path / "run" / "results.csv")
+    assert rows["status"].str.contains("failed: RuntimeError: CUDA out of memory").all()
+
+
+def test_a_lost_device_ends_the_run_without_failed_rows(fake, tmp_path, capsys):
+    fake(lost=True)
+    assert main(arguments(tmp_path)) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "illegal memory access" in err
+    assert len(read_csv(tmp_path / "run" / "results.csv")) == 0
+    fake()
+    assert main(arguments(tmp_path)) == 0
+
+
+def test_a_full_disk_is_one_line(fake, tmp_path, capsys, monkeypatch):
+    from align.results import store
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    fake()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "save_picture", full)
+        assert main(arguments(tmp_path)) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "No space left" in err
+    assert main(arguments(tmp_path)) == 0
+
+
+class Metric:
+    """A reward that gives no number for one prompt, and refuses another."""
+
+    name = "shapes_pick"
+
+    def score_images(self, images, prompts, batch):
+        assert len(images) == len(prompts) == batch
+        if "refused" in prompts:
+            raise UnicodeError("cannot read this")
+        return [float("nan") if prompt == "nan" else 1.5 for prompt in prompts]
+
+
+def test_metrics_that_are_not_finite_are_empty_cells(fake, tmp_path, monkeypatch):
+    fake()
+    monkeypatch.setattr(build, "load_reward", lambda name, device: Metric())
+    text = "prompts.text=[fine,nan,refused]"
+    assert main(arguments(tmp_path, "prompts=text", text, "metrics.rewards=[shapes_pick]")) == 0
+    rows = read_csv(tmp_path / "run" / "results.csv").set_index("prompt")
+    assert rows.loc["fine", "shapes_pick"] == 1.5
+    assert np.isnan(rows.loc["nan", "shapes_pick"])
+    assert np.isnan(rows.loc["refused", "shapes_pick"])
+    assert list(rows["status"]) == ["ok", *["ok: shapes_pick is not finite"] * 2]
+    assert rows["check_all"].isna().all()  # none of these prompts is a caption
+
+
+def test_a_sweep_compares_its_runs(fake, tmp_path, monkeypatch, capsys):
+    fake()
+    monkeypatch.chdir(tmp_path)
+    common = [text for text in arguments(tmp_path) if "folder" not in text and "gallery" not in text]
+    assert main(["-m", *common, "prompts.limit=2", "method=none,best_of_n", "seed=0,1"]) == 0
+    out = capsys.readouterr().out
+    assert "Paired difference to none" in out
+    made = sorted(path.name for path in (tmp_path / "outputs").iterdir())
+    folders = [
+        f"shapes-{method}-shapes_demo-seed{seed}" for method in ("best_of_n", "none") for seed in (0, 1)
+    ]
+    assert made == sorted([*folders, "gallery.html", "contact_sheet.png"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "weights"]
+    assert (tmp_path / "outputs" / folders[0] / "gallery.html").exists()
+
+
+def test_missing_weights_of_one_run_stop_all(fake, tmp_path, monkeypatch):
+    built = fake()
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", *arguments(tmp_path), "backbone.weights=weights,nowhere"]) == 3
+    assert not built
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+HOSTILE = [
+    '', ' ', '../../../etc/passwd', '..\\..\\x', '/absolute', 'a/b/c', 'C:\\x', 'CON', 'nul.png', '.',
+    '..', '~', 'a\x00b', 'a\nb', 'a\r\nb', 'a\tb', '\x1b[31mred', '\u202eright to left', '\u2028line',
+    '\U0001f7e5\U0001f535\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466', '\xe9',
+    'e\u0301', "x" * 10_000, "word " * 300, '-rf', '--help', "=cmd|' /C calc'!A1", '+1+1', '@SUM(A1)',
+    '-2+3', "'quoted", '"double"', 'a,b;c', '<script>alert(1)</script>', '{{ 7*7 }}', '${oc.env:HOME}',
+    '%s%n', '\\n', '\ufeffbom', '\ud800 lone', 'a red circle', 'NaN',
+]  # fmt: skip
+
+
+def test_hostile_prompts_round_trip(fake, tmp_path):
+    fake()
+    assert len(HOSTILE) >= 40
+    path = tmp_path / "hostile.jsonl"
+    path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in HOSTILE))
+    more = ["prompts=file", f"prompts.path={path}", "prompts.limit=null", "run.gallery=true"]
+    assert main(arguments(tmp_path / "x", *more)) == 0
+    rows = read_csv(tmp_path / "x" / "run" / "results.csv")
+    assert list(rows["prompt"]) == HOSTILE
+    assert set(rows["status"]) == {"ok"}
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["hostile.jsonl", "x"]
+    assert sorted(one.name for one in (tmp_path / "x").iterdir()) == ["run", "weights"]
+    assert all((tmp_path / "x" / "run" / image).is_file() for image in rows["image"])
+    assert main(arguments(tmp_path / "x", *more)) == 0
