@@ -64,6 +64,8 @@ class Denoiser(nn.Module):
                 eos_token_id=vocabulary - 1,
                 pad_token_id=vocabulary - 1,
                 projection_dim=WIDTH,
+                # Words must not lean on the company they were seen in: pairs at test time are new.
+                attention_dropout=0.2,
             )
         )
         self.unet = UNet2DConditionModel(

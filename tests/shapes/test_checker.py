@@ -209,3 +209,24 @@ def test_specks_are_not_things():
 def test_any_picture_can_be_read(value):
     segment(np.full((64, 64, 3), value, np.uint8))
     segment(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("quality", [85, 75])
+def test_saved_pictures_are_read_right(quality):
+    """Things of usual size; chroma subsampling hides the holes of the smallest on gray."""
+    accepted = [
+        check(jpeg(render(scene), quality), caption).all
+        for caption, scene in itertools.islice(scenes("test", 2), 40)
+        if all(thing.radius > 7 for thing in scene.things)
+    ]
+    assert len(accepted) > 20
+    assert all(accepted)
+
+
+def test_a_relation_holds_for_every_member_of_a_group():
+    astray = scene_of(
+        ("red", "circle", 10, 10, 6), ("red", "circle", 58, 52, 5), ("blue", "square", 50, 30, 6)
+    )
+    found = check(astray, parse("two red circles left of a blue square"))
+    assert found.counts
+    assert not found.relations

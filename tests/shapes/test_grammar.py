@@ -21,6 +21,24 @@ from align.shapes.grammar import (
 )
 
 SPLITS = ("train", "val", "test")
+HELD_OUT = {
+    "val": {"blue ring", "cyan circle", "green star", "orange square", "purple triangle", "red cross"},
+    "test": {"blue square", "cyan cross", "orange ring", "pink star", "red circle", "yellow triangle"},
+}
+ARRANGEMENTS = [
+    "t.vt.v",
+    "......",
+    ".vt.vt",
+    "......",
+    "vt.vt.",
+    "......",
+    "......",
+    "vt.vt.",
+    "......",
+    "t.vt.v",
+    "......",
+    ".vt.vt",
+]
 
 
 def stream(split, number, seed=0, **options):
@@ -99,6 +117,18 @@ def test_pairs_are_split_36_6_6_and_no_word_is_held_out():
 def test_arrangements_are_split_48_12_12():
     split = [arrangement_split(a, axis, b) for a in SHAPES for b in SHAPES for axis in ("left", "above")]
     assert [split.count(name) for name in SPLITS] == [48, 12, 12]
+
+
+def test_what_is_held_out_never_changes():
+    """The shipped weights were trained by it."""
+    for split, pairs in HELD_OUT.items():
+        assert {f"{c} {s}" for c in COLOURS for s in SHAPES if pair_split(c, s) == split} == pairs
+    table = [
+        "".join({"train": ".", "val": "v", "test": "t"}[arrangement_split(a, axis, b)] for b in SHAPES)
+        for axis in ("left", "above")
+        for a in SHAPES
+    ]
+    assert table == ARRANGEMENTS
 
 
 @pytest.mark.parametrize(("relation", "mirror"), [("left of", "right of"), ("above", "below")])
