@@ -107,9 +107,15 @@ def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
     import torch
 
     from align.backbones.registry import load
+    from align.errors import WrongWeights
 
     dtype: torch.dtype = getattr(torch, backbone.dtype)
-    return load(backbone.weights, device, dtype, backbone.height, backbone.width, backbone.attention_stride)
+    size = (backbone.height, backbone.width, backbone.attention_stride)
+    try:
+        return load(backbone.weights, device, dtype, *size)
+    except OSError as error:
+        first = str(error).partition("\n")[0]
+        raise WrongWeights(f"backbone.weights={backbone.weights} cannot be loaded: {first}") from error
 
 
 @lru_cache(maxsize=16)

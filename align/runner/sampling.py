@@ -47,6 +47,9 @@ class Sampling:
         from align.sampling.ledger import Cost
         from align.sampling.sampler import Outcome, Request
 
+        if len(items) > self.in_flight:
+            return self._halves(items, on_step)
+
         if self._sampler is None:
             self._sampler = build.build_sampler(self.config, self.batch_size)
         requests = [Request(item.prompt, item.negative, item.seed, item.sample) for item in items]
@@ -69,6 +72,9 @@ class Sampling:
             if self._exhausted:
                 return [Outcome(None, Cost(), {}, reason)]
             return self.sample(items, on_step)
+        return self._halves(items, on_step)
+
+    def _halves(self, items: Sequence[Item], on_step: Callable[[float], None]) -> list[Outcome]:
         half = len(items) // 2
         return self.sample(items[:half], on_step) + self.sample(items[half:], on_step)
 

@@ -213,12 +213,26 @@ def test_a_sweep_compares_its_runs(fake, tmp_path, monkeypatch, capsys):
     fake()
     monkeypatch.chdir(tmp_path)
     common = [text for text in arguments(tmp_path) if "folder" not in text and "gallery" not in text]
-    assert main(["-m", *common, "prompts.limit=2", "method=none,best_of_n", "seed=0,1"]) == 0
+    assert (
+        main(
+            [
+                "-m",
+                *common,
+                "backbone.weights=weights",
+                "prompts.limit=2",
+                "method=none,best_of_n",
+                "seed=0,1",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "Paired difference to none" in out
     made = sorted(path.name for path in (tmp_path / "outputs").iterdir())
     folders = [
-        f"shapes-{method}-shapes_demo-seed{seed}" for method in ("best_of_n", "none") for seed in (0, 1)
+        f"shapes-{method}-shapes_demo-seed{seed}-weights=weights"
+        for method in ("best_of_n", "none")
+        for seed in (0, 1)
     ]
     assert made == sorted([*folders, "gallery.html", "contact_sheet.png"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outputs", "weights"]
@@ -248,7 +262,7 @@ def test_hostile_prompts_round_trip(fake, tmp_path):
     assert len(HOSTILE) >= 40
     path = tmp_path / "hostile.jsonl"
     path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in HOSTILE))
-    more = ["prompts=file", f"prompts.path={path}", "prompts.limit=null", "run.gallery=true"]
+    more = ["prompts=file", f"prompts.path={path}", "prompts.limit=null"]
     assert main(arguments(tmp_path / "x", *more)) == 0
     rows = read_csv(tmp_path / "x" / "run" / "results.csv")
     assert list(rows["prompt"]) == HOSTILE
