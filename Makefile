@@ -22,8 +22,9 @@ $(STAMP): requirements.lock pyproject.toml
 	$$installer pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-demo: setup  ## none, best_of_n and dymo on held-out prompts; writes outputs/demo/gallery.html
-	@$(BIN)/python scripts/demo.py
+demo: setup  ## none, best_of_n and dymo on held-out prompts; writes outputs/shapes_demo/gallery.html
+	@$(BIN)/python -m align -m experiment=shapes_demo method=none,best_of_n,dymo
+	@echo "open outputs/shapes_demo/gallery.html"
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest

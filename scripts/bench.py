@@ -60,12 +60,16 @@ def main() -> None:
     prompts = [c.text() for c in distinct_captions("val", args.batch, 0, 2)]
     requests = [Request(prompt) for prompt in prompts]
     read = [backbone.encode(prompt, "") for prompt in prompts]
-    conditioning = Conditioning(torch.stack([r.prompt for r in read]), torch.stack([r.negative for r in read]))
+    conditioning = Conditioning(
+        torch.stack([r.prompt for r in read]), torch.stack([r.negative for r in read])
+    )
     z = torch.randn(args.batch, *backbone.latent_shape())
     times = torch.full((args.batch,), 300)
 
     def plain(steps: DDIM) -> Sampler:
-        return Sampler(backbone, Parts(Evaluator(backbone, 4.0, args.batch), steps), graph, args.batch, device)
+        return Sampler(
+            backbone, Parts(Evaluator(backbone, 4.0, args.batch), steps), graph, args.batch, device
+        )
 
     # One preference gradient per step and no time travel, so that the bare calls can be counted out.
     objective = Objective(preference=1.0, semantic=0.0, semantic_until=1.0, both_until=1.0)

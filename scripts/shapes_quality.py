@@ -48,7 +48,9 @@ def verdicts(
     pictures = []
     for begin in range(0, number, 64):
         outcomes = plain.sample(requests[begin : begin + 64])
-        pictures += [to_bytes(outcome.picture[None])[0] for outcome in outcomes if outcome.picture is not None]
+        pictures += [
+            to_bytes(outcome.picture[None])[0] for outcome in outcomes if outcome.picture is not None
+        ]
     judged = [check(picture, parse(text)) for picture, text in zip(pictures, texts, strict=True)]  # type: ignore[arg-type]
     return judged, np.stack(pictures)
 
@@ -86,7 +88,7 @@ def main() -> None:
         "autoencoder_psnr_db": psnr(backbone.vae, held_out.pictures),
     }
     for name, objects in (("one_object", 1), ("two_objects", 2), ("three_objects", 3)):
-        judged, pictures = verdicts(plain, args.split, args.number, objects)
+        judged, _pictures = verdicts(plain, args.split, args.number, objects)
         figures[name] = shares(judged)
         print(name, figures[name], flush=True)
     if not args.no_rewards:

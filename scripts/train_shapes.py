@@ -30,7 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded world.")
     parser.add_argument("stages", nargs="*", help=f"any of {', '.join(STAGES)}; all by default")
     parser.add_argument("--folder", type=Path, default=Path("training"), help="checkpoints and data")
-    parser.add_argument("--weights", type=Path, default=Path("align/shapes/weights"), help="where to export to")
+    parser.add_argument(
+        "--weights", type=Path, default=Path("align/shapes/weights"), help="where to export to"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every time budget")
     parser.add_argument("--steps", type=int, default=None, help="bound on the steps of every stage")

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from align.backbones.attention import as_grid, layer_stride, cross_attention_layers, probing
+from align.backbones.attention import as_grid, cross_attention_layers, layer_stride, probing
 from align.backbones.base import Conditioning, Encoded, Halves, Prediction
 from align.processes.ddim import Step
 

@@ -184,6 +184,8 @@ class PromptsConfig:
     """How many captions to draw."""
     objects: Annotated[int, Between(1, 3)] = 2
     """Kinds of objects in a caption."""
+    counts: bool = True
+    """Whether captions may ask for two or three equal objects ("two red circles")."""
     set_seed: Annotated[int, Between(0, 2**63 - 1)] = 0
     """Seed of the drawing."""
     offset: Annotated[int, Between(0, 10**9)] = 0

@@ -45,5 +45,3 @@ def renoise(z_next: Tensor, ratio: float, noise: Tensor) -> Tensor:
         noise: standard normal, same shape.
     """
     return ratio**0.5 * z_next + (1 - ratio) ** 0.5 * noise
-
-

@@ -109,7 +109,7 @@ def load_aesthetic(
         raise WrongWeights(f"{folder / 'head.json'} names no widths")
     tower = build(lambda: CLIPVisionModelWithProjection(config))
     fill(tower, read_tensors(tower_path), tower_path, optional=("position_ids",))
-    tower.to(device=device, dtype=dtype)  # type: ignore[call-arg]
+    tower.to(device=device, dtype=dtype)
     head = build(lambda: Head(shape["widths"], shape.get("activation", "none")))
     fill(head, read_tensors(head_path), head_path)
     return AestheticReward(

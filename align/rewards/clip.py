@@ -142,7 +142,7 @@ def load_clip(
     model = build(lambda: CLIPModel(config))
     fill(model, read_tensors(path), path, optional=("position_ids",))
     scale = float(model.logit_scale.exp())
-    model.to(device=device, dtype=dtype)  # type: ignore[call-arg]
+    model.to(device=device, dtype=dtype)
     length = config.text_config.max_position_embeddings
 
     def read(prompt: str) -> Tensor:

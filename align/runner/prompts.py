@@ -53,7 +53,9 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
     elif config.kind == "shapes":
         from align.shapes.grammar import distinct_captions
 
-        drawn = distinct_captions(config.split, config.number, config.set_seed, config.objects)
+        drawn = distinct_captions(
+            config.split, config.number, config.set_seed, config.objects, counts=config.counts
+        )
         every = [caption.text() for caption in drawn]
     else:
         every = list(config.text)

@@ -22,7 +22,6 @@ from align.sampling.objective import Objective, Terms
 from align.sampling.state import Estimate, State
 from align.semantics.attention_loss import semantic_loss
 
-
 Need = Literal["prediction", "value", "gradient"]
 """What is wanted of an evaluation; each includes those before it."""
 

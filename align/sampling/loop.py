@@ -7,7 +7,7 @@ for the shift in the weights; pictures that have rounds left travel back to the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Parts:
     evaluate: Evaluator
     process: DDIM
     guidance: Guidance | None = None
-    recurrence: Recurrence = Recurrence()
+    recurrence: Recurrence = field(default_factory=Recurrence)
     select: Selection = keep
     branch: Callable[[Step], int] = lambda step: 1
     weigh: bool = False

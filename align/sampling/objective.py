@@ -72,7 +72,7 @@ class Objective:
         return -(scores.abs() if self.score == "released" else scores)
 
     def change_weight(self, x0: Tensor, previous: Tensor) -> Tensor:
-        """w = 1 - exp(-k delta), in [0, 1]: (P,) from two predictions (P, C, h, w).
+        """W = 1 - exp(-k delta), in [0, 1]: (P,) from two predictions (P, C, h, w).
 
         delta is the relative change of the per-channel normalised prediction; where there is no previous one (NaN), w
         is 1.

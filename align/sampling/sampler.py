@@ -112,7 +112,9 @@ class Sampler:
             on_step=lambda step: on_step((step.index + 1) / steps) if on_step else None,
         )
         if len(state.z) != len(requests):
-            raise ValueError("the method ends with several particles of a picture: its last step must not branch")
+            raise ValueError(
+                "the method ends with several particles of a picture: its last step must not branch"
+            )
         decoded = self.decode(state.z)
         ledger.charge(list(range(len(requests))), "decoder_forward")
         seconds = (time.perf_counter() - began) / len(requests)

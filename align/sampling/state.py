@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,16 +17,15 @@ Rows = TypeVar("Rows", "State", "Estimate")
 
 
 def _take(rows: Rows, index: Tensor) -> Rows:
-    values = {f.name: getattr(rows, f.name) for f in fields(rows)}
-    return type(rows)(**{name: None if value is None else value[index] for name, value in values.items()})
+    values: dict[str, Any] = {f.name: getattr(rows, f.name)[index] for f in fields(rows)}
+    return type(rows)(**values)
 
 
 def _join(parts: Sequence[Rows]) -> Rows:
     first = parts[0]
-    values = {}
-    for f in fields(first):
-        column = [getattr(part, f.name) for part in parts]
-        values[f.name] = None if column[0] is None else torch.cat(column)
+    values: dict[str, Any] = {
+        f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(first)
+    }
     return type(first)(**values)
 
 

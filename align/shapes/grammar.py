@@ -183,7 +183,7 @@ def caption_split(caption: Caption) -> Split | None:
         return "train"
     for split in ("val", "test"):
         if split in pairs and pairs <= {"train", split} and arrangement in (None, split):
-            return split  # type: ignore[return-value]
+            return split
     return None
 
 

@@ -53,7 +53,8 @@ class BestOfN:
         there = [k for k, outcome in enumerate(outcomes) if outcome.picture is not None]
         for chunk in chunks(len(there), self.sampler.batch_size):
             rows = [there[int(k)] for k in chunk.rows]
-            pictures = torch.stack([outcomes[k].picture for k in rows]).to(self.sampler.device)  # type: ignore[arg-type]
+            found = [outcomes[k].picture for k in rows]
+            pictures = torch.stack([p for p in found if p is not None]).to(self.sampler.device)
             times = torch.zeros(len(rows), dtype=torch.long, device=self.sampler.device)
             values = self.reward.score(
                 pictures, [prompts[k] for k in rows], times if self.reward.takes_timestep else None

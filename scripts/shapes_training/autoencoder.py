@@ -22,6 +22,7 @@ CROP = 32
 BATCH = 24
 WHOLE_BATCH = 8
 KL_WEIGHT = 3e-4
+DECODER_NOISE = 0.15
 CPU = torch.device("cpu")
 
 
@@ -54,9 +55,7 @@ def crops(data: Rendered, rng: np.random.Generator, number: int) -> np.ndarray:
     return out
 
 
-def run(
-    data: Rendered, budget: Budget, folder: Path, seed: int, device: torch.device = CPU
-) -> AutoencoderKL:
+def run(data: Rendered, budget: Budget, folder: Path, seed: int, device: torch.device = CPU) -> AutoencoderKL:
     """Train and return the averaged autoencoder, its ``scaling_factor`` set to one over the latents' deviation.
 
     The second half of the budget goes to whole pictures: group norms see other statistics there than in crops,
@@ -94,6 +93,35 @@ def run(
     assert isinstance(averaged, AutoencoderKL)
     latents = encode(averaged, data.pictures[:500])
     averaged.register_to_config(scaling_factor=float(1 / latents.std()))
+    return averaged
+
+
+def polish(
+    model: AutoencoderKL, data: Rendered, budget: Budget, folder: Path, seed: int, device: torch.device = CPU
+) -> AutoencoderKL:
+    """Train the decoder alone on, its latents a little noisy as generated ones are; the latents stay as they are."""
+    model = model.to(device, memory_format=torch.channels_last)
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+
+    def loss(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        pictures = data.tensor(rng.integers(len(data), size=WHOLE_BATCH)).to(device)
+        with torch.no_grad():
+            posterior = model.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist
+        spread = float(rng.random()) * DECODER_NOISE / model.config.scaling_factor
+        latents = posterior.mean + spread * torch.randn_like(posterior.mean)
+        error = model.decode(latents).sample - pictures
+        objects = (pictures != pictures[..., :1, :1]).any(dim=1, keepdim=True).float()
+        weight = 1 + 3 * nn.functional.max_pool2d(objects, 5, stride=1, padding=2)
+        value = (weight * (error.square() + 0.4 * error.abs())).sum() / (3 * weight.sum())
+        return value, {"psnr": float(-10 * torch.log10(error.detach().square().mean() / 4))}
+
+    recipe = Recipe(learning_rate=1e-3, budget=budget, average=0.995, weight_decay=1e-4)
+    scale = model.config.scaling_factor
+    averaged = train("decoder", model, loss, recipe, folder, seed)
+    assert isinstance(averaged, AutoencoderKL)
+    averaged.requires_grad_(True)
+    averaged.register_to_config(scaling_factor=scale)
     return averaged
 
 

@@ -53,12 +53,11 @@ def rendered(split: Split, number: int, seed: int, folder: Path) -> Rendered:
     path = folder / f"rendered-{split}-{number}-{seed}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as store:
-            captions = [parse(str(text)) for text in store["captions"]]
-            assert all(caption is not None for caption in captions)
-            return Rendered(store["pictures"], captions, store["regions"])  # type: ignore[arg-type]
+            read = [parse(str(text)) for text in store["captions"]]
+            return Rendered(store["pictures"], [c for c in read if c is not None], store["regions"])
     pictures = np.empty((number, 64, 64, 3), np.uint8)
     regions = np.zeros((number, 3, MASK_SIDE, MASK_SIDE), np.float16)
-    captions = []
+    captions: list[Caption] = []
     for k, (caption, scene) in enumerate(islice(scenes(split, seed), number)):
         pictures[k] = render(scene)
         cells = masks(scene, MASK_SIDE)

@@ -69,7 +69,9 @@ def run(
             z = state.z
             rows: list[np.ndarray] = []
             for step in process.steps:
-                estimate = evaluate(type(state)(z, state.picture, state.log_weights, z), pictures, step, ledger)
+                estimate = evaluate(
+                    type(state)(z, state.picture, state.log_weights, z), pictures, step, ledger
+                )
                 if step.index in LOOKS:
                     rows.append(to_bytes(backbone.decode(estimate.x0)))
                 noise = draw(lambda p, _: streams[p], state, "step", step.index, 0)  # noqa: B023

@@ -1,12 +1,13 @@
 """Pictures in pairs: what the reward models of the shapes world learn from.
 
-Three kinds of pairs, all of training-split scenes only:
+Four kinds of pairs, all of training-split scenes only:
 
 * **edits** (:class:`Edits`): a rendered scene and the same scene with one thing changed (a colour, a shape,
   two colours or two places exchanged, a count, the background, a size), each with the caption that is true of
   it;
 * **spoiled** (:func:`spoiled`): both sides of such a pair blurred, noisy, speckled (:func:`corrupt`) or
   decoded from noisy or half-mixed latents, judged by the one definition of preference;
+* **slips** (:func:`slips`): scenes with objects too many, missing, misplaced or mistaken, bent and decoded;
 * **generated** (:func:`generated`): pictures of the diffusion model for one caption and several seeds,
   judged.
 """
@@ -34,17 +35,20 @@ from align.shapes.grammar import (
     Phrase,
     Split,
     caption_split,
+    pair_split,
     parse,
 )
 from align.shapes.preferences import aesthetic, utility
 from align.shapes.render import (
     PICTURE,
     RADIUS,
+    NoRoom,
     Scene,
     Thing,
     _only_trained_arrangements,
     masks,
     render,
+    sample_scene,
     scenes,
 )
 
@@ -479,6 +483,113 @@ def spoiled(data: Edits, vae: Any, number: int, seed: int, folder: Path) -> Judg
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(path, pictures=pictures, captions=captions, utilities=utilities, aesthetics=aesthetics)
     return Judged(pictures, captions, utilities, aesthetics)
+
+
+# ---------------------------------------------------------------- slips
+
+
+def _slip(scene: Scene, rng: np.random.Generator) -> Scene:
+    """One mistake that a generator makes: an object too many or too few, another colour, shape or place."""
+    things = list(scene.things)
+    kind = str(
+        rng.choice(
+            ["extra", "drop", "colour", "shape", "places", "colours", "move", "background"], p=SLIP_SHARES
+        )
+    )
+    k = int(rng.integers(len(things)))
+    if kind in ("extra", "move"):
+        source = things[k]
+        others = things if kind == "extra" else things[:k] + things[k + 1 :]
+        for _ in range(20):
+            reach = 1.12 * source.radius + 1
+            x, y = (float(value) for value in rng.uniform(reach, PICTURE - reach, 2))
+            # Now and then it touches another one.
+            if all(np.hypot(x - t.x, y - t.y) > 0.85 * (source.radius + t.radius) for t in others):
+                return replace(scene, things=(*others, replace(source, x=x, y=y)))
+        return scene
+    if kind == "drop":
+        return replace(scene, things=tuple(things[:k] + things[k + 1 :]))
+    if kind == "background":
+        return replace(scene, background=str(rng.choice(list(BACKGROUNDS))))
+    if kind == "colour":
+        things[k] = replace(things[k], colour=str(rng.choice(list(COLOURS))))
+    elif kind == "shape":
+        things[k] = replace(things[k], shape=str(rng.choice(SHAPES)))
+    elif len(things) > 1:
+        a, b = things[k], things[k - 1]
+        if kind == "places":
+            things[k], things[k - 1] = replace(a, x=b.x, y=b.y), replace(b, x=a.x, y=a.y)
+        else:
+            things[k], things[k - 1] = replace(a, colour=b.colour), replace(b, colour=a.colour)
+    return replace(scene, things=tuple(things))
+
+
+SLIP_SHARES = np.array([0.2, 0.14, 0.13, 0.13, 0.1, 0.1, 0.14, 0.06])
+
+
+def slip(scene: Scene, rng: np.random.Generator) -> Scene:
+    """One or two mistakes, without anything that is held out from training."""
+    for _ in range(30):
+        found = _slip(scene, rng)
+        if rng.random() < 0.3 and found.things:
+            found = _slip(found, rng)
+        if all(pair_split(t.colour, t.shape) == "train" for t in found.things) and _only_trained_arrangements(
+            list(found.things)
+        ):
+            return found
+    return scene
+
+
+def warp(pictures: Tensor, amplitude: Tensor, rng: np.random.Generator) -> Tensor:
+    """Bend (b, 3, 64, 64) pictures smoothly, each by about its amplitude (b,) in pixels."""
+    seed = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    field = torch.randn(len(pictures), 2, 10, 10, generator=seed)
+    field = F.interpolate(field, size=(PICTURE, PICTURE), mode="bicubic", align_corners=False)
+    field = field * (2 * amplitude / PICTURE).view(-1, 1, 1, 1)
+    base = (torch.arange(PICTURE, dtype=torch.float32) + 0.5) * 2 / PICTURE - 1
+    ys, xs = torch.meshgrid(base, base, indexing="ij")
+    grid = torch.stack([xs, ys], dim=-1) + field.permute(0, 2, 3, 1)
+    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+
+
+@torch.no_grad()
+def slips(number: int, vae: Any, seed: int, folder: Path) -> Judged:
+    """Six pictures for each of ``number`` captions: two right scenes, four with mistakes; bent and decoded.
+
+    The cheap stand-in for generated pictures: mistakes of content are drawn, mistakes of drawing come from
+    bending the picture and from noise in the autoencoder's latents.  Made once (about 20 ms a picture) and
+    kept in ``folder``; only then ``vae``, an AutoencoderKL, is used.
+    """
+    path = folder / f"slips-{number}-{seed}.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as store:
+            return Judged(**{name: store[name] for name in store.files})
+    assert vae is not None
+    rng = np.random.default_rng([seed, 13])
+    pictures = np.zeros((number, 6, PICTURE, PICTURE, 3), np.uint8)
+    captions = []
+    for k, (caption, scene) in enumerate(islice(scenes("train", seed), number)):
+        try:
+            second = sample_scene(caption, rng)
+        except NoRoom:
+            second = scene
+        shown = [scene, second, *(slip(scene if j % 2 else second, rng) for j in range(4))]
+        pictures[k] = np.stack([render(one) for one in shown])
+        captions.append(caption.text())
+    flat = pictures.reshape(-1, PICTURE, PICTURE, 3)
+    for start in range(0, len(flat), 60):
+        part = to_float(flat[start : start + 60])
+        bend = torch.from_numpy((rng.random(len(part)) ** 1.5 * 2.2).astype(np.float32))
+        latents = vae.encode(warp(part, bend, rng) * 2 - 1).latent_dist.mean
+        level = torch.from_numpy((0.5 * rng.random((len(part), 1, 1, 1)) ** 2).astype(np.float32))
+        noise = torch.from_numpy(rng.standard_normal(latents.shape).astype(np.float32))
+        latents = latents + level * latents.std() * noise
+        flat[start : start + 60] = to_uint8(vae.decode(latents).sample / 2 + 0.5)
+    texts = np.array(captions)[:, None]
+    utilities, aesthetics = judge_groups(pictures, texts)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(path, pictures=pictures, captions=texts, utilities=utilities, aesthetics=aesthetics)
+    return Judged(pictures, texts, utilities, aesthetics)
 
 
 def to_uint8(pictures: Tensor) -> np.ndarray:

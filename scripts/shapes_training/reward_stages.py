@@ -1,6 +1,6 @@
 """The stages of the reward models, in order: ``clip``, then the five that start from it.
 
-About 70 minutes on one CPU thread by the default budgets.  Stages go on from their state files,
+About 110 minutes on one CPU thread by the default budgets.  Stages go on from their state files,
 so the same call again changes nothing, and with more budget it trains further.
 """
 
@@ -15,17 +15,17 @@ from transformers import CLIPModel, CLIPTokenizer
 from align.rewards.registry import EMBEDDED, REWARDS, load
 from scripts.shapes_training import clip, rewards
 from scripts.shapes_training.loop import Budget
-from scripts.shapes_training.pairs import Edits, edits, generated, spoiled
+from scripts.shapes_training.pairs import Edits, edits, generated, slips, spoiled
 
 CPU = torch.device("cpu")
-EDITS, SPOILED, HELD_OUT = 24_000, 1_800, 1_500
-"""Rendered pairs, pairs with spoiled versions, and rendered pairs of the validation split."""
+EDITS, SPOILED, SLIPS, HELD_OUT = 24_000, 1_800, 4_500, 1_500
+"""Rendered pairs, pairs with spoiled versions, captions with slips, validation pairs."""
 SECONDS = {
     "clip": 1320.0,
-    "pick": 600.0,
-    "spm": 720.0,
-    "hps": 480.0,
-    "imagereward": 900.0,
+    "pick": 900.0,
+    "spm": 1500.0,
+    "hps": 780.0,
+    "imagereward": 1860.0,
     "aesthetic": 60.0,
 }
 """Budget of each stage on one CPU thread."""
@@ -75,7 +75,8 @@ def run(
         return
     vae = AutoencoderKL.from_pretrained(folder / "vae").eval() if (folder / "vae").is_dir() else None
     worse = spoiled(data, vae, SPOILED, seed + 1, folder)
-    pools = rewards.Pools(data, worse, generated("train", folder))
+    drawn = slips(SLIPS, vae, seed + 31, folder)
+    pools = rewards.Pools(data, worse, drawn, generated("train", folder))
     seed = seed + 20
     if "pick" in stages:
         pick = rewards.run_pick(base, tokenizer, pools, budget("pick"), folder, seed)
@@ -108,7 +109,7 @@ def load_pick(base: CLIPModel, folder: Path) -> CLIPModel:
     model = CLIPModel(base.config)
     state = torch.load(folder / "shapes_pick.pt", weights_only=True, map_location="cpu")
     model.load_state_dict(state["averaged"])
-    return model.to(base.device).eval()  # type: ignore[arg-type]
+    return model.to(base.device).eval()
 
 
 def quality(folder: Path, weights: Path = EMBEDDED, split: str = "test") -> dict[str, float]:

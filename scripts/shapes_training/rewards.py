@@ -1,8 +1,8 @@
 """Stages ``shapes_pick``, ``shapes_hps``, ``shapes_imagereward``, ``shapes_aesthetic``, ``shapes_spm``.
 
 All start from the base CLIP (:mod:`clip`) and learn the one definition of preference from groups of four
-pictures for one or two captions (:func:`draw`): rendered edits, spoiled pictures, generated ones where there
-are any, each pool in its share.  The models differ as their big counterparts do: pairs for the PickScore-like
+pictures for one or two captions (:func:`draw`): rendered edits, spoiled pictures, slips, and generated ones
+where there are any.  The models differ as their big counterparts do: pairs for the PickScore-like
 and the BLIP, whole rankings for the HPSv2-like, one-step predictions for the step-aware one, regression for
 the aesthetic one.  Every stage writes its averaged weights in half precision.
 """
@@ -43,13 +43,15 @@ from scripts.shapes_training.clip import tokens
 from scripts.shapes_training.loop import Budget, Recipe, train
 from scripts.shapes_training.pairs import Edits, Judged, corrupt, gaussian_blur, to_float
 
+GENERATED = 20_000
+"""So many generated pictures would deserve to be all that is learned from."""
 GROUP = 4
 """Pictures in a group."""
 MAX_LENGTH = 24
 STEPS = 1000
 """Training timesteps of the diffusion model."""
-ROBUST = 1.5
-"""How far pictures are moved against the models that guide; see :func:`preference_stage`."""
+ROBUST = 1.0
+"""How far pictures are moved against the model that guides; see :func:`preference_stage`."""
 HEAD = (64, 16)
 """Widths of the regression heads after their input."""
 
@@ -60,6 +62,7 @@ class Pools:
 
     edits: Edits
     spoiled: Judged
+    slips: Judged
     generated: Judged | None = None
 
 
@@ -141,9 +144,9 @@ def foresee(pictures: Tensor, steps: Tensor, rng: np.random.Generator) -> Tensor
 def draw(pools: Pools, rng: np.random.Generator, n: int, *, early: bool = False) -> Batch:
     """``n`` groups from all pools.
 
-    Without generated pictures half are rendered edits and half spoiled ones; with them, a quarter each and
-    half generated.  A faint grain is laid over all pictures of a group alike, so that scores are smooth in
-    the picture.
+    A fifth are rendered edits, a fifth spoiled pictures, the rest slips and generated pictures; of these as
+    large a share as their number allows without being learned by heart.  A faint grain is laid over all
+    pictures of a group alike, so that scores are smooth in the picture.
 
     Args:
         pools: where from.
@@ -152,17 +155,22 @@ def draw(pools: Pools, rng: np.random.Generator, n: int, *, early: bool = False)
         early: one-step predictions with their timesteps instead of finished pictures (a quarter stay
             finished).
     """
-    kinds = ["edits", "spoiled", "spoiled", "edits"]
-    if pools.generated is not None:
-        kinds = ["edits", "spoiled", "generated", "generated"]
+    made = (
+        0.0 if pools.generated is None else min(0.4, pools.generated.pictures[..., 0, 0, 0].size / GENERATED)
+    )
+    shares = {"edits": 0.2, "spoiled": 0.2, "slips": 0.6 - made, "generated": made}
     parts = []
-    for kind, number in zip(kinds, np.diff(np.linspace(0, n, 5).round().astype(int)), strict=True):
+    bounds = np.round(n * np.cumsum([0.0, *shares.values()]) + rng.random() - 0.5).clip(0, n).astype(int)
+    bounds[0], bounds[-1] = 0, n
+    for kind, number in zip(shares, np.diff(bounds), strict=True):
         if number == 0:
             continue
         if kind == "edits":
             part = from_edits(pools.edits, rng.integers(len(pools.edits), size=number), rng)
         elif kind == "spoiled":
             part = from_judged(pools.spoiled, rng.integers(len(pools.spoiled), size=number), rng)
+        elif kind == "slips":
+            part = from_judged(pools.slips, rng.integers(len(pools.slips), size=number), rng)
         else:
             assert pools.generated is not None
             index = rng.integers(len(pools.generated), size=number)
@@ -224,7 +232,7 @@ def preference_stage(
     *,
     rankings: bool = False,
     early: bool = False,
-    learning_rate: float = 4e-4,
+    learning_rate: float = 1e-3,
     groups: int = 16,
     robust: float = 0.0,
 ) -> nn.Module:
@@ -307,7 +315,7 @@ def run_pick(
         )
         return grid(image.view(n, GROUP, -1), text.view(n, 2, -1), model.logit_scale.exp())
 
-    tuned = preference_stage("shapes_pick", model, scorer, pools, budget, folder, seed, robust=ROBUST)
+    tuned = preference_stage("shapes_pick", model, scorer, pools, budget, folder, seed)
     assert isinstance(tuned, CLIPModel)
     return tuned
 
@@ -462,7 +470,6 @@ def run_imagereward(
         budget,
         folder,
         seed,
-        learning_rate=1e-3,
         groups=8,
     )
     assert isinstance(tuned, BlipRegressor)
@@ -486,8 +493,8 @@ def run_aesthetic(
     tower = CLIPVisionModelWithProjection(sizes(base)[0])
     own = base.state_dict()
     tower.load_state_dict({name: own[name] for name in tower.state_dict()})
-    tower.to(device=base.device).eval().requires_grad_(False)  # type: ignore[call-arg]
-    judged = [pools.spoiled] + ([pools.generated] if pools.generated is not None else [])
+    tower.to(device=base.device).eval().requires_grad_(False)
+    judged = [part for part in (pools.spoiled, pools.slips, pools.generated) if part is not None]
     pictures = np.concatenate([part.pictures.reshape(-1, PICTURE, PICTURE, 3) for part in judged])
     targets = torch.from_numpy(np.concatenate([part.aesthetics.reshape(-1) for part in judged]))
     embeddings = embed(tower, pictures)

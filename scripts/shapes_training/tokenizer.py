@@ -6,6 +6,7 @@ expects.  Trained by ordinary byte-pair merging on the list of words, so it is a
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -20,7 +21,7 @@ MAX_LENGTH = 24
 def words() -> list[str]:
     """Every word that a caption of the grammar can hold."""
     nouns = [Phrase("red", shape, count).text().split()[-1] for shape in SHAPES for count in (1, 2)]
-    rest = "a an two three left right of above below and on background".split()
+    rest = ["a", "an", "two", "three", "left", "right", "of", "above", "below", "and", "on", "background"]
     return list(dict.fromkeys([*rest, *COLOURS, *BACKGROUNDS, *SHAPES, *nouns, *SIZES]))
 
 
@@ -29,9 +30,7 @@ def merges() -> list[tuple[str, str]]:
     splits = {word: (*word[:-1], word[-1] + "</w>") for word in words()}
     found: list[tuple[str, str]] = []
     while any(len(symbols) > 1 for symbols in splits.values()):
-        pairs = Counter(
-            pair for symbols in splits.values() for pair in zip(symbols, symbols[1:], strict=False)
-        )
+        pairs = Counter(pair for symbols in splits.values() for pair in itertools.pairwise(symbols))
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         found.append(best)
         for word, symbols in splits.items():
