@@ -3,26 +3,27 @@
 Stages, in order, each resumable and runnable alone::
 
     tokenizer   a second
-    autoencoder 30 minutes on one core
-    denoiser    70 minutes on one core: text encoder and UNet
+    autoencoder 30 minutes on one core, its decoder alone for the last 7
+    denoiser    75 minutes on one core: text encoder and UNet
     generate    pictures of the trained model for the reward models
-    clip, pick, hps, imagereward, aesthetic, spm
-    export      copies into the package's weights folder
+    rewards     110 minutes on one core: base CLIP, then the five reward models
+    export      what ``training/`` holds of autoencoder and denoiser, into the package's weights folder
 
-The default budgets, in seconds, sum to less than 150 minutes on two cores with two stages side by side; on a GPU
-pass ``--scale 0.1``.
+``rewards`` can run beside the others on the second core.  ``torchrun --nproc-per-node 2`` trains with one process a
+core.  On a GPU pass ``--device cuda --scale 0.1``.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 PICTURES = 40_000
-SECONDS = {"autoencoder": 1800.0, "denoiser": 4200.0}
+SECONDS = {"autoencoder": 1400.0, "decoder": 400.0, "denoiser": 4500.0}
 STAGES = ("tokenizer", "autoencoder", "denoiser", "generate", "rewards", "export")
 
 
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
     from scripts.shapes_training.loop import Budget
 
     torch.set_num_threads(args.threads)
+    if "RANK" in os.environ:
+        torch.distributed.init_process_group("gloo")
     device = torch.device(args.device)
     stages = args.stages or STAGES
 
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     if "autoencoder" in stages:
         data = rendered("train", PICTURES, 1, args.folder)
         model = autoencoder.run(data, budget("autoencoder"), args.folder, args.seed, device)
+        model = autoencoder.polish(model, data, budget("decoder"), args.folder, args.seed, device)
         model.save_pretrained(args.folder / "vae")
         held_out = rendered("test", 500, 2, args.folder)
         print(f"autoencoder: {autoencoder.psnr(model, held_out.pictures):.2f} dB on 500 test pictures")
@@ -82,6 +86,9 @@ def run(args: argparse.Namespace) -> None:
             latents, data.captions, data.regions, words, budget("denoiser"), args.folder, args.seed, device
         )
         export.export_denoiser(trained, args.weights)
+    if "export" in stages:
+        best = denoiser.restore(args.folder, len(words), autoencoder.LATENT_CHANNELS)
+        export.export_denoiser(best, args.weights)
     if "denoiser" in stages or "export" in stages:
         export.export_autoencoder(AutoencoderKL.from_pretrained(args.folder / "vae"), args.weights)
     if "generate" in stages:

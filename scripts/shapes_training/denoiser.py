@@ -229,3 +229,11 @@ def run(
     averaged = train("denoiser", model, loss, recipe, folder, seed)
     assert isinstance(averaged, Denoiser)
     return averaged
+
+
+def restore(folder: Path, vocabulary: int, latent_channels: int) -> Denoiser:
+    """The averaged model of a finished (or running) stage."""
+    model = Denoiser(vocabulary, latent_channels)
+    state = torch.load(folder / "denoiser.pt", weights_only=True, map_location="cpu")
+    model.load_state_dict(state["averaged"])
+    return model
