@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from align.backbones.attention import as_grid, cross_attention_layers, layer_stride, probing
 from align.backbones.base import Conditioning, Encoded, Halves, Prediction
 from align.processes.ddim import Step
+from align.text import readable
 
 
 class UNetBackbone:
@@ -130,8 +131,3 @@ class UNetBackbone:
         latents = (z0 / self.vae.config.scaling_factor).to(self.vae.dtype)
         pictures = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return (pictures.float() + 1) / 2
-
-
-def readable(text: str) -> str:
-    """A prompt as a tokenizer takes it: lone surrogates, which no UTF-8 text can hold, become "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from align.rewards.errors import MissingWeights, RewardError, UnknownReward, WrongWeights
+from align.text import readable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -134,7 +135,7 @@ class TextCache:
                 self._kept.move_to_end(prompt)
             else:
                 with torch.no_grad():
-                    self._kept[prompt] = self._compute(prompt)
+                    self._kept[prompt] = self._compute(readable(prompt))
                 self.computed += 1
             found[prompt] = self._kept[prompt]
         while len(self._kept) > self._size:
