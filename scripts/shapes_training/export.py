@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import torch
@@ -13,7 +14,13 @@ from scripts.shapes_training.denoiser import Denoiser, scheduler
 
 def export_autoencoder(model: AutoencoderKL, weights: Path) -> None:
     """``weights/vae``."""
-    copy.deepcopy(model).cpu().to(torch.float16).save_pretrained(weights / "vae")
+    half = copy.deepcopy(model).cpu().to(torch.float16)
+    half.save_pretrained(weights / "vae")
+    # diffusers notes the folder that a model came from, which is nobody's business.
+    path = weights / "vae" / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def export_denoiser(model: Denoiser, weights: Path) -> None:
