@@ -55,6 +55,16 @@ def crops(data: Rendered, rng: np.random.Generator, number: int) -> np.ndarray:
     return out
 
 
+def reconstruction_loss(error: torch.Tensor, pictures: torch.Tensor, absolute: float) -> torch.Tensor:
+    """Mean of squared plus ``absolute`` times absolute error, (b, 3, h, w), of pictures in [-1, 1].
+
+    Pixels in and near objects count four times: they are a small part of a picture and all that matters in it.
+    """
+    objects = (pictures != pictures[..., :1, :1]).any(dim=1, keepdim=True).float()
+    weight = 1 + 3 * nn.functional.max_pool2d(objects, 5, stride=1, padding=2)
+    return (weight * (error.square() + absolute * error.abs())).sum() / (3 * weight.sum())
+
+
 def run(data: Rendered, budget: Budget, folder: Path, seed: int, device: torch.device = CPU) -> AutoencoderKL:
     """Train and return the averaged autoencoder, its ``scaling_factor`` set to one over the latents' deviation.
 
@@ -68,10 +78,7 @@ def run(data: Rendered, budget: Budget, folder: Path, seed: int, device: torch.d
         pictures = pictures.to(device).contiguous(memory_format=torch.channels_last)
         posterior = model.encode(pictures).latent_dist
         error = model.decode(posterior.sample()).sample - pictures
-        # Objects are a small part of a picture and all that matters in it.
-        objects = (pictures != pictures[..., :1, :1]).any(dim=1, keepdim=True).float()
-        weight = 1 + 3 * nn.functional.max_pool2d(objects, 5, stride=1, padding=2)
-        value = (weight * (error.square() + 0.2 * error.abs())).sum() / (3 * weight.sum())
+        value = reconstruction_loss(error, pictures, 0.2)
         divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
         psnr = -10 * torch.log10(error.detach().square().mean() / 4)
         return value + KL_WEIGHT * divergence, {"psnr": float(psnr), "kl": float(divergence)}
@@ -111,9 +118,7 @@ def polish(
         spread = float(rng.random()) * DECODER_NOISE / model.config.scaling_factor
         latents = posterior.mean + spread * torch.randn_like(posterior.mean)
         error = model.decode(latents).sample - pictures
-        objects = (pictures != pictures[..., :1, :1]).any(dim=1, keepdim=True).float()
-        weight = 1 + 3 * nn.functional.max_pool2d(objects, 5, stride=1, padding=2)
-        value = (weight * (error.square() + 0.4 * error.abs())).sum() / (3 * weight.sum())
+        value = reconstruction_loss(error, pictures, 0.4)
         return value, {"psnr": float(-10 * torch.log10(error.detach().square().mean() / 4))}
 
     recipe = Recipe(learning_rate=1e-3, budget=budget, average=0.995, weight_decay=1e-4)
