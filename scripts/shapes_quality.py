@@ -18,6 +18,7 @@ import torch
 
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import DDIM
+from align.rewards.files import sha256 as file_hash
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Request, Sampler
@@ -92,9 +93,13 @@ def main() -> None:
         figures[name] = shares(judged)
         print(name, figures[name], flush=True)
     if not args.no_rewards:
+        from scripts.shapes_training import generate
         from scripts.shapes_training.reward_stages import quality
 
-        figures["rewards"] = quality(args.folder, args.weights)
+        network = file_hash(args.weights / "unet" / "diffusion_pytorch_model.safetensors")[:8]
+        path = args.folder / f"generated-{args.split}-{args.number}-{network}.npz"
+        generate.held_out(args.split, args.number, 22, backbone, path)
+        figures["rewards"] = quality(path, args.weights)
     print(json.dumps(figures, indent=2))
     if args.write:
         (args.weights / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,34 +1,50 @@
 """Train the embedded world: ``python scripts/train_shapes.py`` (see ``--help``).
 
-Stages, in order, each resumable and runnable alone::
+Stages, each resumable and runnable alone, with their budgets in minutes of one core::
 
-    tokenizer   a second
-    autoencoder 30 minutes on one core, its decoder alone for the last 7
-    denoiser    75 minutes on one core: text encoder and UNet
-    generate    pictures of the trained model for the reward models
-    rewards     110 minutes on one core: base CLIP, then the five reward models
-    export      what ``training/`` holds of autoencoder and denoiser, into the package's weights folder
+    tokenizer                      a second
+    autoencoder                30  its decoder alone for the last 7
+    denoiser                   75  text encoder and UNet
+    refine                     45  the same on, in a second cycle
+    generate                   42  pictures of the model as ``denoiser`` left it, for the reward models
+    clip                       22  base CLIP on rendered pictures
+    practice                   20  the same on, on generated pictures
+    pick, spm, hps             33  contrastive rewards
+    imagereward, aesthetic     23  the other two
 
-``rewards`` can run beside the others on the second core.  ``torchrun --nproc-per-node 2`` trains with one process a
-core.  On a GPU pass ``--device cuda --scale 0.1``.
+With ``--processes 2`` (the default) stages that do not need each other run side by side, one thread each: about
+150 minutes in all.  On a GPU pass ``--device cuda --processes 1 --scale 0.1``.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-PICTURES = 40_000
-SECONDS = {"autoencoder": 1400.0, "decoder": 400.0, "denoiser": 4500.0}
-STAGES = ("tokenizer", "autoencoder", "denoiser", "generate", "rewards", "export")
+SECONDS = {"autoencoder": 1400.0, "decoder": 400.0, "denoiser": 4500.0, "refine": 2700.0}
+REWARDS = ("clip", "practice", "pick", "spm", "hps", "imagereward", "aesthetic")
+WAVES: tuple[tuple[tuple[str, ...], ...], ...] = (
+    (("tokenizer",),),
+    (("autoencoder",), ("clip",)),
+    (("denoiser",),),
+    (("refine",), ("generate", "practice")),
+    (("pick", "spm", "hps"), ("imagereward", "aesthetic")),
+)
+"""What runs one after the other, and in it what runs side by side."""
+SHARED = ("denoiser",)
+"""Stages that all processes train together, gradients averaged."""
+STAGES = tuple(stage for wave in WAVES for lane in wave for stage in lane)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the embedded world.")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("stages", nargs="*", help=f"any of {', '.join(STAGES)}; all by default")
     parser.add_argument("--folder", type=Path, default=Path("training"), help="checkpoints and data")
     parser.add_argument(
@@ -37,17 +53,46 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every time budget")
     parser.add_argument("--steps", type=int, default=None, help="bound on the steps of every stage")
+    parser.add_argument("--pictures", type=int, default=40_000, help="rendered pictures")
+    parser.add_argument("--captions", type=int, default=3072, help="captions of generated pictures, 4 each")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--processes", type=int, default=2, help="side by side; 1 runs all in this one")
     args = parser.parse_args()
     for stage in args.stages:
         if stage not in STAGES:
             parser.error(f"no stage {stage!r}; there are {', '.join(STAGES)}")
-    run(args)
+    wanted = args.stages or STAGES
+    if args.processes == 1 or "RANK" in os.environ:
+        run([stage for stage in STAGES if stage in wanted], args)
+        return
+    for wave in WAVES:
+        lanes = [[stage for stage in lane if stage in wanted] for lane in wave]
+        running = [subprocess.Popen(_command(lane, args)) for lane in lanes if lane]
+        if any([process.wait() for process in running]):
+            raise SystemExit(1)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Run the stages asked for."""
+def _command(stages: list[str], args: argparse.Namespace) -> list[str]:
+    """This script for some stages alone, in one process or, for shared stages, in several."""
+    options = ["--processes", "1"]
+    for name, value in vars(args).items():
+        if name not in ("stages", "processes") and value is not None:
+            options += [f"--{name}", str(value)]
+    launcher = [sys.executable]
+    if stages[0] in SHARED:
+        launcher += [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(args.processes),
+        ]
+    return [*launcher, __file__, *stages, *options]
+
+
+def run(stages: list[str], args: argparse.Namespace) -> None:
+    """Run some stages in this process."""
     import torch
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizer
@@ -57,45 +102,58 @@ def run(args: argparse.Namespace) -> None:
     from scripts.shapes_training.loop import Budget
 
     torch.set_num_threads(args.threads)
-    if "RANK" in os.environ:
+    together = int(os.environ.get("WORLD_SIZE", "1"))
+    if together > 1:
         torch.distributed.init_process_group("gloo")
+    first = int(os.environ.get("RANK", "0")) == 0
     device = torch.device(args.device)
-    stages = args.stages or STAGES
 
     def budget(stage: str) -> Budget:
-        return Budget(steps=args.steps, seconds=SECONDS[stage] * args.scale)
+        return Budget(steps=args.steps, seconds=SECONDS[stage] * args.scale / together)
 
     if "tokenizer" in stages:
         tokenizer.run(args.weights / "tokenizer")
     words = CLIPTokenizer.from_pretrained(args.weights / "tokenizer")
     if "autoencoder" in stages:
-        data = rendered("train", PICTURES, 1, args.folder)
+        data = rendered("train", args.pictures, 1, args.folder)
         model = autoencoder.run(data, budget("autoencoder"), args.folder, args.seed, device)
         model = autoencoder.polish(model, data, budget("decoder"), args.folder, args.seed, device)
-        model.save_pretrained(args.folder / "vae")
+        export.export_autoencoder(model, args.weights)
         held_out = rendered("test", 500, 2, args.folder)
         print(f"autoencoder: {autoencoder.psnr(model, held_out.pictures):.2f} dB on 500 test pictures")
-    if "denoiser" in stages:
-        data = rendered("train", PICTURES, 1, args.folder)
-        vae = AutoencoderKL.from_pretrained(args.folder / "vae").to(device)
+        path = args.folder / "latents.pt"
+        torch.save(autoencoder.encode(model, data.pictures) * model.config.scaling_factor, path)
+    for stage in ("denoiser", "refine"):
+        if stage not in stages:
+            continue
+        data = rendered("train", args.pictures, 1, args.folder)
         path = args.folder / "latents.pt"
         if not path.exists():
+            vae = AutoencoderKL.from_pretrained(args.weights / "vae").float().to(device)
             torch.save(autoencoder.encode(vae, data.pictures) * vae.config.scaling_factor, path)
         latents = torch.load(path, weights_only=True)
+        again = stage == "refine"
         trained = denoiser.run(
-            latents, data.captions, data.regions, words, budget("denoiser"), args.folder, args.seed, device
+            latents,
+            data.captions,
+            data.regions,
+            words,
+            budget(stage),
+            args.folder,
+            args.seed + (5 if again else 0),
+            device,
+            start=denoiser.shipped(args.weights, len(words), latents.shape[1]) if again else None,
+            stage=stage,
+            learning_rate=5e-4 if again else 8e-4,
         )
-        export.export_denoiser(trained, args.weights)
-    if "export" in stages:
-        best = denoiser.restore(args.folder, len(words), autoencoder.LATENT_CHANNELS)
-        export.export_denoiser(best, args.weights)
-    if "denoiser" in stages or "export" in stages:
-        export.export_autoencoder(AutoencoderKL.from_pretrained(args.folder / "vae"), args.weights)
+        if first:
+            export.export_denoiser(trained, args.weights)
     if "generate" in stages:
-        generate.run("train", 700, 4, 21, args.weights, args.folder, device)
-        generate.run("test", 150, 4, 22, args.weights, args.folder, device)
-    if "rewards" in stages:
-        reward_stages.run(args.folder, args.weights, args.scale, args.steps, args.seed, device)
+        generate.run(args.captions, args.seed + 21, args.weights, args.folder, device)
+    if some := tuple(stage for stage in REWARDS if stage in stages):
+        reward_stages.run(
+            args.folder, args.weights, args.pictures, args.scale, args.steps, args.seed, device, some
+        )
 
 
 if __name__ == "__main__":

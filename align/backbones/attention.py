@@ -7,7 +7,7 @@ others, and all calls without a probe, keep diffusers' fused attention.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,11 +17,15 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 
-class _Recorder:
-    """Attention processor with explicit probabilities that adds its head-averaged maps to a sum."""
+class Recorder:
+    """Attention processor with explicit probabilities that reports its head-averaged maps.
 
-    def __init__(self, probe: AttentionProbe) -> None:
-        self.probe = probe
+    Args:
+        report: told the maps of every call, (batch, cells, tokens) float32 with rows summing to 1.
+    """
+
+    def __init__(self, report: Callable[[Tensor], None]) -> None:
+        self.report = report
 
     def __call__(
         self,
@@ -32,12 +36,13 @@ class _Recorder:
         temb: Tensor | None = None,
         **_: Any,
     ) -> Tensor:
+        """As diffusers' own processors: hidden states (batch, cells, width) attend to the text's."""
         assert encoder_hidden_states is not None
         query = attn.head_to_batch_dim(attn.to_q(hidden_states))
         key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
         value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
         probabilities = torch.softmax((query @ key.transpose(1, 2)).float() * attn.scale, dim=-1)
-        self.probe.add(probabilities.unflatten(0, (hidden_states.shape[0], -1)).mean(dim=1))
+        self.report(probabilities.unflatten(0, (hidden_states.shape[0], -1)).mean(dim=1))
         out = attn.batch_to_head_dim(probabilities.to(value.dtype) @ value)
         return attn.to_out[1](attn.to_out[0](out))
 
@@ -96,7 +101,7 @@ def probing(unet: UNet2DConditionModel, stride: int) -> Iterator[AttentionProbe]
     ]
     kept = [layer.processor for layer in layers]
     for layer in layers:
-        layer.processor = _Recorder(probe)
+        layer.processor = Recorder(probe.add)
     try:
         yield probe
     finally:

@@ -115,7 +115,12 @@ def utility(picture: npt.NDArray[np.uint8], caption: Caption, seen: Segmentation
     seen = seen or segment(picture)
     content = judge(seen, caption).score
     drawing = judge_drawing(picture, seen)
-    return Utility(content, *drawing, total=CONTENT_WEIGHT * content + sum(drawing) / 3)
+    return Utility(content, *drawing, total=total(content, sum(drawing) / 3))
+
+
+def total(content: float, drawing: float) -> float:
+    """Utility of a picture from its content and the mean of its three drawing parts, all 0 to 1."""
+    return CONTENT_WEIGHT * content + drawing
 
 
 def prefer(first: Utility, second: Utility, margin: float = MARGIN) -> int:

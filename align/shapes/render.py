@@ -188,7 +188,7 @@ def sample_scene(caption: Caption, rng: np.random.Generator, split: Split | None
             caption.relation, centres[members[0]], centres[members[1]]
         ):
             continue
-        if split == "train" and not _only_trained_arrangements(things):
+        if split == "train" and not only_trained_arrangements(things):
             continue
         return Scene(tuple(things), background)
     raise NoRoom(f"no room for {caption.text()!r}")
@@ -206,7 +206,7 @@ def scenes(
             continue
 
 
-def _only_trained_arrangements(things: list[Thing]) -> bool:
+def only_trained_arrangements(things: list[Thing]) -> bool:
     """Whether no two unlike objects lie in a held-out arrangement."""
     for i, a in enumerate(things):
         for b in things[:i]:

@@ -18,8 +18,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from align.shapes.grammar import BACKGROUNDS, COLOURS, MAX_OBJECTS, SHAPES
 from align.shapes.render import PICTURE
+from scripts.shapes_training.edits import PATCHES, Edits
 from scripts.shapes_training.loop import Budget, Recipe, train
-from scripts.shapes_training.pairs import CORRUPTIONS, PATCHES, Edits, corrupt, to_float
+from scripts.shapes_training.spoil import CORRUPTIONS, corrupt, to_float
 
 WIDTH = 96
 PROJECTION = 96
@@ -118,7 +119,7 @@ def patch_loss(logits: Tensor, things: Tensor, cells: Tensor) -> Tensor:
 
 
 def pooled_loss(logits: Tensor, things: Tensor, backgrounds: Tensor, levels: Tensor) -> Tensor:
-    """Which objects there are, where each colour and shape lies, background, corruption."""
+    """Which objects there are, where each colour and shape lies, background, and the first pictures' corruption."""
     b = len(things)
     there = (things[..., 0] >= 0).float()
     colours, shapes = things[..., 0].long().clamp_min(0), things[..., 1].long().clamp_min(0)
@@ -144,7 +145,7 @@ def pooled_loss(logits: Tensor, things: Tensor, backgrounds: Tensor, levels: Ten
         )
     loss = loss + 0.3 * F.cross_entropy(background, backgrounds)
     loss = loss + 0.5 * F.cross_entropy(total, there.sum(1).long() - 1)
-    return loss + 2 * F.mse_loss(corruption, levels)
+    return loss + 2 * F.mse_loss(corruption[: len(levels)], levels)
 
 
 def contrastive_loss(image: Tensor, text: Tensor, scale: Tensor, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -204,20 +205,42 @@ def run(
     folder: Path,
     seed: int,
     device: torch.device = CPU,
+    *,
+    shown: Edits | None = None,
+    start: CLIPModel | None = None,
+    stage: str = "clip",
 ) -> CLIPModel:
-    """Train and return the averaged CLIP, without heads.  One CPU thread: about 240 pictures a second."""
+    """Train and return the averaged CLIP, without heads.  One CPU thread: about 240 pictures a second.
+
+    Args:
+        data: rendered pairs, corrupted as they are drawn.
+        tokenizer: of the text tower.
+        budget, folder, seed: see :mod:`scripts.shapes_training.loop`.
+        device: where the towers run.
+        shown: described generated pictures; if given, three quarters of every batch.
+        start: a trained CLIP to go on from.
+        stage: name of the training state.
+    """
     torch.manual_seed(seed)
-    model = build(len(tokenizer)).to(device)
+    model = (Supervised(start) if start is not None else build(len(tokenizer))).to(device)
+    rendered = PAIRS if shown is None else PAIRS // 4
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        index = rng.integers(len(data), size=PAIRS)
-        pictures, things, cells, backgrounds, texts = batch(data, index)
+        pictures, *labels, texts = batch(data, rng.integers(len(data), size=rendered))
         pictures, levels = corrupt(pictures, rng)
+        if shown is not None:
+            others, *more, further = batch(shown, rng.integers(len(shown), size=PAIRS - rendered))
+            labels = [torch.cat(two) for two in zip(labels, more, strict=True)]
+            # Own captions of both first, then the false ones.
+            own, false = len(pictures), len(others)
+            texts = texts[:own] + further[:false] + texts[own:] + further[false:]
+            pictures = torch.cat([pictures, others])
         image, pooled, patches = model.see(pictures)
         text = model.read(tokens(tokenizer, texts))
         scale = model.clip.logit_scale.exp().clamp(max=100)
         # Only the towers run on the device; the losses are small.
         contrast, right = contrastive_loss(image.cpu(), text.cpu(), scale.cpu(), texts)
+        things, cells, backgrounds = labels
         dense = patch_loss(model.patch_head(patches).cpu(), things, cells)
         whole = pooled_loss(model.pooled_head(pooled).cpu(), things, backgrounds, levels)
         figures = {
@@ -229,8 +252,14 @@ def run(
         }
         return contrast + dense + whole, figures
 
-    recipe = Recipe(learning_rate=1.5e-3, budget=budget, average=0.998, weight_decay=0.02, warmup_steps=300)
-    averaged = train("clip", model, loss, recipe, folder, seed)
+    recipe = Recipe(
+        learning_rate=1.5e-3 if start is None else 1e-3,
+        budget=budget,
+        average=0.998,
+        weight_decay=0.02,
+        warmup_steps=300,
+    )
+    averaged = train(stage, model, loss, recipe, folder, seed)
     assert isinstance(averaged, Supervised)
     return averaged.clip
 

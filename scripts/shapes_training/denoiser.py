@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from align.backbones.attention import Recorder, cross_attention_layers
 from align.shapes.grammar import Caption
 from scripts.shapes_training.data import MASK_SIDE
 from scripts.shapes_training.loop import Budget, Recipe, train
@@ -29,6 +29,9 @@ BATCH = 16
 TIME_SPREAD = 1.3
 DROP_CAPTION = 0.1
 ATTENTION_WEIGHT = 0.1
+OBJECT_WEIGHT = 2.0
+CERTAIN = 400
+"""Below this timestep the places of objects are certain, and cells that they cover weigh more in the loss."""
 CPU = torch.device("cpu")
 
 
@@ -83,32 +86,11 @@ class Denoiser(nn.Module):
         self.unet.to(memory_format=torch.channels_last)
 
 
-class _TaughtAttention:
-    """Attention processor with explicit probabilities, which it leaves in ``maps``: (batch, cells, tokens)."""
-
-    def __init__(self, maps: list[Tensor]) -> None:
-        self.maps = maps
-
-    def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
-    ) -> Tensor:
-        assert encoder_hidden_states is not None
-        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
-        key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
-        value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
-        probabilities = torch.softmax(query @ key.transpose(1, 2) * attn.scale, dim=-1)
-        batch = hidden_states.shape[0]
-        self.maps.append(probabilities.unflatten(0, (batch, -1)).mean(dim=1))
-        out = attn.batch_to_head_dim(probabilities @ value)
-        return attn.to_out[1](attn.to_out[0](out))
-
-
 def teach(unet: UNet2DConditionModel) -> list[Tensor]:
     """Make every cross-attention layer record its maps; returns the list that they are appended to."""
     maps: list[Tensor] = []
-    for name, module in unet.named_modules():
-        if isinstance(module, Attention) and name.endswith("attn2"):
-            module.set_processor(_TaughtAttention(maps))
+    for layer in cross_attention_layers(unet).values():
+        layer.set_processor(Recorder(maps.append))
     return maps
 
 
@@ -179,6 +161,10 @@ def run(
     folder: Path,
     seed: int,
     device: torch.device = CPU,
+    *,
+    start: Denoiser | None = None,
+    stage: str = "denoiser",
+    learning_rate: float = 8e-4,
 ) -> Denoiser:
     """Train on scaled latents (n, c, 8, 8) and return the averaged model.
 
@@ -188,10 +174,14 @@ def run(
         regions: (n, 3, 8, 8) area shares of the phrases' objects.
         tokenizer: of the text encoder.
         budget, folder, seed: see :mod:`scripts.shapes_training.loop`.
+        device: where to train.
+        start: a trained model to go on from; ``None`` for a new one.
+        stage: name of the training state.
+        learning_rate: at the top of the cosine.
     """
     assert regions.shape[-1] == MASK_SIDE
     torch.manual_seed(seed)
-    model = Denoiser(len(tokenizer), latents.shape[1]).to(device)
+    model = (start or Denoiser(len(tokenizer), latents.shape[1])).to(device)
     maps = teach(model.unet)
     read = words(captions, tokenizer)
     all_ids, all_phrases = read.ids.to(device), read.phrases.to(device)
@@ -217,7 +207,11 @@ def run(
         maps.clear()
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         v = model.unet(noisy, t, states, return_dict=False)[0]
-        error = (v - target).square().mean(dim=(1, 2, 3))
+        # Objects are a small part of a picture and all that matters in it.  Only where noise has left no doubt
+        # about their places: weighted by what cannot be known, the best prediction would be another one.
+        there = places[index].sum(dim=1, keepdim=True).clamp(max=1) * (t < CERTAIN).view(-1, 1, 1, 1)
+        weight = 1 + OBJECT_WEIGHT * there
+        error = (weight * (v - target).square()).sum(dim=(1, 2, 3)) / (weight.sum(dim=(1, 2, 3)) * v.shape[1])
         kept = (~dropped).float()
         taught = attention_loss(
             maps, all_phrases[index] * kept[:, None, None], places[index] * kept[:, None, None, None]
@@ -225,15 +219,27 @@ def run(
         value = error.mean() + ATTENTION_WEIGHT * taught
         return value, {"v": float(error.mean().detach()), "attention": float(taught.detach())}
 
-    recipe = Recipe(learning_rate=8e-4, budget=budget, average=0.999, weight_decay=0.01, warmup_steps=200)
-    averaged = train("denoiser", model, loss, recipe, folder, seed)
+    recipe = Recipe(
+        learning_rate=learning_rate, budget=budget, average=0.999, weight_decay=0.01, warmup_steps=200
+    )
+    averaged = train(stage, model, loss, recipe, folder, seed)
     assert isinstance(averaged, Denoiser)
     return averaged
 
 
-def restore(folder: Path, vocabulary: int, latent_channels: int) -> Denoiser:
+def restore(folder: Path, vocabulary: int, latent_channels: int, stage: str = "denoiser") -> Denoiser:
     """The averaged model of a finished (or running) stage."""
     model = Denoiser(vocabulary, latent_channels)
-    state = torch.load(folder / "denoiser.pt", weights_only=True, map_location="cpu")
+    state = torch.load(folder / f"{stage}.pt", weights_only=True, map_location="cpu")
     model.load_state_dict(state["averaged"])
+    return model
+
+
+def shipped(weights: Path, vocabulary: int, latent_channels: int) -> Denoiser:
+    """The exported model, to go on from."""
+    model = Denoiser(vocabulary, latent_channels)
+    model.text_encoder.load_state_dict(
+        CLIPTextModel.from_pretrained(weights / "text_encoder").float().state_dict()
+    )
+    model.unet.load_state_dict(UNet2DConditionModel.from_pretrained(weights / "unet").float().state_dict())
     return model

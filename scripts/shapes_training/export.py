@@ -8,8 +8,18 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+from torch import nn
+from transformers import CLIPModel, CLIPVisionModelWithProjection
 
+from align.rewards import open_clip
+from align.rewards.aesthetic import Head
+from align.rewards.imagereward import BlipRegressor
+from align.rewards.preprocess import CLIP_MEAN, CLIP_STD
+from align.rewards.step_aware import StepAwareModel
 from scripts.shapes_training.denoiser import Denoiser, scheduler
+from scripts.shapes_training.tokenizer import MAX_LENGTH
+from scripts.shapes_training.towers import HEAD
 
 
 def export_autoencoder(model: AutoencoderKL, weights: Path) -> None:
@@ -30,3 +40,62 @@ def export_denoiser(model: Denoiser, weights: Path) -> None:
     half.unet.save_pretrained(weights / "unet")
     half.text_encoder.save_pretrained(weights / "text_encoder")
     scheduler().save_pretrained(weights / "scheduler")
+
+
+def _save_half(module: nn.Module, path: Path) -> None:
+    """Write a module's state in half precision, readable by everyone."""
+    state = {name: tensor.detach().cpu().half().contiguous() for name, tensor in module.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt"})
+    path.chmod(0o644)
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def export_clip(model: CLIPModel | CLIPVisionModelWithProjection, folder: Path) -> None:
+    """A CLIP (or its image tower) in transformers' layout, half precision; the model is not changed."""
+    copy.deepcopy(model).cpu().half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+
+
+def export_open_clip(model: nn.Module, config: dict[str, object], folder: Path) -> None:
+    """An open_clip model in open_clip's layout, half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(
+        folder / open_clip.CONFIG,
+        {"model_cfg": config, "preprocess_cfg": {"mean": list(CLIP_MEAN), "std": list(CLIP_STD)}},
+    )
+    _save_half(model, folder / open_clip.WEIGHTS)
+
+
+def export_imagereward(model: BlipRegressor, folder: Path) -> None:
+    """A BLIP regressor, half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(
+        folder / "config.json",
+        {
+            "vision_config": model.vision_model.config.to_diff_dict(),
+            "text_config": model.text_model.config.to_diff_dict(),
+            "head": list(HEAD),
+            "mean": model.mean,
+            "deviation": model.deviation,
+            "max_length": MAX_LENGTH,
+        },
+    )
+    _save_half(model, folder / "model.safetensors")
+
+
+def export_aesthetic(tower: CLIPVisionModelWithProjection, head: Head, folder: Path) -> None:
+    """An aesthetic predictor, half precision."""
+    export_clip(tower, folder)
+    widths = [layer.in_features for layer in head.layers]
+    _write(folder / "head.json", {"widths": widths, "activation": head.activation})
+    _save_half(head, folder / "head.safetensors")
+
+
+def export_spm(model: StepAwareModel, folder: Path) -> None:
+    """A step-aware model under the released checkpoints' names, half precision."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save_pretrained(folder)
+    _save_half(model, folder / "model.safetensors")

@@ -1,10 +1,11 @@
 """Stage ``generate``: pictures of the trained model, for the reward models to learn from.
 
-Several seeds for each caption, with the one-step predictions that the step-aware model is about.
+Several seeds for each caption, with some of the one-step predictions that the step-aware model is about.
 """
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -19,12 +20,17 @@ from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
 from align.sampling.loop import draw, start
 from align.sampling.noise import NoiseStream
-from align.shapes.grammar import Split, captions
+from align.shapes.grammar import Caption, Split, captions
 
-STEPS = 25
+STEPS, LOOKS = 25, (3, 6, 9, 12, 15, 18, 21)
+"""Steps of held-out pictures, and those of them whose one-step predictions are kept."""
+FEW_STEPS, FEW_LOOKS = 12, (2, 4, 6, 8)
+"""The same of training pictures: cheaper, with a few more mistakes to learn from."""
 GUIDANCE = 4.0
-LOOKS = (0, 3, 6, 9, 12, 15, 18, 21)
-"""Steps whose one-step predictions are kept."""
+PORTION = 64
+"""Captions in a file; what a killed stage loses at most."""
+SEEDS = 4
+"""Pictures of a caption."""
 
 
 def to_bytes(pictures: Tensor) -> np.ndarray:
@@ -32,26 +38,58 @@ def to_bytes(pictures: Tensor) -> np.ndarray:
     return (pictures.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def run(
-    split: Split, number: int, seeds: int, seed: int, weights: Path, folder: Path, device: torch.device
-) -> Path:
-    """Generate ``seeds`` pictures for each of ``number`` captions; kept as one npz file.
+def practice_files(folder: Path) -> list[Path]:
+    """The training pictures that there are."""
+    return sorted(folder.glob("generated-train-*.npz"))
 
-    Arrays: ``pictures`` (n, 64, 64, 3) uint8, ``captions`` (n,), ``seeds`` (n,), ``x0_t`` (n, K, 64, 64, 3)
-    uint8 decoded one-step predictions, ``timesteps`` (K,).
-    """
-    path = folder / f"generated-{split}-{number}x{seeds}-{seed}.npz"
-    if path.exists():
-        return path
+
+def run(number: int, seed: int, weights: Path, folder: Path, device: torch.device) -> None:
+    """Training pictures for ``number`` captions in portions, of which those that are there are not made again."""
     backbone = UNetBackbone(weights, device)
-    process = DDIM(backbone.scheduler_config, STEPS, 1.0)
-    texts = [c.text() for c in islice(captions(split, seed), number) for _ in range(seeds)]
-    which = [k for _ in range(number) for k in range(seeds)]
+    some = list(islice(captions("train", seed), number))
+    for k in range(0, number, PORTION):
+        path = folder / f"generated-train-{seed}-{k:05}.npz"
+        make(some[k : k + PORTION], seed, backbone, path, steps=FEW_STEPS, keep=FEW_LOOKS)
+
+
+def held_out(split: Split, number: int, seed: int, backbone: UNetBackbone, path: Path) -> Path:
+    """Pictures as a user gets them for ``number`` held-out captions."""
+    make(list(islice(captions(split, seed), number)), seed, backbone, path, steps=STEPS, keep=LOOKS)
+    return path
+
+
+@torch.no_grad()
+def make(
+    wanted: list[Caption],
+    seed: int,
+    backbone: UNetBackbone,
+    path: Path,
+    *,
+    steps: int,
+    keep: tuple[int, ...],
+    batch: int = 32,
+) -> None:
+    """Generate ``SEEDS`` pictures for each caption, unless ``path`` is there.
+
+    Args:
+        wanted: n captions.
+        seed: of the noise.
+        backbone: the trained model.
+        path: npz file with ``pictures`` (4 n, 64, 64, 3) uint8, ``captions`` (4 n,), ``x0_t`` (4 n, K, 64, 64, 3) uint8
+            decoded one-step predictions, ``timesteps`` (K,).
+        steps: of the sampler.
+        keep: indices of the K steps whose one-step predictions are kept.
+        batch: pictures made together.
+    """
+    if path.exists():
+        return
+    process = DDIM(backbone.scheduler_config, steps, 1.0)
+    evaluate = Evaluator(backbone, GUIDANCE, batch)
+    texts = [caption.text() for caption in wanted for _ in range(SEEDS)]
     made: list[np.ndarray] = []
     looks: list[np.ndarray] = []
-    batch = 32
     for begin in range(0, len(texts), batch):
-        some, numbers = texts[begin : begin + batch], which[begin : begin + batch]
+        some = texts[begin : begin + batch]
         read = [backbone.encode(text, "") for text in some]
         pictures = Pictures(
             prompts=some,
@@ -61,29 +99,26 @@ def run(
             pair_weights=torch.zeros(len(some), 1, 1),
             has_pairs=torch.zeros(len(some), dtype=torch.bool),
         )
-        streams = [NoiseStream(seed, text, k) for text, k in zip(some, numbers, strict=True)]
-        evaluate = Evaluator(backbone, GUIDANCE, len(some))
+        streams = [NoiseStream(seed, text, (begin + k) % SEEDS) for k, text in enumerate(some)]
         ledger = Ledger(len(some))
-        with torch.no_grad():
-            state = start(lambda p, _: streams[p], len(some), 1, backbone.latent_shape(), device)  # noqa: B023
-            z = state.z
-            rows: list[np.ndarray] = []
-            for step in process.steps:
-                estimate = evaluate(
-                    type(state)(z, state.picture, state.log_weights, z), pictures, step, ledger
-                )
-                if step.index in LOOKS:
-                    rows.append(to_bytes(backbone.decode(estimate.x0)))
-                noise = draw(lambda p, _: streams[p], state, "step", step.index, 0)  # noqa: B023
-                z = process.kernel(estimate.x0, estimate.eps, step).sample(noise)
-            made.append(to_bytes(backbone.decode(z)))
-            looks.append(np.stack(rows, axis=1))
+        state = start(lambda p, _: streams[p], len(some), 1, backbone.latent_shape(), backbone.device)  # noqa: B023
+        z = state.z
+        rows: list[np.ndarray] = []
+        for step in process.steps:
+            estimate = evaluate(type(state)(z, state.picture, state.log_weights, z), pictures, step, ledger)
+            if step.index in keep:
+                rows.append(to_bytes(backbone.decode(estimate.x0)))
+            noise = draw(lambda p, _: streams[p], state, "step", step.index, 0)  # noqa: B023
+            z = process.kernel(estimate.x0, estimate.eps, step).sample(noise)
+        made.append(to_bytes(backbone.decode(z)))
+        looks.append(np.stack(rows, axis=1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp.npz")
     np.savez(
-        path,
+        temporary,
         pictures=np.concatenate(made),
         captions=np.array(texts),
-        seeds=np.array(which),
         x0_t=np.concatenate(looks),
-        timesteps=np.array([process.steps[k].t for k in LOOKS]),
+        timesteps=np.array([process.steps[k].t for k in keep]),
     )
-    return path
+    os.replace(temporary, path)

@@ -1,0 +1,78 @@
+"""Generated pictures are described by the checker's reading, so captions and utilities must agree with it."""
+
+import numpy as np
+import pytest
+
+from align.shapes.checker import check, segment
+from align.shapes.grammar import caption_split, captions, parse
+from align.shapes.preferences import judge_drawing, utility
+from align.shapes.render import render, sample_scene
+from scripts.shapes_training.groups import from_judged
+from scripts.shapes_training.judged import Judged
+from scripts.shapes_training.shown import describe, shown
+
+
+def some_scenes(number, seed=0):
+    rng = np.random.default_rng(seed)
+    stream = captions("train", seed)
+    return [(caption, sample_scene(caption, rng)) for caption, _ in zip(stream, range(number), strict=False)]
+
+
+@pytest.fixture(scope="module")
+def judged():
+    drawn = some_scenes(24)
+    pictures = np.stack([render(scene) for _, scene in drawn]).reshape(6, 4, 64, 64, 3)
+    seen = [[segment(picture) for picture in group] for group in pictures]
+    drawings = [
+        [np.mean(judge_drawing(p, s)) for p, s in zip(*group, strict=True)]
+        for group in zip(pictures, seen, strict=True)
+    ]
+    return Judged(
+        pictures,
+        [drawn[4 * k][0] for k in range(6)],
+        seen,
+        np.array(drawings, np.float32),
+        np.zeros((6, 4), np.float32),
+    )
+
+
+def test_a_description_is_true_and_of_the_training_split():
+    rng = np.random.default_rng(1)
+    described = 0
+    for _, scene in some_scenes(40, seed=3):
+        picture = render(scene)
+        found = describe(segment(picture), rng)
+        if found is None:
+            continue
+        described += 1
+        caption, read = found
+        assert check(picture, caption).all, caption.text()
+        assert caption_split(caption) == "train"
+        assert len(read.things) == len(scene.things)
+    assert described >= 30
+
+
+def test_held_out_combinations_are_not_described():
+    rng = np.random.default_rng(2)
+    caption = parse("a red circle on a gray background")
+    assert caption_split(caption) == "test"
+    assert describe(segment(render(sample_scene(caption, rng, None))), rng) is None
+
+
+def test_described_pairs_have_true_and_false_captions(judged):
+    pairs = shown(judged, 5)
+    assert len(pairs) >= 18
+    for pictures, texts, false in zip(pairs.pictures, pairs.captions, pairs.negatives, strict=True):
+        for picture, text, wrong in zip(pictures, texts, false, strict=True):
+            assert check(picture, parse(str(text))).all
+            assert not check(picture, parse(str(wrong))).all
+
+
+def test_groups_carry_the_utilities_of_their_captions(judged):
+    batch = from_judged(judged, np.array([0, 3]), np.random.default_rng(0))
+    assert batch.pictures.shape == (2, 4, 3, 64, 64)
+    for pictures, texts, utilities in zip(batch.pictures, batch.texts, batch.utilities, strict=True):
+        for text, row in zip(texts, utilities, strict=True):
+            for picture, value in zip(pictures, row, strict=True):
+                flat = (picture.permute(1, 2, 0) * 255).round().byte().numpy()
+                assert utility(flat, parse(text)).total == pytest.approx(float(value), abs=1e-4)
