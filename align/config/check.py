@@ -38,10 +38,10 @@ def _method(method: MethodConfig) -> None:
             f"method.guidance.rule={method.guidance.rule} has nothing to follow: "
             "give method.objective.preference or method.objective.semantic a weight above 0"
         )
-    if method.recurrence.rule == "gradient_norm" and not method.guided:
+    if method.recurrence.rule != "none" and not method.guided:
         raise ConfigError(
-            "method.recurrence.rule=gradient_norm needs a gradient: give method.guidance.rule=correction, "
-            "or method.recurrence.rule=fixed"
+            f"method.recurrence.rule={method.recurrence.rule} repeats guided steps and nothing guides: "
+            "give method.guidance.rule=correction, or method.recurrence.rule=none"
         )
 
 

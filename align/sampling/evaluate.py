@@ -1,7 +1,8 @@
 """Evaluating particles: network, and only if a weight needs it maps, decoder, reward and gradient.
 
 Gradients are staged: first d reward / d picture, then that vector through the decoder, then through the
-network together with the semantic loss, so peak memory is the largest of the three and not their sum.
+network together with the semantic loss.  Each stage frees its graph before the one below is walked back; a graph waits
+while those above it are worked on, so the peak, at the reward, is the sum of the three stages' activations.
 """
 
 from __future__ import annotations
