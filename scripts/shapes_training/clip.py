@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from align.shapes.grammar import BACKGROUNDS, COLOURS, MAX_OBJECTS, SHAPES
+from align.shapes.grammar import BACKGROUNDS, COLOURS, MAX_OBJECTS, SHAPES, pair_split
 from align.shapes.render import PICTURE
 from scripts.shapes_training.edits import PATCHES, Edits
 from scripts.shapes_training.loop import Budget, Recipe, train
@@ -29,6 +29,7 @@ MEAN = torch.tensor([0.48145466, 0.4578275, 0.40821073]).view(3, 1, 1)
 STD = torch.tensor([0.26862954, 0.26130258, 0.27577711]).view(3, 1, 1)
 CPU = torch.device("cpu")
 KINDS = len(COLOURS) * len(SHAPES)
+TRAINED = torch.tensor([pair_split(colour, shape) == "train" for colour in COLOURS for shape in SHAPES])
 
 
 def config(vocabulary: int, positions: int = 24) -> CLIPConfig:
@@ -127,7 +128,9 @@ def pooled_loss(logits: Tensor, things: Tensor, backgrounds: Tensor, levels: Ten
     sizes = [KINDS, 4 * len(COLOURS), 4 * len(SHAPES), len(BACKGROUNDS), MAX_OBJECTS, len(CORRUPTIONS)]
     kind, of_colour, of_shape, background, total, corruption = logits.split(sizes, dim=-1)
     present = torch.zeros(b, KINDS).index_put((rows, colours * len(SHAPES) + shapes), there, accumulate=True)
-    loss = 4 * F.binary_cross_entropy_with_logits(kind, (present > 0).float())
+    # Held-out kinds are never there in training, and shall not be learned as impossible.
+    known = F.binary_cross_entropy_with_logits(kind, (present > 0).float(), reduction="none")[:, TRAINED]
+    loss = 4 * known.mean()
     for logit, index, number in ((of_colour, colours, len(COLOURS)), (of_shape, shapes, len(SHAPES))):
         count = torch.zeros(b, number).index_put((rows, index), there, accumulate=True)
         where = torch.zeros(b, number, 3).index_put(

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from align.shapes.checker import judge
 from align.shapes.preferences import total
 from align.shapes.render import PICTURE
 from scripts.shapes_training.edits import Edits, false_caption
 from scripts.shapes_training.judged import Judged
-from scripts.shapes_training.shown import describe
+from scripts.shapes_training.shown import describe, moved, recoloured, recolouring, renamed, seen_in
 from scripts.shapes_training.spoil import STEPS, corrupt, foresee, to_float
 
 GROUP = 4
@@ -54,7 +55,7 @@ def from_edits(data: Edits, index: np.ndarray, rng: np.random.Generator) -> Batc
 def from_judged(data: Judged, index: np.ndarray, rng: np.random.Generator, *, early: bool = False) -> Batch:
     """Four pictures of each group, or with ``early`` their one-step predictions at one timestep.
 
-    The second caption describes one of the four, or is a mistake away from that, so that captions are compared as
+    The four change colours together, and each moves to a place of its own, so that few pictures teach a lot.  The second caption describes one of the four, or is a mistake away from that, so that captions are compared as
     well as pictures, and no caption belongs to a picture.
     """
     m = data.pictures.shape[1]
@@ -69,12 +70,20 @@ def from_judged(data: Judged, index: np.ndarray, rng: np.random.Generator, *, ea
     utilities = np.zeros((len(index), 2, GROUP), np.float32)
     texts = []
     for k, (group, members) in enumerate(zip(index, chosen, strict=True)):
-        first = second = data.prompts[group]
-        if (found := describe(data.seen[group][members[0]], rng)) is not None:
+        prompt, read = data.prompts[group], [data.seen[group][member] for member in members]
+        kinds = [(phrase.colour, phrase.shape) for phrase in prompt.phrases]
+        mapping = recolouring([*kinds, *((t.colour, t.shape) for seen in read for t in seen.things)], rng)
+        for j, seen in enumerate(read):
+            pictures[k, j] = moved(recoloured(pictures[k, j], seen, mapping), seen, rng)[0]
+        read = [seen_in(seen, mapping) for seen in read]
+        first = second = renamed(prompt, mapping)
+        if (found := describe(read[0], rng)) is not None:
             second = found[0] if rng.random() < 0.5 else false_caption(*found, rng, "train")
         texts.append([first.text(), second.text()])
         for c, caption in enumerate((first, second)):
-            utilities[k, c] = [data.utility(group, member, caption) for member in members]
+            for j, seen in enumerate(read):
+                drawing = float(data.drawings[group, members[j]])
+                utilities[k, c, j] = total(judge(seen, caption).score, drawing)
     return Batch(
         to_float(pictures.reshape(-1, PICTURE, PICTURE, 3)).view(*chosen.shape, 3, PICTURE, PICTURE),
         texts,
