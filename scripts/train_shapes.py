@@ -9,11 +9,11 @@ Stages, each resumable and runnable alone, with their budgets in minutes of one 
     generate                   42  pictures of the model as ``denoiser`` left it, for the reward models
     clip                       22  base CLIP on rendered pictures
     practice                   20  the same on, on generated pictures
-    pick, spm, hps             33  contrastive rewards
-    imagereward, aesthetic     23  the other two
+    pick, spm, hps             43  contrastive rewards
+    imagereward, aesthetic     41  the other two
 
 With ``--processes 2`` (the default) stages that do not need each other run side by side, one thread each: about
-150 minutes in all.  On a GPU pass ``--device cuda --processes 1 --scale 0.1``.
+165 minutes in all.  On a GPU pass ``--device cuda --processes 1 --scale 0.1``.
 """
 
 from __future__ import annotations

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from align.shapes.preferences import MARGIN
 from scripts.shapes_training.groups import Batch, Pools, draw
 from scripts.shapes_training.loop import Budget, Recipe, train
-from scripts.shapes_training.spoil import gaussian_blur
 
 
 def pair_loss(scores: Tensor, utilities: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,17 +52,11 @@ def preference_stage(
     early: bool = False,
     learning_rate: float = 1e-3,
     groups: int = 16,
-    robust: float = 0.0,
 ) -> nn.Module:
-    """Train a model on preferences between pictures for a caption, and between captions for a picture.
+    """Train a model on preferences between pictures for a caption, and between captions for a picture."""
 
-    With ``robust`` every picture is first moved by up to that distance (L2 over all channel values in
-    0..1) the way that raises the loss most.  A model that guidance climbs needs this: otherwise its
-    gradient points to invisible patterns that raise the score of wrong pictures.  (Recolouring an object
-    moves a picture by about 10.)
-    """
-
-    def forward(batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        batch = draw(pools, rng, groups, early=early)
         scores = scorer(batch).cpu()
         pictures, right = pair_loss(scores, batch.utilities)
         captions, captions_right = pair_loss(scores.transpose(1, 2), batch.utilities.transpose(1, 2))
@@ -74,31 +65,7 @@ def preference_stage(
         figures = {"right": float(right), "captions": float(captions_right)}
         return pictures + 0.5 * captions, figures
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        batch = draw(pools, rng, groups, early=early)
-        if robust:
-            batch.pictures.requires_grad_(True)
-            (gradient,) = torch.autograd.grad(forward(batch)[0], batch.pictures)
-            worst = against(batch.pictures.detach(), gradient, rng, robust)
-            batch = dataclasses.replace(batch, pictures=worst)
-        return forward(batch)
-
     recipe = Recipe(
         learning_rate=learning_rate, budget=budget, average=0.995, weight_decay=0.02, warmup_steps=100
     )
     return train(name, model, loss, recipe, folder, seed)
-
-
-def against(pictures: Tensor, gradient: Tensor, rng: np.random.Generator, distance: float) -> Tensor:
-    """Pictures (n, m, 3, H, W) moved along a gradient by random L2 distances up to ``distance``, clipped.
-
-    For half of the groups the gradient is smoothed first: decoders make smooth changes.
-    """
-    n, m = pictures.shape[:2]
-    flat = gradient.flatten(0, 1)
-    smooth = torch.from_numpy(rng.random(n) < 0.5).repeat_interleave(m)
-    if smooth.any():
-        flat[smooth] = gaussian_blur(flat[smooth], torch.full((int(smooth.sum()),), 1.5))
-    length = flat.flatten(1).norm(dim=1).clamp_min(1e-12).view(n, m, 1, 1, 1)
-    reach = torch.from_numpy((distance * rng.random((n, 1, 1, 1, 1))).astype(np.float32))
-    return (pictures + reach * flat.view_as(pictures) / length).clamp(0, 1)

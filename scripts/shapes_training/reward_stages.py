@@ -27,11 +27,11 @@ EDITS, SPOILED, HELD_OUT = 0.3, 0.015, 0.04
 SECONDS = {
     "clip": 1320.0,
     "practice": 1200.0,
-    "pick": 540.0,
-    "spm": 900.0,
-    "hps": 540.0,
-    "imagereward": 1080.0,
-    "aesthetic": 300.0,
+    "pick": 1020.0,
+    "spm": 600.0,
+    "hps": 960.0,
+    "imagereward": 1860.0,
+    "aesthetic": 620.0,
 }
 """Budget of each stage on one CPU thread."""
 STAGES = tuple(SECONDS)

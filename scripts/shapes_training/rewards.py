@@ -30,9 +30,6 @@ from scripts.shapes_training.spoil import to_float
 from scripts.shapes_training.tokenizer import MAX_LENGTH
 from scripts.shapes_training.towers import HEAD, make_blip, sizes, to_open_clip
 
-ROBUST = 1.0
-"""How far pictures are moved against the model that guides; see :func:`preference_stage`."""
-
 
 def grid(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
     """Scaled cosines (n, k, m) of image embeddings (n, m, d) and text embeddings (n, k, d)."""
@@ -143,9 +140,7 @@ def run_spm(
         text = model.read(_ids(tokenizer, batch, pick.device))
         return grid(image.view(n, GROUP, -1), text.view(n, 2, -1), model.logit_scale.exp())
 
-    tuned = preference_stage(
-        "shapes_spm", model, scorer, pools, budget, folder, seed, early=True, robust=ROBUST
-    )
+    tuned = preference_stage("shapes_spm", model, scorer, pools, budget, folder, seed, early=True)
     assert isinstance(tuned, StepAwareModel)
     return tuned
 
