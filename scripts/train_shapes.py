@@ -4,16 +4,16 @@ Stages, each resumable and runnable alone, with their budgets in minutes of one 
 
     tokenizer                      a second
     autoencoder                30  its decoder alone for the last 7
-    denoiser                   75  text encoder and UNet
-    refine                     45  the same on, in a second cycle
-    generate                   42  pictures of the model as ``denoiser`` left it, for the reward models
+    denoiser                   70  text encoder and UNet; both processes train it together
+    refine                     40  the same on, in a second cycle
+    generate                   29  pictures of the model as ``denoiser`` left it, for the reward models
     clip                       22  base CLIP on rendered pictures
-    practice                   20  the same on, on generated pictures
-    pick, spm, hps             43  contrastive rewards
-    imagereward, aesthetic     41  the other two
+    practice                   10  the same on, on generated pictures
+    pick, spm, hps             38  contrastive rewards
+    imagereward, aesthetic     38  the other two
 
 With ``--processes 2`` (the default) stages that do not need each other run side by side, one thread each: about
-165 minutes in all.  On a GPU pass ``--device cuda --processes 1 --scale 0.1``.
+150 minutes in all.  On a GPU pass ``--device cuda --processes 1 --scale 0.1``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-SECONDS = {"autoencoder": 1400.0, "decoder": 400.0, "denoiser": 4500.0, "refine": 2700.0}
+SECONDS = {"autoencoder": 1400.0, "decoder": 400.0, "denoiser": 4200.0, "refine": 2400.0}
 REWARDS = ("clip", "practice", "pick", "spm", "hps", "imagereward", "aesthetic")
 WAVES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("tokenizer",),),
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every time budget")
     parser.add_argument("--steps", type=int, default=None, help="bound on the steps of every stage")
     parser.add_argument("--pictures", type=int, default=40_000, help="rendered pictures")
-    parser.add_argument("--captions", type=int, default=3072, help="captions of generated pictures, 4 each")
+    parser.add_argument("--captions", type=int, default=2304, help="captions of generated pictures, 4 each")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--processes", type=int, default=2, help="side by side; 1 runs all in this one")

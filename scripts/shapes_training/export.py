@@ -36,7 +36,6 @@ def export_autoencoder(model: AutoencoderKL, weights: Path) -> None:
 def export_denoiser(model: Denoiser, weights: Path) -> None:
     """``weights/unet``, ``weights/text_encoder`` and ``weights/scheduler``."""
     half = copy.deepcopy(model).cpu().to(torch.float16)
-    half.unet.set_default_attn_processor()
     half.unet.save_pretrained(weights / "unet")
     half.text_encoder.save_pretrained(weights / "text_encoder")
     scheduler().save_pretrained(weights / "scheduler")
