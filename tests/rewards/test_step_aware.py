@@ -49,7 +49,9 @@ def test_pixel_gradient_is_the_golden_one(model, golden):
 
 def test_timestep_embedding_is_the_golden_one(model, golden):
     steps = golden["timesteps_for_embedding"]
-    torch.testing.assert_close(timestep_frequencies(steps), golden["timestep_frequency_embedding"])
+    # Timestep times frequency is up to 1000 in float32, where neighbours are 6.1e-5 apart, and processors differ in exp.
+    expected = golden["timestep_frequency_embedding"]
+    torch.testing.assert_close(timestep_frequencies(steps), expected, rtol=0, atol=6.2e-5)
     torch.testing.assert_close(model.t_embedder(steps), golden["timestep_embedding"])
 
 
