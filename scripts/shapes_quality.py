@@ -27,7 +27,7 @@ from align.shapes.grammar import Split, distinct_captions, parse
 from align.shapes.semantics import graph
 from scripts.shapes_training.autoencoder import psnr
 from scripts.shapes_training.data import rendered
-from scripts.shapes_training.generate import to_bytes
+from scripts.shapes_training.spoil import to_uint8
 
 
 def sampler(weights: Path, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
@@ -50,7 +50,7 @@ def verdicts(
     for begin in range(0, number, 64):
         outcomes = plain.sample(requests[begin : begin + 64])
         pictures += [
-            to_bytes(outcome.picture[None])[0] for outcome in outcomes if outcome.picture is not None
+            to_uint8(outcome.picture[None])[0] for outcome in outcomes if outcome.picture is not None
         ]
     judged = [check(picture, parse(text)) for picture, text in zip(pictures, texts, strict=True)]  # type: ignore[arg-type]
     return judged, np.stack(pictures)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from align.backbones.base import Conditioning
 from align.backbones.unet import UNetBackbone
@@ -21,6 +20,7 @@ from align.sampling.ledger import Ledger
 from align.sampling.loop import draw, start
 from align.sampling.noise import NoiseStream
 from align.shapes.grammar import Caption, Split, captions
+from scripts.shapes_training.spoil import to_uint8
 
 STEPS, LOOKS = 25, (3, 6, 9, 12, 15, 18, 21)
 """Steps of held-out pictures, and those of them whose one-step predictions are kept."""
@@ -31,11 +31,6 @@ PORTION = 64
 """Captions in a file; what a killed stage loses at most."""
 SEEDS = 4
 """Pictures of a caption."""
-
-
-def to_bytes(pictures: Tensor) -> np.ndarray:
-    """(P, 3, H, W) in [0, 1] to (P, H, W, 3) uint8."""
-    return (pictures.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def practice_files(folder: Path) -> list[Path]:
@@ -107,10 +102,10 @@ def make(
         for step in process.steps:
             estimate = evaluate(type(state)(z, state.picture, state.log_weights, z), pictures, step, ledger)
             if step.index in keep:
-                rows.append(to_bytes(backbone.decode(estimate.x0)))
+                rows.append(to_uint8(backbone.decode(estimate.x0)))
             noise = draw(lambda p, _: streams[p], state, "step", step.index, 0)  # noqa: B023
             z = process.kernel(estimate.x0, estimate.eps, step).sample(noise)
-        made.append(to_bytes(backbone.decode(z)))
+        made.append(to_uint8(backbone.decode(z)))
         looks.append(np.stack(rows, axis=1))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp.npz")

@@ -55,7 +55,8 @@ def from_edits(data: Edits, index: np.ndarray, rng: np.random.Generator) -> Batc
 def from_judged(data: Judged, index: np.ndarray, rng: np.random.Generator, *, early: bool = False) -> Batch:
     """Four pictures of each group, or with ``early`` their one-step predictions at one timestep.
 
-    The four change colours together, and each moves to a place of its own, so that few pictures teach a lot.  The second caption describes one of the four, or is a mistake away from that, so that captions are compared as
+    The four change colours together, and each moves to a place of its own, so that few pictures teach a lot.
+    The second caption describes one of the four, or is a mistake away from that, so that captions are compared as
     well as pictures, and no caption belongs to a picture.
     """
     m = data.pictures.shape[1]

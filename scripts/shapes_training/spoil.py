@@ -83,7 +83,7 @@ def to_float(pictures: np.ndarray) -> Tensor:
 def to_uint8(pictures: Tensor) -> np.ndarray:
     """(b, 3, H, W) floats in [0, 1] to (b, H, W, 3) uint8, rounded and clipped."""
     array = (pictures.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
-    return np.ascontiguousarray(array.numpy())
+    return np.ascontiguousarray(array.cpu().numpy())
 
 
 def foresee(pictures: Tensor, steps: Tensor, rng: np.random.Generator) -> Tensor:
