@@ -24,8 +24,9 @@ from scripts.shapes_training.spoil import to_uint8
 
 STEPS, LOOKS = 25, (3, 6, 9, 12, 15, 18, 21)
 """Steps of held-out pictures, and those of them whose one-step predictions are kept."""
-FEW_STEPS, FEW_LOOKS = 12, (2, 4, 6, 8)
-"""The same of training pictures: cheaper, with a few more mistakes to learn from."""
+FEW_STEPS, FEW_LOOKS = 12, ((4, 6, 8, 10), (5, 7, 9, 11))
+"""The same of training pictures, looks for one portion and for the next: cheaper, with a few more mistakes to learn from.
+Earlier than step 4 nobody can tell which picture will be better."""
 GUIDANCE = 4.0
 PORTION = 64
 """Captions in a file; what a killed stage loses at most."""
@@ -44,7 +45,8 @@ def run(number: int, seed: int, weights: Path, folder: Path, device: torch.devic
     some = list(islice(captions("train", seed), number))
     for k in range(0, number, PORTION):
         path = folder / f"generated-train-{seed}-{k:05}.npz"
-        make(some[k : k + PORTION], seed, backbone, path, steps=FEW_STEPS, keep=FEW_LOOKS)
+        keep = FEW_LOOKS[k // PORTION % len(FEW_LOOKS)]
+        make(some[k : k + PORTION], seed, backbone, path, steps=FEW_STEPS, keep=keep)
 
 
 def held_out(split: Split, number: int, seed: int, backbone: UNetBackbone, path: Path) -> Path:

@@ -36,7 +36,7 @@ class Judged:
         drawings: (n, m) float32, how well each is drawn, 0 to 1.
         aesthetics: (n, m) float32, 0 to 10.
         predictions: (n, m, K, 64, 64, 3) uint8, one-step predictions on the way to each picture, or ``None``.
-        timesteps: (K,) int64, theirs.
+        timesteps: (n, K) int64, theirs.
     """
 
     pictures: np.ndarray
@@ -162,11 +162,8 @@ def generated(paths: Sequence[Path]) -> Judged:
     """The pictures of some files of :mod:`generate`, grouped by caption and read.
 
     A file holds ``pictures`` (n, 64, 64, 3) uint8, ``captions`` (n) and, for the step-aware model, ``x0_t``
-    (n, K, 64, 64, 3) uint8 and ``timesteps`` (K).  Groups are cut to the size of the smallest one with at
-    least two pictures.  What the checker reads is kept beside each file.
-
-    Raises:
-        ValueError: if files were made with different timesteps.
+    (n, K, 64, 64, 3) uint8 and ``timesteps`` (K), which may differ from file to file.  Groups are cut to the size of
+    the smallest one with at least two pictures.  What the checker reads is kept beside each file.
     """
     texts: list[str] = []
     seen: list[Segmentation] = []
@@ -176,14 +173,13 @@ def generated(paths: Sequence[Path]) -> Judged:
         with np.load(path, allow_pickle=False) as store:
             arrays["pictures"].append(store["pictures"])
             arrays["x0_t"].append(store["x0_t"])
-            timesteps.append(store["timesteps"].astype(np.int64))
-            texts += [str(text) for text in store["captions"]]
+            captions = [str(text) for text in store["captions"]]
+            timesteps += [store["timesteps"].astype(np.int64)] * len(captions)
+            texts += captions
         found, drawings, aesthetics = read(arrays["pictures"][-1], path.with_suffix(".json"))
         seen += found
         arrays["drawings"].append(drawings)
         arrays["aesthetics"].append(aesthetics)
-    if any(not np.array_equal(steps, timesteps[0]) for steps in timesteps):
-        raise ValueError("generated pictures were made with different timesteps")
     members: dict[str, list[int]] = {}
     for k, text in enumerate(texts):
         members.setdefault(text, []).append(k)
@@ -198,5 +194,5 @@ def generated(paths: Sequence[Path]) -> Judged:
         joined["drawings"],
         joined["aesthetics"],
         joined["x0_t"],
-        timesteps[0],
+        np.stack([timesteps[rows[0]] for rows in index]),
     )

@@ -44,7 +44,7 @@ def evaluate(rewards: dict[str, Reward], data: Judged) -> dict[str, float]:
 
     Args:
         rewards: loaded rewards by name.
-        data: groups of pictures (``generated("test", ...)``).
+        data: groups of pictures of one file of :mod:`generate`, so with the same timesteps.
 
     Returns:
         ``<name>``: pair accuracy of each reward on finished pictures (Spearman's correlation with
@@ -65,7 +65,7 @@ def evaluate(rewards: dict[str, Reward], data: Judged) -> dict[str, float]:
         found["pairs"] = pairs
         if data.predictions is None or data.timesteps is None or name not in ("shapes_pick", "shapes_spm"):
             continue
-        for k, step in enumerate(data.timesteps):
+        for k, step in enumerate(data.timesteps[0]):
             early = data.predictions[:, :, k].reshape(-1, PICTURE, PICTURE, 3)
             scores = score_all(reward, early, texts, int(step))
             found[f"{name}@{int(step)}"] = pair_accuracy(scores.reshape(n, m), utilities)[0]

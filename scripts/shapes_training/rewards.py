@@ -21,11 +21,11 @@ from align.rewards.aesthetic import Head
 from align.rewards.imagereward import BlipRegressor, padded
 from align.rewards.preprocess import normalise
 from align.rewards.step_aware import StepAwareModel
-from align.shapes.render import PICTURE
 from scripts.shapes_training.clip import tokens
 from scripts.shapes_training.groups import GROUP, Batch, Pools, draw
 from scripts.shapes_training.loop import Budget, Recipe, train
 from scripts.shapes_training.preference import preference_stage
+from scripts.shapes_training.shown import moved
 from scripts.shapes_training.spoil import to_float
 from scripts.shapes_training.tokenizer import MAX_LENGTH
 from scripts.shapes_training.towers import HEAD, make_blip, sizes, to_open_clip
@@ -159,17 +159,19 @@ def run_aesthetic(
     torch.manual_seed(seed)
     model = nn.ModuleDict({"tower": tower, "head": Head([tower.config.projection_dim, *HEAD], "gelu")})
     model.to(base.device)
-    judged = (pools.spoiled, pools.generated)
-    pictures = [part.pictures.reshape(-1, PICTURE, PICTURE, 3) for part in judged]
-    targets = [torch.from_numpy(part.aesthetics.reshape(-1)) for part in judged]
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        index = [rng.integers(len(some), size=size) for some, size in zip(targets, (16, 48), strict=True)]
-        shown = np.concatenate([some[rows] for some, rows in zip(pictures, index, strict=True)])
-        wanted = torch.cat([some[rows] for some, rows in zip(targets, index, strict=True)])
-        embedding = tower(pixel_values=normalise(to_float(shown)).to(base.device)).image_embeds
-        value = F.smooth_l1_loss(model["head"](F.normalize(embedding, dim=-1)).cpu(), wanted)
-        return value, {}
+        shown, wanted = [], []
+        for part, size in ((pools.spoiled, 16), (pools.generated, 48)):
+            for k, j in zip(rng.integers(len(part), size=size), rng.integers(GROUP, size=size), strict=True):
+                # Neither a move nor a mirror changes how well anything is drawn.
+                picture = moved(part.pictures[k, j], part.seen[k][j], rng)[0]
+                shown.append(picture[:, ::-1] if rng.random() < 0.5 else picture)
+                wanted.append(part.aesthetics[k, j])
+        pixels = normalise(to_float(np.stack(shown))).to(base.device)
+        embedding = tower(pixel_values=pixels).image_embeds
+        value = model["head"](F.normalize(embedding, dim=-1)).cpu()
+        return F.smooth_l1_loss(value, torch.from_numpy(np.array(wanted, np.float32))), {}
 
     recipe = Recipe(learning_rate=1e-3, budget=budget, average=0.995, weight_decay=0.02, warmup_steps=100)
     trained = train("shapes_aesthetic", model, loss, recipe, folder, seed)

@@ -1,5 +1,7 @@
 """Generated pictures are described by the checker's reading, so captions and utilities must agree with it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -108,3 +110,23 @@ def test_a_recolouring_renames_the_caption_alike():
         seen = segment(picture)
         mapping = recolouring(((phrase.colour, phrase.shape) for phrase in caption.phrases), rng)
         assert check(recoloured(picture, seen, mapping), renamed(caption, mapping)).all
+
+
+def test_early_looks_come_with_the_timesteps_of_their_own_group(judged):
+    """Groups may have been looked at at different timesteps; later looks are drawn four times as often."""
+    rng = np.random.default_rng(4)
+    groups, members, looks = 6, 4, 2
+    # Each look is a flat picture whose brightness names its group and look.
+    brightness = (10 * np.arange(groups)[:, None] + np.arange(looks)).astype(np.uint8)
+    predictions = np.zeros((groups, members, looks, 64, 64, 3), np.uint8)
+    predictions += brightness[:, None, :, None, None, None]
+    timesteps = np.stack([[700 - k, 300 - k] for k in range(groups)])
+    blank = [[segment(np.zeros((64, 64, 3), np.uint8))] * members] * groups
+    data = replace(judged, seen=blank, predictions=predictions, timesteps=timesteps)
+    index = np.tile(np.arange(groups), 200)
+    batch = from_judged(data, index, rng, early=True)
+    shown_levels = (batch.pictures[:, 0, 0, 0, 0] * 255).round().long().numpy()
+    late = shown_levels % 10
+    assert np.array_equal(shown_levels // 10, index)
+    assert np.array_equal(batch.steps.numpy(), timesteps[index, late])
+    assert abs(late.mean() - 0.8) < 0.05
