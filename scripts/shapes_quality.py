@@ -1,7 +1,8 @@
 """Measure the shipped weights on held-out prompts: ``python scripts/shapes_quality.py``.
 
-Prints and, with ``--write``, stores ``align/shapes/weights/quality.json``, the figures of the model card.  Pictures
-are plain 25-step samples of test-split prompts; every verdict is the exact checker's.
+Prints and, with ``--write``, stores ``align/shapes/weights/quality.json``, the figures of the model card; figures for
+another ``--eta`` stay in the file.  Pictures are plain 25-step samples of test-split prompts; every verdict is the
+exact checker's.
 """
 
 from __future__ import annotations
@@ -69,40 +70,43 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("val", "test"))
     parser.add_argument("--number", type=int, default=200)
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--eta", type=float, default=1.0)
+    parser.add_argument("--eta", type=float, nargs="+", default=[1.0, 0.0], help="shares of ancestral noise")
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-rewards", action="store_true")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    plain = sampler(args.weights, args.steps, args.eta, args.guidance, 16)
-    held_out = rendered(args.split, 500, 2, args.folder)
-    backbone = plain.backbone
-    assert isinstance(backbone, UNetBackbone)
-    figures: dict[str, object] = {
+    stored = args.weights / "quality.json"
+    figures = json.loads(stored.read_text()) if args.write and stored.exists() else {}
+    figures |= {
         "split": args.split,
         "steps": args.steps,
-        "eta": args.eta,
         "guidance_scale": args.guidance,
         "prompts": args.number,
-        "autoencoder_psnr_db": psnr(backbone.vae, held_out.pictures),
     }
-    for name, objects in (("one_object", 1), ("two_objects", 2), ("three_objects", 3)):
-        judged, _pictures = verdicts(plain, args.split, args.number, objects)
-        figures[name] = shares(judged)
-        print(name, figures[name], flush=True)
-    if not args.no_rewards:
-        from scripts.shapes_training import generate
-        from scripts.shapes_training.reward_stages import quality
+    for eta in args.eta:
+        plain = sampler(args.weights, args.steps, eta, args.guidance, 16)
+        backbone = plain.backbone
+        assert isinstance(backbone, UNetBackbone)
+        held_out = rendered(args.split, 500, 2, args.folder)
+        figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
+        figures[f"eta {eta:g}"] = found = {}
+        for name, objects in (("one_object", 1), ("two_objects", 2), ("three_objects", 3)):
+            judged, _pictures = verdicts(plain, args.split, args.number, objects)
+            found[name] = shares(judged)
+            print(eta, name, found[name], flush=True)
+        if not args.no_rewards:
+            from scripts.shapes_training import generate
+            from scripts.shapes_training.reward_stages import quality
 
-        network = file_hash(args.weights / "unet" / "diffusion_pytorch_model.safetensors")[:8]
-        path = args.folder / f"generated-{args.split}-{args.number}-{network}.npz"
-        generate.held_out(args.split, args.number, 22, backbone, path)
-        figures["rewards"] = quality(path, args.weights)
+            network = file_hash(args.weights / "unet" / "diffusion_pytorch_model.safetensors")[:8]
+            path = args.folder / f"generated-{args.split}-{args.number}-{eta:g}-{network}.npz"
+            generate.held_out(args.split, args.number, 22, backbone, path, eta)
+            found["rewards"] = quality(path, args.weights)
+        if args.write:
+            stored.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
-    if args.write:
-        (args.weights / "quality.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

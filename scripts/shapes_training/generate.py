@@ -24,9 +24,11 @@ from scripts.shapes_training.spoil import to_uint8
 
 STEPS, LOOKS = 25, (3, 6, 9, 12, 15, 18, 21)
 """Steps of held-out pictures, and those of them whose one-step predictions are kept."""
-FEW_STEPS, FEW_LOOKS = 12, ((4, 6, 8, 10), (5, 7, 9, 11))
-"""The same of training pictures, looks for one portion and for the next: cheaper, with a few more mistakes to learn from.
-Earlier than step 4 nobody can tell which picture will be better."""
+FEW_STEPS = 12
+"""Of training pictures: cheaper, with a few more mistakes to learn from."""
+WAYS = ((1.0, (6, 7, 8, 10)), (0.0, (2, 4, 6, 8)))
+"""Eta of the sampler and kept looks, for one portion of training pictures and for the next.  With ancestral noise (eta 1) the
+noise still to come decides what is there until past the middle; without, early predictions tell already."""
 GUIDANCE = 4.0
 PORTION = 64
 """Captions in a file; what a killed stage loses at most."""
@@ -45,13 +47,13 @@ def run(number: int, seed: int, weights: Path, folder: Path, device: torch.devic
     some = list(islice(captions("train", seed), number))
     for k in range(0, number, PORTION):
         path = folder / f"generated-train-{seed}-{k:05}.npz"
-        keep = FEW_LOOKS[k // PORTION % len(FEW_LOOKS)]
-        make(some[k : k + PORTION], seed, backbone, path, steps=FEW_STEPS, keep=keep)
+        eta, keep = WAYS[k // PORTION % len(WAYS)]
+        make(some[k : k + PORTION], seed, backbone, path, steps=FEW_STEPS, eta=eta, keep=keep)
 
 
-def held_out(split: Split, number: int, seed: int, backbone: UNetBackbone, path: Path) -> Path:
+def held_out(split: Split, number: int, seed: int, backbone: UNetBackbone, path: Path, eta: float) -> Path:
     """Pictures as a user gets them for ``number`` held-out captions."""
-    make(list(islice(captions(split, seed), number)), seed, backbone, path, steps=STEPS, keep=LOOKS)
+    make(list(islice(captions(split, seed), number)), seed, backbone, path, steps=STEPS, eta=eta, keep=LOOKS)
     return path
 
 
@@ -63,6 +65,7 @@ def make(
     path: Path,
     *,
     steps: int,
+    eta: float,
     keep: tuple[int, ...],
     batch: int = 32,
 ) -> None:
@@ -75,12 +78,13 @@ def make(
         path: npz file with ``pictures`` (4 n, 64, 64, 3) uint8, ``captions`` (4 n,), ``x0_t`` (4 n, K, 64, 64, 3) uint8
             decoded one-step predictions, ``timesteps`` (K,).
         steps: of the sampler.
+        eta: share of ancestral noise.
         keep: indices of the K steps whose one-step predictions are kept.
         batch: pictures made together.
     """
     if path.exists():
         return
-    process = DDIM(backbone.scheduler_config, steps, 1.0)
+    process = DDIM(backbone.scheduler_config, steps, eta)
     evaluate = Evaluator(backbone, GUIDANCE, batch)
     texts = [caption.text() for caption in wanted for _ in range(SEEDS)]
     made: list[np.ndarray] = []
