@@ -121,5 +121,7 @@ def test_prompt_files(tmp_path):
 def test_estimates():
     assert network_evaluations(compose()) == (25, 25)
     assert network_evaluations(compose("method=best_of_n", "method.candidates=4")) == (100, 100)
-    least, most = network_evaluations(compose("method=dymo", "method.recurrence.cap=4"))
+    least, most = network_evaluations(
+        compose("method=dymo", "method.recurrence.rule=gradient_norm", "method.recurrence.cap=4")
+    )
     assert (least, most) == (25, 125)
