@@ -36,6 +36,8 @@ class Index:
         self.newest_snapshot = ""
         self.changed = True
         """Whether an item was added or changed since the last snapshot."""
+        self.end = 0
+        """Where in the journal the newest item's line ends; a snapshot holds what ends no later."""
         self._configs: dict[str, int] = {}
         self._names: dict[frozenset[str], frozenset[str]] = {}
         self._texts: dict[str, str] = {}
@@ -50,7 +52,8 @@ class Index:
             if "csv" in record:
                 self.newest_snapshot = str(record["csv"])
                 self.snapshots.add(self.newest_snapshot)
-                self.changed = False
+                # Another process may have added an item while this snapshot was being made.
+                self.changed = self.end > int(record.get("end", self.end))
                 continue
             key, row = record.get("key"), record.get("row")
             if not isinstance(key, str) or not isinstance(row, dict):
@@ -67,6 +70,7 @@ class Index:
                 self._names.setdefault(names, names),
             )
             self.changed = True
+            self.end = offset + length
             if pictures is not None:
                 pictures[key] = record.get("image")
 

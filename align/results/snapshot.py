@@ -47,13 +47,14 @@ class Snapshot:
         self.next = now + max(self.every, 20 * (now - began))
 
     def _write(self) -> None:
+        end = self.index.end
         with atomic.replacing(self.path) as file:
             hashed = hashlib.sha256()
             for line in csv_lines(ordered(self.index.names()), self.index.rows(self.plan)):
                 hashed.update(line)
                 file.write(line)
             # The journal knows a snapshot before it gets its name: any other content was edited by hand.
-            self.index.journal.append({"csv": hashed.hexdigest()})
+            self.index.journal.append({"csv": hashed.hexdigest(), "end": end})
         self.index.refresh()
 
     def set_edited_aside(self) -> None:

@@ -244,7 +244,11 @@ class Store:
     def rebuild_csv(self) -> None:
         """Bring `results.csv` up to date with the journal, as a whole. Raises StoreError."""
         with self._mutex:
-            self._snapshot.update()
+            if self.shared:  # so that an older snapshot cannot replace a newer one
+                with self._lock.guard():
+                    self._snapshot.update()
+            else:
+                self._snapshot.update()
 
     def close(self, status: str | None = None) -> None:
         """Rebuild `results.csv`, write the status and leave the folder; does nothing the second time.
@@ -265,7 +269,7 @@ class Store:
                 self._journal.close()
 
     def _leave(self, last: bool, status: str | None) -> None:
-        self.rebuild_csv()
+        self._snapshot.update()  # the lock is held
         counts = self.counts()
         reached = status or ("interrupted" if counts["remaining"] else "finished")
         self._run |= {"status": reached if last else "started", "updated": now(), "counts": counts}

@@ -393,3 +393,19 @@ def test_a_line_torn_by_another_process_swallows_nothing(tmp_path):
         commit(store, plan[1])
         assert store.done == {item.key for item in plan}
     assert all(json.loads(line) for line in (tmp_path / "journal.jsonl").read_bytes().splitlines())
+
+
+def test_a_snapshot_that_another_process_made_of_fewer_items_is_made_again(tmp_path):
+    """Its line can come after an item's although the item is not in it."""
+    plan = make_plan(3)
+    with Store.open(tmp_path / "run", MANIFEST, plan) as store:
+        commit(store, plan[0])
+        store.rebuild_csv()
+        known = json.loads((tmp_path / "run" / "journal.jsonl").read_text().splitlines()[-1])
+        old = (tmp_path / "run" / "results.csv").read_bytes()
+        commit(store, plan[1])
+        commit(store, plan[2])
+        store._journal.append(known)  # what the other process writes, late
+        (tmp_path / "run" / "results.csv").write_bytes(old)
+    fill(tmp_path / "whole", plan)
+    assert csv_bytes(tmp_path / "run") == csv_bytes(tmp_path / "whole")
