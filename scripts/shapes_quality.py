@@ -31,12 +31,10 @@ from scripts.shapes_training.data import rendered
 from scripts.shapes_training.spoil import to_uint8
 
 
-def sampler(weights: Path, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
+def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
     """Plain sampling."""
-    device = torch.device("cpu")
-    backbone = UNetBackbone(weights, device)
     parts = Parts(Evaluator(backbone, guidance_scale, batch), DDIM(backbone.scheduler_config, steps, eta))
-    return Sampler(backbone, parts, graph, batch, device)
+    return Sampler(backbone, parts, graph, batch, backbone.device)
 
 
 def verdicts(
@@ -85,12 +83,11 @@ def main() -> None:
         "guidance_scale": args.guidance,
         "prompts": args.number,
     }
+    backbone = UNetBackbone(args.weights, torch.device("cpu"))
+    held_out = rendered(args.split, 500, 2, args.folder)
+    figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
     for eta in args.eta:
-        plain = sampler(args.weights, args.steps, eta, args.guidance, 16)
-        backbone = plain.backbone
-        assert isinstance(backbone, UNetBackbone)
-        held_out = rendered(args.split, 500, 2, args.folder)
-        figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
+        plain = sampler(backbone, args.steps, eta, args.guidance, 16)
         figures[f"eta {eta:g}"] = found = {}
         for name, objects in (("one_object", 1), ("two_objects", 2), ("three_objects", 3)):
             judged, _pictures = verdicts(plain, args.split, args.number, objects)
