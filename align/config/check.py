@@ -33,10 +33,19 @@ def _method(method: MethodConfig) -> None:
             f"method.objective.phases.semantic_until={phases.semantic_until:g} is below "
             f"both_until={phases.both_until:g}: give semantic_until >= both_until, as t/T falls"
         )
-    if method.guided and objective.preference == objective.semantic == 0:
+    if phases.both_until < phases.preference_until:
+        raise ConfigError(
+            f"method.objective.phases.both_until={phases.both_until:g} is below "
+            f"preference_until={phases.preference_until:g}: give both_until >= preference_until, as t/T falls"
+        )
+    if method.guidance.rule != "none" and objective.preference == objective.semantic == 0:
         raise ConfigError(
             f"method.guidance.rule={method.guidance.rule} has nothing to follow: "
             "give method.objective.preference or method.objective.semantic a weight above 0"
+        )
+    if method.clean.rule != "none" and objective.preference == 0:
+        raise ConfigError(
+            f"method.clean.rule={method.clean.rule} has nothing to follow: give method.objective.preference a weight above 0"
         )
     if method.recurrence.rule != "none" and not method.guided:
         raise ConfigError(

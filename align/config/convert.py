@@ -78,6 +78,8 @@ def convert(kind: Any, value: object, path: str) -> Any:
 
 
 def _tuple(members: tuple[Any, ...], value: object, path: str) -> tuple[Any, ...]:
+    if isinstance(value, int | float) and members[-1] is not Ellipsis:  # one number for all places
+        value = [value] * len(members)
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{path}={shown(value)} is not a list: give {path}=[...]")
     if members[-1] is Ellipsis:

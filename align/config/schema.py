@@ -13,6 +13,8 @@ from align.config.ranges import Between, Multiple, Text
 
 Triple = tuple[float, float, float]
 """A number for each of the three phases of DyMO: semantic only, both, preference only."""
+Rounds = tuple[int, int, int]
+"""Likewise."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class PhasesConfig:
     """The semantic objective alone while t/T is at least this (800 of 1000 in the paper)."""
     both_until: Annotated[float, Between(0, 2)] = 0.5
     """Both objectives while t/T is at least this (500 of 1000); the preference alone below it."""
+    preference_until: Annotated[float, Between(0, 2)] = 0.0
+    """Steps with t/T below this are not guided."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +79,47 @@ class ObjectiveConfig:
     """k in the middle phase's weight w = 1 - exp(-k delta), delta the relative change of the prediction."""
     dynamic: bool = True
     """Weigh the middle phase by w (K w on L_A, 1 - w on L_R); false for constant weights."""
+    change: Literal["normalised", "raw"] = "normalised"
+    """Whether delta compares predictions normalised channel by channel, as released, or as they are, as printed."""
+    compare_with: Literal["evaluation", "timestep"] = "evaluation"
+    """Delta is against the last evaluation, also within a step, as released, or the last timestep, as printed."""
     detach_weight: bool = False
     """Keep w out of the gradient (the released code differentiates through it)."""
     attention_half: Literal["both", "prompt"] = "both"
     """Whose maps L_A reads: those of both guidance halves, as released, or the prompt's alone."""
+    copies: Annotated[int, Between(0, 1000)] = 0
+    """Randomly altered copies of the predicted picture that are scored beside it, each a reward evaluation more."""
     score: Literal["plain", "released"] = "plain"
-    """L_R of a score s: -s, or the released code's sign-blind norm -|s|."""
+    """L_R of V views' scores: -sum(s) / sqrt(V), or the released code's sign-blind norm -sqrt(sum s^2)."""
 
 
 @dataclass(frozen=True)
 class GuidanceConfig:
     """How the gradient moves a step."""
 
-    rule: Literal["none", "correction"] = "none"
-    """``correction``: against the gradient, by strength * coefficient[phase] * ||c||, c = eps_c - eps_u."""
+    rule: Literal["none", "correction", "polyak", "value", "constant"] = "none"
+    """rho, the factor of the gradient g, over strength * coefficient[phase].  ``correction`` ||c||/||g||, c = eps_c - eps_u;
+    ``polyak`` ||eps||/||g||^2; ``value`` 1/|loss|; ``constant`` 1."""
+    form: Literal["mean", "eps"] = "mean"
+    """``mean`` moves the step's mean by -rho g; ``eps`` adds sqrt(1 - abar) rho g to the predicted noise."""
     strength: Annotated[float, Between(0, 1e3)] = 1.0
     """Common factor of all phases; 0 is plain sampling, bit for bit."""
     coefficient: Annotated[Triple, Between(0, 1e3)] = (1.5, 1.0, 1.0)
     """Factor of rho_t in each phase."""
+
+
+@dataclass(frozen=True)
+class CleanConfig:
+    """How a gradient that stops at the clean prediction x0 moves it; the network is not differentiated."""
+
+    rule: Literal["none", "correction", "value", "constant"] = "none"
+    """The factor of the gradient over ``rate``, as in ``guidance.rule``."""
+    form: Literal["x0", "eps"] = "x0"
+    """``x0`` keeps the predicted noise (MPGD); ``eps`` lets it follow (universal guidance, backward)."""
+    iterations: Annotated[int, Between(1, 1000)] = 1
+    """m, gradient steps from each prediction."""
+    rate: Annotated[float, Between(0, 1e3)] = 1.0
+    """mu, factor of each."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +128,8 @@ class RecurrenceConfig:
 
     rule: Literal["none", "fixed", "gradient_norm"] = "none"
     """``gradient_norm`` is DyMO's r_t = floor(h_t ||g||) by the first evaluation of the step."""
-    rounds: Annotated[int, Between(0, 1000)] = 0
-    """r of the fixed rule."""
+    rounds: Annotated[Rounds, Between(0, 1000)] = (0, 0, 0)
+    """r of the fixed rule, in each phase."""
     rate: Annotated[Triple, Between(0, 1e6)] = (1.0, 1.0, 3.0)
     """h_t in each phase."""
     cap: Annotated[int, Between(0, 1000)] = 4
@@ -118,12 +145,13 @@ class MethodConfig:
     """N independent pictures a request, of which the reward chooses one."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    clean: CleanConfig = field(default_factory=CleanConfig)
     recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
 
     @property
     def guided(self) -> bool:
         """Whether anything is differentiated."""
-        return self.guidance.rule != "none"
+        return self.guidance.rule != "none" or self.clean.rule != "none"
 
     @property
     def reward_needs_gradient(self) -> bool:
@@ -206,6 +234,8 @@ class RunConfig:
     """Folder of the default folders."""
     batch_size: Annotated[int, Between(1, 4096)] = 8
     """Rows of every network call; smaller ones are padded, so that company never changes a picture."""
+    views_together: Annotated[int, Between(1, 1001)] | None = None
+    """Altered copies (``objective.copies``) scored in one call; null for all. Fewer take less memory."""
     in_flight: Annotated[int, Between(1, 65536)] = 32
     """Pictures sampled together and then committed."""
     threads: Annotated[int, Between(1, 4096)] | None = None

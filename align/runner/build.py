@@ -6,6 +6,7 @@ A multirun builds a backbone or reward once for all its runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,33 +62,34 @@ def _parts(
     config: Config, backbone: Backbone, process: DDIM, reward: Reward | None, batch_size: int
 ) -> Parts:
     from align.sampling.evaluate import Evaluator
-    from align.sampling.guidance import Guidance
+    from align.sampling.guidance import CleanGuidance, Guidance
     from align.sampling.loop import Parts
     from align.sampling.objective import Objective
     from align.sampling.recurrence import Recurrence
 
     method = config.method
-    guidance = objective = None
-    if method.guided:
-        guidance = Guidance(method.guidance.strength, method.guidance.coefficient)
-    if method.guided and method.guidance.strength > 0:
-        chosen = method.objective
-        objective = Objective(
-            preference=chosen.preference,
-            semantic=chosen.semantic,
-            semantic_until=chosen.phases.semantic_until,
-            both_until=chosen.phases.both_until,
-            content_rate=chosen.content_rate,
-            dynamic=chosen.dynamic,
-            detach_weight=chosen.detach_weight,
-            attention_half=chosen.attention_half,
-            score=chosen.score,
-        )
+    guidance = clean = objective = None
+    noisy, mean = method.guidance, method.clean
+    if noisy.rule != "none":
+        guidance = Guidance(noisy.strength, noisy.coefficient, noisy.rule, noisy.form)
+    if mean.rule != "none" and mean.rate > 0:
+        clean = CleanGuidance(mean.iterations, mean.rate, mean.rule, mean.form)
+    if clean is not None or (guidance is not None and guidance.strength > 0):
+        options = {f.name: getattr(method.objective, f.name) for f in fields(method.objective)}
+        objective = Objective(**options | asdict(options.pop("phases")))
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
     needed = reward if method.reward_needs_gradient else None
-    evaluator = Evaluator(backbone, config.sampler.guidance_scale, batch_size, objective, needed)
+    evaluator = Evaluator(
+        backbone,
+        config.sampler.guidance_scale,
+        batch_size,
+        objective,
+        needed,
+        clean,
+        config.run.views_together,
+    )
     return Parts(evaluator, process, guidance, recurrence)
 
 
@@ -95,7 +97,7 @@ def _graph(method: MethodConfig) -> Callable:
     """Where the semantic graph of a prompt comes from; no graph at all if nothing reads it."""
     from align.semantics.graph import Graph
 
-    if not method.guided or method.objective.semantic == 0:
+    if method.guidance.rule == "none" or method.objective.semantic == 0:
         return lambda prompt: Graph()
     from align.shapes.semantics import graph
 

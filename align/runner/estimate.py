@@ -10,7 +10,7 @@ def network_evaluations(config: Config) -> tuple[int, int]:
     method = config.method
     plain = config.sampler.steps * method.candidates
     recurrence = method.recurrence
-    most = {"none": 0, "fixed": min(recurrence.rounds, recurrence.cap), "gradient_norm": recurrence.cap}
+    most = {"none": 0, "fixed": min(max(recurrence.rounds), recurrence.cap), "gradient_norm": recurrence.cap}
     return plain, plain * (1 + (most[recurrence.rule] if method.guided else 0))
 
 

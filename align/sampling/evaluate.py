@@ -7,8 +7,8 @@ while those above it are worked on, so the peak, at the reward, is the sum of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -18,13 +18,20 @@ from align.backbones.base import Backbone, Conditioning
 from align.processes.ddim import Step
 from align.rewards.base import Reward
 from align.sampling.batching import chunks
+from align.sampling.guidance import CleanGuidance
 from align.sampling.ledger import Ledger
 from align.sampling.objective import Objective, Terms
+from align.sampling.preference import PreferenceLoss
 from align.sampling.state import Estimate, State
+from align.sampling.views import ViewDraws
 from align.semantics.attention_loss import semantic_loss
 
-Need = Literal["prediction", "value", "gradient"]
-"""What is wanted of an evaluation; each includes those before it."""
+Need = Literal["prediction", "value", "clean_gradient", "gradient"]
+"""What is wanted of an evaluation; each includes those before it.  ``clean_gradient`` stops at x0: the network is not
+differentiated."""
+
+Uniform = Callable[[str, int], Tensor]
+"""(P, n) uniform numbers of [0, 1) for a purpose and n."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class Evaluator:
         batch_size: rows of every call, padded to exactly this many.
         objective: what to differentiate; ``None`` for plain predictions.
         reward: of the preference loss; needed when the objective weighs it.
+        clean: how clean predictions are moved, if they are.
+        views_together: altered copies that are scored in one call beside each other; ``None`` for all.
     """
 
     def __init__(
@@ -62,18 +71,39 @@ class Evaluator:
         batch_size: int,
         objective: Objective | None = None,
         reward: Reward | None = None,
+        clean: CleanGuidance | None = None,
+        views_together: int | None = None,
     ) -> None:
         self.backbone = backbone
         self.guidance_scale = guidance_scale
         self.batch_size = batch_size
         self.objective = objective
-        self.reward = reward
+        self.clean = clean
+        self.preference: PreferenceLoss | None = None
+        if objective is not None and reward is not None:
+            self.preference = PreferenceLoss(backbone, reward, objective, views_together)
 
     def __call__(
-        self, state: State, pictures: Pictures, step: Step, ledger: Ledger, need: Need = "gradient"
+        self,
+        state: State,
+        pictures: Pictures,
+        step: Step,
+        ledger: Ledger,
+        need: Need = "gradient",
+        uniform: Uniform | None = None,
     ) -> Estimate:
-        """Evaluate all particles of a state at a step: no more than is needed."""
+        """Evaluate all particles of a state at a step: no more than is needed.
+
+        Args:
+            state: P particles.
+            pictures: what is known of their pictures.
+            step: where in the process.
+            ledger: where calls are charged.
+            need: what is wanted.
+            uniform: random numbers for altered copies, needed if the objective asks for some.
+        """
         number = len(state.z)
+        draws: ViewDraws | None = None
         judged = torch.zeros(number, dtype=torch.bool)
         terms = Terms(0, False, False)
         if self.objective is not None and need != "prediction":
@@ -82,7 +112,9 @@ class Evaluator:
                 judged[:] = True
             elif terms.semantic:
                 judged = pictures.has_pairs[state.picture.cpu()]
-        gradient = need == "gradient"
+            if terms.preference and self.objective.copies:
+                assert uniform is not None
+                draws = ViewDraws.of(uniform, self.objective.copies)
         parts, order = [], []
         # Apart, so that a particle's arithmetic never depends on whether another one is judged.
         for rows, judge in ((torch.nonzero(~judged)[:, 0], False), (torch.nonzero(judged)[:, 0], True)):
@@ -90,23 +122,30 @@ class Evaluator:
                 some = rows[chunk.rows]
                 part = state.take(some)
                 if judge:
-                    estimate = self._judged(part, pictures, step, terms, gradient)
+                    shown = draws.take(some) if draws is not None else None
+                    estimate = self._judged(part, pictures, step, terms, need, shown)
                 else:
                     estimate = self._plain(part, pictures, step)
                 real = torch.arange(chunk.real)
                 parts.append(estimate.take(real))
                 order.append(some[: chunk.real])
-                self._charge(part.picture[: chunk.real].tolist(), ledger, terms if judge else None, gradient)
+                self._charge(part.picture[: chunk.real].tolist(), ledger, terms if judge else None, need)
         return Estimate.join(parts).take(torch.argsort(torch.cat(order)))
 
-    def _charge(self, rows: list[int], ledger: Ledger, terms: Terms | None, gradient: bool) -> None:
-        used = ["network"]
-        if terms is not None and terms.preference:
-            used += ["decoder", "reward"]
-        for what in used:
-            ledger.charge(rows, f"{what}_forward")
-            if terms is not None and gradient:
-                ledger.charge(rows, f"{what}_backward")
+    def _charge(self, rows: list[int], ledger: Ledger, terms: Terms | None, need: Need) -> None:
+        ledger.charge(rows, "network_forward")
+        if terms is None:
+            return
+        if need == "gradient":
+            ledger.charge(rows, "network_backward")
+        if not terms.preference:
+            return
+        assert self.objective is not None
+        times = self.clean.iterations if self.clean is not None else 1
+        for what, each in (("decoder", 1), ("reward", 1 + self.objective.copies)):
+            ledger.charge(rows, f"{what}_forward", times * each)
+            if need in ("clean_gradient", "gradient"):
+                ledger.charge(rows, f"{what}_backward", times * each)
 
     @torch.no_grad()
     def _plain(self, state: State, pictures: Pictures, step: Step) -> Estimate:
@@ -120,16 +159,25 @@ class Evaluator:
             correction=prediction.correction,
             gradient=torch.zeros_like(state.z),
             gradient_norm=torch.zeros(number, device=state.z.device),
+            clean_shift=torch.zeros_like(state.z),
             value=torch.full((number,), torch.nan, device=state.z.device),
             finite=torch.ones(number, dtype=torch.bool, device=state.z.device),
         )
 
     def _judged(
-        self, state: State, pictures: Pictures, step: Step, terms: Terms, differentiate: bool
+        self,
+        state: State,
+        pictures: Pictures,
+        step: Step,
+        terms: Terms,
+        need: Need,
+        draws: ViewDraws | None,
     ) -> Estimate:
         assert self.objective is not None
-        z = state.z.detach().requires_grad_(differentiate)
-        with torch.set_grad_enabled(differentiate):
+        walk = need == "gradient"
+        z = state.z.detach().requires_grad_(walk)
+        through = shift = torch.zeros_like(z)
+        with torch.set_grad_enabled(walk):
             prediction = self.backbone.predict(
                 z,
                 step,
@@ -148,52 +196,59 @@ class Evaluator:
                 total = total + (weight_a * loss_a).detach()
                 surrogate = surrogate + weight_a * loss_a
             if terms.preference:
+                assert self.preference is not None
                 prompts = [pictures.prompts[k] for k in state.picture.tolist()]
-                loss_r, through = self.preference(prediction.x0.detach(), prompts, step, differentiate)
+                slope = need in ("clean_gradient", "gradient")
+                loss_r, through = self.preference(prediction.x0.detach(), prompts, step, slope, draws)
                 total = total + (weight_r * loss_r).detach()
                 pulled = (through * prediction.x0).flatten(1).sum(dim=1)
                 surrogate = surrogate + weight_r * loss_r + weight_r.detach() * pulled
-            gradient = torch.autograd.grad(surrogate.sum(), z)[0] if differentiate else torch.zeros_like(z)
-        norm = gradient.float().flatten(1).norm(dim=1)
-        finite = torch.isfinite(norm)
-        if differentiate:  # A broken value can have a finite gradient, which means nothing.
-            finite &= torch.isfinite(total)
-        keep = finite.view(-1, 1, 1, 1)
-        return Estimate(
+            gradient = torch.autograd.grad(surrogate.sum(), z)[0] if walk else torch.zeros_like(z)
+        estimate = Estimate(
             eps=prediction.eps.detach(),
             x0=prediction.x0.detach(),
             correction=prediction.correction.detach(),
-            gradient=torch.where(keep, gradient, torch.zeros_like(gradient)),
-            gradient_norm=torch.where(finite, norm, torch.zeros_like(norm)),
+            gradient=gradient,
+            gradient_norm=(gradient if walk else through).float().flatten(1).norm(dim=1),
+            clean_shift=shift,
             value=-total.detach(),
-            finite=finite,
+            finite=torch.ones(len(z), dtype=torch.bool, device=z.device),
         )
+        if self.clean is not None and terms.preference and need != "value":
+            shift = self._descend(self.clean, estimate, through, prompts, step, draws)
+            estimate = replace(estimate, clean_shift=shift)
+        return _without_nonfinite(estimate, differentiated=need != "value")
 
-    def preference(
-        self, x0: Tensor, prompts: Sequence[str], step: Step, differentiate: bool
-    ) -> tuple[Tensor, Tensor]:
-        """L_R and its gradient with respect to clean latents, reward first, then decoder.
+    def _descend(
+        self,
+        clean: CleanGuidance,
+        estimate: Estimate,
+        through: Tensor,
+        prompts: Sequence[str],
+        step: Step,
+        draws: ViewDraws | None,
+    ) -> Tensor:
+        """How far x0 moves, (P, C, h, w); the first gradient is there already."""
+        assert self.preference is not None
+        moved = clean.step(through, estimate)
+        for _ in range(clean.iterations - 1):
+            _, through = self.preference(estimate.x0 + moved, prompts, step, True, draws)
+            moved = moved + clean.step(through, estimate)
+        return moved
 
-        Args:
-            x0: predicted clean latents (P, C, h, w), without a graph.
-            prompts: P texts.
-            step: for rewards that take the timestep.
-            differentiate: whether the gradient is wanted; zero otherwise.
 
-        Returns:
-            (P,) losses and (P, C, h, w) gradients, both without a graph.
-        """
-        assert self.objective is not None
-        assert self.reward is not None
-        with torch.set_grad_enabled(differentiate):
-            leaf = x0.requires_grad_(differentiate)
-            decoded = self.backbone.decode(leaf)
-            picture = decoded.detach().requires_grad_(differentiate)
-            times = torch.full((len(x0),), step.t, device=x0.device)
-            scores = self.reward.score(picture, list(prompts), times if self.reward.takes_timestep else None)
-            loss = self.objective.preference_loss(scores)
-            if not differentiate:
-                return loss, torch.zeros_like(leaf)
-            (by_picture,) = torch.autograd.grad(loss.sum(), picture)
-            (by_latents,) = torch.autograd.grad(decoded, leaf, by_picture)
-        return loss.detach(), by_latents
+def _without_nonfinite(estimate: Estimate, *, differentiated: bool) -> Estimate:
+    """Rows whose gradients, or with them their loss, are not finite are marked, and not guided."""
+    finite = torch.isfinite(estimate.gradient_norm) & torch.isfinite(estimate.clean_shift).flatten(1).all(
+        dim=1
+    )
+    if differentiated:  # A broken value can have a finite gradient, which means nothing.
+        finite &= torch.isfinite(estimate.value)
+    keep = finite.view(-1, 1, 1, 1)
+    return replace(
+        estimate,
+        gradient=torch.where(keep, estimate.gradient, torch.zeros_like(estimate.gradient)),
+        gradient_norm=torch.where(finite, estimate.gradient_norm, torch.zeros_like(estimate.gradient_norm)),
+        clean_shift=torch.where(keep, estimate.clean_shift, torch.zeros_like(estimate.clean_shift)),
+        finite=finite,
+    )

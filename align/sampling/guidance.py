@@ -1,36 +1,110 @@
-"""How far the gradient moves a step."""
+"""How far a gradient moves a step: the noisy latents (:class:`Guidance`), the clean prediction (:class:`CleanGuidance`)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from align.processes.ddim import Step
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate
+
+Rule = Literal["correction", "polyak", "value", "constant"]
+"""What the factor rho of a gradient g is, besides the coefficient; all norms per particle in float32.
+
+* ``correction``: ||c|| / ||g||, c the classifier-free correction (released DyMO, FreeDoM): the step's length does not depend
+  on the loss's scale;
+* ``polyak``: ||eps|| / ||g||^2 (DyMO as printed);
+* ``value``: 1 / |loss| (DPS, arXiv 2209.14687, with a reward in the residual's place);
+* ``constant``: 1.
+"""
+
+
+def step_size(rule: Rule, estimate: Estimate, norm: Tensor) -> Tensor:
+    """The factor rho without its coefficient, (P,); zero where the gradient is.
+
+    Args:
+        rule: see :data:`Rule`.
+        estimate: the evaluation.
+        norm: (P,) of the gradient that will be multiplied.
+    """
+    safe = norm.clamp(min=1e-30)
+    if rule == "correction":
+        rho = estimate.correction.float().flatten(1).norm(dim=1) / safe
+    elif rule == "polyak":  # Divided twice: the square of a small norm underflows.
+        rho = estimate.eps.float().flatten(1).norm(dim=1) / safe / safe
+    elif rule == "value":
+        rho = 1 / estimate.value.abs().clamp(min=1e-30)
+    else:
+        rho = torch.ones_like(norm)
+    return torch.where(norm > 0, rho, torch.zeros_like(norm))
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """DyMO's step: against the gradient, as long as a share of the guidance correction.
-
-    ``shift = -strength * coefficient * ||c|| * g / ||g||`` with c the classifier-free correction; all norms
-    per particle in float32.  (The paper prints a Polyak step with ||eps||; the released code uses ||c||,
-    which makes the length independent of the loss's scale.)
+    """A step against the gradient of the loss with respect to the noisy latents.
 
     Attributes:
         strength: common factor, at least 0; with 0 nothing is differentiated at all.
         coefficient: factor of each of the three phases.
+        rule: what else the factor is made of.
+        form: ``mean`` moves the kernel's mean by -rho g (DyMO, FreeDoM, DPS); ``eps`` adds sqrt(1 - abar) rho g to
+            the predicted noise, and x0 follows (universal guidance's forward part, arXiv 2302.07121).
     """
 
     strength: float
     coefficient: tuple[float, float, float]
+    rule: Rule = "correction"
+    form: Literal["mean", "eps"] = "mean"
 
-    def shift(self, estimate: Estimate, terms: Terms) -> Tensor:
-        """What to add to the kernel's mean, (P, C, h, w); zero where there is no gradient."""
+    def step(self, estimate: Estimate, terms: Terms) -> Tensor:
+        """-rho g, (P, C, h, w); zero where there is no gradient."""
         length = self.strength * self.coefficient[terms.phase]
-        size = estimate.correction.float().flatten(1).norm(dim=1)
-        norm = estimate.gradient_norm
-        rho = torch.where(norm > 0, length * size / norm.clamp(min=1e-30), torch.zeros_like(norm))
+        rho = length * step_size(self.rule, estimate, estimate.gradient_norm)
         return -rho.view(-1, 1, 1, 1) * estimate.gradient
+
+    def adjust(self, estimate: Estimate, terms: Terms, step: Step) -> Estimate:
+        """The predictions that the kernel is formed from."""
+        if self.form == "mean":
+            return estimate
+        noise = (1 - step.alpha) ** 0.5
+        change = -noise * self.step(estimate, terms)
+        return replace(estimate, eps=estimate.eps + change, x0=estimate.x0 - noise / step.alpha**0.5 * change)
+
+    def shift(self, estimate: Estimate, terms: Terms) -> Tensor | None:
+        """What to add to the kernel's mean, (P, C, h, w), if anything."""
+        return self.step(estimate, terms) if self.form == "mean" else None
+
+
+@dataclass(frozen=True)
+class CleanGuidance:
+    """Gradient steps on the predicted clean latents; the network is not differentiated.
+
+    Attributes:
+        iterations: m, steps from each prediction, at least 1.
+        rate: mu, factor of each step, at least 0.
+        rule: what else the factor is made of.
+        form: ``x0`` keeps the predicted noise (MPGD, arXiv 2311.16424); ``eps`` turns the move into the change of noise that
+            it amounts to, eps - sqrt(abar / (1 - abar)) delta (universal guidance's backward part).
+    """
+
+    iterations: int
+    rate: float
+    rule: Rule = "correction"
+    form: Literal["x0", "eps"] = "x0"
+
+    def step(self, gradient: Tensor, estimate: Estimate) -> Tensor:
+        """One move of x0 against (P, C, h, w) gradients."""
+        norm = gradient.float().flatten(1).norm(dim=1)
+        return -(self.rate * step_size(self.rule, estimate, norm)).view(-1, 1, 1, 1) * gradient
+
+    def adjust(self, estimate: Estimate, step: Step) -> Estimate:
+        """The predictions with x0 moved."""
+        moved = replace(estimate, x0=estimate.x0 + estimate.clean_shift)
+        if self.form == "x0":
+            return moved
+        ratio = (step.alpha / (1 - step.alpha)) ** 0.5
+        return replace(moved, eps=estimate.eps - ratio * estimate.clean_shift)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from align.processes.ddim import DDIM, Step
+from align.processes.gaussian import Gaussian
 from align.sampling.evaluate import Evaluator, Need, Pictures
 from align.sampling.guidance import Guidance
 from align.sampling.ledger import Ledger
@@ -46,14 +48,18 @@ class Parts:
     weigh: bool = False
 
     @property
-    def guided(self) -> bool:
-        """Whether a gradient moves anything."""
-        return self.guidance is not None and self.guidance.strength > 0
-
-    @property
     def need(self) -> Need:
         """What an evaluation must yield; nothing beyond it is computed."""
-        return "gradient" if self.guided else "prediction" if self.select is keep else "value"
+        if self.guidance is not None and self.guidance.strength > 0:
+            return "gradient"
+        if self.evaluate.clean is not None:
+            return "clean_gradient"
+        return "prediction" if self.select is keep else "value"
+
+    @property
+    def guided(self) -> bool:
+        """Whether a gradient moves anything."""
+        return self.need in ("gradient", "clean_gradient")
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,14 @@ def draw(streams: Streams, state: State, purpose: str, step: int, round: int) ->
     pairs = zip(state.picture.tolist(), state.slots().tolist(), strict=True)
     noise = [streams(picture, slot).normal(purpose, step, round, shape) for picture, slot in pairs]
     return torch.stack(noise).to(state.z.device)
+
+
+def draw_uniform(streams: Streams, state: State, step: int, round: int, purpose: str, number: int) -> Tensor:
+    """Keyed uniform numbers of [0, 1) for every particle, (P, number) float64 on the CPU."""
+    pairs = zip(state.picture.tolist(), state.slots().tolist(), strict=True)
+    return torch.stack(
+        [streams(picture, slot).uniform(purpose, step, round, (number,)) for picture, slot in pairs]
+    )
 
 
 def start(
@@ -123,7 +137,8 @@ def run(
         left: Tensor | None = None  # rounds left, by picture number
         round = 0
         while True:
-            estimate = parts.evaluate(state, pictures, step, ledger, parts.need)
+            uniform = partial(draw_uniform, streams, state, step.index, round)
+            estimate = parts.evaluate(state, pictures, step, ledger, parts.need, uniform)
             if on_evaluation is not None:
                 on_evaluation(
                     Info(step, round, state.picture, estimate.value, estimate.gradient_norm, estimate.finite)
@@ -133,7 +148,7 @@ def run(
             estimate = estimate.take(selected.index)
             if left is None:
                 left = _rounds(parts.recurrence, state, estimate, terms, len(pictures.prompts))
-            state = _children(parts, state, estimate, step, terms, streams, round)
+            state = _children(parts, state, estimate, step, terms, streams, round, left)
             again = left[state.picture] > round
             arrived.append(state.take(torch.nonzero(~again)[:, 0]))
             if not bool(again.any()):
@@ -154,8 +169,29 @@ def _rounds(recurrence: Recurrence, state: State, estimate: Estimate, terms: Ter
     return rounds.scatter_reduce(0, state.picture, recurrence.extra(estimate, terms), "amax")
 
 
+def _proposal(parts: Parts, estimate: Estimate, step: Step, terms: Terms) -> Gaussian:
+    """The kernel as guidance shifts it: by what it makes of the predictions, then by moving the mean."""
+    moved = estimate
+    if parts.evaluate.clean is not None:
+        moved = parts.evaluate.clean.adjust(moved, step)
+    if parts.need != "gradient":
+        return parts.process.kernel(moved.x0, moved.eps, step)
+    assert parts.guidance is not None
+    moved = parts.guidance.adjust(moved, terms, step)
+    proposal = parts.process.kernel(moved.x0, moved.eps, step)
+    shift = parts.guidance.shift(estimate, terms)
+    return proposal if shift is None else proposal.shifted(shift)
+
+
 def _children(
-    parts: Parts, state: State, estimate: Estimate, step: Step, terms: Terms, streams: Streams, round: int
+    parts: Parts,
+    state: State,
+    estimate: Estimate,
+    step: Step,
+    terms: Terms,
+    streams: Streams,
+    round: int,
+    left: Tensor,
 ) -> State:
     """Draw the next latents from the (shifted) kernel; weights follow."""
     branch = parts.branch(step)
@@ -164,8 +200,7 @@ def _children(
     # A weighted particle takes a deterministic step as it is: shifted, it would have no weight at all.
     weighed = parts.weigh and kernel.std > 0
     if parts.guided and (terms.semantic or terms.preference) and (weighed or not parts.weigh):
-        assert parts.guidance is not None
-        proposal = kernel.shifted(parts.guidance.shift(estimate, terms))
+        proposal = _proposal(parts, estimate, step, terms)
     if branch > 1:
         index = torch.arange(len(state.z), device=state.z.device).repeat_interleave(branch)
         state = state.take(index)
@@ -177,4 +212,8 @@ def _children(
     log_weights = state.log_weights
     if weighed:
         log_weights = log_weights + kernel.log_prob(z) - proposal.log_prob(z)
-    return replace(state, z=z, log_weights=log_weights, previous_x0=estimate.x0)
+    previous = estimate.x0
+    if parts.evaluate.objective is not None and parts.evaluate.objective.compare_with == "timestep":
+        again = (left[state.picture] > round).view(-1, 1, 1, 1)
+        previous = torch.where(again, state.previous_x0, previous)
+    return replace(state, z=z, log_weights=log_weights, previous_x0=previous)

@@ -16,10 +16,14 @@ from torch import Tensor
 
 
 class Noise(Protocol):
-    """A source of standard normal draws; recorded draws of a golden trace can stand in."""
+    """A source of random draws; recorded draws of a golden trace can stand in."""
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
         """Standard normal float32 of ``shape`` on the CPU, the same for the same arguments."""
+        ...
+
+    def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
+        """Uniform float64 of [0, 1), likewise."""
         ...
 
 
@@ -34,7 +38,13 @@ class NoiseStream:
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
         """See :class:`Noise`."""
+        return torch.randn(shape, generator=self._generator(purpose, step, round))
+
+    def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
+        """See :class:`Noise`."""
+        return torch.rand(shape, generator=self._generator(purpose, step, round), dtype=torch.float64)
+
+    def _generator(self, purpose: str, step: int, round: int) -> torch.Generator:
         parts = (self.seed, self.sample, self.particle, purpose, step, round, self.prompt)
         key = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
-        generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little"))
-        return torch.randn(shape, generator=generator)
+        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little"))

@@ -24,7 +24,7 @@ class Terms:
     """Which losses count at one step, so that nothing else is computed.
 
     Attributes:
-        phase: 0, 1 or 2: semantic alone, both, preference alone.
+        phase: 0, 1 or 2: semantic alone, both, preference alone (or nothing any more).
         semantic, preference: whether the loss is needed.
     """
 
@@ -42,19 +42,28 @@ class Objective:
         semantic: weight K of L_A, at least 0; 0 leaves it out.
         semantic_until: t/T at and above which only the semantic loss counts (800/1000 in the paper).
         both_until: t/T at and above which both count (500/1000 in the paper).
+        preference_until: t/T at and above which the preference alone counts; nothing does below.
+        copies: randomly altered copies of the picture (:mod:`align.sampling.views`) that are scored beside it.
         content_rate: k in w = 1 - exp(-k delta).
         dynamic: weight the middle phase by w; otherwise both weights are constant there.
+        change: predictions are compared after normalising each channel ("normalised", as released) or as they are.
+        compare_with: the prediction of the last "evaluation", also within a step (as released), or of the last "timestep".
         detach_weight: keep w out of the gradient (the released code does not).
         attention_half: whose maps L_A reads.
-        score: "plain" takes -score; "released" takes -|score|, the released code's sign-blind norm for one view.
+        score: "plain" is -sum(s) / sqrt(V) of the V views' scores; "released" the sign-blind -sqrt(sum s^2), which
+            is the same for equal, positive scores.
     """
 
     preference: float
     semantic: float
     semantic_until: float = 0.8
     both_until: float = 0.5
+    preference_until: float = 0.0
+    copies: int = 0
     content_rate: float = 1.0
     dynamic: bool = True
+    change: Literal["normalised", "raw"] = "normalised"
+    compare_with: Literal["evaluation", "timestep"] = "evaluation"
     detach_weight: bool = False
     attention_half: Halves = "both"
     score: Literal["plain", "released"] = "plain"
@@ -65,23 +74,33 @@ class Objective:
             return Terms(0, self.semantic > 0, False)
         if step.fraction >= self.both_until:
             return Terms(1, self.semantic > 0, self.preference > 0)
-        return Terms(2, False, self.preference > 0)
+        return Terms(2, False, self.preference > 0 and step.fraction >= self.preference_until)
 
-    def preference_loss(self, scores: Tensor) -> Tensor:
-        """L_R of (P,) scores."""
-        return -(scores.abs() if self.score == "released" else scores)
+    def view_losses(self, scores: Tensor) -> Tensor:
+        """What each score adds to the sum that :meth:`over_views` takes, so that views can be scored in parts."""
+        return scores.square() / 2 if self.score == "released" else -scores
+
+    def over_views(self, total: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """L_R from the sum (P,) of :meth:`view_losses` over ``number`` views, and its derivative by that sum, (P,)."""
+        if self.score == "released":
+            norm = (2 * total).sqrt()
+            return -norm, torch.where(norm > 0, -1 / norm.clamp(min=1e-30), torch.zeros_like(norm))
+        factor = number**-0.5
+        return factor * total, torch.full_like(total, factor)
 
     def change_weight(self, x0: Tensor, previous: Tensor) -> Tensor:
         """W = 1 - exp(-k delta), in [0, 1]: (P,) from two predictions (P, C, h, w).
 
-        delta is the relative change of the per-channel normalised prediction; where there is no previous one (NaN), w
+        delta is the relative change of the (per-channel normalised) prediction; where there is no previous one (NaN), w
         is 1.
         """
         if not self.dynamic:
             return torch.ones(len(x0), device=x0.device)
         known = torch.isfinite(previous).flatten(1).all(dim=1)
         safe = torch.where(known.view(-1, 1, 1, 1), previous, x0.detach())
-        old, new = channel_normalised(safe), channel_normalised(x0)
+        old, new = safe, x0
+        if self.change == "normalised":
+            old, new = channel_normalised(safe), channel_normalised(x0)
         difference = (new - old).flatten(1)
         # The norm's derivative is undefined at 0, where prediction and predecessor are the same.
         change = (difference.square().sum(dim=1) + 1e-12).sqrt() / old.flatten(1).norm(dim=1)

@@ -17,15 +17,15 @@ class Recurrence:
     """Rounds beyond the first evaluation of a step.
 
     Attributes:
-        rule: "none"; "fixed", ``rounds`` at every guided step; "gradient_norm", DyMO's dynamic time travel
+        rule: "none"; "fixed", the phase's ``rounds`` at every guided step; "gradient_norm", DyMO's dynamic time travel
             r = floor(h ||g||) by the first evaluation's gradient.
-        rounds: of the fixed rule.
+        rounds: of the fixed rule, in each of the three phases.
         rate: h in each of the three phases.
         cap: most rounds a step may take (the released code has no bound, and one large gradient can stall it).
     """
 
     rule: Literal["none", "fixed", "gradient_norm"] = "none"
-    rounds: int = 0
+    rounds: tuple[int, int, int] = (0, 0, 0)
     rate: tuple[float, float, float] = (1.0, 1.0, 3.0)
     cap: int = 8
 
@@ -33,7 +33,7 @@ class Recurrence:
         """(P,) int64 extra rounds; 0 where a particle is not guided."""
         guided = estimate.gradient_norm > 0
         if self.rule == "fixed":
-            return torch.where(guided, self.rounds, 0).clamp(max=self.cap)
+            return torch.where(guided, self.rounds[terms.phase], 0).clamp(max=self.cap)
         if self.rule == "gradient_norm":
             wanted = (self.rate[terms.phase] * estimate.gradient_norm).clamp(max=self.cap)
             return torch.where(guided, wanted, torch.zeros_like(wanted)).floor().long()

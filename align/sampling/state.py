@@ -68,7 +68,8 @@ class Estimate:
     Attributes:
         eps, x0, correction: as in :class:`align.backbones.base.Prediction`, (P, C, h, w).
         gradient: of the objective's *loss* with respect to z, (P, C, h, w); zero where a particle is not guided.
-        gradient_norm: (P,) float32 Euclidean norm of it.
+        gradient_norm: (P,) float32 Euclidean norm of it (with clean guidance alone, of the gradient with respect to x0).
+        clean_shift: (P, C, h, w), how far clean guidance moves x0; zero without.
         value: (P,) float32, what selection ranks (larger is better); NaN where it was not computed.
         finite: (P,) bool, false where the loss or its gradient was not finite (the gradient is zero then).
     """
@@ -78,6 +79,7 @@ class Estimate:
     correction: Tensor
     gradient: Tensor
     gradient_norm: Tensor
+    clean_shift: Tensor
     value: Tensor
     finite: Tensor
 

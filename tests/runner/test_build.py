@@ -34,7 +34,7 @@ def command(pipeline, folder, *more):
     ]
 
 
-STRONG = ["method.guidance.strength=1", "method.recurrence.rule=fixed", "method.recurrence.rounds=1"]
+STRONG = ["method.guidance.strength=1", "method.recurrence.rule=fixed", "method.recurrence.rounds=[1,1,1]"]
 
 
 @pytest.mark.parametrize(

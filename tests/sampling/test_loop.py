@@ -1,5 +1,6 @@
 """The loop: methods as choices of its parts."""
 
+from copy import copy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -53,7 +54,8 @@ def watched(parts):
             log.append((state, super().__call__(state, *rest)))
             return log[-1][1]
 
-    evaluate = Watching(inner.backbone, inner.guidance_scale, inner.batch_size, inner.objective, inner.reward)
+    evaluate = copy(inner)
+    evaluate.__class__ = Watching
     return replace(parts, evaluate=evaluate), log
 
 
@@ -81,7 +83,7 @@ def test_plain_sampling_is_the_textbook_loop(backbone, eta):
 
 
 @pytest.mark.parametrize(
-    "recurrence", [Recurrence(), Recurrence("fixed", rounds=2), Recurrence("gradient_norm")]
+    "recurrence", [Recurrence(), Recurrence("fixed", rounds=(2, 2, 2)), Recurrence("gradient_norm")]
 )
 def test_with_zero_strength_a_method_is_plain_sampling_bit_for_bit(backbone, reward, recurrence):
     zero = sample(parts_of(backbone, reward, strength=0.0, recurrence=recurrence))
@@ -102,7 +104,7 @@ def test_pictures_do_not_influence_each_other(backbone, reward):
 
 
 def test_recurrence_evaluates_once_and_once_more_a_round(backbone, reward):
-    parts = parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=2))
+    parts = parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=(2, 2, 2)))
     seen = []
     outcomes = sample(parts, watch=seen.append)
     guided = [outcome.cost.network_backward for outcome in outcomes]
@@ -124,7 +126,9 @@ def test_rounds_are_decided_by_the_first_evaluation_of_a_step(backbone, reward):
 
 
 def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
-    parts, log = watched(parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=1), strength=1e-6))
+    parts, log = watched(
+        parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=(1, 1, 1)), strength=1e-6)
+    )
     seen = []
     sample(parts, REQUESTS[:1], watch=seen.append)
     step = parts.process.steps[4]
@@ -140,7 +144,7 @@ def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
 
 
 def test_the_previous_prediction_is_that_of_the_previous_evaluation(backbone, reward):
-    parts, log = watched(parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=1)))
+    parts, log = watched(parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=(1, 1, 1))))
     sample(parts, REQUESTS[:1])
     assert torch.isnan(log[0][0].previous_x0).all()
     for (_, before), (after, _) in pairwise(log):
@@ -151,7 +155,7 @@ def test_the_previous_prediction_is_that_of_the_previous_evaluation(backbone, re
 def test_a_broken_or_vanishing_gradient_leaves_the_step_unguided(backbone, broken):
     objective = Objective(preference=1, semantic=0)
     reward = FakeReward(**broken)
-    parts = parts_of(backbone, reward, objective=objective, recurrence=Recurrence("fixed", rounds=1))
+    parts = parts_of(backbone, reward, objective=objective, recurrence=Recurrence("fixed", rounds=(1, 1, 1)))
     first, *others = sample(parts)
     plain = sample(plain_of(backbone))
     assert torch.equal(first.picture, plain[0].picture)

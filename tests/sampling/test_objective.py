@@ -77,7 +77,44 @@ def test_the_change_carries_gradient_unless_detached(detached):
     assert weight.requires_grad is not detached
 
 
+def loss_of(objective, scores):
+    """L_R and its derivative by each of the scores (P, V)."""
+    scores = scores.clone().requires_grad_()
+    losses = objective.view_losses(scores).sum(dim=1)
+    total, slope = objective.over_views(losses.detach(), scores.shape[1])
+    (gradient,) = torch.autograd.grad(losses.sum(), scores)
+    return total, slope[:, None] * gradient
+
+
 def test_the_released_score_is_blind_to_the_sign():
-    scores = torch.tensor([2.0, -3.0])
-    assert Objective(1, 1).preference_loss(scores).tolist() == [-2, 3]
-    assert Objective(1, 1, score="released").preference_loss(scores).tolist() == [-2, -3]
+    scores = torch.tensor([[2.0], [-3.0]])
+    assert loss_of(Objective(1, 1), scores)[0].tolist() == [-2, 3]
+    assert loss_of(Objective(1, 1, score="released"), scores)[0].tolist() == [-2, -3]
+
+
+@pytest.mark.parametrize("score", ["plain", "released"])
+def test_scores_of_several_views_become_one_loss_with_its_own_derivative(score):
+    objective = Objective(1, 1, score=score, copies=3)
+    scores = torch.tensor([[2.0, -1.0, 0.5, 3.0], [0.1, 0.2, -0.3, 0.4]], requires_grad=True)
+    expected = -scores.norm(dim=1) if score == "released" else -scores.sum(dim=1) / 2
+    total, gradient = loss_of(objective, scores.detach())
+    torch.testing.assert_close(total, expected.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), scores)[0])
+
+
+def test_no_score_no_slope():
+    total, gradient = loss_of(Objective(1, 1, score="released"), torch.zeros(2, 3))
+    assert not total.any()
+    assert not gradient.any()
+
+
+def test_the_last_steps_can_be_left_alone():
+    objective = Objective(1, 1, preference_until=0.07)
+    guided = [objective.terms(step).preference for step in DDIM(SCHEDULE, 50, 1).steps]
+    assert guided == [False] * 10 + [True] * 36 + [False] * 4
+
+
+def test_predictions_can_be_compared_as_they_are():
+    raw = Objective(1, 1, change="raw").change_weight(NOW, BEFORE)
+    change = (NOW - BEFORE).flatten(1).norm(dim=1) / BEFORE.flatten(1).norm(dim=1)
+    torch.testing.assert_close(raw, 1 - torch.exp(-change))

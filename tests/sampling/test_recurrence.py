@@ -18,7 +18,7 @@ def test_none_never_repeats():
 
 
 def test_fixed_repeats_guided_particles_alone():
-    assert extra(Recurrence("fixed", rounds=3), 0.0, 0.1, 50.0) == [0, 3, 3]
+    assert extra(Recurrence("fixed", rounds=(3, 3, 3)), 0.0, 0.1, 50.0) == [0, 3, 3]
 
 
 def test_gradient_norm_truncates_rate_times_norm():
@@ -31,7 +31,7 @@ def test_each_phase_has_its_rate(phase, rounds):
 
 
 @pytest.mark.parametrize(
-    "recurrence", [Recurrence("fixed", rounds=99, cap=4), Recurrence("gradient_norm", cap=4)]
+    "recurrence", [Recurrence("fixed", rounds=(99, 99, 99), cap=4), Recurrence("gradient_norm", cap=4)]
 )
 def test_no_step_repeats_more_often_than_the_cap(recurrence):
     assert extra(recurrence, 1e30) == [4]

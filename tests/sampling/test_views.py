@@ -1,0 +1,89 @@
+"""Altered copies against recorded ones of the published augmentation, and what has to hold beyond it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from align.sampling.views import ViewDraws, centres, cutout, resize, shift_range, translate, views
+
+RECORDED = load_file(Path(__file__).parent.parent / "golden/data/diffaugment.safetensors")
+PICTURES = torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
+
+
+def uniform(whole, number):
+    """The middle of the uniform numbers that give an integer of [0, number)."""
+    return (whole.double() + 0.5) / number
+
+
+def draws(pictures=2, copies=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return ViewDraws.of(lambda purpose, n: torch.rand(pictures, n, generator=generator), copies)
+
+
+def recorded_draws(side=32):
+    policy = {key.removeprefix("policy/"): value for key, value in RECORDED.items()}
+    k = shift_range(side)
+    return ViewDraws(
+        policy["brightness_u"][None],
+        policy["saturation_u"][None],
+        policy["contrast_u"][None],
+        uniform(policy["translation_rows"] + k, 2 * k + 1)[None],
+        uniform(policy["translation_cols"] + k, 2 * k + 1)[None],
+        policy["resize_u"][None],
+        uniform(policy["cutout_row"], centres(side))[None],
+        uniform(policy["cutout_col"], centres(side))[None],
+    )
+
+
+def test_the_whole_policy_as_recorded():
+    ours = views(RECORDED["policy/input"] / 2 + 0.5, recorded_draws())
+    torch.testing.assert_close(2 * ours[0] - 1, RECORDED["policy/output"], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["resize1", "resize4"])
+def test_enlarging_and_shrinking_as_recorded(name):
+    ours = resize(RECORDED["input"], float(RECORDED[f"{name}/u"]))
+    torch.testing.assert_close(ours, RECORDED[f"{name}/output"], rtol=0, atol=1e-6)
+
+
+def test_translation_and_cutout_as_recorded():
+    x, k = RECORDED["input"][:, None], shift_range(32)
+    rows, columns = (
+        uniform(RECORDED[f"translation/{name}"] + k, 2 * k + 1)[:, None] for name in ("rows", "cols")
+    )
+    assert torch.equal(translate(x, rows, columns)[:, 0], RECORDED["translation/output"])
+    rows, columns = (uniform(RECORDED[f"cutout/{name}"], centres(32))[:, None] for name in ("rows", "cols"))
+    assert torch.equal(cutout(x, rows, columns)[:, 0], RECORDED["cutout/output"])
+
+
+def test_rectangles_keep_their_size_and_proportions():
+    assert views(PICTURES, draws()).shape == (2, 5, 3, 24, 40)
+    wide = torch.zeros(1, 3, 20, 60)
+    wide[..., 5:15, 15:45] = 1  # The middle half of both sides stays the middle.
+    for u in (0.0, 0.9):
+        across, down = (
+            float(resize(wide, u)[0, 0].select(axis, at).sum()) for axis, at in ((0, 10), (1, 30))
+        )
+        assert across == pytest.approx(3 * down, rel=0.1)
+
+
+def test_a_picture_is_altered_by_its_own_draws_alone():
+    together = views(PICTURES, draws())
+    for k in range(2):
+        alone = views(PICTURES[k : k + 1], draws().take(torch.tensor([k])))
+        torch.testing.assert_close(together[k : k + 1], alone)
+
+
+def test_copies_can_be_made_in_parts():
+    whole = views(PICTURES, draws())
+    parts = [views(PICTURES, draws().copies(some)) for some in (slice(0, 2), slice(2, 5))]
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole)
+
+
+def test_gradients_reach_the_picture():
+    pictures = PICTURES.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(views(pictures, draws()).sum(), pictures)
+    assert torch.isfinite(gradient).all()
+    assert (gradient != 0).float().mean() > 0.9
