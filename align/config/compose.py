@@ -29,6 +29,7 @@ from align.config.check import check
 from align.config.command import Command
 from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
+from align.config.family import register
 from align.config.folder import default_folder
 from align.config.places import conf_folder, group_choices
 from align.config.schema import GROUPS, Config
@@ -71,6 +72,7 @@ def jobs_of(command: Command) -> list[Job]:
 
 
 def _job(command: Command, overrides: list[str]) -> Job:
+    register()
     search = search_path(command)
     composed = compose(command.config_name, [*search, *overrides], return_hydra_config=True)
     if composed.hydra.callbacks:

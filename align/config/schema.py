@@ -25,6 +25,8 @@ class BackboneConfig:
     """What rows and folders call it."""
     kind: Literal["unet"] = "unet"
     """Family of the denoiser; decides which backbone class loads it."""
+    family: Literal["shapes", "sd15", "sdxl"] = "sd15"
+    """Whose settings a method takes: those published for Stable Diffusion 1.5 or XL, or those of the shapes world."""
     weights: str = "shapes"
     """``shapes`` for the weights that come with the package, or a folder in diffusers' layout."""
     height: Annotated[int, Between(8, 4096), Multiple(8)] = 64
@@ -103,7 +105,7 @@ class GuidanceConfig:
     form: Literal["mean", "eps"] = "mean"
     """``mean`` moves the step's mean by -rho g; ``eps`` adds sqrt(1 - abar) rho g to the predicted noise."""
     strength: Annotated[float, Between(0, 1e3)] = 1.0
-    """Common factor of all phases; 0 is plain sampling, bit for bit."""
+    """Common factor of all phases and of ``method.clean``; 0 is plain sampling, bit for bit."""
     coefficient: Annotated[Triple, Between(0, 1e3)] = (1.5, 1.0, 1.0)
     """Factor of rho_t in each phase."""
 

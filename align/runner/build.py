@@ -72,8 +72,8 @@ def _parts(
     noisy, mean = method.guidance, method.clean
     if noisy.rule != "none":
         guidance = Guidance(noisy.strength, noisy.coefficient, noisy.rule, noisy.form)
-    if mean.rule != "none" and mean.rate > 0:
-        clean = CleanGuidance(mean.iterations, mean.rate, mean.rule, mean.form)
+    if mean.rule != "none" and mean.rate * noisy.strength > 0:
+        clean = CleanGuidance(mean.iterations, mean.rate * noisy.strength, mean.rule, mean.form)
     if clean is not None or (guidance is not None and guidance.strength > 0):
         options = {f.name: getattr(method.objective, f.name) for f in fields(method.objective)}
         objective = Objective(**options | asdict(options.pop("phases")))

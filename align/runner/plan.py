@@ -51,7 +51,7 @@ def identity(config: Config, backbone_weights: str, reward_weights: Mapping[str,
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places and the default that ``sampler.guidance_scale`` has taken over already.
-    for name in ("name", "weights", "guidance_scale"):
+    for name in ("name", "family", "weights", "guidance_scale"):
         del backbone[name]
     del sampler["name"]
     reward = None

@@ -1,0 +1,42 @@
+"""Numbers that a method has another value of for each kind of model."""
+
+import pytest
+
+from align.config.command import parse
+from align.config.compose import jobs_of
+from align.config.errors import ConfigError
+
+
+def method(*overrides):
+    return jobs_of(parse(["method=dymo", *overrides]))[0].config.method
+
+
+def test_a_method_takes_the_published_settings_of_the_backbones_family():
+    assert method("backbone.family=sdxl").guidance.coefficient == (1, 1, 3)
+    assert method("backbone.family=sd15").guidance.coefficient == (1.5, 1, 1)
+    assert method().objective.copies == 0
+    assert method("backbone.family=sd15").objective.copies == 10
+
+
+def test_the_command_line_has_the_last_word():
+    assert method("backbone.family=sdxl", "method.guidance.coefficient=[1,2,3]").guidance.coefficient == (
+        1,
+        2,
+        3,
+    )
+
+
+def test_one_number_stands_for_all_three_phases():
+    assert method("method.guidance.coefficient=2").guidance.coefficient == (2, 2, 2)
+    assert method("method.recurrence.rounds=4").recurrence.rounds == (4, 4, 4)
+
+
+def test_a_family_without_a_value_is_named(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/mine.yaml").write_text(
+        "name: mine\nguidance:\n  rule: correction\n  strength: ${by_family:{sd15:2.0}}\n"
+    )
+    with pytest.raises(
+        ConfigError, match=r"method\.guidance\.strength.*backbone\.family=shapes, only for sd15"
+    ):
+        jobs_of(parse(["method=mine", "--config-dir", str(tmp_path)]))
