@@ -9,9 +9,11 @@ from fakes import CPU, SCHEDULE, TOKENS, FakeBackbone, FakeReward, words_graph
 from align.backbones.base import Conditioning
 from align.processes.ddim import DDIM
 from align.sampling.evaluate import Evaluator, Pictures
+from align.sampling.guidance import CleanGuidance
 from align.sampling.ledger import COUNTS, Ledger
 from align.sampling.objective import Objective, channel_normalised
 from align.sampling.state import State
+from align.sampling.views import ViewDraws, views
 from align.semantics.attention_loss import pair_weights, semantic_loss
 from align.semantics.tokens import token_pairs
 
@@ -210,3 +212,77 @@ def test_nothing_that_is_returned_holds_a_graph(backbone, reward):
     found, _ = evaluate(backbone, Objective(1, 1), reward, PHASES[1])
     assert not any(getattr(found, name).requires_grad for name in found.__dataclass_fields__)
     assert found.eps.device == CPU
+
+
+def uniform(purpose, number):
+    """The same numbers for the same purpose, for three particles."""
+    generator = torch.Generator().manual_seed(sum(map(ord, purpose)))
+    return torch.rand(3, number, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("together", [None, 1, 2, 3])
+@pytest.mark.parametrize("score", ["plain", "released"])
+def test_views_in_any_parts_give_the_gradient_of_all_of_them(backbone, reward, score, together):
+    objective = Objective(preference=0.7, semantic=0, copies=3, score=score)
+    state, pictures, step = state_of(backbone), pictures_of(backbone), PHASES[2]
+    evaluator = Evaluator(backbone, 3.0, 3, objective, reward, views_together=together)
+    found = evaluator(state, pictures, step, ledger := Ledger(3), "gradient", uniform)
+    assert [cost.reward_backward for cost in ledger.costs] == [4, 4, 4]
+    assert [cost.decoder_backward for cost in ledger.costs] == [1, 1, 1]
+    assert reward.counts["reward_forward"] == reward.counts["reward_backward"] == 12
+
+    z = state.z.clone().requires_grad_()
+    shown = backbone.decode(backbone.predict(z, step, pictures.conditioning, 3.0).x0)
+    shown = torch.cat([shown[:, None], views(shown, ViewDraws.of(uniform, 3))], dim=1)
+    times = torch.full((3,), step.t)
+    scores = torch.stack([FakeReward().score(shown[:, k], PROMPTS, times) for k in range(4)], dim=1)
+    loss = -0.7 * (scores.norm(dim=1) if score == "released" else scores.sum(dim=1) / 2)
+    (gradient,) = torch.autograd.grad(loss.sum(), z)
+    torch.testing.assert_close(found.gradient, gradient, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.value, -loss.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_no_copy_is_made_where_the_reward_has_no_weight(backbone, reward):
+    evaluator = Evaluator(backbone, 3.0, 3, Objective(1, 1, copies=3), reward)
+    evaluator(state_of(backbone), pictures_of(backbone), PHASES[0], Ledger(3), "gradient", None)
+    assert not reward.counts
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_clean_guidance_walks_down_the_loss_and_leaves_the_network_alone(backbone, reward, iterations):
+    clean = CleanGuidance(iterations, 0.3, "constant")
+    evaluator = Evaluator(backbone, 3.0, 3, Objective(1, 0), reward, clean)
+    state, pictures, step = state_of(backbone), pictures_of(backbone), PHASES[2]
+    found = evaluator(state, pictures, step, ledger := Ledger(3), "clean_gradient")
+    spied = backbone.counts | reward.counts
+    for what in COUNTS:
+        assert sum(getattr(cost, what) for cost in ledger.costs) == spied[what], what
+    assert spied["network_backward"] == 0
+    assert spied["decoder_forward"] == spied["decoder_backward"] == 3 * iterations
+
+    moved = found.x0.clone()
+    for _ in range(iterations):
+        leaf = moved.requires_grad_()
+        score = FakeReward().score(FakeBackbone().decode(leaf), PROMPTS, torch.full((3,), step.t))
+        moved = (leaf + 0.3 * torch.autograd.grad(score.sum(), leaf)[0]).detach()
+    torch.testing.assert_close(found.x0 + found.clean_shift, moved, rtol=1e-5, atol=1e-6)
+    assert not found.gradient.any()
+
+
+def test_both_kinds_of_guidance_share_the_first_gradient(backbone, reward):
+    evaluator = Evaluator(backbone, 3.0, 3, Objective(1, 0), reward, CleanGuidance(2, 0.3))
+    found = evaluator(state_of(backbone), pictures_of(backbone), PHASES[2], Ledger(3), "gradient")
+    assert found.gradient.flatten(1).any(dim=1).all()
+    assert found.clean_shift.flatten(1).any(dim=1).all()
+    assert backbone.counts["network_backward"] == 3
+    assert backbone.counts["decoder_backward"] == 6
+
+
+def test_a_broken_reward_does_not_move_the_prediction(backbone):
+    evaluator = Evaluator(
+        backbone, 3.0, 3, Objective(1, 0), FakeReward(broken=PROMPTS[:1]), CleanGuidance(2, 0.3)
+    )
+    found = evaluator(state_of(backbone), pictures_of(backbone), PHASES[2], Ledger(3), "clean_gradient")
+    assert found.finite.tolist() == [False, True, True]
+    assert not found.clean_shift[0].any()
+    assert found.clean_shift[1].any()

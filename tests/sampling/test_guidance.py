@@ -1,20 +1,44 @@
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
+from fakes import SCHEDULE
 
-from align.sampling.guidance import Guidance
+from align.processes.ddim import DDIM
+from align.sampling.guidance import CleanGuidance, Guidance
 from align.sampling.objective import Terms
+from align.sampling.state import Estimate
+
+PROCESS = DDIM(SCHEDULE, 10, 1.0)
+STEP = PROCESS.steps[4]
+TERMS = Terms(0, True, True)
 
 
 def estimate(scale=1.0):
+    """Three particles; the second has no gradient."""
     generator = torch.Generator().manual_seed(0)
-    gradient = scale * torch.randn(3, 4, 8, 8, generator=generator)
-    gradient[1] = 0
-    correction = torch.randn(3, 4, 8, 8, generator=generator)
-    return SimpleNamespace(
-        gradient=gradient, gradient_norm=gradient.flatten(1).norm(dim=1), correction=correction
+    eps, x0, correction, gradient, shift = torch.randn(5, 3, 4, 8, 8, generator=generator)
+    gradient = scale * gradient
+    gradient[1] = shift[1] = 0
+    return Estimate(
+        eps=eps,
+        x0=x0,
+        correction=correction,
+        gradient=gradient,
+        gradient_norm=gradient.flatten(1).norm(dim=1),
+        clean_shift=shift,
+        value=torch.tensor([2.0, 1.0, -4.0]),
+        finite=torch.ones(3, dtype=torch.bool),
     )
+
+
+def lengths(x):
+    return x.flatten(1).norm(dim=1)
+
+
+def noisy(found):
+    """The latents that predictions of x0 and eps belong to."""
+    return STEP.alpha**0.5 * found.x0 + (1 - STEP.alpha) ** 0.5 * found.eps
 
 
 @pytest.mark.parametrize("phase", [0, 1, 2])
@@ -22,16 +46,69 @@ def estimate(scale=1.0):
 def test_the_step_is_as_long_as_its_share_of_the_correction(phase, scale):
     found = estimate(scale)
     shift = Guidance(0.5, (1.5, 1.0, 3.0)).shift(found, Terms(phase, True, True))
-    expected = 0.5 * (1.5, 1.0, 3.0)[phase] * found.correction.flatten(1).norm(dim=1)
-    torch.testing.assert_close(shift.flatten(1).norm(dim=1)[[0, 2]], expected[[0, 2]])
+    expected = 0.5 * (1.5, 1.0, 3.0)[phase] * lengths(found.correction)
+    torch.testing.assert_close(lengths(shift)[[0, 2]], expected[[0, 2]])
 
 
-def test_the_step_goes_against_the_gradient():
+@pytest.mark.parametrize("rule", ["correction", "polyak", "value", "constant"])
+def test_every_step_goes_against_the_gradient_and_none_is_none(rule):
     found = estimate()
-    shift = Guidance(1, (1, 1, 1)).shift(found, Terms(0, True, True))
+    shift = Guidance(1, (1, 1, 1), rule).shift(found, TERMS)
     cosine = torch.cosine_similarity(shift.flatten(1), found.gradient.flatten(1))
     torch.testing.assert_close(cosine[[0, 2]], -torch.ones(2))
+    assert not shift[1].any()
 
 
-def test_no_gradient_no_step():
-    assert not Guidance(1, (1, 1, 1)).shift(estimate(), Terms(0, True, True))[1].any()
+def test_the_printed_step_is_polyaks():
+    found = estimate()
+    shift = Guidance(1, (0.1, 1, 1), "polyak").shift(found, TERMS)
+    torch.testing.assert_close(lengths(shift)[0], 0.1 * lengths(found.eps)[0] / found.gradient_norm[0])
+
+
+def test_dps_divides_by_the_size_of_the_reward():
+    found = estimate()
+    shift = Guidance(1, (3.0, 1, 1), "value").shift(found, TERMS)
+    torch.testing.assert_close(shift[2], -3.0 / 4.0 * found.gradient[2])
+
+
+def test_universal_guidance_changes_the_noise_and_the_prediction_follows():
+    found = estimate()
+    guidance = Guidance(1, (0.2, 1, 1), "constant", "eps")
+    moved = guidance.adjust(found, TERMS, STEP)
+    torch.testing.assert_close(moved.eps, found.eps + 0.2 * (1 - STEP.alpha) ** 0.5 * found.gradient)
+    torch.testing.assert_close(noisy(moved), noisy(found))
+    assert guidance.shift(found, TERMS) is None
+
+
+def test_a_shift_of_the_mean_leaves_the_predictions():
+    assert Guidance(1, (1, 1, 1)).adjust(found := estimate(), TERMS, STEP) is found
+
+
+def test_mpgd_moves_the_step_by_what_it_moves_the_clean_prediction():
+    found = estimate()
+    moved = CleanGuidance(1, 0.5).adjust(found, STEP)
+    kernel, proposal = (PROCESS.kernel(one.x0, one.eps, STEP) for one in (found, moved))
+    expected = STEP.alpha_next**0.5 * found.clean_shift
+    torch.testing.assert_close(proposal.mean - kernel.mean, expected, rtol=0, atol=1e-5)
+
+
+def test_backward_guidance_turns_the_move_into_noise():
+    found = estimate()
+    moved = CleanGuidance(1, 0.5, form="eps").adjust(found, STEP)
+    torch.testing.assert_close(moved.x0, found.x0 + found.clean_shift)
+    torch.testing.assert_close(noisy(moved), noisy(found))
+
+
+def test_a_clean_step_is_as_long_as_its_share_of_the_correction():
+    found = estimate()
+    step = CleanGuidance(1, 0.25).step(1000 * found.gradient, found)
+    torch.testing.assert_close(lengths(step)[[0, 2]], 0.25 * lengths(found.correction)[[0, 2]])
+    assert not step[1].any()
+
+
+def test_a_particle_is_moved_by_its_own_numbers():
+    found = estimate()
+    other = replace(found, correction=found.correction * torch.tensor([1.0, 5.0, 9.0]).view(-1, 1, 1, 1))
+    one, two = (Guidance(1, (1, 1, 1)).shift(e, TERMS) for e in (found, other))
+    assert torch.equal(one[0], two[0])
+    assert not torch.equal(one[2], two[2])
