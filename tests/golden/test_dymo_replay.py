@@ -73,7 +73,7 @@ def replay(golden):
         pytest.skip("needs --golden DIR")
     tensors = load_file(golden / f"dymo/{TRACE}.safetensors")
     facts = json.loads((golden / f"dymo/{TRACE}.json").read_text())
-    backbone = UNetBackbone(golden / "tiny/tiny-sd", CPU, height=128, width=128)
+    backbone = UNetBackbone.from_folder(golden / "tiny/tiny-sd", CPU, height=128, width=128)
     with torch.no_grad():
         for name, parameter in backbone.unet.named_parameters():
             if name.endswith(("attn2.to_q.weight", "attn2.to_k.weight")):
@@ -100,7 +100,7 @@ def replay(golden):
         recurrence=Recurrence("gradient_norm", rate=(1.0, 1.0, 3.0), cap=1000),
         pictures=Pictures(
             [prompt],
-            Conditioning(read.prompt[None], read.negative[None]),
+            Conditioning.of([read]),
             pair_weights([pairs], len(read.offsets)),
             torch.tensor([True]),
         ),
