@@ -53,12 +53,12 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
     Raises:
         FetchError: offline, gated, not found, or a file's hash is not the one that the hub states.
     """
-    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RevisionResolutionError
 
     _refuse_offline(reference.repo)
     try:
-        facts = HfApi(endpoint=constants.ENDPOINT).model_info(
+        facts = HfApi().model_info(
             reference.repo, revision=reference.revision, files_metadata=True, timeout=TIMEOUT
         )
         known = {file.rfilename: file for file in facts.siblings or []}
@@ -66,11 +66,7 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
             raise FetchError(f"{reference.repo} does not hold {', '.join(absent)}")
         found = []
         for name in names:
-            path = Path(
-                hf_hub_download(
-                    reference.repo, name, revision=reference.revision, endpoint=constants.ENDPOINT
-                )
-            )
+            path = Path(hf_hub_download(reference.repo, name, revision=reference.revision))
             lfs = known[name].lfs
             if lfs is not None:
                 _check_cached(path, lfs.sha256, f"{name} of {reference.repo}")
