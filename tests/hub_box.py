@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -14,6 +15,13 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 FIXED_VAE = "madebyollin/sdxl-vae-fp16-fix"
 START, END = "<|startoftext|>", "<|endoftext|>"
+_INDEX = {
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
 _BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 _PNDM = {
     "_class_name": "PNDMScheduler",
@@ -69,7 +77,9 @@ def write(path: Path, text: str) -> None:
 
 def write_sd(folder: Path, seed: int, half_too: bool = False) -> None:
     """A whole pipeline in Stable Diffusion v1.5's layout."""
-    write(folder / "model_index.json", json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    index = {"_class_name": "StableDiffusionPipeline", **_INDEX}
+    index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
+    write(folder / "model_index.json", json.dumps(index))
     write(folder / "scheduler/scheduler_config.json", json.dumps(_PNDM))
     write_tokenizer(folder / "tokenizer", pad=END)
     save(sd_unet(seed), folder / "unet", half_too)
@@ -79,7 +89,9 @@ def write_sd(folder: Path, seed: int, half_too: bool = False) -> None:
 
 def write_sdxl(folder: Path, seed: int, half_too: bool = False) -> None:
     """A whole pipeline in Stable Diffusion XL's layout."""
-    index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
+    index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True, **_INDEX}
+    index |= {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
+    index |= {"tokenizer_2": ["transformers", "CLIPTokenizer"]}
     write(folder / "model_index.json", json.dumps(index))
     write(folder / "scheduler/scheduler_config.json", json.dumps(_EULER))
     write_tokenizer(folder / "tokenizer", pad=END)
@@ -92,9 +104,9 @@ def write_sdxl(folder: Path, seed: int, half_too: bool = False) -> None:
 
 def save(model: torch.nn.Module, folder: Path, half_too: bool = False) -> None:
     """As ``save_pretrained`` does, and once more in 16 bit beside it."""
-    model.save_pretrained(folder)
     if half_too:
-        model.half().save_pretrained(folder, variant="fp16")
+        copy.deepcopy(model).half().save_pretrained(folder, variant="fp16")
+    model.save_pretrained(folder)  # last: the config tells the full file's numbers
 
 
 def vocabulary() -> dict[str, int]:

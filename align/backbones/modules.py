@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from align.backbones.lora import merge
 from align.backbones.registry import Recipe
@@ -51,6 +52,7 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     Raises:
         OSError, RuntimeError, ValueError, KeyError: a file does not hold what its name says.
     """
+    disable_progress_bar()  # the run has a progress line of its own
     by_role = {piece.role: piece for piece in pieces}
     pipeline = by_role["pipeline"]
     dtype: torch.dtype = getattr(torch, recipe.dtype)

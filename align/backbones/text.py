@@ -95,7 +95,7 @@ class TextReader:
         # The encoders share one vocabulary, so the first tells where the words are.
         tokenizer = self.encoders[0].tokenizer
         longest = tokenizer.model_max_length
-        whole = tokenizer(readable(prompt), return_offsets_mapping=True)
+        whole = tokenizer(readable(prompt), return_offsets_mapping=True, verbose=False)
         number = len(whole["input_ids"])
         offsets = [tuple(span) for span in whole["offset_mapping"][:longest]]
         offsets += [(0, 0)] * (longest - len(offsets))

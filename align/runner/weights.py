@@ -146,13 +146,18 @@ def needed_by(config: Config) -> list[Needed]:
 
 def missing_text(needed: Iterable[Needed]) -> str:
     """What is missing and what mends it, for people; empty if nothing is."""
-    lines = []
-    mends: list[str] = []
-    for one in needed:
-        if gone := one.missing():
-            lines.append(f"  {one.what}: {', '.join(gone)} in {one.folder}")
-            mends.append(one.mend)
-    if not lines:
+    gone = [(one, missing) for one in needed if (missing := one.missing())]
+    if not gone:
         return ""
-    commands = [f"  {mend}" for mend in dict.fromkeys(mends)]
-    return "\n".join(["align: weights are missing", *lines, "to mend it:", *commands])
+    lines = []
+    for one, missing in gone:
+        if one.hub is not None and len(missing) == len(one.parts) > 1:
+            lines.append(f"  {one.what}: nothing of {one.hub.repo} in {one.folder}")
+        else:
+            lines.append(f"  {one.what}: {', '.join(missing)} in {one.folder}")
+    mends = [f"  {mend}" for mend in dict.fromkeys(one.mend for one, _ in gone)]
+    if any(one.hub is not None or one.urls for one, _ in gone):
+        mends.append(
+            "  or all that can be fetched: python -m align doctor --fetch, with the options of this command"
+        )
+    return "\n".join(["align: weights are missing", *lines, "to mend it:", *mends])

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import CLIPTokenizer
 
 from align.backbones.base import Conditioning
 from align.backbones.unet import UNetBackbone
@@ -115,6 +116,20 @@ def test_the_same_tokens_are_paired(replay):
 def test_the_same_embeddings_are_read(replay):
     ours = torch.stack([replay.read.negative, replay.read.prompt])
     assert far(ours, replay.tensors["init/prompt_embeds"]) < 1e-4
+
+
+def test_the_older_layout_of_a_tokenizer_reads_the_same(replay, golden, tmp_path):
+    facts = json.loads((golden / "tiny/tiny-sd/tokenizer/tokenizer.json").read_text())["model"]
+    merges = [one if isinstance(one, str) else " ".join(one) for one in facts["merges"]]
+    (tmp_path / "vocab.json").write_text(json.dumps(facts["vocab"]))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    config = (golden / "tiny/tiny-sd/tokenizer/tokenizer_config.json").read_text()
+    (tmp_path / "tokenizer_config.json").write_text(config)
+    old, new = CLIPTokenizer.from_pretrained(tmp_path), replay.backbone.text.encoders[0].tokenizer
+    for text in ("Don't! two  red\tcubes, caf\u00e9 \U0001f600 3.14", replay.facts["prompt_used"], ""):
+        ours = [one(text, return_offsets_mapping=True) for one in (old, new)]
+        assert ours[0]["input_ids"] == ours[1]["input_ids"]
+        assert ours[0]["offset_mapping"] == ours[1]["offset_mapping"]
 
 
 def test_phases_are_those_of_the_step_indices(replay):
