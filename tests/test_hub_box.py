@@ -140,7 +140,7 @@ def test_the_wrong_layout_is_one_line(tmp_path):
     from align.errors import WeightsError
 
     (job,) = jobs_of(parse(["backbone=sdxl", f"backbone.unet={SD15}:unet", *CHEAP]))
-    with pytest.raises(WeightsError, match="not of backbone.layout=sdxl"):
+    with pytest.raises(WeightsError, match=r"not of backbone\.layout=sdxl"):
         build._backbone(job.config.backbone, torch.device("cpu"))
 
 
