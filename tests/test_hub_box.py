@@ -129,6 +129,23 @@ def test_doctor_refuses_to_fetch_offline(capsys, without):
     assert f"hf download {SD15} vae/config.json" in error
 
 
+def test_doctor_fetches_what_is_missing_and_looks_again(capsys, without, monkeypatch, box):
+    gone = without(SD15, "vae/config.json")
+    asked = []
+
+    def fetch(reference, names):
+        asked.append((reference.repo, list(names)))
+        gone.write_bytes(gone.with_name(f"{gone.name}.away").read_bytes())
+
+    monkeypatch.setattr("align.checkpoints.fetch.fetch_hub", fetch)
+    try:
+        assert main(["doctor", "--fetch", "backbone=sd15", "metrics=none"]) == 0
+    finally:
+        gone.unlink(missing_ok=True)
+    assert asked == [(SD15, ["vae/config.json"])]
+    assert "fetching backbone sd15: vae/config.json" in capsys.readouterr().out
+
+
 def test_doctor_has_nothing_to_fetch(capsys):
     assert main(["doctor", "--fetch", "backbone=sdxl", "metrics=none"]) == 0
     assert "all weights of this configuration are there" in capsys.readouterr().out
