@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench quality clean
+.PHONY: help setup demo test check format lock bench quality smoke-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ bench: setup  ## speed of the shapes world, and the loop's overhead over bare mo
 
 quality: setup  ## measure the shipped weights as the model card states them
 	$(BIN)/python scripts/shapes_quality.py
+
+smoke-full: setup  ## one guided evaluation at full size, random weights: BACKBONE=sd15 (7 GB) or sdxl (over 14 GB)
+	$(BIN)/python scripts/smoke_full.py $(or $(BACKBONE),sd15) $(ARGS)
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from align.checkpoints.reference import hub_names
 from align.runner.exits import DONE, MISSING_WEIGHTS
-from align.runner.weights import Needed, backbone_files, file_hash, reward_files
+from align.runner.weights import (
+    Needed,
+    backbone_files,
+    file_hash,
+    missing_text,
+    needed_by,
+    reward_files,
+)
 
 INSTALL = "pip install -e ."
 
 
+USAGE = """python -m align doctor [--fetch] [GROUP=NAME ...]
+
+What is installed, what is missing, what mends it.  --fetch brings what the configuration needs and the net has:
+python -m align doctor --fetch backbone=sdxl
+"""
+
+
 def main(argv: Sequence[str]) -> int:
     """The command ``doctor``; returns 0 if the backbone can run, 3 if not.
+
+    With ``--fetch``, what the configuration needs is fetched first; 3 if any of it is missing afterwards.
 
     Args:
         argv: overrides such as ``backbone=shapes``: which configuration is examined.
@@ -24,27 +42,59 @@ def main(argv: Sequence[str]) -> int:
     from align.config.command import parse
     from align.config.compose import jobs_of
 
-    command = parse(argv)
+    fetch = "--fetch" in argv
+    command = parse([word for word in argv if word != "--fetch"])
     if command.help:
-        print("python -m align doctor [GROUP=NAME ...]\n\nWhat is installed, what is missing, what mends it.")
+        print(USAGE, end="")
         return DONE
     config = jobs_of(command)[0].config
+    if fetch:
+        return fetch_missing(needed_by(config), lambda: needed_by(config))
     packages, absent = _packages()
     print("packages", *packages, sep="\n")
     print("devices", *(f"  {line}" for line in _devices()), sep="\n")
     from align.rewards.registry import REWARDS
 
     backbone = backbone_files(config.backbone)
-    wanted = [backbone, *(reward_files(name) for name in REWARDS)]
+    wanted = [*backbone, *(reward_files(name) for name in REWARDS)]
     print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
     mends = list(dict.fromkeys(needed.mend for needed in wanted if needed.missing()))
     if absent:
         mends.insert(0, INSTALL)
     if mends:
         print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
-    able = not absent and not backbone.missing()
+    able = not absent and not any(needed.missing() for needed in backbone)
     print(f"backbone {config.backbone.name} {'can run' if able else 'cannot run yet'}")
     return DONE if able else MISSING_WEIGHTS
+
+
+def fetch_missing(needed: Sequence[Needed], again: Callable[[], Sequence[Needed]]) -> int:
+    """Fetch all that is missing and on the net; returns 0 if nothing is missing afterwards, else 3.
+
+    Args:
+        needed: what has to be there.
+        again: makes the list anew: where files are can change when they come.
+    """
+    from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
+
+    for one in needed:
+        gone = one.missing()
+        if not gone:
+            continue
+        print(f"fetching {one.what}: {', '.join(gone)}", flush=True)
+        try:
+            if one.hub is not None:
+                fetch_hub(one.hub, hub_names(one.hub, gone))
+            for file in one.urls:
+                fetch_url(file.url, file.sha256, file.target)
+        except FetchError as error:
+            print(f"align: {error}", file=sys.stderr)
+    left = missing_text(again())
+    if left:
+        print(left, file=sys.stderr)
+    else:
+        print("all weights of this configuration are there")
+    return MISSING_WEIGHTS if left else DONE
 
 
 def _packages() -> tuple[list[str], list[str]]:

@@ -54,15 +54,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device("cpu")
-    backbone = UNetBackbone(args.weights, device)
+    backbone = UNetBackbone.from_folder(args.weights, device)
     reward = load(args.reward, device=device)
     process = DDIM(backbone.scheduler_config, args.steps, 1.0)
     prompts = [c.text() for c in distinct_captions("val", args.batch, 0, 2)]
     requests = [Request(prompt) for prompt in prompts]
     read = [backbone.encode(prompt, "") for prompt in prompts]
-    conditioning = Conditioning(
-        torch.stack([r.prompt for r in read]), torch.stack([r.negative for r in read])
-    )
+    conditioning = Conditioning.of(read)
     z = torch.randn(args.batch, *backbone.latent_shape())
     times = torch.full((args.batch,), 300)
 

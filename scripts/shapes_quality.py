@@ -83,7 +83,7 @@ def main() -> None:
         "guidance_scale": args.guidance,
         "prompts": args.number,
     }
-    backbone = UNetBackbone(args.weights, torch.device("cpu"))
+    backbone = UNetBackbone.from_folder(args.weights, torch.device("cpu"))
     held_out = rendered(args.split, 500, 2, args.folder)
     figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
     for eta in args.eta:

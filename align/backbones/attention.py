@@ -48,14 +48,21 @@ class Recorder:
 
 
 class AttentionProbe:
-    """Sum of the maps of one forward call: ``mean()`` is (batch, cells, tokens) float32."""
+    """Sum of the maps of one forward call: ``mean()`` is (batch, cells, tokens) float32.
 
-    def __init__(self) -> None:
+    Args:
+        columns: indices (batch, K) of the tokens to keep for each row; ``None`` for all.
+    """
+
+    def __init__(self, columns: Tensor | None = None) -> None:
+        self.columns = columns
         self.total: Tensor | None = None
         self.layers = 0
 
     def add(self, maps: Tensor) -> None:
         """Add one layer's maps, (batch, cells, tokens)."""
+        if self.columns is not None:
+            maps = maps.gather(2, self.columns[:, None].expand(-1, maps.shape[1], -1))
         self.total = maps if self.total is None else self.total + maps
         self.layers += 1
 
@@ -93,9 +100,11 @@ def layer_stride(unet: UNet2DConditionModel, name: str) -> int:
 
 
 @contextmanager
-def probing(unet: UNet2DConditionModel, stride: int) -> Iterator[AttentionProbe]:
-    """Record the maps of the layers of one stride while the context is open."""
-    probe = AttentionProbe()
+def probing(
+    unet: UNet2DConditionModel, stride: int, columns: Tensor | None = None
+) -> Iterator[AttentionProbe]:
+    """Record the maps of the layers of one stride, of some columns, while the context is open."""
+    probe = AttentionProbe(columns)
     layers = [
         module for name, module in cross_attention_layers(unet).items() if layer_stride(unet, name) == stride
     ]

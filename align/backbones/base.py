@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from align.processes.ddim import Step
@@ -23,6 +25,9 @@ class Encoded:
         offsets: character span of each of the L tokens, (0, 0) for special ones.
         limit: index of the first token that is not a word of the prompt.
         truncated: whether the prompt was longer than the model reads.
+        pooled_prompt, pooled_negative: a vector (D,) of each text as a whole, for models that read one.
+        size: (6,) float32 picture height and width, top and left of the crop, target height and width in pixels,
+            for models that read them.
     """
 
     prompt: Tensor
@@ -30,18 +35,51 @@ class Encoded:
     offsets: tuple[Span, ...]
     limit: int
     truncated: bool
+    pooled_prompt: Tensor | None = None
+    pooled_negative: Tensor | None = None
+    size: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Embeddings of P particles: ``prompt`` and ``negative``, each (P, L, width)."""
+    """What the network reads beside latents, for P particles.
+
+    Attributes:
+        prompt, negative: embeddings, (P, L, width).
+        pooled_prompt, pooled_negative: (P, D), for models that read them.
+        size: (P, 6) float32, likewise; see :class:`Encoded`.
+    """
 
     prompt: Tensor
     negative: Tensor
+    pooled_prompt: Tensor | None = None
+    pooled_negative: Tensor | None = None
+    size: Tensor | None = None
+
+    @staticmethod
+    def of(encoded: Sequence[Encoded]) -> Conditioning:
+        """The conditioning of some prompts of one model, a row each."""
+        return Conditioning(
+            torch.stack([one.prompt for one in encoded]),
+            torch.stack([one.negative for one in encoded]),
+            *(_stacked([getattr(one, name) for one in encoded]) for name in _OPTIONAL),
+        )
 
     def take(self, rows: Tensor) -> Conditioning:
         """The conditioning of some particles, by index."""
-        return Conditioning(self.prompt[rows], self.negative[rows])
+        more = (getattr(self, name) for name in _OPTIONAL)
+        return Conditioning(
+            self.prompt[rows], self.negative[rows], *(None if one is None else one[rows] for one in more)
+        )
+
+
+_OPTIONAL = ("pooled_prompt", "pooled_negative", "size")
+"""Fields that :class:`Encoded` and :class:`Conditioning` share and that not every model reads."""
+
+
+def _stacked(rows: Sequence[Tensor | None]) -> Tensor | None:
+    there = [row for row in rows if row is not None]
+    return torch.stack(there) if there else None
 
 
 @dataclass(frozen=True)
@@ -52,7 +90,7 @@ class Prediction:
         eps, x0: predictions of noise and of clean latents after guidance, (P, C, h, w).
         correction: eps of the prompt half minus that of the other half, (P, C, h, w).
         attention: maps averaged over layers, heads and halves, (P, R, R', L), rows summing to 1 over
-            the L tokens; ``None`` unless asked for.
+            the L tokens, or (P, R, R', K) of the K columns asked for; ``None`` unless asked for.
     """
 
     eps: Tensor
@@ -78,6 +116,7 @@ class Backbone(Protocol):
         conditioning: Conditioning,
         guidance_scale: float,
         attention: Halves | None = None,
+        columns: Tensor | None = None,
     ) -> Prediction:
         """The only call of the network; both guidance halves go through it as one batch.
 
@@ -87,6 +126,8 @@ class Backbone(Protocol):
             conditioning: embeddings of the P particles.
             guidance_scale: classifier-free guidance; the prompt's half counts this many times.
             attention: which halves' maps to return, if any.
+            columns: indices (K,) or (P, K) of the tokens whose maps are kept; ``None`` for all L.  The values are
+                the same: probabilities are always over all tokens.
         """
         ...
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import lru_cache
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from align.checkpoints.layout import Layout, Piece, lora_piece, module_piece, pipeline_piece
+from align.checkpoints.reference import EMBEDDED
 from align.errors import MissingWeights, WrongWeights
 
 if TYPE_CHECKING:
@@ -14,67 +14,78 @@ if TYPE_CHECKING:
 
     from align.backbones.unet import UNetBackbone
 
-EMBEDDED = {"shapes": Path(__file__).parent.parent / "shapes" / "weights"}
-"""Weights that come with the package, by the name that ``backbone.weights`` takes."""
-
-FILES = (
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/config.json",
-    "text_encoder/model.safetensors",
-    "tokenizer/tokenizer.json",
-    "scheduler/scheduler_config.json",
-)
-"""What a UNet backbone is made of, in diffusers' layout."""
+__all__ = ["EMBEDDED", "Recipe", "load", "pieces"]
 
 
-def folder_of(weights: str) -> Path:
-    """The folder that ``backbone.weights`` means: an embedded one by name, or any path."""
-    return EMBEDDED.get(weights) or Path(weights).expanduser()
+@dataclass(frozen=True)
+class Recipe:
+    """Where a backbone's modules come from, and in which numbers they compute.
 
-
-def missing_files(weights: str) -> list[Path]:
-    """Files that a backbone needs and that are not there; empty if all is well."""
-    folder = folder_of(weights)
-    return [folder / name for name in FILES if not (folder / name).is_file()]
-
-
-@lru_cache
-def fingerprint(weights: str) -> dict[str, str]:
-    """sha256 of every file of a backbone, by its name in the folder.
-
-    Raises:
-        MissingWeights: if a file is not there.
+    Attributes:
+        weights: references to whole pipelines; the first that is complete counts.
+        layout: which modules the pipeline has.
+        unet, vae: references to a network or autoencoder used instead of the pipeline's.
+        lora: reference to a file of low-rank updates of the UNet, merged into it.
+        dtype: torch's name of the network's numbers.
+        decoder_dtype, text_dtype: of the autoencoder and text encoders; ``None`` for ``dtype``, except that an
+            autoencoder that says it overflows in float16 gets float32.
     """
-    folder = folder_of(weights)
-    if gone := missing_files(weights):
-        raise MissingWeights(f"backbone.weights={weights} lacks {', '.join(map(str, gone))}")
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+
+    weights: tuple[str, ...]
+    layout: Layout = "sd"
+    unet: str | None = None
+    vae: str | None = None
+    lora: str | None = None
+    dtype: str = "float32"
+    decoder_dtype: str | None = None
+    text_dtype: str | None = None
+
+
+def pieces(recipe: Recipe) -> list[Piece]:
+    """The files of a backbone by where they come from, the pipeline first; of alternatives the first complete one."""
+    chosen = {"unet": recipe.dtype, "vae": recipe.decoder_dtype, "text": recipe.text_dtype}
+    half = frozenset(role for role, dtype in chosen.items() if (dtype or recipe.dtype) != "float32")
+    swaps = {role: name for role, name in (("unet", recipe.unet), ("vae", recipe.vae)) if name is not None}
+    whole = [pipeline_piece(name, recipe.layout, half, list(swaps)) for name in recipe.weights]
+    found = [next((piece for piece in whole if piece.complete()), whole[0])]
+    found += [module_piece(name, role, role in half) for role, name in swaps.items()]
+    return [*found, lora_piece(recipe.lora)] if recipe.lora is not None else found
 
 
 def load(
-    weights: str,
+    recipe: Recipe,
     device: torch.device,
-    dtype: torch.dtype,
     height: int,
     width: int,
     attention_stride: int | None = None,
+    checkpointing: bool = False,
 ) -> UNetBackbone:
-    """Load a backbone.
+    """Load a backbone; for the arguments see :class:`~align.backbones.unet.UNetBackbone`.
 
     Raises:
         MissingWeights: if a file is not there.
         WrongWeights: if a file holds something else.
     """
-    fingerprint(weights)
+    found = pieces(recipe)
+    for piece in found:
+        if not piece.complete():
+            gone = [str(piece.folder / name) for name in piece.files if not (piece.folder / name).is_file()]
+            raise MissingWeights(f"{_option(piece)}={piece.reference} lacks {', '.join(gone)}")
     from safetensors import SafetensorError
 
+    from align.backbones.modules import load_modules
     from align.backbones.unet import UNetBackbone
 
     try:
-        return UNetBackbone(folder_of(weights), device, dtype, height, width, attention_stride)
-    except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
+        modules = load_modules(found, recipe, device)
+        return UNetBackbone(modules, height, width, attention_stride, checkpointing)
+    except (SafetensorError, ValueError, RuntimeError, KeyError, OSError, AttributeError) as error:
+        if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
+            raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WrongWeights(f"backbone.weights={weights} cannot be loaded: {first}") from error
+        names = ", ".join(f"{_option(piece)}={piece.reference}" for piece in found)
+        raise WrongWeights(f"{names} cannot be loaded: {first}") from error
+
+
+def _option(piece: Piece) -> str:
+    return f"backbone.{'weights' if piece.role == 'pipeline' else piece.role}"

@@ -1,91 +1,87 @@
-"""Latent diffusion models with a cross-attention UNet: Stable Diffusion's layout, and the shapes world's."""
+"""Latent diffusion models with a cross-attention UNet: Stable Diffusion, Stable Diffusion XL, the shapes world."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from align.backbones.attention import as_grid, cross_attention_layers, layer_stride, probing
+from align.backbones.attention import AttentionProbe, as_grid, cross_attention_layers, layer_stride, probing
 from align.backbones.base import Conditioning, Encoded, Halves, Prediction
+from align.backbones.checkpointing import Opener, checkpoint_blocks
+from align.backbones.modules import Modules, load_modules
+from align.backbones.registry import Recipe, pieces
+from align.backbones.text import TextReader
+from align.checkpoints.layout import Layout
 from align.processes.ddim import Step
-from align.text import readable
 
 
 class UNetBackbone:
-    """A diffusers pipeline folder as a denoiser.
+    """A diffusers pipeline as a denoiser.
 
     Args:
-        folder: diffusers' on-disk layout (``unet vae text_encoder tokenizer scheduler``).
-        device: where to compute.
-        dtype: of the network and decoder.
+        modules: network, autoencoder, text encoders.
         height, width: picture size in pixels, multiples of the autoencoder's factor.
         attention_stride: which cross-attention layers the maps come from: those this many times coarser than the
             latents; ``None`` for the finest that has any.
+        checkpointing: keep only what goes into each block of network and decoder and recompute the rest on the
+            way back: far less memory for one more forward pass.  The values stay the same.
     """
 
     def __init__(
         self,
+        modules: Modules,
+        height: int = 64,
+        width: int = 64,
+        attention_stride: int | None = None,
+        checkpointing: bool = False,
+    ) -> None:
+        self.device = modules.device
+        self.unet, self.vae = modules.unet, modules.vae
+        self.scheduler_config: dict[str, Any] = modules.scheduler_config
+        self.height, self.width = height, width
+        strides = {layer_stride(self.unet, name) for name in cross_attention_layers(self.unet)}
+        self.attention_stride = attention_stride or min(strides)
+        self.reads_size = self.unet.config.addition_embed_type == "text_time"
+        size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
+        self.text = TextReader(
+            modules.text, modules.zero_empty, self.device, size if self.reads_size else None
+        )
+        self._probe: AttentionProbe | None = None
+        if checkpointing:
+            checkpoint_blocks(self.unet, self._surroundings)
+            checkpoint_blocks(self.vae)
+
+    @classmethod
+    def from_folder(
+        cls,
         folder: Path,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
         height: int = 64,
         width: int = 64,
         attention_stride: int | None = None,
-    ) -> None:
-        self.device = device
-        self.unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype)
-        self.vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype)
-        self.text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype)
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.scheduler_config: dict[str, Any] = dict(
-            DDIMScheduler.from_pretrained(folder / "scheduler").config
-        )
-        for module in (self.unet, self.vae, self.text_encoder):
-            module.requires_grad_(False).eval().to(device)
-        self.unet.to(memory_format=torch.channels_last)
-        self.vae.to(memory_format=torch.channels_last)
-        self.height, self.width = height, width
-        strides = {layer_stride(self.unet, name) for name in cross_attention_layers(self.unet)}
-        self.attention_stride = attention_stride or min(strides)
-        self._encoded: dict[tuple[str, str], Encoded] = {}
+        *,
+        layout: Layout = "sd",
+        checkpointing: bool = False,
+    ) -> UNetBackbone:
+        """All of a folder in diffusers' layout, in numbers of one kind."""
+        recipe = Recipe((str(folder),), layout, dtype=str(dtype).removeprefix("torch."))
+        modules = load_modules(pieces(recipe), recipe, device)
+        return cls(modules, height, width, attention_stride, checkpointing)
 
     def latent_shape(self) -> tuple[int, int, int]:
         """See :class:`~align.backbones.base.Backbone`."""
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return self.unet.config.in_channels, self.height // factor, self.width // factor
 
-    @torch.no_grad()
     def encode(self, prompt: str, negative: str) -> Encoded:
         """See :class:`~align.backbones.base.Backbone`."""
-        found = self._encoded.get((prompt, negative))
-        if found is not None:
-            return found
-        longest = self.tokenizer.model_max_length
-        # One prompt a call: its embedding cannot depend on what it is read beside.
-        embeddings = []
-        for text in (prompt, negative):
-            ids = self.tokenizer(
-                readable(text), padding="max_length", truncation=True, max_length=longest, return_tensors="pt"
-            ).input_ids
-            embeddings.append(self.text_encoder(ids.to(self.device))[0][0])
-        whole = self.tokenizer(readable(prompt), return_offsets_mapping=True)
-        number = len(whole["input_ids"])
-        offsets = [tuple(span) for span in whole["offset_mapping"][:longest]]
-        offsets += [(0, 0)] * (longest - len(offsets))
-        encoded = Encoded(
-            prompt=embeddings[0],
-            negative=embeddings[1],
-            offsets=tuple(offsets),
-            limit=min(number, longest) - 1,
-            truncated=number > longest,
-        )
-        self._encoded[prompt, negative] = encoded
-        return encoded
+        return self.text.encode(prompt, negative)
 
     def predict(
         self,
@@ -94,15 +90,22 @@ class UNetBackbone:
         conditioning: Conditioning,
         guidance_scale: float,
         attention: Halves | None = None,
+        columns: Tensor | None = None,
     ) -> Prediction:
         """See :class:`~align.backbones.base.Backbone`."""
+        self.text.rest()
         maps = None
         if attention is None:
             other, own = self._pair(z, step, conditioning)
         else:
-            with probing(self.unet, self.attention_stride) as probe:
-                other, own = self._pair(z, step, conditioning)
-            halves = probe.mean().chunk(2)
+            if columns is not None:  # (2 P, K): the negative's half, then the prompt's
+                columns = columns.to(z.device).expand(len(z), -1).repeat(2, 1)
+            with probing(self.unet, self.attention_stride, columns) as self._probe:
+                try:
+                    other, own = self._pair(z, step, conditioning)
+                    halves = self._probe.mean().chunk(2)
+                finally:
+                    self._probe = None
             maps = (halves[0] + halves[1]) / 2 if attention == "both" else halves[1]
             maps = as_grid(maps, z.shape[-2], z.shape[-1], self.attention_stride)
         output = other + guidance_scale * (own - other)
@@ -120,11 +123,35 @@ class UNetBackbone:
     def _pair(self, z: Tensor, step: Step, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
         """Raw network output of the negative and of the prompt half, each (P, C, h, w) float32."""
         both = torch.cat([z, z]).to(self.unet.dtype).contiguous(memory_format=torch.channels_last)
-        states = torch.cat([conditioning.negative, conditioning.prompt])
+        states = torch.cat([conditioning.negative, conditioning.prompt]).to(self.unet.dtype)
         times = torch.full((len(both),), step.t, device=z.device)
-        output = self.unet(both, times, states, return_dict=False)[0]
+        output = self.unet(
+            both, times, states, added_cond_kwargs=self._added(conditioning), return_dict=False
+        )[0]
         other, own = output.to(z.dtype).contiguous().chunk(2)
         return other, own
+
+    def _added(self, conditioning: Conditioning) -> dict[str, Tensor] | None:
+        """What a network that reads pooled embeddings and sizes is given beside the states."""
+        if not self.reads_size:
+            return None
+        pooled = (conditioning.pooled_negative, conditioning.pooled_prompt)
+        if pooled[0] is None or pooled[1] is None or conditioning.size is None:
+            raise ValueError("this network reads pooled embeddings and picture sizes, and was given none")
+        return {
+            "text_embeds": torch.cat([pooled[0], pooled[1]]).to(self.unet.dtype),
+            # float32, as some sizes are no whole numbers in 16 bit; the network casts what it makes of them.
+            "time_ids": torch.cat([conditioning.size, conditioning.size]),
+        }
+
+    def _surroundings(self) -> Opener:
+        """How to bring back the probe that is open now, for a block that is recomputed after it was closed."""
+        if self._probe is None:
+            return nullcontext
+        return partial(self._probe_again, self._probe.columns)
+
+    def _probe_again(self, columns: Tensor | None) -> AbstractContextManager[AttentionProbe]:
+        return probing(self.unet, self.attention_stride, columns)
 
     def decode(self, z0: Tensor) -> Tensor:
         """See :class:`~align.backbones.base.Backbone`."""

@@ -8,6 +8,7 @@ Nothing here touches the network: what is not in the cache is missing.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def snapshot(repo: str, revision: str | None = None) -> Path:
     pointer = folder / "refs" / name
     commit = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else name
     return folder / "snapshots" / commit
+
+
+def hub_names(reference: HubReference, parts: Iterable[str]) -> tuple[str, ...]:
+    """Paths within the repository of files that are named relative to the reference's folder."""
+    return tuple(f"{reference.folder}/{part}" if reference.folder else part for part in parts)
 
 
 def fetch_command(reference: HubReference, files: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
-from align.config.schema import Config, MethodConfig, PromptsConfig, RewardConfig
+from align.config.schema import BackboneConfig, Config, MethodConfig, PromptsConfig, RewardConfig
 
 
 def check(config: Config) -> None:
@@ -13,6 +13,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: naming the option and the mend.
     """
+    _backbone(config.backbone)
     _method(config.method)
     _reward(config.reward, config.method)
     for place, name in enumerate(config.metrics.rewards):
@@ -24,6 +25,20 @@ def check(config: Config) -> None:
     _prompts(config.prompts)
     if config.run.folder is not None and not config.run.folder.strip():
         raise ConfigError("run.folder is empty: give a folder, or null for the default")
+
+
+def _backbone(backbone: BackboneConfig) -> None:
+    if backbone.lora is None:
+        if backbone.lora_required:
+            raise ConfigError(
+                f"backbone={backbone.name} has no published checkpoint: "
+                "give backbone.lora=FILE.safetensors, a LoRA of your own training"
+            )
+    elif not backbone.lora.endswith(".safetensors"):
+        raise ConfigError(
+            f"backbone.lora={shown(backbone.lora)} is no safetensors file: "
+            "give backbone.lora=FILE.safetensors or owner/name:FILE.safetensors"
+        )
 
 
 def _method(method: MethodConfig) -> None:

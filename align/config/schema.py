@@ -27,14 +27,34 @@ class BackboneConfig:
     """Family of the denoiser; decides which backbone class loads it."""
     family: Literal["shapes", "sd15", "sdxl"] = "sd15"
     """Whose settings a method takes: those published for Stable Diffusion 1.5 or XL, or those of the shapes world."""
+    layout: Literal["sd", "sdxl"] = "sd"
+    """Modules of the pipeline: ``sdxl`` has two text encoders and reads pooled embeddings and picture sizes."""
     weights: str = "shapes"
-    """``shapes`` for the weights that come with the package, or a folder in diffusers' layout."""
+    """``shapes`` for the weights that come with the package, a folder in diffusers' layout, or a repository of the
+    hub: ``owner/name[@revision][:folder]``."""
+    alternatives: tuple[str, ...] = ()
+    """Further references, tried in order; the first whose files are all there counts."""
+    unet: str | None = None
+    """Reference to a UNet to use instead of the pipeline's."""
+    vae: str | None = None
+    """Reference to an autoencoder to use instead of the pipeline's."""
+    lora: str | None = None
+    """Low-rank updates of the UNet, merged into it: FILE.safetensors or ``owner/name:FILE.safetensors``."""
+    lora_required: bool = False
+    """No checkpoint is published: ``lora`` has to be given."""
     height: Annotated[int, Between(8, 4096), Multiple(8)] = 64
     """Picture height in pixels."""
     width: Annotated[int, Between(8, 4096), Multiple(8)] = 64
     """Picture width in pixels."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Numbers of the network and decoder; objectives, weights and norms are float32 always."""
+    """Numbers of the network; objectives, weights and norms are float32 always.  Never chosen by the device: pictures
+    depend on it, and a run shall be the same run wherever it goes on."""
+    decoder_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Numbers of the autoencoder; null for ``dtype``, or float32 where that is float16 and the autoencoder overflows."""
+    text_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Numbers of the text encoders; null for ``dtype``."""
+    checkpointing: bool = False
+    """Recompute the activations of a block on the way back instead of keeping them: less memory, more time."""
     guidance_scale: Annotated[float, Between(0, 100)] = 4.0
     """Default of ``sampler.guidance_scale`` for this model."""
     attention_stride: Annotated[int, Between(1, 64)] | None = None

@@ -106,18 +106,11 @@ def _graph(method: MethodConfig) -> Callable:
 
 @lru_cache(maxsize=1)
 def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
-    import torch
-
     from align.backbones.registry import load
-    from align.errors import WrongWeights
+    from align.runner.weights import recipe
 
-    dtype: torch.dtype = getattr(torch, backbone.dtype)
     size = (backbone.height, backbone.width, backbone.attention_stride)
-    try:
-        return load(backbone.weights, device, dtype, *size)
-    except OSError as error:
-        first = str(error).partition("\n")[0]
-        raise WrongWeights(f"backbone.weights={backbone.weights} cannot be loaded: {first}") from error
+    return load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing)
 
 
 @lru_cache(maxsize=16)

@@ -50,8 +50,9 @@ def identity(config: Config, backbone_weights: str, reward_weights: Mapping[str,
         reward_weights: fingerprint of each reward's files, by name.
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
-    # Labels, places and the default that ``sampler.guidance_scale`` has taken over already.
-    for name in ("name", "family", "weights", "guidance_scale"):
+    # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
+    places = ("weights", "alternatives", "unet", "vae", "lora", "lora_required")
+    for name in ("name", "family", *places, "checkpointing", "guidance_scale"):
         del backbone[name]
     del sampler["name"]
     reward = None

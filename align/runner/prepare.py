@@ -12,7 +12,7 @@ from align.config.schema import Config
 from align.runner.exits import MissingWeights
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
-from align.runner.weights import backbone_files, missing_text, needed_by
+from align.runner.weights import backbone_files, backbone_fingerprint, missing_text, needed_by
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Prepared:
         identity: all that decides its pictures, prompts and seeds aside.
         items: its plan.
         fingerprints: of every checkpoint that it loads, by what it is for.
+        sources: ``owner/name@commit`` of those that come from the hub.
     """
 
     config: Config
@@ -32,6 +33,7 @@ class Prepared:
     identity: dict[str, Any]
     items: list[Item]
     fingerprints: dict[str, str]
+    sources: dict[str, str]
 
 
 def prepare(configs: Sequence[Config]) -> list[Prepared]:
@@ -51,12 +53,14 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
 
 
 def _prepared(config: Config, prompts: PromptSet) -> Prepared:
-    fingerprints = {one.what: one.fingerprint() for one in needed_by(config)}
-    backbone = fingerprints[backbone_files(config.backbone).what]
+    needed = needed_by(config)
+    fingerprints = {one.what: one.fingerprint() for one in needed}
+    sources = {one.what: one.source for one in needed if one.source is not None}
+    backbone = backbone_fingerprint(backbone_files(config.backbone))
     rewards = {what.removeprefix("reward "): value for what, value in fingerprints.items()}
     what = identity(config, backbone, rewards)
     items = make_plan(what, prompts.prompts, config.seed, config.samples, config.negative)
-    return Prepared(config, prompts, what, items, fingerprints)
+    return Prepared(config, prompts, what, items, fingerprints, sources)
 
 
 def _check_device(name: str) -> None:

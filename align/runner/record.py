@@ -31,6 +31,7 @@ def record(prepared: Prepared) -> dict[str, Any]:
         "config": plain(prepared.config),
         "prompts": prepared.prompts.record(),
         "fingerprints": prepared.fingerprints,
+        "sources": prepared.sources,
         "versions": versions(),
         "git": git_state(),
         "machine": machine(prepared.config.run.threads),

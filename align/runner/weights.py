@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from align.backbones import registry as backbones
+from align.checkpoints.fetch import UrlFile
+from align.checkpoints.reference import HubReference, fetch_command, hub_names, snapshot
 from align.config.schema import BackboneConfig, Config
 from align.rewards.registry import EMBEDDED, REWARDS
 
@@ -26,12 +29,16 @@ class Needed:
         folder: where they are.
         parts: files and sub-folders of it that must be there.
         mend: the exact command that brings them.
+        hub: the repository, and the folder within it, that the parts are of; ``None`` if they are not on the hub.
+        urls: files that come from elsewhere on the net, to be fetched as they are.
     """
 
     what: str
     folder: Path
     parts: tuple[str, ...]
     mend: str
+    hub: HubReference | None = None
+    urls: tuple[UrlFile, ...] = ()
 
     def missing(self) -> list[str]:
         """Parts that are not there, or are empty folders."""
@@ -52,9 +59,28 @@ class Needed:
             digest.update(f"{path.relative_to(self.folder).as_posix()} {file_hash(path)}\n".encode())
         return digest.hexdigest()
 
+    @property
+    def source(self) -> str | None:
+        """Repository and commit that the hub's cache holds, for the record; ``None`` for what is not from there."""
+        if self.hub is None:
+            return None
+        return f"{self.hub.repo}@{snapshot(self.hub.repo, self.hub.revision).name}"
+
+
+def hub_needed(what: str, hub: HubReference, parts: tuple[str, ...]) -> Needed:
+    """Files of a repository of the hub; the command names only those that are missing."""
+    folder = snapshot(hub.repo, hub.revision) / hub.folder
+    needed = Needed(what, folder, parts, "", hub)
+    names = hub_names(hub, needed.missing() or list(parts))
+    return replace(needed, mend=fetch_command(hub, names))
+
 
 def file_hash(path: Path) -> str:
     """sha256 of a file, remembered while it is not touched."""
+    # The hub's cache names large files by their sha256: many gigabytes need not be read for it.
+    blob = path.resolve()
+    if path.is_symlink() and blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.name
     stat = path.stat()
     return _hash(path, stat.st_size, stat.st_mtime_ns)
 
@@ -65,11 +91,46 @@ def _hash(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def backbone_files(backbone: BackboneConfig) -> Needed:
-    """What a backbone needs."""
-    embedded = backbone.weights in backbones.EMBEDDED
-    mend = TRAIN_SHAPES if embedded else "give backbone.weights=FOLDER, a folder in diffusers' layout"
-    return Needed(f"backbone {backbone.name}", backbones.folder_of(backbone.weights), backbones.FILES, mend)
+def recipe(backbone: BackboneConfig) -> backbones.Recipe:
+    """Where a backbone's modules come from."""
+    return backbones.Recipe(
+        weights=(backbone.weights, *backbone.alternatives),
+        layout=backbone.layout,
+        unet=backbone.unet,
+        vae=backbone.vae,
+        lora=backbone.lora,
+        dtype=backbone.dtype,
+        decoder_dtype=backbone.decoder_dtype,
+        text_dtype=backbone.text_dtype,
+    )
+
+
+def backbone_files(backbone: BackboneConfig) -> list[Needed]:
+    """What a backbone needs: its pipeline, then what is used instead of parts of it."""
+    found = []
+    for piece in backbones.pieces(recipe(backbone)):
+        what = f"backbone {backbone.name}{'' if piece.role == 'pipeline' else f' {piece.role}'}"
+        if piece.hub is not None:
+            found.append(hub_needed(what, piece.hub, piece.files))
+            continue
+        mend = {
+            "pipeline": "give backbone.weights=FOLDER, a folder in diffusers' layout",
+            "lora": "give backbone.lora=FILE.safetensors, a file that is there",
+        }.get(piece.role, f"give backbone.{piece.role}=FOLDER, a model in diffusers' layout")
+        if piece.reference in backbones.EMBEDDED:
+            mend = TRAIN_SHAPES
+        found.append(Needed(what, piece.folder, piece.files, mend))
+    return found
+
+
+def backbone_fingerprint(needed: Sequence[Needed]) -> str:
+    """One hash for all that :func:`backbone_files` lists."""
+    if len(needed) == 1:
+        return needed[0].fingerprint()
+    parts = [one.fingerprint() for one in needed]
+    roles = [one.what.rpartition(" ")[2] for one in needed[1:]]
+    lines = [f"{role} {part}\n" for role, part in zip(["pipeline", *roles], parts, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def reward_files(name: str) -> Needed:
@@ -80,18 +141,23 @@ def reward_files(name: str) -> Needed:
 def needed_by(config: Config) -> list[Needed]:
     """Everything a run loads: backbone, rewards that its method uses, metrics."""
     rewards = [*(config.reward.terms if config.method.uses_reward else ()), *config.metrics.rewards]
-    return [backbone_files(config.backbone), *(reward_files(name) for name in dict.fromkeys(rewards))]
+    return [*backbone_files(config.backbone), *(reward_files(name) for name in dict.fromkeys(rewards))]
 
 
 def missing_text(needed: Iterable[Needed]) -> str:
     """What is missing and what mends it, for people; empty if nothing is."""
-    lines = []
-    mends: list[str] = []
-    for one in needed:
-        if gone := one.missing():
-            lines.append(f"  {one.what}: {', '.join(gone)} in {one.folder}")
-            mends.append(one.mend)
-    if not lines:
+    gone = [(one, missing) for one in needed if (missing := one.missing())]
+    if not gone:
         return ""
-    commands = [f"  {mend}" for mend in dict.fromkeys(mends)]
-    return "\n".join(["align: weights are missing", *lines, "to mend it:", *commands])
+    lines = []
+    for one, missing in gone:
+        if one.hub is not None and len(missing) == len(one.parts) > 1:
+            lines.append(f"  {one.what}: nothing of {one.hub.repo} in {one.folder}")
+        else:
+            lines.append(f"  {one.what}: {', '.join(missing)} in {one.folder}")
+    mends = [f"  {mend}" for mend in dict.fromkeys(one.mend for one, _ in gone)]
+    if any(one.hub is not None or one.urls for one, _ in gone):
+        mends.append(
+            "  or all that can be fetched: python -m align doctor --fetch, with the options of this command"
+        )
+    return "\n".join(["align: weights are missing", *lines, "to mend it:", *mends])

@@ -151,10 +151,7 @@ class Sampler:
         ]
         pictures = Pictures(
             prompts=[request.prompt for request in requests],
-            conditioning=Conditioning(
-                torch.stack([read.prompt for read in encoded]),
-                torch.stack([read.negative for read in encoded]),
-            ),
+            conditioning=Conditioning.of(encoded),
             pair_weights=pair_weights(pairs, len(encoded[0].offsets)).to(self.device),
             has_pairs=torch.tensor([bool(pair) for pair in pairs]),
         )

@@ -43,7 +43,7 @@ def practice_files(folder: Path) -> list[Path]:
 
 def run(number: int, seed: int, weights: Path, folder: Path, device: torch.device) -> None:
     """Training pictures for ``number`` captions in portions, of which those that are there are not made again."""
-    backbone = UNetBackbone(weights, device)
+    backbone = UNetBackbone.from_folder(weights, device)
     some = list(islice(captions("train", seed), number))
     for k in range(0, number, PORTION):
         path = folder / f"generated-train-{seed}-{k:05}.npz"
@@ -94,9 +94,7 @@ def make(
         read = [backbone.encode(text, "") for text in some]
         pictures = Pictures(
             prompts=some,
-            conditioning=Conditioning(
-                torch.stack([r.prompt for r in read]), torch.stack([r.negative for r in read])
-            ),
+            conditioning=Conditioning.of(read),
             pair_weights=torch.zeros(len(some), 1, 1),
             has_pairs=torch.zeros(len(some), dtype=torch.bool),
         )

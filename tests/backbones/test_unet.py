@@ -7,8 +7,9 @@ from tiny import LONGEST
 
 from align.backbones.attention import cross_attention_layers, layer_stride, probing
 from align.backbones.base import Conditioning
-from align.backbones.unet import UNetBackbone, readable
+from align.backbones.unet import UNetBackbone
 from align.processes.ddim import DDIM
+from align.text import readable
 
 CPU = torch.device("cpu")
 STEP = DDIM(SCHEDULE, 10, 1).steps[4]
@@ -21,20 +22,18 @@ def folder(pipeline_folder):
 
 @pytest.fixture
 def unet(folder):
-    return UNetBackbone(folder, CPU, height=32, width=32)
+    return UNetBackbone.from_folder(folder, CPU, height=32, width=32)
 
 
 def batch(unet, *prompts):
     read = [unet.encode(prompt, "") for prompt in prompts]
-    conditioning = Conditioning(
-        torch.stack([one.prompt for one in read]), torch.stack([one.negative for one in read])
-    )
+    conditioning = Conditioning.of(read)
     z = torch.randn(len(prompts), *unet.latent_shape(), generator=torch.Generator().manual_seed(1))
     return z, conditioning
 
 
 def test_latents_have_the_pictures_proportions(folder):
-    assert UNetBackbone(folder, CPU, height=32, width=48).latent_shape() == (4, 8, 12)
+    assert UNetBackbone.from_folder(folder, CPU, height=32, width=48).latent_shape() == (4, 8, 12)
 
 
 def test_guidance_weighs_the_halves_of_one_call(unet):
@@ -48,7 +47,7 @@ def test_guidance_weighs_the_halves_of_one_call(unet):
 
 
 def test_the_two_ways_of_predicting_agree_on_what_z_is(folder):
-    unet = UNetBackbone(folder, CPU, height=32, width=32)
+    unet = UNetBackbone.from_folder(folder, CPU, height=32, width=32)
     unet.scheduler_config["prediction_type"] = "v_prediction"
     z, conditioning = batch(unet, "red cat")
     one, two = (unet.predict(z, STEP, conditioning, scale) for scale in (1, 2))
@@ -78,7 +77,7 @@ def test_maps_are_put_back_when_a_call_fails(unet):
 
 @pytest.mark.parametrize(("stride", "sides"), [(1, (8, 12)), (2, (4, 6))])
 def test_maps_have_the_resolution_asked_for_and_sum_to_one(folder, stride, sides):
-    unet = UNetBackbone(folder, CPU, height=32, width=48, attention_stride=stride)
+    unet = UNetBackbone.from_folder(folder, CPU, height=32, width=48, attention_stride=stride)
     z, conditioning = batch(unet, "red cat", "dog")
     maps = unet.predict(z, STEP, conditioning, 3, attention="prompt").attention
     assert maps.shape == (2, *sides, LONGEST)
@@ -86,7 +85,7 @@ def test_maps_have_the_resolution_asked_for_and_sum_to_one(folder, stride, sides
 
 
 def test_odd_latents_round_the_maps_sides_up(folder):
-    unet = UNetBackbone(folder, CPU, height=36, width=44, attention_stride=2)
+    unet = UNetBackbone.from_folder(folder, CPU, height=36, width=44, attention_stride=2)
     z, conditioning = batch(unet, "red cat")
     assert unet.predict(z, STEP, conditioning, 3, attention="both").attention.shape == (1, 5, 6, LONGEST)
 
@@ -126,7 +125,7 @@ def test_each_layers_own_probabilities_are_averaged(unet):
 
 
 def test_an_unknown_resolution_is_an_error(folder):
-    unet = UNetBackbone(folder, CPU, height=32, width=32, attention_stride=16)
+    unet = UNetBackbone.from_folder(folder, CPU, height=32, width=32, attention_stride=16)
     z, conditioning = batch(unet, "cat")
     with pytest.raises(RuntimeError, match="resolution"):
         unet.predict(z, STEP, conditioning, 3, attention="both")

@@ -9,7 +9,7 @@ from .helpers import align
 
 WRONG = {
     "group choice": (["method=dimo"], ["method=dimo", "did you mean dymo?", "best_of_n, dymo, none"]),
-    "group choice far off": (["backbone=zzz"], ["backbone=zzz", "choices: shapes"]),
+    "group choice far off": (["backbone=zzz"], ["backbone=zzz", "choices: alignprop_sd15"]),
     "group choice in a sweep": (["-m", "method=none,dimo"], ["method=dimo", "dymo"]),
     "group list": (["method=[none]"], ["give the name of a method"]),
     "key": (["method.guidance.strenght=2"], ["method.guidance.strenght", "method.guidance.strength"]),
@@ -28,6 +28,11 @@ WRONG = {
     "candidates": (["method.candidates=0"], ["method.candidates=0"]),
     "batch size": (["run.batch_size=0"], ["run.batch_size=0"]),
     "height": (["backbone.height=60"], ["backbone.height=60", "multiple of 8"]),
+    "no checkpoint": (
+        ["backbone=alignprop_sd15"],
+        ["no published checkpoint", "backbone.lora=FILE.safetensors"],
+    ),
+    "pickle": (["backbone.lora=lora.bin"], ["backbone.lora=lora.bin", "FILE.safetensors"]),
     "list length": (["method.recurrence.rate=[1,2]"], ["method.recurrence.rate", "list of 3"]),
     "not finite": (["sampler.guidance_scale=nan"], ["sampler.guidance_scale=nan"]),
     "device": (["run.device=gpu"], ["run.device=gpu", "cuda"]),

@@ -13,6 +13,7 @@ from align.shapes.grammar import parse as parse_caption
 
 CHOICES = [(group, name) for group in GROUPS for name in group_choices(group)]
 MORE = {
+    ("backbone", "alignprop_sd15"): ["backbone.lora=mine.safetensors"],
     ("prompts", "text"): ['prompts.text=["a red circle"]'],
     ("prompts", "file"): ["prompts.path=prompts.txt"],
     ("reward", "sum"): ["reward.terms.shapes_pick=1", "reward.terms.shapes_hps=0.5"],

@@ -72,10 +72,12 @@ def world(request):
         return World("fake", FakeBackbone(), FakeReward(), WORDS)
     if request.param == "unet":
         folder = request.getfixturevalue("pipeline_folder")
-        return World("unet", UNetBackbone(folder, CPU, height=32, width=32), FakeReward(), WORDS[:3])
+        return World(
+            "unet", UNetBackbone.from_folder(folder, CPU, height=32, width=32), FakeReward(), WORDS[:3]
+        )
     if not (SHAPES / "unet").is_dir():
         pytest.skip("the shapes weights are not here")
-    return World("shapes", UNetBackbone(SHAPES, CPU), FakeReward(), CAPTIONS, shapes_graph)
+    return World("shapes", UNetBackbone.from_folder(SHAPES, CPU), FakeReward(), CAPTIONS, shapes_graph)
 
 
 @pytest.fixture(scope="module", params=METHODS)

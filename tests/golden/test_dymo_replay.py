@@ -1,222 +1,160 @@
-"""A recorded run of the released DyMO code (tiny random models, one view) through our own parts.
+"""Recorded runs of the released DyMO scripts through our own parts, within the limits that a faithful program keeps.
 
-Needs ``--golden DIR``: a folder with ``dymo/trace_sd_aug_off.*``, ``dymo/spm_tiny`` and ``tiny/tiny-sd``.
+Slim copies come with the tests; ``--golden DIR`` replays every trace of a folder too.
 """
 
-import json
-from types import SimpleNamespace
+from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from align.backbones.base import Conditioning
-from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
-from align.rewards.step_aware import load_step_aware
-from align.sampling.evaluate import Evaluator, Pictures
-from align.sampling.guidance import Guidance
+from align.sampling.evaluate import Evaluator
 from align.sampling.ledger import Ledger
-from align.sampling.loop import Parts, run, start
-from align.sampling.objective import Objective
-from align.sampling.recurrence import Recurrence
-from align.sampling.state import State
-from align.semantics.attention_loss import pair_weights, semantic_loss
-from align.semantics.graph import Entity, Graph
-from align.semantics.tokens import token_pairs
+from align.sampling.loop import draw_uniform, run, start
+from align.sampling.views import ViewDraws, views
+from align.semantics.attention_loss import semantic_loss
 
-CPU = torch.device("cpu")
-TRACE = "trace_sd_aug_off"
+from .replay import CPU, SLIM, Trace, far, traces
 
-
-def far(ours, recorded):
-    """Largest difference over the largest magnitude of what was recorded."""
-    ours, recorded = torch.as_tensor(ours), torch.as_tensor(recorded)
-    return float((ours - recorded).abs().max() / recorded.abs().max())
-
-
-def first_words(graph):
-    """The recorded graph as spans of the first occurrences of its words."""
-    prompt = graph["prompt"].lower()
-
-    def span(word):
-        begin = prompt.index(word)
-        return begin, begin + len(word)
-
-    return Graph(
-        tuple(
-            Entity(span(noun), tuple(map(span, attributes)))
-            for entry in graph["knowledge"]
-            for noun, attributes in entry.items()
-        )
-    )
+LIMITS = {
+    "eps": 1e-4,
+    "x0": 1e-4,
+    "correction_norm": 1e-4,
+    "attention": 1e-4,
+    "picture": 1e-4,
+    "scores": 1e-4,
+    "semantic_loss": 1e-3,
+    "total_loss": 1e-3,
+    "gradient": 1e-3,
+    "rho": 1e-3,
+    "latents_out": 1e-4,
+    "renoised": 1e-4,
+}
 
 
-class Recorded:
-    """The trace's draws in place of a noise stream."""
-
-    def __init__(self, tensors):
-        self.tensors = tensors
-
-    def normal(self, purpose, step, round, shape):
-        key = {
-            "initial": "init/latents",
-            "step": f"s{step:02d}/k{round:02d}/variance_noise",
-            "renoise": f"s{step:02d}/k{round:02d}/renoise_noise",
-        }[purpose]
-        return self.tensors[key][0]
+def pytest_generate_tests(metafunc):
+    if "trace" in metafunc.fixturenames:
+        folders = [SLIM, metafunc.config.getoption("--golden")]
+        cases = [(folder, name) for folder in folders if folder for name in traces(folder)]
+        ids = [f"{'slim' if folder is SLIM else 'given'}-{name}" for folder, name in cases]
+        metafunc.parametrize("trace", cases, ids=ids, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
-def replay(golden):
-    if golden is None:
-        pytest.skip("needs --golden DIR")
-    tensors = load_file(golden / f"dymo/{TRACE}.safetensors")
-    facts = json.loads((golden / f"dymo/{TRACE}.json").read_text())
-    backbone = UNetBackbone(golden / "tiny/tiny-sd", CPU, height=128, width=128)
-    with torch.no_grad():
-        for name, parameter in backbone.unet.named_parameters():
-            if name.endswith(("attn2.to_q.weight", "attn2.to_k.weight")):
-                parameter *= facts["attn_gain"]
-    reward = load_step_aware(
-        "spm_tiny", golden / "dymo/spm_tiny", golden / "tiny/tiny-sd/tokenizer", file="spm.safetensors"
-    )
-    prompt = facts["prompt_used"]
-    read = backbone.encode(prompt, "")
-    pairs = token_pairs(first_words(facts["graph"]), read.offsets, read.limit)
-    # Phases 0 and 1 end with the steps of index time1 = 2 (t = 801) and time2 = 5 (t = 501).
-    objective = Objective(preference=1, semantic=10, semantic_until=0.75, both_until=0.45, score="released")
-    return SimpleNamespace(
-        tensors=tensors,
-        facts=facts,
-        backbone=backbone,
-        reward=reward,
-        read=read,
-        pairs=pairs,
-        objective=objective,
-        evaluate=Evaluator(backbone, 7.5, 1, objective, reward),
-        process=DDIM(backbone.scheduler_config, 10, 1.0),
-        guidance=Guidance(1.0, (1.5, 1.0, 1.0)),
-        recurrence=Recurrence("gradient_norm", rate=(1.0, 1.0, 3.0), cap=1000),
-        pictures=Pictures(
-            [prompt],
-            Conditioning(read.prompt[None], read.negative[None]),
-            pair_weights([pairs], len(read.offsets)),
-            torch.tensor([True]),
-        ),
-    )
+def trace(request):
+    return Trace(*request.param)
 
 
-def test_the_same_tokens_are_paired(replay):
-    assert [list(pair) for pair in replay.pairs.positive] == replay.facts["positive_pairs"]
-    assert [list(pair) for pair in replay.pairs.negative] == replay.facts["negative_pairs"]
+def test_phases_are_those_of_the_step_indices(trace):
+    for step, recorded in zip(trace.process.steps, trace.facts["steps"], strict=True):
+        terms = trace.objective.terms(step)
+        assert step.t == recorded["t"]
+        guided = terms.preference or (terms.semantic and bool(trace.pictures.has_pairs.any()))
+        assert guided is recorded["guided"]
+        if guided:
+            assert terms.phase + 1 == recorded["phase"]
 
 
-def test_the_same_embeddings_are_read(replay):
-    ours = torch.stack([replay.read.negative, replay.read.prompt])
-    assert far(ours, replay.tensors["init/prompt_embeds"]) < 1e-4
-
-
-def test_phases_are_those_of_the_step_indices(replay):
-    ours = [replay.objective.terms(step).phase + 1 for step in replay.process.steps]
-    assert ours == [step["phase"] for step in replay.facts["steps"]]
-
-
-def test_every_evaluation_fed_with_the_recorded_latents(replay):
-    limits = {
-        "eps": 1e-4,
-        "x0": 1e-4,
-        "correction_norm": 1e-4,
-        "attention": 1e-4,
-        "picture": 1e-4,
-        "scores": 1e-4,
-        "semantic_loss": 1e-3,
-        "total_loss": 1e-3,
-        "gradient": 1e-3,
-        "rho": 1e-3,
-        "latents_out": 1e-4,
-        "renoised": 1e-4,
-    }
-    worst = dict.fromkeys(limits, 0.0)
-    for record in replay.facts["evaluations"]:
-        recorded = {
-            key.removeprefix(record["prefix"]): value
-            for key, value in replay.tensors.items()
-            if key.startswith(record["prefix"])
-        }
-        step = replay.process.steps[record["step"]]
-        assert step.t == record["t"]
+def test_every_evaluation_fed_with_the_recorded_latents(trace):
+    worst = {}
+    previous = None
+    for record in trace.facts["evaluations"]:
+        recorded = trace.recorded(record["prefix"])
+        step = trace.process.steps[record["step"]]
+        if record["k"] == 0 and step.index and (plain := f"s{step.index - 1:02d}/plain/pred_x0") in trace.tensors:
+            previous = trace.tensors[plain]
         z = recorded["latents_in"]
-        state = State(
-            z,
-            torch.zeros(1, dtype=torch.long),
-            torch.zeros(1),
-            recorded.get("pred_x0_prev", torch.full_like(z, torch.nan)),
-        )
-        found = replay.evaluate(state, replay.pictures, step, Ledger(1))
-        terms = replay.objective.terms(step)
+        state = trace.state(z, recorded.get("pred_x0_prev", previous))
+        previous = recorded["pred_x0"]
+        uniform = partial(draw_uniform, lambda *_: trace.draws, state, step.index, record["k"])
+        found = trace.parts.evaluate(state, trace.pictures, step, Ledger(1), "gradient", uniform)
+        terms = trace.objective.terms(step)
         with torch.no_grad():
-            maps = replay.backbone.predict(z, step, replay.pictures.conditioning, 7.5, "both").attention
-            picture = replay.backbone.decode(found.x0)
-            scores = replay.reward.score(picture, replay.pictures.prompts, torch.tensor([step.t]))
-        proposal = replay.process.kernel(found.x0, found.eps, step)
-        shift = replay.guidance.shift(found, terms)
+            maps = trace.backbone.predict(z, step, trace.pictures.conditioning, trace.scale, "both").attention
+        proposal = trace.process.kernel(found.x0, found.eps, step)
+        shift = trace.parts.guidance.shift(found, terms)
         out = proposal.shifted(shift).sample(recorded["variance_noise"])
+        total = record["total_loss"]
         differences = {
-            "eps": far(found.eps, recorded["eps"]),
             "x0": far(found.x0, recorded["pred_x0"]),
             "correction_norm": far(found.correction.norm(), record["correction_norm"]),
-            "attention": far(maps[0], recorded["attn"]),
-            "scores": far(scores, recorded["scores"]),
             "semantic_loss": abs(
-                float(semantic_loss(maps, replay.pictures.pair_weights)) - record["loss_cos"]
+                float(semantic_loss(maps, trace.pictures.pair_weights)) - record["loss_cos"]
             ),
-            "total_loss": far(-found.value[0], record["total_loss"]),
+            "total_loss": far(-found.value[0], total),
             "gradient": far(found.gradient, recorded["grad"]),
             "rho": far(shift.norm() / found.gradient_norm[0], record["rho"]),
-            "latents_out": far(out, recorded["latents_out"]),
         }
+        if "eps" in recorded:
+            differences["eps"] = far(found.eps, recorded["eps"])
+        if "attn" in recorded:
+            differences["attention"] = far(maps[0], recorded["attn"])
+        if "latents_out" in recorded:
+            differences["latents_out"] = far(out, recorded["latents_out"])
         if "decoded_x0" in recorded:
+            with torch.no_grad():
+                picture = trace.backbone.decode(found.x0)
             differences["picture"] = far(2 * picture - 1, recorded["decoded_x0"])
+            differences["scores"] = far(scores_of(trace, picture, step, uniform), recorded["scores"][None])
         if "renoised" in recorded:
-            renoised = replay.process.renoise(out, step, recorded["renoise_noise"])
+            renoised = trace.process.renoise(out, step, recorded["renoise_noise"])
             differences["renoised"] = far(renoised, recorded["renoised"])
         if record["decides_rounds"]:
-            assert int(replay.recurrence.extra(found, terms)) == record["num_optimization"]
-        worst = {name: max(value, differences.get(name, 0.0)) for name, value in worst.items()}
+            assert int(trace.parts.recurrence.extra(found, terms)) == record["num_optimization"]
+        for name, value in differences.items():
+            worst[name] = max(value, worst.get(name, 0.0))
     print("teacher-forced:", {name: f"{value:.1e}" for name, value in worst.items()})
-    assert {name: value for name, value in worst.items() if not value <= limits[name]} == {}
+    assert {name: value for name, value in worst.items() if not value <= LIMITS[name]} == {}
 
 
-def test_the_whole_run_from_the_recorded_draws(replay):
-    latents = []
+@torch.no_grad()
+def scores_of(trace, picture, step, uniform):
+    """Scores (1, V) of a picture (1, 3, H, W) and its altered copies."""
+    shown = picture[:, None]
+    if trace.objective.copies:
+        shown = torch.cat([shown, views(picture, ViewDraws.of(uniform, trace.objective.copies))], dim=1)
+    number = shown.shape[1]
+    times = torch.full((number,), step.t)
+    return trace.reward.score(shown[0], [trace.prompt] * number, times)[None]
+
+
+def test_the_whole_run_from_the_recorded_draws(trace):
+    latents, rounds, ledger = {}, [0] * trace.number, Ledger(1)
 
     class Watching(Evaluator):
-        def __call__(self, state, *rest):
-            latents.append(state.z)
-            return super().__call__(state, *rest)
-
-    evaluate = Watching(replay.backbone, 7.5, 1, replay.objective, replay.reward)
-    parts = Parts(evaluate, replay.process, replay.guidance, replay.recurrence)
-    draws = Recorded(replay.tensors)
-    rounds, ledger = [0] * 10, Ledger(1)
+        def __call__(self, state, pictures, step, *rest):
+            latents.setdefault(step.index, state.z)
+            return super().__call__(state, pictures, step, *rest)
 
     def count(info):
         rounds[info.step.index] = info.round
 
-    state = start(lambda *_: draws, 1, 1, replay.backbone.latent_shape(), CPU)
-    state = run(parts, state, replay.pictures, lambda *_: draws, ledger, on_evaluation=count)
-    assert rounds == [step["rounds"] for step in replay.facts["steps"]]
-    assert ledger.costs[0].network_backward == len(replay.facts["evaluations"])
+    trace.parts.evaluate.__class__ = Watching
+    try:
+        state = start(lambda *_: trace.draws, 1, 1, trace.backbone.latent_shape(), CPU)
+        state = run(
+            trace.parts, state, trace.pictures, lambda *_: trace.draws, ledger, on_evaluation=count
+        )
+    finally:
+        trace.parts.evaluate.__class__ = Evaluator
+    assert rounds == [step["rounds"] for step in trace.facts["steps"]]
+    evaluations = len(trace.facts["evaluations"])
+    assert ledger.costs[0].network_backward == evaluations
+    plain = sum(not step["guided"] for step in trace.facts["steps"])
+    assert ledger.costs[0].network_forward == evaluations + plain
+    judged = sum(record["phase"] > 1 for record in trace.facts["evaluations"])
+    assert ledger.costs[0].decoder_forward == judged
+    assert ledger.costs[0].reward_forward == judged * (1 + trace.objective.copies)
     with torch.no_grad():
-        picture = 2 * replay.backbone.decode(state.z) - 1
+        picture = 2 * trace.backbone.decode(state.z) - 1
+    entered = {step: trace.tensors.get(f"s{step:02d}/k00/latents_in") for step in latents}
+    entered = {
+        step: trace.tensors[f"s{step:02d}/plain/latents_in"] if z is None else z for step, z in entered.items()
+    }
     differences = {
-        "latents": max(
-            far(z, replay.tensors[f"{record['prefix']}latents_in"])
-            for z, record in zip(latents, replay.facts["evaluations"], strict=True)
-        ),
-        "final latents": far(state.z, replay.tensors["final/latents"]),
-        "final picture": far(picture, replay.tensors["final/image"]),
+        "latents": max(far(z, entered[step]) for step, z in latents.items()),
+        "final latents": far(state.z, trace.tensors["final/latents"]),
+        "final picture": far(picture, trace.tensors["final/image"]),
     }
     print("whole run:", {name: f"{value:.1e}" for name, value in differences.items()})
     assert max(differences.values()) < 5e-3

@@ -18,7 +18,7 @@ if __name__ == "__main__":  # the fake sampler needs no diffusers, whose import 
     stub.DDIMScheduler = None  # type: ignore[attr-defined]
     sys.modules["diffusers"] = stub
 
-from align.backbones.registry import FILES
+from align.backbones.registry import Recipe, pieces
 from align.sampling.ledger import Cost
 from align.sampling.sampler import Outcome
 
@@ -68,7 +68,7 @@ class FakeSampler:
 
 def fake_weights(folder: Path) -> Path:
     """A folder that holds every file of a backbone, with nothing in them."""
-    for name in FILES:
+    for name in pieces(Recipe((str(folder),)))[0].files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
     return folder

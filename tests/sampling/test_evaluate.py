@@ -27,7 +27,7 @@ def pictures_of(backbone, prompts=PROMPTS):
     pairs = [token_pairs(words_graph(p), r.offsets, r.limit) for p, r in zip(prompts, read, strict=True)]
     return Pictures(
         prompts,
-        Conditioning(torch.stack([r.prompt for r in read]), torch.stack([r.negative for r in read])),
+        Conditioning.of(read),
         pair_weights(pairs, TOKENS),
         torch.tensor([bool(pair) for pair in pairs]),
     )

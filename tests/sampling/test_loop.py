@@ -73,7 +73,7 @@ def test_plain_sampling_is_the_textbook_loop(backbone, eta):
     read = backbone.encode(prompt, "")
     z = stream.normal("initial", 0, 0, shape)[None]
     for step in process.steps:
-        found = backbone.predict(z, step, Conditioning(read.prompt[None], read.negative[None]), 3.0)
+        found = backbone.predict(z, step, Conditioning.of([read]), 3.0)
         z = (
             step.alpha_next**0.5 * found.x0
             + (1 - step.alpha_next - process.std(step) ** 2) ** 0.5 * found.eps
@@ -136,7 +136,7 @@ def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
     stream = NoiseStream(7, PROMPTS[0], 0)
     shape = backbone.latent_shape()
     read = backbone.encode(PROMPTS[0], "")
-    found = backbone.predict(first, step, Conditioning(read.prompt[None], read.negative[None]), 3.0)
+    found = backbone.predict(first, step, Conditioning.of([read]), 3.0)
     child = parts.process.kernel(found.x0, found.eps, step).sample(stream.normal("step", 4, 0, shape))
     ratio = step.alpha / step.alpha_next
     expected = ratio**0.5 * child + (1 - ratio) ** 0.5 * stream.normal("renoise", 4, 0, shape)

@@ -30,7 +30,7 @@ def test_every_stage_runs_and_writes_loadable_weights(tmp_path):
     from align.rewards.registry import load
     from scripts.shapes_training.reward_stages import NAMES
 
-    backbone = UNetBackbone(tmp_path / "weights", torch.device("cpu"))
+    backbone = UNetBackbone.from_folder(tmp_path / "weights", torch.device("cpu"))
     pictures = backbone.decode(torch.zeros(1, *backbone.latent_shape())).clamp(0, 1)
     for name in NAMES:
         score = load(name, folder=tmp_path / "weights").score(pictures, ["a red circle"], torch.tensor([0]))

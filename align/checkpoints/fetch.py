@@ -1,0 +1,161 @@
+"""Fetching checkpoints: from the hub into its cache, and single files by address.  All hashes are checked.
+
+Nothing but ``python -m align doctor --fetch`` calls this; runs never touch the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+from align.checkpoints.reference import HubReference
+
+CHUNK = 1 << 20
+TIMEOUT = 60.0
+"""Seconds without an answer."""
+
+
+class FetchError(Exception):
+    """Something cannot be fetched; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class UrlFile:
+    """A file outside the hub.
+
+    Attributes:
+        url: its address.
+        sha256: what it must hash to, 64 hex digits.
+        target: where it goes.
+    """
+
+    url: str
+    sha256: str
+    target: Path
+
+
+def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
+    """Bring files of a repository into the hub's cache; those that are there are not fetched again.
+
+    Args:
+        reference: repository and revision.
+        names: paths within the repository.
+
+    Returns:
+        Where the files are in the cache, in the order of ``names``.
+
+    Raises:
+        FetchError: offline, gated, not found, or a file's hash is not the one that the hub states.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RevisionResolutionError
+
+    _refuse_offline(reference.repo)
+    try:
+        facts = HfApi().model_info(
+            reference.repo, revision=reference.revision, files_metadata=True, timeout=TIMEOUT
+        )
+        known = {file.rfilename: file for file in facts.siblings or []}
+        if absent := [name for name in names if name not in known]:
+            raise FetchError(f"{reference.repo} does not hold {', '.join(absent)}")
+        found = []
+        for name in names:
+            path = Path(hf_hub_download(reference.repo, name, revision=reference.revision))
+            lfs = known[name].lfs
+            if lfs is not None:
+                _check_cached(path, lfs.sha256, f"{name} of {reference.repo}")
+            found.append(path)
+        return found
+    except OfflineModeIsEnabled as error:
+        raise FetchError(_offline(reference.repo)) from error
+    except (HTTPError, OSError, RevisionResolutionError) as error:
+        raise FetchError(_why(reference.repo, error)) from error
+
+
+def fetch_url(url: str, sha256: str, target: Path) -> Path:
+    """Bring one file to its place, whole and with the right hash, or not at all; nothing if it is there already.
+
+    Raises:
+        FetchError: it cannot be reached, or holds something else.
+    """
+    if target.is_file() and file_sha256(target) == sha256:
+        return target
+    _refuse_offline(url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}.part")
+    try:
+        digest = hashlib.sha256()
+        request = Request(url, headers={"User-Agent": "align"})
+        with urlopen(request, timeout=TIMEOUT) as answer, temporary.open("wb") as file:
+            while block := answer.read(CHUNK):
+                digest.update(block)
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+        if digest.hexdigest() != sha256:
+            raise FetchError(f"{url} has the hash {digest.hexdigest()}, not {sha256}: nothing was kept")
+        os.replace(temporary, target)
+    except (URLError, OSError, ValueError) as error:
+        raise FetchError(f"{url} cannot be fetched: {_first_line(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, read whole."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_cached(path: Path, sha256: str, what: str) -> None:
+    """Drop a file of the cache, and what it links to, that does not hold what it should."""
+    if (found := file_sha256(path)) == sha256:
+        return
+    blob = path.resolve()
+    path.unlink()
+    blob.unlink(missing_ok=True)
+    raise FetchError(f"{what} has the hash {found}, not {sha256}: nothing was kept")
+
+
+def _refuse_offline(what: str) -> None:
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode():
+        raise FetchError(_offline(what))
+
+
+def _offline(what: str) -> str:
+    return f"{what} is not fetched: HF_HUB_OFFLINE is set, unset it to fetch"
+
+
+def _why(repo: str, error: Exception) -> str:
+    """What went wrong with a repository, and what to do about it."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, GatedRepoError):
+        return f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then run `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{repo} is not on the hub, or is private: `hf auth login` if it is yours"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo} has no such revision"
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return f"{repo} lacks a file: {_first_line(error)}"
+    return f"{repo} cannot be fetched: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,151 @@
+"""Fetching from a hub and a web server of our own on this machine."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
+from align.checkpoints.reference import HubReference, snapshot
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = b"weights" * 1000
+FILES = {"unet/config.json": b"{}", "unet/model.safetensors": LARGE}
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Two repositories: ``o/open``, ``o/gated``; the hash of large files is what ``server.stated`` says."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = self.path.partition("?")[0].strip("/")
+        self.server.asked.append(f"{self.command} {path}")
+        if path.startswith("api/models/o/gated"):
+            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        if path.startswith("api/models/o/open"):
+            return self.answer(200, json.dumps(self.facts()).encode())
+        if path.startswith("o/open/resolve/"):
+            name = path.partition("/resolve/")[2].partition("/")[2]
+            if name in FILES:
+                tag = self.server.stated if name.endswith(".safetensors") else sha(FILES[name])[:40]
+                return self.answer(200, FILES[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
+        if path == "head.pth":
+            return self.answer(200, LARGE)
+        return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+    def facts(self):
+        siblings = []
+        for name, data in FILES.items():
+            one = {"rfilename": name, "size": len(data), "blobId": "b"}
+            if name.endswith(".safetensors"):
+                one["lfs"] = {"sha256": self.server.stated, "size": len(data), "pointerSize": 100}
+            siblings.append(one)
+        return {"id": "o/open", "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+
+    def answer(self, code, data, headers=None):
+        self.send_response(code)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.stated, server.asked = sha(LARGE), []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+    pattern = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", pattern)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+OPEN = HubReference("o/open")
+
+
+def test_files_of_the_hub_come_into_its_cache_once(server):
+    found = fetch_hub(OPEN, list(FILES))
+    assert [path.read_bytes() for path in found] == list(FILES.values())
+    assert found[0] == snapshot("o/open") / "unet/config.json"
+    assert snapshot("o/open").name == COMMIT
+    server.asked.clear()
+    fetch_hub(OPEN, list(FILES))
+    assert not [line for line in server.asked if line.startswith("GET o/open")]
+
+
+def test_a_wrong_hash_leaves_nothing(server, tmp_path):
+    server.stated = "0" * 64
+    with pytest.raises(FetchError, match="nothing was kept"):
+        fetch_hub(OPEN, ["unet/model.safetensors"])
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size == len(LARGE)]
+    assert left == []
+
+
+@pytest.mark.parametrize(
+    ("repo", "names", "words"),
+    [
+        ("o/gated", ["a"], "o/gated is gated: accept its terms"),
+        ("o/none", ["a"], "o/none is not on the hub"),
+        ("o/open", ["unet/none.json"], "o/open does not hold unet/none.json"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_clear_line(server, repo, names, words):
+    with pytest.raises(FetchError, match=words) as error:
+        fetch_hub(HubReference(repo), names)
+    assert "\n" not in str(error.value)
+
+
+def test_no_net_is_one_clear_line(server, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(FetchError, match="o/open cannot be fetched") as error:
+        fetch_hub(OPEN, ["a"])
+    assert "\n" not in str(error.value)
+    with pytest.raises(FetchError, match="cannot be fetched"):
+        fetch_url("http://127.0.0.1:9/a", "0" * 64, tmp_path / "a")
+
+
+def test_offline_is_respected(server, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for call in (
+        lambda: fetch_hub(OPEN, ["unet/config.json"]),
+        lambda: fetch_url(f"{server.url}/head.pth", sha(LARGE), tmp_path / "a"),
+    ):
+        with pytest.raises(FetchError, match="HF_HUB_OFFLINE is set"):
+            call()
+    assert server.asked == []
+
+
+def test_a_file_by_address_is_whole_or_not_there(server, tmp_path):
+    target = tmp_path / "deep/head.pth"
+    url = f"{server.url}/head.pth"
+    with pytest.raises(FetchError, match=f"has the hash {sha(LARGE)}, not {'0' * 64}"):
+        fetch_url(url, "0" * 64, target)
+    assert list(target.parent.iterdir()) == []
+    with pytest.raises(FetchError, match="cannot be fetched"):
+        fetch_url(f"{server.url}/nothing", sha(LARGE), target)
+    assert list(target.parent.iterdir()) == []
+    assert fetch_url(url, sha(LARGE), target).read_bytes() == LARGE
+    assert [path.name for path in target.parent.iterdir()] == ["head.pth"]
+    server.asked.clear()
+    fetch_url(url, sha(LARGE), target)
+    assert server.asked == []

@@ -1,0 +1,204 @@
+"""The hub in a box: a cache of the hub with real repository names and file layouts, and tiny random weights."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+FIXED_VAE = "madebyollin/sdxl-vae-fp16-fix"
+START, END = "<|startoftext|>", "<|endoftext|>"
+_INDEX = {
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+_BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+_PNDM = {
+    "_class_name": "PNDMScheduler",
+    **_BETAS,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+_EULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    **_BETAS,
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+}
+
+
+def write_backbones(cache: Path) -> None:
+    """All repositories that conf/backbone names, in a cache folder (``HF_HUB_CACHE``)."""
+    write_sd(repository(cache, SD15), 1, half_too=True)
+    write_sd(repository(cache, "SPO-Diffusion-Models/SPO-SD-v1-5_4k-p_10ep"), 2)
+    write_sdxl(repository(cache, SDXL), 3, half_too=True)
+    write_sdxl(repository(cache, "SPO-Diffusion-Models/SPO-SDXL_4k-p_10ep"), 4)
+    save(vae(5, 0.13025, force_upcast=False), repository(cache, FIXED_VAE))
+    save(sd_unet(6), repository(cache, "mhdang/dpo-sd1.5-text2image-v1") / "unet")
+    save(sdxl_unet(7), repository(cache, "mhdang/dpo-sdxl-text2image-v1") / "unet")
+    save(sd_unet(8).half(), repository(cache, "jacklishufan/diffusion-kto") / "unet")
+
+
+def repository(cache: Path, name: str) -> Path:
+    """The folder of a repository's only commit, as the hub's client makes it."""
+    folder = cache / f"models--{name.replace('/', '--')}"
+    commit = hashlib.sha1(name.encode()).hexdigest()
+    write(folder / "refs/main", commit)
+    return folder / "snapshots" / commit
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_sd(folder: Path, seed: int, half_too: bool = False) -> None:
+    """A whole pipeline in Stable Diffusion v1.5's layout."""
+    index = {"_class_name": "StableDiffusionPipeline", **_INDEX}
+    index |= {name: [None, None] for name in ("safety_checker", "feature_extractor", "image_encoder")}
+    write(folder / "model_index.json", json.dumps(index))
+    write(folder / "scheduler/scheduler_config.json", json.dumps(_PNDM))
+    write_tokenizer(folder / "tokenizer", pad=END)
+    save(sd_unet(seed), folder / "unet", half_too)
+    save(vae(seed, 0.18215), folder / "vae", half_too)
+    save(text_encoder(seed, 16), folder / "text_encoder", half_too)
+
+
+def write_sdxl(folder: Path, seed: int, half_too: bool = False) -> None:
+    """A whole pipeline in Stable Diffusion XL's layout."""
+    index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True, **_INDEX}
+    index |= {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
+    index |= {"tokenizer_2": ["transformers", "CLIPTokenizer"]}
+    write(folder / "model_index.json", json.dumps(index))
+    write(folder / "scheduler/scheduler_config.json", json.dumps(_EULER))
+    write_tokenizer(folder / "tokenizer", pad=END)
+    write_tokenizer(folder / "tokenizer_2", pad="!")
+    save(sdxl_unet(seed), folder / "unet", half_too)
+    save(vae(seed, 0.13025, force_upcast=True), folder / "vae", half_too)
+    save(text_encoder(seed, 8), folder / "text_encoder", half_too)
+    save(text_encoder(seed + 100, 8, projected=True), folder / "text_encoder_2", half_too)
+
+
+def save(model: torch.nn.Module, folder: Path, half_too: bool = False) -> None:
+    """As ``save_pretrained`` does, and once more in 16 bit beside it."""
+    if half_too:
+        copy.deepcopy(model).half().save_pretrained(folder, variant="fp16")
+    model.save_pretrained(folder)  # last: the config tells the full file's numbers
+
+
+def vocabulary() -> dict[str, int]:
+    """Bytes as tokens, inside a word and at its end, without any merges; the end token is the last, as in CLIP."""
+    kept = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in kept]
+    letters = [chr(byte) for byte in kept] + [chr(256 + k) for k in range(len(rest))]
+    names = [*letters, *(f"{letter}</w>" for letter in letters), START, END]
+    return {name: k for k, name in enumerate(names)}
+
+
+def write_tokenizer(folder: Path, pad: str) -> None:
+    """In the older layout: vocab.json, merges.txt, no tokenizer.json."""
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
+    config = {"model_max_length": 77, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True, **special}
+    write(folder / "vocab.json", json.dumps(vocabulary()))
+    write(folder / "merges.txt", "#version: 0.2\n")
+    write(folder / "tokenizer_config.json", json.dumps(config))
+    write(folder / "special_tokens_map.json", json.dumps(special))
+
+
+def text_encoder(seed: int, width: int, projected: bool = False) -> torch.nn.Module:
+    size = len(vocabulary())
+    config = CLIPTextConfig(
+        vocab_size=size,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        hidden_act="gelu" if projected else "quick_gelu",
+        bos_token_id=size - 2,
+        eos_token_id=2,  # as the old configs have it: the pooled output is then where the largest id is
+        pad_token_id=size - 1,
+    )
+    return seeded(seed, lambda: (CLIPTextModelWithProjection if projected else CLIPTextModel)(config))
+
+
+def sd_unet(seed: int) -> UNet2DConditionModel:
+    return seeded(
+        seed,
+        lambda: UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
+            cross_attention_dim=16,
+            attention_head_dim=2,
+            norm_num_groups=4,
+        ),
+    )
+
+
+def sdxl_unet(seed: int) -> UNet2DConditionModel:
+    return seeded(
+        seed,
+        lambda: UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(8, 8, 8),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            transformer_layers_per_block=(1, 1, 2),
+            attention_head_dim=(1, 2, 2),
+            cross_attention_dim=16,
+            norm_num_groups=4,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=4,
+            projection_class_embeddings_input_dim=8 + 6 * 4,
+        ),
+    )
+
+
+def vae(seed: int, scaling: float, force_upcast: bool | None = None) -> AutoencoderKL:
+    model = seeded(
+        seed,
+        lambda: AutoencoderKL(
+            block_out_channels=(4, 4, 4, 4),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+            scaling_factor=scaling,
+            force_upcast=bool(force_upcast),
+        ),
+    )
+    return model
+
+
+def seeded(seed, make):
+    """A model with fixed random weights; the global generator stays as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make().eval()

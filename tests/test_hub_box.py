@@ -1,0 +1,175 @@
+"""Every backbone from the hub's cache to pictures, with real names and layouts and tiny weights."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hub_box import FIXED_VAE, SD15, SDXL, repository, write_backbones
+
+from align.__main__ import main
+from align.config.places import group_choices
+from align.results.csvfile import read_csv
+from align.runner import build
+
+ROOT = Path(__file__).parents[1]
+NAMES = [name for name in group_choices("backbone") if name not in ("shapes", "alignprop_sd15")]
+CHEAP = [
+    "method=none",
+    "metrics=none",
+    "prompts=text",
+    "prompts.text=[a red cat,two dogs]",
+    "sampler.steps=2",
+    "backbone.height=32",
+    "backbone.width=64",
+    "run.batch_size=2",
+    "run.gallery=false",
+    "run.device=cpu",
+]
+
+
+@pytest.fixture(scope="session")
+def box(tmp_path_factory):
+    """``HF_HOME`` of a machine on which every backbone was fetched."""
+    home = tmp_path_factory.mktemp("box")
+    write_backbones(home / "hub")
+    return home
+
+
+@pytest.fixture(autouse=True)
+def _at_home(box, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(box / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    yield
+    build._backbone.cache_clear()
+
+
+@pytest.fixture
+def without(box):
+    """Take a file of a repository away for the time of a test."""
+    moved = []
+
+    def take(repo, name):
+        path = repository(box / "hub", repo) / name
+        path.rename(path.with_name(f"{path.name}.away"))
+        moved.append(path)
+        return path
+
+    yield take
+    for path in moved:
+        path.with_name(f"{path.name}.away").rename(path)
+
+
+def run(folder, *arguments):
+    return main([*CHEAP, f"run.folder={folder}", *arguments])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_backbone_makes_pictures(name, tmp_path):
+    assert run(tmp_path / "run", f"backbone={name}") == 0
+    assert set(read_csv(tmp_path / "run/results.csv")["status"]) == {"ok"}
+    text = (tmp_path / "run/run.json").read_text()
+    assert f'"backbone {name}": ' in text
+
+
+def test_the_box_is_small_and_always_the_same(box, tmp_path):
+    write_backbones(tmp_path)
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert [(box / "hub" / path).read_bytes() == (tmp_path / path).read_bytes() for path in files].count(
+        False
+    ) == 0
+    sizes = {}
+    for path in files:
+        sizes[path.parts[0]] = sizes.get(path.parts[0], 0) + (tmp_path / path).stat().st_size
+    assert max(sizes.values()) < 700_000, sizes
+
+
+def test_the_commit_is_recorded(box, tmp_path):
+    assert run(tmp_path / "run", "backbone=dpo_sdxl") == 0
+    text = (tmp_path / "run/run.json").read_text()
+    for repo in (SDXL, FIXED_VAE, "mhdang/dpo-sdxl-text2image-v1"):
+        assert f"{repo}@{repository(box / 'hub', repo).name}" in text
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_full_files_are_read_for_float32(name, tmp_path, without):
+    repo = {"sd15": SD15, "sdxl": SDXL}[name]
+    without(repo, "unet/diffusion_pytorch_model.fp16.safetensors")
+    assert run(tmp_path / "run", f"backbone={name}", "backbone.dtype=float32") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "repo", "file", "more"),
+    [
+        ("sd15", SD15, "tokenizer/merges.txt", ""),
+        ("sdxl", SDXL, "text_encoder_2/model.fp16.safetensors", ""),
+        ("sdxl", FIXED_VAE, "config.json", " vae"),
+        ("kto_sd15", "jacklishufan/diffusion-kto", "unet/diffusion_pytorch_model.safetensors", " unet"),
+    ],
+)
+def test_a_missing_file_is_named_with_its_command(name, repo, file, more, tmp_path, without, capsys):
+    gone = without(repo, file)
+    if file.endswith(".fp16.safetensors"):
+        without(repo, file.replace(".fp16", ""))
+    assert run(tmp_path / "run", f"backbone={name}") == 3
+    error = capsys.readouterr().err
+    assert f"backbone {name}{more}: " in error
+    assert gone.name in error
+    assert f"\n  hf download {repo} {file}\n" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_doctor_refuses_to_fetch_offline(capsys, without):
+    without(SD15, "vae/config.json")
+    assert main(["doctor", "--fetch", "backbone=sd15", "metrics=none"]) == 3
+    error = capsys.readouterr().err
+    assert "HF_HUB_OFFLINE is set" in error
+    assert f"hf download {SD15} vae/config.json" in error
+
+
+def test_doctor_fetches_what_is_missing_and_looks_again(capsys, without, monkeypatch, box):
+    gone = without(SD15, "vae/config.json")
+    asked = []
+
+    def fetch(reference, names):
+        asked.append((reference.repo, list(names)))
+        gone.write_bytes(gone.with_name(f"{gone.name}.away").read_bytes())
+
+    monkeypatch.setattr("align.checkpoints.fetch.fetch_hub", fetch)
+    try:
+        assert main(["doctor", "--fetch", "backbone=sd15", "metrics=none"]) == 0
+    finally:
+        gone.unlink(missing_ok=True)
+    assert asked == [(SD15, ["vae/config.json"])]
+    assert "fetching backbone sd15: vae/config.json" in capsys.readouterr().out
+
+
+def test_doctor_has_nothing_to_fetch(capsys):
+    assert main(["doctor", "--fetch", "backbone=sdxl", "metrics=none"]) == 0
+    assert "all weights of this configuration are there" in capsys.readouterr().out
+
+
+def test_the_wrong_layout_is_one_line(tmp_path):
+    from align.config.command import parse
+    from align.config.compose import jobs_of
+    from align.errors import WeightsError
+
+    (job,) = jobs_of(parse(["backbone=sdxl", f"backbone.unet={SD15}:unet", *CHEAP]))
+    with pytest.raises(WeightsError, match=r"not of backbone\.layout=sdxl"):
+        build._backbone(job.config.backbone, torch.device("cpu"))
+
+
+def test_in_a_process_of_its_own(box, tmp_path):
+    keep = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment = keep | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(box),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "align", "backbone=sdxl", *CHEAP, f"run.folder={tmp_path / 'run'}"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "run/images").iterdir())) == 2
