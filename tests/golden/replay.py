@@ -15,7 +15,8 @@ from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import DDIM
-from align.rewards.step_aware import load_step_aware
+from align.rewards.clip import clip_config
+from align.rewards.step_aware import StepAwareReward, load_step_aware, load_step_aware_model
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import Guidance
 from align.sampling.loop import Parts
@@ -122,10 +123,22 @@ class Trace:
                 "spm_tiny", whole, self.folder / "tiny/tiny-sd/tokenizer", file="spm.safetensors"
             )
         # Of the text tower the slim copy has only what it made of this prompt.
-        reward = load_step_aware("spm_tiny", TESTS / "rewards/data/spm_tiny", TESTS / "rewards/data/spm_tiny")
-        embedding = self.tensors["init/preference_text"]
-        reward.texts = lambda prompts: embedding.expand(len(prompts), -1)
-        return reward
+        slim = TESTS / "rewards/data/spm_tiny"
+        config = clip_config(slim)
+        model = load_step_aware_model(config, slim / "model.safetensors")
+        embedding = self.tensors["init/preference_text"][0]
+        return StepAwareReward(
+            "spm_tiny",
+            model,
+            model.see,
+            lambda prompt: embedding,
+            float(model.logit_scale.exp()),
+            config.vision_config.image_size,
+            "spo",
+            torch.float32,
+            CPU,
+            {},
+        )
 
     @cached_property
     def process(self):
