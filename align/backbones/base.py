@@ -23,6 +23,7 @@ class Encoded:
         offsets: character span of each of the L tokens, (0, 0) for special ones.
         limit: index of the first token that is not a word of the prompt.
         truncated: whether the prompt was longer than the model reads.
+        pieces: all word pieces of the prompt as the vocabulary spells them, special ones too, not truncated.
     """
 
     prompt: Tensor
@@ -30,6 +31,7 @@ class Encoded:
     offsets: tuple[Span, ...]
     limit: int
     truncated: bool
+    pieces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

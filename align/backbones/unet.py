@@ -83,6 +83,7 @@ class UNetBackbone:
             offsets=tuple(offsets),
             limit=min(number, longest) - 1,
             truncated=number > longest,
+            pieces=tuple(self.tokenizer.convert_ids_to_tokens(whole["input_ids"])),
         )
         self._encoded[prompt, negative] = encoded
         return encoded

@@ -1,0 +1,7 @@
+"""The error of this package; imports nothing."""
+
+from __future__ import annotations
+
+
+class GraphError(Exception):
+    """A prompt's graph cannot be had or used; the message is one line for the user."""
