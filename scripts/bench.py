@@ -27,8 +27,8 @@ from align.sampling.loop import Parts
 from align.sampling.objective import Objective
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
-from align.shapes.grammar import distinct_captions
 from align.semantics.tokens import pairs_by_offsets
+from align.shapes.grammar import distinct_captions
 from align.shapes.semantics import graph
 
 

@@ -38,11 +38,12 @@ def match(knowledge: Knowledge, prompt: str) -> Graph:
     for noun, _ in knowledge.objects:
         places = find(noun, same_number_aside)
         fresh = [place for place in places if place not in taken]
-        nouns.append((fresh or places or [None])[0])
-        if places:
-            taken.add((fresh or places)[0])
-        else:
+        if not places:
             lost.append(noun)
+            nouns.append(None)
+            continue
+        nouns.append((fresh or places)[0])
+        taken.add((fresh or places)[0])
     attributes: dict[Span, list[Span]] = {noun: [] for noun in nouns if noun is not None}
     for place, (_, wanted) in zip(nouns, knowledge.objects, strict=True):
         if place is None:

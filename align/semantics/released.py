@@ -57,7 +57,8 @@ def piece_groups(noun: str, attributes: Sequence[str], pieces: Sequence[str]) ->
     """Indices of the word pieces of an object and of all its attributes.
 
     Args:
-        noun, attributes: words.
+        noun: the object's word.
+        attributes: its words.
         pieces: all word pieces of the prompt, with the start and the end token.
     """
     plain = [piece.removesuffix(END_OF_WORD) for piece in pieces]
