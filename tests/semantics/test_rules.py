@@ -1,13 +1,14 @@
 import random
 
 import pytest
-from .grading import graded, published, scores
 
 from align.semantics.knowledge import words_of
 from align.semantics.rules import lexicon
 from align.semantics.rules.chunker import graph
 from align.shapes.grammar import distinct_captions
 from align.shapes.semantics import graph as parsed
+
+from .grading import graded, published, scores
 
 
 def read(prompt):
@@ -81,7 +82,7 @@ def test_what_has_no_nouns_is_no_error(prompt):
 def test_any_order_of_words_is_read():
     """Not well, but without an error, and with spans that are words of the prompt."""
     lists = [value for name, value in vars(lexicon).items() if isinstance(value, frozenset)]
-    words = sorted({word for one in lists for word in one}) + [",", ".", "'s", "cat", "attacks", "&", '"']
+    words = [*sorted({word for one in lists for word in one}), ",", ".", "'s", "cat", "attacks", "&", '"']
     draw = random.Random(0)
     for _ in range(3000):
         prompt = " ".join(draw.choices(words, k=draw.randrange(1, 12)))

@@ -41,7 +41,7 @@ LY_NOT_ADVERB = _words(
 )
 ADJECTIVES = _words(
     # colours
-    "red green blue yellow purple pink black white brown grey gray violet turquoise teal cyan magenta beige "
+    "red orange green blue yellow purple pink black white brown grey gray violet turquoise teal cyan magenta beige "
     "crimson scarlet maroon navy golden silvery azure tan blond blonde brunette dark bright pale light "
     "pastel colored coloured multicolored multicoloured monochrome "
     # sizes and shapes

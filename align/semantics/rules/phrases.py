@@ -127,7 +127,7 @@ def _promoted(
         return None
     last = words[modifiers[-1]]
     after = words[end].tag if end < len(words) else "stop"
-    known = last.text in lexicon.NAMED_BOTH and last.text not in ("cold", "open", "square")
+    known = last.text in lexicon.NAMED_BOTH
     guessed = determined and not last.sure and last.tag in ("adjective", "gerund") and after != "conjunction"
     if last.tag in ("adjective", "gerund") and ((known and determined) or guessed):
         return Phrase(modifiers[-1], tuple(modifiers[:-1]), start, end, determined)
