@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from align.results.atomic import write_text
-from align.semantics.errors import GraphError
+from align.semantics.errors import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge, read_knowledge
 from align.semantics.prompting import messages, read_answer, reproach, template_hash
 
@@ -24,10 +24,6 @@ Chat = Callable[[Sequence[dict[str, str]]], str]
 
 MOST_TOKENS = 2048
 """Of an answer; the longest published graph takes a third of it."""
-
-
-class RefusedError(GraphError):
-    """The endpoint refuses; asking again does not help."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Endpoint:
                 text = f"semantics.endpoint={self.url} answers {error.code} {error.reason}"
             if error.code in (401, 403):
                 raise RefusedError(f"{text}: check the key in semantics.key_variable") from None
-            if error.code in (400, 404, 405, 422):
+            if error.code in (404, 405):
                 raise RefusedError(f"{text}: check semantics.endpoint and semantics.model") from None
             raise GraphError(text) from None
         except TimeoutError:
@@ -84,6 +80,28 @@ class Endpoint:
         if not isinstance(content, str):
             raise GraphError(f"semantics.endpoint={self.url} answers without a message: {value!r:.60}")
         return content
+
+
+class Lazily:
+    """A chat that takes memory: made at the first question, given up by :meth:`close`.
+
+    Args:
+        load: makes it.
+    """
+
+    def __init__(self, load: Callable[[], Chat]) -> None:
+        self.load = load
+        self.chat: Chat | None = None
+
+    def __call__(self, chat: Sequence[dict[str, str]]) -> str:
+        """The answer. Raises GraphError."""
+        if self.chat is None:
+            self.chat = self.load()
+        return self.chat(chat)
+
+    def close(self) -> None:
+        """Give the memory back; another question would load it again."""
+        self.chat = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +127,9 @@ class AskedGraphs:
 
         Raises:
             GraphError: no usable answer came; the line says why the last one was none.
+            RefusedError: the model cannot be asked at all.
         """
-        path = self.folder / f"{self._key(prompt)}.json"
+        path = self.place(prompt)
         kept = _kept(path)
         if kept is not None:
             return kept
@@ -140,9 +159,10 @@ class AskedGraphs:
         tries = f"{self.retries + 1} tries" if self.retries else "one try"
         raise GraphError(f"no graph of {prompt!r:.60} from {self.model} in {tries}: {last}")
 
-    def _key(self, prompt: str) -> str:
+    def place(self, prompt: str) -> Path:
+        """Where the answer about a prompt is kept."""
         parts = json.dumps([prompt, self.model, template_hash()])
-        return hashlib.sha256(parts.encode("ascii")).hexdigest()
+        return self.folder / f"{hashlib.sha256(parts.encode('ascii')).hexdigest()}.json"
 
 
 def answers_folder() -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from align.semantics.errors import GraphError
+from align.semantics.errors import RefusedError
 from align.semantics.llm import MOST_TOKENS
 
 
@@ -21,10 +21,14 @@ class LocalChat:
         device: where it computes.
 
     Raises:
-        GraphError: the folder holds no such model.
+        RefusedError: the folder holds no such model.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
+        if not folder.is_dir():
+            raise RefusedError(
+                f"semantics.local: {folder} is not there; give a folder, or fetch a model with: hf download OWNER/NAME"
+            )
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             model: Any = AutoModelForCausalLM.from_pretrained(
@@ -32,9 +36,9 @@ class LocalChat:
             )
         except (OSError, ValueError, KeyError) as error:
             line = str(error).partition("\n")[0]
-            raise GraphError(f"semantics.local={folder} holds no chat model: {line}") from None
+            raise RefusedError(f"semantics.local={folder} holds no chat model: {line}") from None
         if not self.tokenizer.chat_template:
-            raise GraphError(
+            raise RefusedError(
                 f"semantics.local={folder} has no chat template: give an instruction-tuned model"
             )
         self.model = model.to(device).eval()

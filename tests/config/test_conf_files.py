@@ -15,6 +15,8 @@ CHOICES = [(group, name) for group in GROUPS for name in group_choices(group)]
 MORE = {
     ("prompts", "text"): ['prompts.text=["a red circle"]'],
     ("prompts", "file"): ["prompts.path=prompts.txt"],
+    ("semantics", "file"): ["semantics.path=graphs"],
+    ("semantics", "llm"): ["semantics.local=model"],
     ("reward", "sum"): ["reward.terms.shapes_pick=1", "reward.terms.shapes_hps=0.5"],
 }
 

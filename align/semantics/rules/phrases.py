@@ -98,8 +98,13 @@ def _phrase(words: Sequence[Word], start: int) -> Phrase | None:
     return _promoted(words, start, place, modifiers, determined)
 
 
-def _nouns_end(words: Sequence[Word], place: int) -> int:
+def _nouns_end(words: Sequence[Word], first: int) -> int:
+    """Where a run of nouns ends; in "a circle left of a star" before the place that is told."""
+    place = first
     while place < len(words) and words[place].tag == "noun":
+        after = words[place + 1].text if place + 1 < len(words) else ""
+        if place > first and words[place].text in lexicon.RELATIONS and after == "of":
+            break
         place += 1
     return place
 
