@@ -4,14 +4,14 @@ import json
 from collections import Counter
 from pathlib import Path
 
-DATA = Path(__file__).parent / "data" / "graded.jsonl"
+DATA = Path(__file__).parent / "data"
 PUBLISHED = Path(__file__).parents[1] / "golden" / "data" / "pairs.json"
 
 
 def graded(split):
-    """Graphs of ``dev`` or ``held-out``, as JSON values."""
-    values = [json.loads(line) for line in DATA.read_text().splitlines()]
-    return [value for value in values if value["split"] == split]
+    """Graphs of ``dev``, ``held-out`` (our prompts) or ``foreign`` (of HPDv2 and GenEval), as JSON values."""
+    lines = [line for path in sorted(DATA.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return [value for value in map(json.loads, lines) if value["split"] == split]
 
 
 def published():

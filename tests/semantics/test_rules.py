@@ -46,6 +46,11 @@ def objects(prompt):
         ("a knight attacks the wolf", {"knight": [], "wolf": []}),
         ("a lake at sunset in winter", {"lake": []}),
         ('a sign that says "big red dog"', {"sign": []}),
+        ("a house without windows, with no people", {"house": []}),
+        ("a big, fluffy, orange cat", {"cat": ["big", "fluffy", "orange"]}),
+        ("the dog chased the cat", {"dog": [], "cat": []}),
+        ("a shelf full of books, very detailed", {"shelf": ["full"], "books": []}),
+        ("a circle left of a star", {"circle": [], "star": []}),
         ("A RED HOUSE", {"HOUSE": ["RED"]}),
         ("a dog under a tree. The dog is brown", {"dog": ["brown"], "tree": []}),
     ],
@@ -105,11 +110,16 @@ def _scores(gold):
 
 @pytest.mark.parametrize(
     ("gold", "nouns", "pairs"),
-    [(graded("dev"), 0.97, 0.97), (graded("held-out"), 0.93, 0.91), (published(), 0.7, 0.42)],
-    ids=["dev", "held-out", "published"],
+    [
+        (graded("dev"), 0.97, 0.97),
+        (graded("held-out"), 0.93, 0.91),
+        (graded("foreign"), 0.93, 0.89),
+        (published(), 0.7, 0.39),
+    ],
+    ids=["dev", "held-out", "foreign", "published"],
 )
 def test_the_measured_level_is_held(gold, nouns, pairs):
-    assert len(gold) in (25, 6)
+    assert len(gold) in (25, 40, 6)
     f1 = _scores(gold)
     assert f1[0] >= nouns
     assert f1[1] >= pairs

@@ -93,9 +93,15 @@ class _Reader:
         elif word.tag in ("gerund", "participle"):
             self._participle(place, chunk, word)
         elif word.tag == "adjective" and self.last is not None:
-            after = self._tag(place - 1)
-            if isinstance(self.chunks[place - 1], Phrase) or after in ("auxiliary", "conjunction", "adverb"):
+            if self._is_said_of_last(place):
                 self.last.about.append(chunk.place)
+
+    def _is_said_of_last(self, place: int) -> bool:
+        """Whether an adjective without a noun follows its object: "a shelf full", "is red and very shiny"."""
+        place -= 1
+        while self._tag(place) in ("adverb", "conjunction", "adjective"):
+            place -= 1
+        return place >= 0 and (isinstance(self.chunks[place], Phrase) or self._tag(place) == "auxiliary")
 
     def _names_an_artist(self, place: int) -> bool:
         """Whether a "by" at a chunk leads to an artist: ", by ...", "portrait by ...", "a fox by Beatrix Potter"."""
@@ -110,17 +116,28 @@ class _Reader:
             self._style_until_comma(place)
             return
         target = self.last
-        if self._text(place - 1) == ",":
+        before = place - 1
+        while self._tag(before) == "adverb":
+            before -= 1
+        if self._text(before) in (",", "while"):
+            if word.tag == "participle" and self._tag(place + 1) in ("stop", "", "conjunction"):
+                return  # ", highly detailed,": about the picture
             target = self.first  # "a man in a hat, smiling"
-        elif self._text(place - 1) == "while":
-            target = self.first
         elif word.tag == "gerund" and target is not None:
             target = self._doer(target, word.text)
-        if target is not None and word.text in ("made", "built", "constructed"):
+        if target is not None and self._is_no_description(place, chunk, word):
             self.last = target
         elif target is not None:
             target.about.append(chunk.place)
             self.last = target
+
+    def _is_no_description(self, place: int, chunk: Other, word: Word) -> bool:
+        """Whether a participle says nothing by itself ("made of"), or is a past tense ("chased the cat")."""
+        if word.text in ("made", "built", "constructed"):
+            return True
+        after = self.words[chunk.place + 1].tag if chunk.place + 1 < len(self.words) else "stop"
+        active = isinstance(self.chunks[place - 1], Phrase) and after in ("determiner", "pronoun")
+        return word.tag == "participle" and active
 
     @staticmethod
     def _doer(thing: _Thing, gerund: str) -> _Thing:
@@ -201,7 +218,8 @@ class _Reader:
         """Whether a phrase says where, when or how much instead of naming a thing."""
         head = self.words[chunk.head].text
         after_preposition = self._tag(place - 1) == "preposition"
-        if head in lexicon.ABSTRACT:
+        absent = self._text(place - 1) == "without" or self.words[chunk.start].text == "no"
+        if head in lexicon.ABSTRACT or absent:
             return True
         if head in lexicon.MEDIA and self._text(place + 1) == "of":
             return head in ("scene", "view", "depiction", "closeup", "close-up", "shot")

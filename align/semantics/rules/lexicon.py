@@ -49,7 +49,7 @@ ADJECTIVES = _words(
     "thick thin slim fat chubby deep shallow high low round square flat oval curved straight sharp steep "
     "full empty open closed mini grand vast "
     # age, state, quality
-    "old young new ancient modern elderly adult fresh clean dry wet hot cold warm cool soft hard smooth rough "
+    "old young new ancient modern elderly adult fresh clean quick swift slow dry wet hot cold warm cool soft hard smooth rough "
     "quiet calm loud strong weak heavy wild tame cute pretty nice sweet good bad great beautiful gorgeous "
     "elegant handsome ugly evil holy sad angry fierce brave proud rich poor free real fake fine rare raw ripe "
     "rotten bald bare blank blind busy clear crisp crowded dead alive asleep awake drunk happy lazy sleepy "
@@ -136,7 +136,7 @@ QUALITY = _words(
 
 RELATIONS = _words(
     "left right top front back side middle center centre bottom edge end rest midst sides distance foreground "
-    "lot lots kind type variety number amount part parts way hand-in-hand air company depths interior exterior"
+    "lot lots kind type variety number amount part parts way hand-in-hand air company depths interior exterior dark"
 )
 """Nouns that say where something is, or how much: no objects between prepositions."""
 
@@ -148,7 +148,7 @@ ABSTRACT = _words(
 
 PARTITIVES = _words(
     "slice slices piece pieces bunch bouquet stack stacks pile piles group groups pair pairs flock herd ball "
-    "balls set row rows crowd collection swarm pack heap cluster school gang array"
+    "balls set row rows crowd collection swarm pack heap cluster school gang array couple handful"
 )
 """Nouns that, with ``of``, describe what follows rather than being there beside it."""
 

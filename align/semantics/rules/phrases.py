@@ -119,7 +119,9 @@ def _leads_to_noun(words: Sequence[Word], place: int) -> bool:
 def _modifiers_to_noun(words: Sequence[Word], place: int) -> bool:
     """Whether at least one modifier and then a noun come next, so that a list of modifiers goes on."""
     first = place
-    while place < len(words) and words[place].tag in (*MODIFIERS, "adverb", "conjunction"):
+    while place < len(words) and (
+        words[place].tag in (*MODIFIERS, "adverb", "conjunction") or words[place].text == ","
+    ):
         place += 1
     return place > first and place < len(words) and words[place].tag == "noun"
 

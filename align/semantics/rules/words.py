@@ -27,7 +27,7 @@ Tag = Literal[
 ]
 """A ``participle`` is a passive one (covered), a ``gerund`` any form in -ing; ``stop`` is punctuation."""
 
-_TOKEN = re.compile(r"['\u2019]s\b|[^\W_]+(?:[-'\u2019](?!s\b)[^\W_]+)*|[^\w\s]|_")
+_TOKEN = re.compile(r"['\u2019]s\b|(?i:close up)\b|[^\W_]+(?:[-'\u2019](?!s\b)[^\W_]+)*|[^\w\s]|_")
 _QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d')
 
 
@@ -59,7 +59,7 @@ def read_words(prompt: str) -> list[Word]:
             if not words or words[-1].text != '"':
                 words.append(Word('"', found.span(), "stop"))
             continue
-        text = found[0].lower().replace("\u2019", "'")
+        text = found[0].lower().replace("\u2019", "'").replace(" ", "-")
         tag, sure = classify(text)
         words.append(Word(text, found.span(), tag, sure, found[0][0].isupper()))
     for place in range(len(words)):
