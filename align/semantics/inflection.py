@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 IRREGULAR = {
@@ -52,15 +53,28 @@ def same_number_aside(one: str, two: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def stems(word: str) -> frozenset[str]:
-    """What may be left of a lower-case word without ``-s``, ``-ed``, ``-ing``, ``-ly`` and a final ``e``."""
+    """What a lower-case word may be a form of, by the endings ``-s``, ``-ed``, ``-ing`` and ``-ly``; itself too."""
     found = set(singulars(word))
-    for ending in ("ing", "ed", "ly"):
+    for ending in ("ing", "ed"):
         stem = word.removesuffix(ending)
         if stem != word and len(stem) >= 3:
-            found.add(stem)
-            if stem[-1] == stem[-2]:  # running, striped against stripping
-                found.add(stem[:-1])
-    return frozenset({one.removesuffix("e") if len(one) > 3 else one for one in found})
+            found |= _without_suffix(stem)
+    if word.endswith("ly") and len(word) > 4:
+        found |= {word[:-2], word[:-2] + "le", word[:-3] + "y" if word[-3] == "i" else word[:-2]}
+    return frozenset(found)
+
+
+_SHORT = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]")
+"""One syllable that would double its last letter: what loses an e instead is another word (star, stare)."""
+
+
+def _without_suffix(stem: str) -> set[str]:
+    """Words that may have had this stem before ``-ed`` or ``-ing``."""
+    if stem[-1] == stem[-2]:
+        return {stem, stem[:-1]}  # dressing, running
+    if _SHORT.fullmatch(stem):
+        return {stem + "e"}  # staring, striped
+    return {stem, stem + "e"}
 
 
 def same_stem(one: str, two: str) -> bool:

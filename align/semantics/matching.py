@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from align.semantics.graph import Entity, Graph, Span
 from align.semantics.inflection import same_number_aside, same_stem
@@ -29,21 +29,10 @@ def match(knowledge: Knowledge, prompt: str) -> Graph:
     Words that are not there are left out, with one warning that names them all.  Entries whose object is found
     at one and the same place (listed more often than it occurs) are joined.
     """
-    words = [found.span() for found in WORD.finditer(prompt)]
-    texts = [prompt[start:end].lower() for start, end in words]
-    find = _Finder(words, texts)
-    lost: list[str] = []
-    nouns: list[Span | None] = []
-    taken: set[Span] = set()
-    for noun, _ in knowledge.objects:
-        places = find(noun, same_number_aside)
-        fresh = [place for place in places if place not in taken]
-        if not places:
-            lost.append(noun)
-            nouns.append(None)
-            continue
-        nouns.append((fresh or places)[0])
-        taken.add((fresh or places)[0])
+    find = _Finder(prompt)
+    nouns = _nouns(knowledge, find)
+    taken = {place for place in nouns if place is not None}
+    lost = [noun for place, (noun, _) in zip(nouns, knowledge.objects, strict=True) if place is None]
     attributes: dict[Span, list[Span]] = {noun: [] for noun in nouns if noun is not None}
     for place, (_, wanted) in zip(nouns, knowledge.objects, strict=True):
         if place is None:
@@ -53,7 +42,7 @@ def match(knowledge: Knowledge, prompt: str) -> Graph:
             # An object's own words do not describe it; the word of a description is used once.
             usable = [one for one in found if not _overlap(one, place) and one not in attributes[place]]
             if usable:
-                attributes[place].append(_nearest(usable, place, taken, words, prompt))
+                attributes[place].append(min(usable, key=lambda one: find.distance(one, place, taken)))
             elif not found:
                 lost.append(word)
     style = [found[0] for word in knowledge.style if (found := find(word, same_stem))]
@@ -63,12 +52,44 @@ def match(knowledge: Knowledge, prompt: str) -> Graph:
     return Graph(tuple(entities), tuple(dict.fromkeys(style)))
 
 
+def _nouns(knowledge: Knowledge, find: _Finder) -> list[Span | None]:
+    """The place of every entry's object: successive occurrences of a repeated word.
+
+    Phrases choose first, then entries with attributes, and these the occurrence that is nearest to theirs, so that a graph that lists the
+    blue car before the red one is read as it is meant.
+    """
+    nouns: list[Span | None] = [None] * len(knowledge.objects)
+    order = sorted(
+        range(len(nouns)),
+        key=lambda k: (-len(knowledge.objects[k][0].split()), not knowledge.objects[k][1]),
+    )
+    for k in order:
+        noun, attributes = knowledge.objects[k]
+        places = find(noun, same_number_aside)
+        taken = [place for place in nouns if place is not None]
+        fresh = [place for place in places if not any(_overlap(place, other) for other in taken)]
+        if len(fresh) > 1:
+            described = [spots for word in attributes if (spots := find(word, same_stem))]
+            nouns[k] = min(fresh, key=lambda place: _far(place, described, find))
+        elif fresh:
+            nouns[k] = fresh[0]
+        elif places:
+            nouns[k] = next(other for other in taken if _overlap(places[0], other))
+    return nouns
+
+
+def _far(noun: Span, described: Sequence[Sequence[Span]], find: _Finder) -> float:
+    """How far an occurrence of an object is from the nearest occurrences of its attributes, in all."""
+    return sum(min(find.distance(spot, noun, ())[0] for spot in spots) for spots in described)
+
+
 class _Finder:
     """Looks words and phrases up among the words of a prompt."""
 
-    def __init__(self, words: Sequence[Span], texts: Sequence[str]) -> None:
-        self.words = words
-        self.texts = texts
+    def __init__(self, prompt: str) -> None:
+        self.prompt = prompt
+        self.words = [found.span() for found in WORD.finditer(prompt)]
+        self.texts = [prompt[start:end].lower() for start, end in self.words]
 
     def __call__(self, wanted: str, loosely: Same) -> list[Span]:
         """Places of a word or phrase, left to right: as written, else inflected, else its last words alone."""
@@ -89,24 +110,17 @@ class _Finder:
             if all(same(text, part) for text, part in zip(self.texts[k : k + length], parts, strict=True))
         ]
 
+    def distance(self, place: Span, noun: Span, nouns: Collection[Span]) -> tuple[float, bool]:
+        """How far a description is from an object, counted in words.
 
-def _nearest(
-    places: Iterable[Span], noun: Span, nouns: set[Span], words: Sequence[Span], prompt: str
-) -> Span:
-    """The place that is nearest to an object, counted in words.
-
-    Another object or the end of a phrase in between counts as a detour, and of two equally near places the one before
-    the object wins, as English adjectives precede.
-    """
-
-    def distance(place: Span) -> tuple[float, bool]:
+        Another object or the end of a phrase in between counts as a detour, and of two equally near places the one
+        before the object wins, as English adjectives precede.
+        """
         low, high = min(place[1], noun[1]), max(place[0], noun[0])
-        between = [span for span in words if span[0] >= low and span[1] <= high]
+        between = [span for span in self.words if span[0] >= low and span[1] <= high]
         barriers = sum(span in nouns for span in between)
-        barriers += len(re.findall(r"[.,;:!?]", prompt[low:high]))
+        barriers += len(re.findall(r"[.,;:!?]", self.prompt[low:high]))
         return len(between) + 4 * barriers, place[0] > noun[0]
-
-    return min(places, key=distance)
 
 
 def _overlap(one: Span, two: Span) -> bool:

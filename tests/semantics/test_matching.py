@@ -4,6 +4,7 @@ import pytest
 
 from align.semantics.errors import GraphError
 from align.semantics.graph import with_style
+from align.semantics.inflection import same_stem
 from align.semantics.knowledge import Knowledge, read_knowledge, words_of
 from align.semantics.matching import match
 from align.semantics.tokens import token_pairs
@@ -98,6 +99,49 @@ def _spans(text):
         start = text.index(word, start)
         yield start, start + len(word)
         start += len(word)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "places"),
+    [
+        (["blue"], ["red"], [25, 6]),
+        ([], ["red"], [25, 6]),
+        (["blue"], [], [25, 6]),
+        ([], [], [6, 25]),
+        (["small"], ["small"], [6, 25]),
+    ],
+)
+def test_fault_4_attributes_tell_which_occurrence_is_meant(first, second, places):
+    graph = graph_of("a red car next to a blue car", ("car", first), ("car", second))
+    assert [entity.noun[0] for entity in graph.entities] == places
+
+
+def test_fault_4_an_object_within_another_is_that_one():
+    assert placed("a polar bear", ("polar bear", []), ("bear", ["white"])) == [("polar bear@2", [])]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        ("hold", "holding", True),
+        ("run", "running", True),
+        ("stripe", "striped", True),
+        ("stripes", "striped", True),
+        ("dress", "dressing", True),
+        ("gentle", "gently", True),
+        ("happy", "happily", True),
+        ("color", "colored", True),
+        ("snow", "snowing", True),
+        ("wear", "wears", True),
+        ("star", "staring", False),
+        ("car", "caring", False),
+        ("red", "ring", False),
+        ("king", "ring", False),
+        ("gold", "golden", False),
+    ],
+)
+def test_forms_of_one_word(one, two, same):
+    assert same_stem(one, two) == same_stem(two, one) == same
 
 
 def test_fault_4_an_object_listed_more_often_than_it_occurs_is_joined():

@@ -71,3 +71,13 @@ def test_the_recorded_loss_with_pairs_beyond_the_maps():
     assert float(loss) == pytest.approx(float(recorded["loss_semantic"]), abs=1e-6)
     beyond = TokenPairs(positive=((80, 81),), negative=((1, 90),))
     assert not torch.any(pair_weights([beyond], 77))
+
+
+@pytest.mark.parametrize("name", ["sd_aug_off", "sd_full", "sd_no_graph", "sdxl_full"])
+def test_recorded_runs_pair_the_same_tokens(name, golden):
+    if golden is None:
+        pytest.skip("needs --golden DIR")
+    facts = json.loads((golden / f"dymo/trace_{name}.json").read_text())
+    pairs = released_pairs(read_knowledge(facts["graph"]), facts["graph"]["prompt"], facts["prompt_tokens"])
+    assert [list(pair) for pair in pairs.positive] == facts["positive_pairs"]
+    assert [list(pair) for pair in pairs.negative] == facts["negative_pairs"]

@@ -217,6 +217,13 @@ def test_wrong_commands_say_so_in_one_line(what, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "outputs").exists()
 
 
+def test_how_a_model_is_asked_is_no_part_of_the_default_folder():
+    model = ["semantics=llm", "semantics.model=m", "semantics.endpoint=http://a/v1"]
+    one = compose(*model).run.folder
+    assert compose(*model[:2], "semantics.endpoint=http://b/v1", "semantics.retries=9").run.folder == one
+    assert compose("semantics=llm", "semantics.model=n", model[2]).run.folder != one
+
+
 def test_the_command_shows_a_graph(capsys):
     assert main(["graph", "a red cat and a dog, watercolor", "semantics=rules"]) == 0
     first, *pairs = capsys.readouterr().out.splitlines()
@@ -231,3 +238,62 @@ def test_the_command_explains_itself_and_its_errors(capsys, library):
     assert "semantics=NAME" in capsys.readouterr().out
     assert main(["graph", "a cat", "semantics=file", f"semantics.path={library}"]) == 2
     assert "there is no graph of the prompt 'a cat'" in capsys.readouterr().err
+
+
+def test_runs_with_written_graphs_and_other_graphs_make_other_pictures(
+    pipeline_folder, library, tmp_path, capsys
+):
+    from align.results.csvfile import read_csv
+
+    def run(folder, *more):
+        return main(
+            [
+                "method=dymo",
+                "method.objective.preference=0",
+                "method.guidance.strength=1",
+                f"backbone.weights={pipeline_folder}",
+                "backbone.height=32",
+                "backbone.width=32",
+                "sampler.steps=2",
+                "metrics=none",
+                "prompts=text",
+                f"prompts.text=[{PROMPT}]",
+                "run.gallery=false",
+                "run.device=cpu",
+                "run.batch_size=1",
+                f"run.folder={tmp_path / folder}",
+                *more,
+            ]
+        )
+
+    file = ["semantics=file", f"semantics.path={library}"]
+    assert run("ours", *file) == 0
+    assert run("released", *file, "semantics.matching=released") == 0
+    assert run("none", "semantics=none") == 0
+    pictures = {}
+    for name in ("ours", "released", "none"):
+        table = read_csv(tmp_path / name / "results.csv")
+        assert list(table["status"]) == ["ok"]
+        pictures[name] = (tmp_path / name / table["image"][0]).read_bytes()
+    assert pictures["ours"] == pictures["released"] != pictures["none"]
+    recorded = json.loads((tmp_path / "ours" / "run.json").read_text())
+    assert recorded["identity"]["semantics"]["source"] == "file"
+    # A folder of other graphs is not gone on with.
+    library.write_text(json.dumps([{**LIBRARY[0], "knowledge": []}]))
+    runner._graphs.cache_clear()
+    capsys.readouterr()
+    assert run("ours", *file) == 2
+    assert "semantics" in capsys.readouterr().err
+
+
+def test_the_backbone_tells_its_word_pieces(pipeline_folder):
+    import torch
+
+    from align.backbones.unet import UNetBackbone
+
+    backbone = UNetBackbone(pipeline_folder, torch.device("cpu"), height=32, width=32)
+    read = backbone.encode("a red circle " * 40, "")
+    assert read.truncated
+    assert len(read.pieces) > len(read.offsets)
+    assert read.pieces[0] == backbone.tokenizer.bos_token
+    assert read.pieces[-1] == backbone.tokenizer.eos_token

@@ -92,9 +92,8 @@ class _Reader:
             self._style_until_comma(place + 1)
         elif word.tag in ("gerund", "participle"):
             self._participle(place, chunk, word)
-        elif word.tag == "adjective" and self.last is not None:
-            if self._is_said_of_last(place):
-                self.last.about.append(chunk.place)
+        elif word.tag == "adjective" and self.last is not None and self._is_said_of_last(place):
+            self.last.about.append(chunk.place)
 
     def _is_said_of_last(self, place: int) -> bool:
         """Whether an adjective without a noun follows its object: "a shelf full", "is red and very shiny"."""
