@@ -45,6 +45,10 @@ def dispatch(argv: list[str]) -> int:
         from align.results.report import main as report
 
         return report(argv[1:])
+    if argv and argv[0] == "graph":
+        from align.runner.show_graph import main as show_graph
+
+        return show_graph(argv[1:])
     if argv and argv[0] == "gallery":
         return gallery(argv[1:])
     from align.config.command import parse

@@ -27,6 +27,7 @@ from align.sampling.loop import Parts
 from align.sampling.objective import Objective
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
+from align.semantics.tokens import pairs_by_offsets
 from align.shapes.grammar import distinct_captions
 from align.shapes.semantics import graph
 
@@ -66,7 +67,11 @@ def main() -> None:
 
     def plain(steps: DDIM) -> Sampler:
         return Sampler(
-            backbone, Parts(Evaluator(backbone, 4.0, args.batch), steps), graph, args.batch, device
+            backbone,
+            Parts(Evaluator(backbone, 4.0, args.batch), steps),
+            pairs_by_offsets(graph),
+            args.batch,
+            device,
         )
 
     # One preference gradient per step and no time travel, so that the bare calls can be counted out.
@@ -77,7 +82,7 @@ def main() -> None:
         guidance=Guidance(1.0, (1.0, 1.0, 1.0)),
         recurrence=Recurrence(),
     )
-    guided = Sampler(backbone, guided_parts, graph, args.batch, device)
+    guided = Sampler(backbone, guided_parts, pairs_by_offsets(graph), args.batch, device)
 
     @torch.no_grad()
     def bare_plain() -> None:

@@ -23,6 +23,7 @@ from align.rewards.files import sha256 as file_hash
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Request, Sampler
+from align.semantics.tokens import pairs_by_offsets
 from align.shapes.checker import Verdict, check
 from align.shapes.grammar import Split, distinct_captions, parse
 from align.shapes.semantics import graph
@@ -34,7 +35,7 @@ from scripts.shapes_training.spoil import to_uint8
 def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
     """Plain sampling."""
     parts = Parts(Evaluator(backbone, guidance_scale, batch), DDIM(backbone.scheduler_config, steps, eta))
-    return Sampler(backbone, parts, graph, batch, backbone.device)
+    return Sampler(backbone, parts, pairs_by_offsets(graph), batch, backbone.device)
 
 
 def verdicts(

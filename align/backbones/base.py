@@ -28,6 +28,7 @@ class Encoded:
         pooled_prompt, pooled_negative: a vector (D,) of each text as a whole, for models that read one.
         size: (6,) float32 picture height and width, top and left of the crop, target height and width in pixels,
             for models that read them.
+        pieces: all word pieces of the prompt as the vocabulary spells them, special ones too, not truncated.
     """
 
     prompt: Tensor
@@ -38,6 +39,7 @@ class Encoded:
     pooled_prompt: Tensor | None = None
     pooled_negative: Tensor | None = None
     size: Tensor | None = None
+    pieces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -108,4 +108,5 @@ class TextReader:
             pooled_prompt=pooled,
             pooled_negative=other_pooled,
             size=self.size,
+            pieces=tuple(tokenizer.convert_ids_to_tokens(whole["input_ids"])),
         )

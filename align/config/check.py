@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
-from align.config.schema import BackboneConfig, Config, MethodConfig, PromptsConfig, RewardConfig
+from align.config.schema import (
+    BackboneConfig,
+    Config,
+    MethodConfig,
+    PromptsConfig,
+    RewardConfig,
+    SemanticsConfig,
+)
 
 
 def check(config: Config) -> None:
@@ -23,6 +30,7 @@ def check(config: Config) -> None:
             f"metrics.rewards={shown(list(config.metrics.rewards))} names one twice: name each once"
         )
     _prompts(config.prompts)
+    _semantics(config.semantics)
     if config.run.folder is not None and not config.run.folder.strip():
         raise ConfigError("run.folder is empty: give a folder, or null for the default")
 
@@ -108,3 +116,36 @@ def _prompts(prompts: PromptsConfig) -> None:
         raise ConfigError(
             f'prompts={prompts.name} needs prompts: give \'prompts.text=["first prompt", "second"]\''
         )
+
+
+def _semantics(semantics: SemanticsConfig) -> None:
+    if semantics.source == "file" and not semantics.path:
+        raise ConfigError(f"semantics={semantics.name} needs graphs: give semantics.path=FILE or FOLDER")
+    if semantics.source == "llm":
+        if (semantics.endpoint is None) == (semantics.local is None):
+            raise ConfigError(
+                f"semantics={semantics.name} needs one model: give semantics.endpoint=URL and semantics.model=NAME, "
+                "or semantics.local=FOLDER"
+            )
+        if semantics.endpoint is not None and not semantics.endpoint.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"semantics.endpoint={shown(semantics.endpoint)} is no URL: give one such as http://localhost:8000/v1"
+            )
+        if semantics.endpoint is not None and not semantics.model:
+            raise ConfigError("semantics.endpoint needs a model: give semantics.model=NAME")
+    if semantics.matching == "released":
+        if semantics.source not in ("file", "llm"):
+            raise ConfigError(
+                f"semantics.matching=released finds written words, semantics.source={semantics.source} has none: "
+                "give semantics=file or llm, or semantics.matching=ours"
+            )
+        if semantics.missing == "rules":
+            raise ConfigError(
+                "semantics.matching=released and semantics.missing=rules would mix two ways of pairing: "
+                "give semantics.missing=error or empty"
+            )
+        if semantics.global_words:
+            raise ConfigError(
+                "semantics.global_words=true is not read by semantics.matching=released: "
+                "give semantics.matching=ours"
+            )

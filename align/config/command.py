@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from align.config.errors import ConfigError, nearest
 
-SUBCOMMANDS = ("doctor", "report", "gallery")
+SUBCOMMANDS = ("doctor", "report", "gallery", "graph")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ Inference-time alignment of text-to-image diffusion models.
   python -m align -m method=none,dymo seed=0,1      every combination of the values
   python -m align report FOLDERS...                 compare runs picture by picture
   python -m align gallery FOLDERS... --out FILE     look at them side by side
+  python -m align graph PROMPT [semantics=...]      which words of a prompt DyMO pairs
   python -m align doctor                            what is installed and what is missing
 """
 TAIL = """\

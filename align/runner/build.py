@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from align.config.schema import BackboneConfig, Config, MethodConfig
+from align.config.schema import BackboneConfig, Config
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from align.rewards.base import Reward
     from align.sampling.loop import Parts
     from align.sampling.sampler import Outcome, Request
+    from align.semantics.tokens import PairSource
 
 
 class MakesPictures(Protocol):
@@ -51,7 +52,7 @@ def build_sampler(config: Config, batch_size: int) -> MakesPictures:
     reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
     process = DDIM(backbone.scheduler_config, config.sampler.steps, config.sampler.eta)
     parts = _parts(config, backbone, process, reward, batch_size)
-    sampler = Sampler(backbone, parts, _graph(config.method), batch_size, device)
+    sampler = Sampler(backbone, parts, _pairs(config), batch_size, device)
     if config.method.candidates == 1:
         return sampler
     assert reward is not None
@@ -93,15 +94,12 @@ def _parts(
     return Parts(evaluator, process, guidance, recurrence)
 
 
-def _graph(method: MethodConfig) -> Callable:
-    """Where the semantic graph of a prompt comes from; no graph at all if nothing reads it."""
-    from align.semantics.graph import Graph
+def _pairs(config: Config) -> PairSource:
+    """Where the token pairs of a prompt come from; none at all if nothing reads them."""
+    from align.runner.graphs import graphs_of, reads_graphs
+    from align.semantics.sources import no_pairs
 
-    if method.guidance.rule == "none" or method.objective.semantic == 0:
-        return lambda prompt: Graph()
-    from align.shapes.semantics import graph
-
-    return graph
+    return graphs_of(config).pairs if reads_graphs(config) else no_pairs
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,8 @@
 """Items: what a run makes, and the identity that makes each of them one and the same picture.
 
 An item's key is the sha256 of everything that decides its picture: resolved method, backbone with its
-weights, the reward if the method uses one, process, negative prompt; prompt; seed; sample.  Nothing else
-has a part in it: not order, batch size, device, folder, metrics, a job number or the time.
+weights, the reward and the source of semantic graphs if the method uses them, process, negative prompt; prompt;
+seed; sample.  Nothing else has a part in it: not order, batch size, device, folder, metrics, a job number or the time.
 """
 
 from __future__ import annotations
@@ -41,13 +41,19 @@ class Item:
     index: int
 
 
-def identity(config: Config, backbone_weights: str, reward_weights: Mapping[str, str]) -> dict[str, Any]:
+def identity(
+    config: Config,
+    backbone_weights: str,
+    reward_weights: Mapping[str, str],
+    graphs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """All that decides the pictures of a run, prompts and seeds aside, as plain values.
 
     Args:
         config: the run.
         backbone_weights: fingerprint of the backbone's files.
         reward_weights: fingerprint of each reward's files, by name.
+        graphs: what decides the prompts' graphs (see ``graph_identity``), if anything reads them.
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
@@ -59,6 +65,7 @@ def identity(config: Config, backbone_weights: str, reward_weights: Mapping[str,
     if config.method.uses_reward:
         terms = sorted(config.reward.terms.items())
         reward = {name: {"weight": weight, "files": reward_weights[name]} for name, weight in terms}
+    semantics = {} if graphs is None else {"semantics": dict(graphs)}
     return {
         "format": FORMAT,
         "backbone": {**backbone, "files": backbone_weights},
@@ -66,6 +73,7 @@ def identity(config: Config, backbone_weights: str, reward_weights: Mapping[str,
         "method": method,
         "reward": reward,
         "negative": config.negative,
+        **semantics,
     }
 
 

@@ -10,6 +10,7 @@ from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.schema import Config
 from align.runner.exits import MissingWeights
+from align.runner.graphs import check_graphs, graph_identity
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 from align.runner.weights import backbone_files, backbone_fingerprint, missing_text, needed_by
@@ -40,7 +41,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     """Make the runs of a command ready, all of them before one starts.
 
     Raises:
-        ConfigError: a prompt set or device cannot be used.
+        ConfigError: a prompt set, its graphs or a device cannot be used.
         MissingWeights: listing all that is missing for any of the runs.
     """
     sets = [load_prompts(config.prompts) for config in configs]
@@ -49,6 +50,8 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     needed = {one.what: one for config in configs for one in needed_by(config)}
     if text := missing_text(needed.values()):
         raise MissingWeights(text)
+    for config, prompts in zip(configs, sets, strict=True):
+        check_graphs(config, prompts.prompts)
     return [_prepared(config, prompts) for config, prompts in zip(configs, sets, strict=True)]
 
 
@@ -58,7 +61,7 @@ def _prepared(config: Config, prompts: PromptSet) -> Prepared:
     sources = {one.what: one.source for one in needed if one.source is not None}
     backbone = backbone_fingerprint(backbone_files(config.backbone))
     rewards = {what.removeprefix("reward "): value for what, value in fingerprints.items()}
-    what = identity(config, backbone, rewards)
+    what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts))
     items = make_plan(what, prompts.prompts, config.seed, config.samples, config.negative)
     return Prepared(config, prompts, what, items, fingerprints, sources)
 

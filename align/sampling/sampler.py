@@ -16,8 +16,7 @@ from align.sampling.ledger import Cost, Ledger
 from align.sampling.loop import Info, Parts, run, start
 from align.sampling.noise import NoiseStream
 from align.semantics.attention_loss import pair_weights
-from align.semantics.graph import GraphSource
-from align.semantics.tokens import token_pairs
+from align.semantics.tokens import PairSource
 
 
 @dataclass(frozen=True)
@@ -55,17 +54,17 @@ class Sampler:
     Args:
         backbone: the frozen model.
         parts: the method's parts.
-        graph: from a prompt to its semantic graph.
+        pairs: from a prompt, and how the backbone reads it, to its token pairs.
         batch_size: rows of every decoder call, padded to exactly this many.
         device: where the latents live.
     """
 
     def __init__(
-        self, backbone: Backbone, parts: Parts, graph: GraphSource, batch_size: int, device: torch.device
+        self, backbone: Backbone, parts: Parts, pairs: PairSource, batch_size: int, device: torch.device
     ) -> None:
         self.backbone = backbone
         self.parts = parts
-        self.graph = graph
+        self.pairs = pairs
         self.batch_size = batch_size
         self.device = device
         self.on_evaluation: Callable[[Info], None] | None = None
@@ -145,10 +144,7 @@ class Sampler:
     def _read(self, requests: Sequence[Request]) -> tuple[Pictures, list[bool]]:
         """Conditioning and token pairs of every request."""
         encoded = [self.backbone.encode(request.prompt, request.negative) for request in requests]
-        pairs = [
-            token_pairs(self.graph(request.prompt), read.offsets, read.limit)
-            for request, read in zip(requests, encoded, strict=True)
-        ]
+        pairs = [self.pairs(request.prompt, read) for request, read in zip(requests, encoded, strict=True)]
         pictures = Pictures(
             prompts=[request.prompt for request in requests],
             conditioning=Conditioning.of(encoded),

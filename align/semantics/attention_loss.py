@@ -20,12 +20,15 @@ COUNT_EPSILON = 1e-6
 def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
     """Weight of every token pair's distance: (P, tokens, tokens) float32.
 
-    ``1 / (|positive| + 1e-6)`` at positive pairs, ``-1 / (|negative| + 1e-6)`` at negative ones.
+    ``1 / (|positive| + 1e-6)`` at positive pairs, ``-1 / (|negative| + 1e-6)`` at negative ones.  A pair of a
+    token that is not there has no weight but is counted, as in the released code; our own pairs have none such.
     """
     weights = torch.zeros(len(pairs), tokens, tokens)
     for row, pair in enumerate(pairs):
         for indices, sign in ((pair.positive, 1.0), (pair.negative, -1.0)):
             for one, two in indices:
+                if max(one, two) >= tokens:
+                    continue
                 weights[row, one, two] += sign / (len(indices) + COUNT_EPSILON)
     return weights
 

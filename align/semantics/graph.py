@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Span = tuple[int, int]
 """Start (included) and end (excluded) of a word in the prompt, in characters."""
@@ -19,10 +19,29 @@ class Entity:
 
 @dataclass(frozen=True)
 class Graph:
-    """The objects of a prompt, in order; empty for a prompt that could not be read."""
+    """The objects of a prompt, in order; empty for a prompt that could not be read.
+
+    Attributes:
+        entities: objects with the words that describe them.
+        style: words about the whole picture, such as "watercolor".
+    """
 
     entities: tuple[Entity, ...] = ()
+    style: tuple[Span, ...] = ()
 
 
 GraphSource = Callable[[str], Graph]
 """From a prompt to its graph."""
+
+
+def with_style(graph: Graph) -> Graph:
+    """Style words as attributes of every object: where an object is, its style should show.
+
+    A style word that is an object or one of its attributes already is not added to it again.
+    """
+    entities = []
+    for entity in graph.entities:
+        own = {entity.noun, *entity.attributes}
+        more = tuple(span for span in graph.style if span not in own)
+        entities.append(replace(entity, attributes=entity.attributes + more))
+    return replace(graph, entities=tuple(entities))

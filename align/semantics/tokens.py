@@ -5,10 +5,11 @@ Alignment is by character offsets, so a repeated word or a word of several piece
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from align.semantics.graph import Graph, Span
+from align.semantics.graph import Graph, GraphSource, Span
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,34 @@ class TokenPairs:
 
     def __bool__(self) -> bool:
         return bool(self.positive or self.negative)
+
+
+class ReadPrompt(Protocol):
+    """A prompt as a model reads it (see :class:`~align.backbones.base.Encoded`)."""
+
+    @property
+    def offsets(self) -> Sequence[Span]:
+        """Character span of each token that the model reads, (0, 0) for special ones."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """Index of the first token that is not a word of the prompt."""
+        ...
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """All word pieces of the prompt, with start and end token, not truncated."""
+        ...
+
+
+PairSource = Callable[[str, ReadPrompt], TokenPairs]
+"""From a prompt and how the model reads it to its token pairs."""
+
+
+def pairs_by_offsets(graph: GraphSource) -> PairSource:
+    """The pairs of a prompt's graph, aligned by character offsets."""
+    return lambda prompt, read: token_pairs(graph(prompt), read.offsets, read.limit)
 
 
 def tokens_of(span: Span, offsets: Sequence[Span], limit: int) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from align.sampling.noise import NoiseStream
 from align.sampling.objective import Objective
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
+from align.semantics.tokens import pairs_by_offsets
 from align.shapes.semantics import graph as shapes_graph
 from align.strategies.best_of_n import BestOfN
 
@@ -38,7 +39,7 @@ def build(method, backbone, reward, batch_size=2, graph=words_graph, strength=1.
             Guidance(strength, (0.6, 0.6, 0.6)),
             Recurrence("gradient_norm", cap=3),
         )
-    sampler = Sampler(backbone, plain, graph, batch_size, CPU)
+    sampler = Sampler(backbone, plain, pairs_by_offsets(graph), batch_size, CPU)
     return BestOfN(sampler, reward, 3) if method == "best_of_n" else sampler
 
 

@@ -61,7 +61,11 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
     for record in trace.facts["evaluations"]:
         recorded = trace.recorded(record["prefix"])
         step = trace.process.steps[record["step"]]
-        if record["k"] == 0 and step.index and (plain := f"s{step.index - 1:02d}/plain/pred_x0") in trace.tensors:
+        if (
+            record["k"] == 0
+            and step.index
+            and (plain := f"s{step.index - 1:02d}/plain/pred_x0") in trace.tensors
+        ):
             previous = trace.tensors[plain]
         z = recorded["latents_in"]
         state = trace.state(z, recorded.get("pred_x0_prev", previous))
@@ -132,9 +136,7 @@ def test_the_whole_run_from_the_recorded_draws(trace):
     trace.parts.evaluate.__class__ = Watching
     try:
         state = start(lambda *_: trace.draws, 1, 1, trace.backbone.latent_shape(), CPU)
-        state = run(
-            trace.parts, state, trace.pictures, lambda *_: trace.draws, ledger, on_evaluation=count
-        )
+        state = run(trace.parts, state, trace.pictures, lambda *_: trace.draws, ledger, on_evaluation=count)
     finally:
         trace.parts.evaluate.__class__ = Evaluator
     assert rounds == [step["rounds"] for step in trace.facts["steps"]]
@@ -149,7 +151,8 @@ def test_the_whole_run_from_the_recorded_draws(trace):
         picture = 2 * trace.backbone.decode(state.z) - 1
     entered = {step: trace.tensors.get(f"s{step:02d}/k00/latents_in") for step in latents}
     entered = {
-        step: trace.tensors[f"s{step:02d}/plain/latents_in"] if z is None else z for step, z in entered.items()
+        step: trace.tensors[f"s{step:02d}/plain/latents_in"] if z is None else z
+        for step, z in entered.items()
     }
     differences = {
         "latents": max(far(z, entered[step]) for step, z in latents.items()),

@@ -19,6 +19,7 @@ from align.sampling.objective import Objective
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
 from align.sampling.selection import best
+from align.semantics.tokens import pairs_by_offsets
 
 PROMPTS = ["red cat blue dog", "a quiet morning", "blue dog"]
 REQUESTS = [Request(prompt, seed=7) for prompt in PROMPTS]
@@ -40,7 +41,9 @@ def plain_of(backbone, batch_size=4, eta=1.0):
 
 
 def sample(parts, requests=REQUESTS, watch=None):
-    sampler = Sampler(parts.evaluate.backbone, parts, words_graph, parts.evaluate.batch_size, CPU)
+    sampler = Sampler(
+        parts.evaluate.backbone, parts, pairs_by_offsets(words_graph), parts.evaluate.batch_size, CPU
+    )
     sampler.on_evaluation = watch
     return sampler.sample(requests)
 

@@ -6,13 +6,14 @@ from align.processes.ddim import DDIM
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Request, Sampler
+from align.semantics.tokens import pairs_by_offsets
 
 REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=1), Request("red cat", seed=1, sample=1)]
 
 
 def sampler_of(backbone, batch_size=2):
     parts = Parts(Evaluator(backbone, 3.0, batch_size), DDIM(SCHEDULE, 5, 1.0))
-    return Sampler(backbone, parts, words_graph, batch_size, CPU)
+    return Sampler(backbone, parts, pairs_by_offsets(words_graph), batch_size, CPU)
 
 
 def test_one_picture_a_request_in_order(backbone):

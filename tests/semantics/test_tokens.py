@@ -1,9 +1,9 @@
 import pytest
 from transformers import CLIPTokenizer
 
-from align.backbones.unet import readable
 from align.semantics.graph import Entity, Graph
 from align.semantics.tokens import token_pairs, tokens_of
+from align.text import readable
 
 
 def words(text, *pieces):

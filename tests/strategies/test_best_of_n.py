@@ -8,6 +8,7 @@ from align.processes.ddim import DDIM
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Request, Sampler
+from align.semantics.tokens import pairs_by_offsets
 from align.strategies.best_of_n import BestOfN
 
 REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=2), Request("a hill", seed=3)]
@@ -15,7 +16,7 @@ REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=2), Request("a 
 
 def sampler_of(backbone, batch_size=2):
     parts = Parts(Evaluator(backbone, 3.0, batch_size), DDIM(SCHEDULE, 4, 1.0))
-    return Sampler(backbone, parts, words_graph, batch_size, CPU)
+    return Sampler(backbone, parts, pairs_by_offsets(words_graph), batch_size, CPU)
 
 
 def candidates_of(sampler, number):

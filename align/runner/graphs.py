@@ -1,0 +1,174 @@
+"""From a configuration to its source of graphs, and what of it decides pictures.  Imports no torch by itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.config.errors import ConfigError
+from align.config.schema import Config, SemanticsConfig
+from align.semantics.errors import GraphError
+from align.semantics.sources import PromptGraphs, WrittenSource, nothing
+
+if TYPE_CHECKING:
+    from align.semantics.llm import Chat
+
+
+def source_kind(config: Config) -> str:
+    """What ``semantics.source=auto`` means: the grammar's parse on the shapes world, else the rules."""
+    if config.semantics.source != "auto":
+        return config.semantics.source
+    return "shapes" if config.backbone.weights == "shapes" else "rules"
+
+
+def reads_graphs(config: Config) -> bool:
+    """Whether the method looks at graphs at all."""
+    return config.method.guidance.rule != "none" and config.method.objective.semantic > 0
+
+
+def graphs_of(config: Config) -> PromptGraphs:
+    """The graphs of a run; the same object for runs with the same options, so each is read or asked once.
+
+    Raises:
+        ConfigError: a graph file is missing or malformed, or a model cannot be asked.
+    """
+    try:
+        return _graphs(config.semantics, source_kind(config), config.run.device)
+    except GraphError as error:
+        raise ConfigError(f"semantics.path: {error}") from error
+
+
+@lru_cache(maxsize=16)
+def _graphs(options: SemanticsConfig, kind: str, device: str) -> PromptGraphs:
+    written: WrittenSource | None = None
+    if kind == "file":
+        from align.semantics.files import load_library
+
+        written = load_library(Path(str(options.path)).expanduser())
+    elif kind == "llm":
+        written = _asked(options, device)
+    read = nothing
+    if kind == "shapes":
+        from align.shapes.semantics import graph as read
+    elif kind == "rules" or (written is not None and options.missing == "rules"):
+        from align.semantics.rules.chunker import graph as read
+    return PromptGraphs(read, written, options.missing, options.matching, options.global_words)
+
+
+def _asked(options: SemanticsConfig, device: str) -> WrittenSource:
+    from align.semantics.llm import AskedGraphs, Endpoint, answers_folder
+
+    chat: Chat
+    if options.local is not None:
+        chat = _local(options.local, device)
+    else:
+        key = os.environ.get(options.key_variable, "") if options.key_variable else ""
+        chat = Endpoint(str(options.endpoint), str(options.model), key, options.timeout)
+    return AskedGraphs(chat, model_name(options), answers_folder(), options.retries)
+
+
+def _local(reference: str, device: str) -> Chat:
+    """A chat with a model on this machine, which is loaded when the first question is asked."""
+    from align.semantics.llm import Lazily
+
+    def load() -> Chat:
+        from align.checkpoints.reference import folder_of
+        from align.runner.build import torch_device
+        from align.semantics.local_chat import LocalChat
+
+        return LocalChat(folder_of(reference), torch_device(device))
+
+    return Lazily(load)
+
+
+def model_name(options: SemanticsConfig) -> str:
+    """The model whose graphs are used: the endpoint's name for it, the hub's, or that of a local folder."""
+    from align.checkpoints.reference import hub_reference
+
+    if options.local is None:
+        return str(options.model)
+    return options.local if hub_reference(options.local) else Path(options.local).expanduser().name
+
+
+def check_graphs(config: Config, prompts: Sequence[str]) -> None:
+    """Have the graphs of all prompts of a run before anything is loaded.
+
+    Raises:
+        ConfigError: one of them cannot be had or used, and ``semantics.missing`` is ``error``.
+    """
+    if not reads_graphs(config):
+        return
+    graphs = graphs_of(config)
+    if graphs.written is None:
+        return
+    distinct = list(dict.fromkeys(prompts))
+    _announce(config, graphs, distinct)
+    before = len(graphs.without)
+    for prompt in distinct:
+        try:
+            graphs.check(prompt)
+        except GraphError as error:
+            raise ConfigError(str(error)) from error
+    _release(graphs)
+    if lost := len(graphs.without) - before:
+        reason = next(reversed(graphs.without.values()))
+        print(
+            f"align: {lost} of {len(distinct)} prompts have no graph, semantics.missing="
+            f"{config.semantics.missing} is used for them ({reason})",
+            file=sys.stderr,
+        )
+
+
+def _announce(config: Config, graphs: PromptGraphs, prompts: Sequence[str]) -> None:
+    """Say that a model will be asked, as that may take minutes."""
+    from align.semantics.llm import AskedGraphs
+
+    if isinstance(graphs.written, AskedGraphs):
+        number = sum(not graphs.written.place(prompt).is_file() for prompt in prompts)
+        if number:
+            print(f"align: asking {graphs.written.model} for {number} graphs", file=sys.stderr, flush=True)
+
+
+def _release(graphs: PromptGraphs) -> None:
+    """Give up a chat model's memory: the diffusion model is loaded next."""
+    from align.semantics.llm import AskedGraphs, Lazily
+
+    if isinstance(graphs.written, AskedGraphs) and isinstance(graphs.written.chat, Lazily):
+        graphs.written.chat.close()
+
+
+def graph_identity(config: Config, prompts: Sequence[str]) -> dict[str, Any] | None:
+    """What decides the graphs of a run, as plain values; ``None`` if the method reads none.
+
+    Paths, endpoints, keys and retries have no part in it.  ``None`` also stands for the shapes world's own parse:
+    that is how its runs were identified before graphs had other sources.
+    """
+    options, kind = config.semantics, source_kind(config)
+    if not reads_graphs(config) or (kind == "shapes" and not options.global_words):
+        return None
+    what: dict[str, Any] = {"source": kind, "global_words": options.global_words}
+    graphs = graphs_of(config)
+    uses_rules = kind == "rules"
+    if graphs.written is not None:
+        uses_rules = options.missing == "rules"
+        what |= {"matching": options.matching, "missing": options.missing}
+    if kind == "file":
+        from align.semantics.files import Library
+
+        assert isinstance(graphs.written, Library)
+        what["files"] = graphs.written.fingerprint()
+    if kind == "llm":
+        from align.semantics.prompting import template_hash
+
+        what |= {"model": model_name(options), "template": template_hash()}
+        # An endpoint that failed today may answer tomorrow: those pictures are others.
+        what["without"] = sorted(prompt for prompt in set(prompts) if prompt in graphs.without)
+    if uses_rules:
+        from align.semantics.rules.chunker import VERSION
+
+        what["rules"] = VERSION
+    return what

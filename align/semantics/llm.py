@@ -1,0 +1,194 @@
+"""Graphs from a chat model, remembered on disk, so that a second run asks nobody."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.results.atomic import write_text
+from align.semantics.errors import GraphError, RefusedError
+from align.semantics.knowledge import Knowledge, read_knowledge
+from align.semantics.prompting import messages, read_answer, reproach, template_hash
+
+Chat = Callable[[Sequence[dict[str, str]]], str]
+"""From messages to the model's answer. Raises GraphError."""
+
+MOST_TOKENS = 2048
+"""Of an answer; the longest published graph takes a third of it."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible chat endpoint.
+
+    Attributes:
+        url: base URL such as ``http://localhost:8000/v1``, or the whole ``.../chat/completions``.
+        model: name that the endpoint knows.
+        key: sent as a bearer token unless empty.
+        timeout: seconds to wait for an answer.
+    """
+
+    url: str
+    model: str
+    key: str = ""
+    timeout: float = 60.0
+
+    def __call__(self, chat: Sequence[dict[str, str]]) -> str:
+        """Ask once, at temperature 0. Raises GraphError, RefusedError."""
+        url = self.url.rstrip("/")
+        if not url.endswith("/chat/completions"):
+            url += "/chat/completions"
+        body = {
+            "model": self.model,
+            "messages": list(chat),
+            "temperature": 0,
+            "max_tokens": MOST_TOKENS,
+        }
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        try:
+            request = urllib.request.Request(url, json.dumps(body).encode("ascii"), headers)
+            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                value: Any = json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                text = f"semantics.endpoint={self.url} answers {error.code} {error.reason}"
+            if error.code in (401, 403):
+                raise RefusedError(f"{text}: check the key in semantics.key_variable") from None
+            if error.code in (404, 405):
+                raise RefusedError(f"{text}: check semantics.endpoint and semantics.model") from None
+            raise GraphError(text) from None
+        except TimeoutError:
+            raise GraphError(f"semantics.endpoint={self.url} does not answer in {self.timeout:g} s") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise GraphError(f"semantics.endpoint={self.url} cannot be used: {reason}") from None
+        try:
+            content = value["choices"][0]["message"]["content"]
+        except (LookupError, TypeError):
+            content = None
+        if not isinstance(content, str):
+            raise GraphError(f"semantics.endpoint={self.url} answers without a message: {value!r:.60}")
+        return content
+
+
+class Lazily:
+    """A chat that takes memory: made at the first question, given up by :meth:`close`.
+
+    Args:
+        load: makes it.
+    """
+
+    def __init__(self, load: Callable[[], Chat]) -> None:
+        self.load = load
+        self.chat: Chat | None = None
+
+    def __call__(self, chat: Sequence[dict[str, str]]) -> str:
+        """The answer. Raises GraphError."""
+        if self.chat is None:
+            self.chat = self.load()
+        return self.chat(chat)
+
+    def close(self) -> None:
+        """Give the memory back; another question would load it again."""
+        self.chat = None
+
+
+@dataclass(frozen=True)
+class AskedGraphs:
+    """Graphs of prompts as a model reads them.
+
+    Attributes:
+        chat: the model.
+        model: its name, part of the place where its answers are kept.
+        folder: where answers are kept.
+        retries: how often to ask again after a failure.
+        wait: seconds before the first repetition of a call that failed; doubled each time.
+    """
+
+    chat: Chat
+    model: str
+    folder: Path
+    retries: int = 2
+    wait: float = 1.0
+
+    def __call__(self, prompt: str) -> Knowledge:
+        """The graph of a prompt, from disk if it was asked for before.
+
+        Raises:
+            GraphError: no usable answer came; the line says why the last one was none.
+            RefusedError: the model cannot be asked at all.
+        """
+        path = self.place(prompt)
+        kept = _kept(path)
+        if kept is not None:
+            return kept
+        graph = self._asked(prompt)
+        _keep(path, {**graph.to_json(prompt), "model": self.model, "template": template_hash()})
+        return graph
+
+    def _asked(self, prompt: str) -> Knowledge:
+        chat = messages(prompt)
+        last = ""
+        for attempt in range(self.retries + 1):
+            try:
+                answer = self.chat(chat)
+            except RefusedError:
+                raise
+            except GraphError as error:
+                last = str(error)
+                if attempt < self.retries:
+                    time.sleep(self.wait * 2**attempt)
+                continue
+            try:
+                return read_answer(answer)
+            except GraphError as error:
+                last = str(error)
+                # At temperature 0 the same question has the same answer: say what was wrong with it.
+                chat = [*messages(prompt), {"role": "assistant", "content": answer}, reproach(last)]
+        tries = f"{self.retries + 1} tries" if self.retries else "one try"
+        raise GraphError(f"no graph of {prompt!r:.60} from {self.model} in {tries}: {last}")
+
+    def place(self, prompt: str) -> Path:
+        """Where the answer about a prompt is kept."""
+        parts = json.dumps([prompt, self.model, template_hash()])
+        return self.folder / f"{hashlib.sha256(parts.encode('ascii')).hexdigest()}.json"
+
+
+def answers_folder() -> Path:
+    """Where answers are kept: ``$HF_HOME/align/graphs``, else ``~/.cache/align/graphs``."""
+    home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "align" / "graphs"
+
+
+def _kept(path: Path) -> Knowledge | None:
+    """A kept answer; ``None`` if there is none or it was spoilt."""
+    try:
+        return read_knowledge(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, GraphError):
+        return None
+
+
+def _keep(path: Path, value: dict[str, Any]) -> None:
+    """Write an answer as a whole; several processes may do so at once.
+
+    Raises:
+        GraphError: it cannot be written: the run would ask again and again without anyone noticing.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(value, indent=1) + "\n")
+    except OSError as error:
+        raise GraphError(
+            f"{path.parent} cannot be written ({error.strerror}): set HF_HOME to a folder that can"
+        ) from None

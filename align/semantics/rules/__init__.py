@@ -1,0 +1,1 @@
+"""A small English reader: noun phrases and what describes them."""

@@ -1,0 +1,107 @@
+"""Where the graphs of a run come from, and what happens to a prompt that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from align.semantics.errors import GraphError, RefusedError
+from align.semantics.graph import Graph, GraphSource, with_style
+from align.semantics.knowledge import Knowledge, words_of
+from align.semantics.matching import match
+from align.semantics.released import matched_words, released_pairs
+from align.semantics.tokens import ReadPrompt, TokenPairs, token_pairs
+
+Missing = Literal["error", "empty", "rules"]
+"""For a prompt without a graph: refuse, do without, or read it by rules."""
+
+WrittenSource = Callable[[str], Knowledge | None]
+"""From a prompt to its graph in words; ``None`` if there is none. Raises GraphError if it cannot be had."""
+
+
+@dataclass
+class PromptGraphs:
+    """Graphs of prompts; each is made once.
+
+    Attributes:
+        read: the graph of a prompt that has none in words.
+        written: graphs in words; ``None`` for a source that has no words.
+        missing: what to do where ``written`` has none; ``read`` is used unless it is ``error``.
+        matching: whose alignment of words: our own, or the released code's.
+        global_words: pair style words with every object.
+        without: prompts that ``written`` had no graph of, with the reason.
+    """
+
+    read: GraphSource
+    written: WrittenSource | None = None
+    missing: Missing = "error"
+    matching: Literal["ours", "released"] = "ours"
+    global_words: bool = False
+    without: dict[str, str] = field(default_factory=dict)
+    _known: dict[str, Knowledge | None] = field(default_factory=dict)
+    _graphs: dict[str, Graph] = field(default_factory=dict)
+
+    def knowledge(self, prompt: str) -> Knowledge | None:
+        """The graph in words, if this source has one.
+
+        Raises:
+            GraphError: there is none and ``missing`` is ``error``.
+        """
+        if self.written is None:
+            return None
+        if prompt not in self._known:
+            reason = f"there is no graph of the prompt {prompt!r:.80}"
+            found = None
+            try:
+                found = self.written(prompt)
+            except RefusedError:
+                raise  # not this prompt's fault: no policy shall hide it
+            except GraphError as error:
+                reason = str(error)
+            if found is None:
+                if self.missing == "error":
+                    raise GraphError(f"{reason}; mend it, or give semantics.missing=empty or rules")
+                self.without[prompt] = reason
+            self._known[prompt] = found
+        return self._known[prompt]
+
+    def graph(self, prompt: str) -> Graph:
+        """The graph as places in the prompt. Raises GraphError."""
+        if prompt not in self._graphs:
+            knowledge = self.knowledge(prompt)
+            graph = self.read(prompt) if knowledge is None else match(knowledge, prompt)
+            self._graphs[prompt] = with_style(graph) if self.global_words else graph
+        return self._graphs[prompt]
+
+    def pairs(self, prompt: str, read: ReadPrompt) -> TokenPairs:
+        """Token pairs of a prompt: the run's :data:`~align.semantics.tokens.PairSource`. Raises GraphError."""
+        if self.matching == "released":
+            knowledge = self.knowledge(prompt)
+            if knowledge is not None:
+                return released_pairs(knowledge, prompt, read.pieces)
+        return token_pairs(self.graph(prompt), read.offsets, read.limit)
+
+    def check(self, prompt: str) -> None:
+        """Find what can be wrong with a prompt's graph before anything is loaded. Raises GraphError."""
+        knowledge = self.knowledge(prompt)
+        if knowledge is not None and self.matching == "released":
+            matched_words(knowledge, prompt)
+
+    def words(self, prompt: str) -> Knowledge:
+        """The graph as it is found in the prompt, in words. Raises GraphError."""
+        knowledge = self.knowledge(prompt)
+        if knowledge is not None and self.matching == "released":
+            found = matched_words(knowledge, prompt)
+            return Knowledge(tuple((noun, tuple(words)) for noun, words in found), knowledge.style)
+        return words_of(self.graph(prompt), prompt)
+
+
+def nothing(prompt: str) -> Graph:
+    """No graph, whatever the prompt."""
+    return Graph()
+
+
+def no_pairs(prompt: str, read: ReadPrompt) -> TokenPairs:
+    """No pairs, whatever the prompt: for methods that read no graph."""
+    return TokenPairs()
