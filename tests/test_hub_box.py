@@ -151,6 +151,18 @@ def test_doctor_has_nothing_to_fetch(capsys):
     assert "all weights of this configuration are there" in capsys.readouterr().out
 
 
+def test_alternatives_stand_in_for_the_presets_weights_only(box, tmp_path, monkeypatch, capsys):
+    from hub_box import write_sd
+
+    cache = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    write_sd(repository(cache, "runwayml/stable-diffusion-v1-5"), 1)
+    assert run(tmp_path / "run", "backbone=sd15") == 0
+    assert "runwayml/stable-diffusion-v1-5@" in (tmp_path / "run/run.json").read_text()
+    assert run(tmp_path / "own", "backbone=sd15", "backbone.weights=me/mine") == 3
+    assert "hf download me/mine" in capsys.readouterr().err
+
+
 def test_the_wrong_layout_is_one_line(tmp_path):
     from align.config.command import parse
     from align.config.compose import jobs_of

@@ -88,16 +88,24 @@ def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:
 
     Args:
         composed: the composition, without Hydra's own part.
-        overrides: for the default folder.
+        overrides: the command's ``key=value`` texts.
 
     Raises:
         ConfigError: for the first wrong option.
     """
     values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    config = build(Config, values)
+    config = _own_weights(build(Config, values), overrides)
     check(config)
     folder = config.run.folder or default_folder(config, overrides)
     return replace(config, run=replace(config.run, folder=folder))
+
+
+def _own_weights(config: Config, overrides: Sequence[str]) -> Config:
+    """Drop a preset's alternatives where the command names other weights: they stand in for the preset's alone."""
+    given = {text.lstrip("+").partition("=")[0] for text in overrides}
+    if "backbone.weights" not in given or "backbone.alternatives" in given:
+        return config
+    return replace(config, backbone=replace(config.backbone, alternatives=()))
 
 
 def search_path(command: Command) -> list[str]:

@@ -33,7 +33,8 @@ class BackboneConfig:
     """``shapes`` for the weights that come with the package, a folder in diffusers' layout, or a repository of the
     hub: ``owner/name[@revision][:folder]``."""
     alternatives: tuple[str, ...] = ()
-    """Further references, tried in order; the first whose files are all there counts."""
+    """Further references, tried in order; the first whose files are all there counts.  Those of a preset stand in for its
+    own ``weights`` only: a command that gives others starts with none."""
     unet: str | None = None
     """Reference to a UNet to use instead of the pipeline's."""
     vae: str | None = None
