@@ -12,7 +12,14 @@ from align.config.schema import Config
 from align.runner.exits import MissingWeights
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
-from align.runner.weights import backbone_files, missing_text, needed_by
+from align.runner.weights import (
+    backbone_files,
+    missing_text,
+    needed_by,
+    reward_fingerprint,
+    reward_record,
+    rewards_of,
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Prepared:
         prompts: its prompt set.
         identity: all that decides its pictures, prompts and seeds aside.
         items: its plan.
-        fingerprints: of every checkpoint that it loads, by what it is for.
+        fingerprints: of every checkpoint that it loads, by what it is for; for published rewards also model,
+            revision, version, preprocessing and the hash of each file.
     """
 
     config: Config
@@ -53,7 +61,8 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
 def _prepared(config: Config, prompts: PromptSet) -> Prepared:
     fingerprints = {one.what: one.fingerprint() for one in needed_by(config)}
     backbone = fingerprints[backbone_files(config.backbone).what]
-    rewards = {what.removeprefix("reward "): value for what, value in fingerprints.items()}
+    rewards = {name: reward_fingerprint(name) for name in rewards_of(config)}
+    fingerprints |= {key: value for name in rewards for key, value in reward_record(name).items()}
     what = identity(config, backbone, rewards)
     items = make_plan(what, prompts.prompts, config.seed, config.samples, config.negative)
     return Prepared(config, prompts, what, items, fingerprints)
