@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import tempfile
 import zipfile
 from pathlib import Path
@@ -65,8 +66,8 @@ def unpickle(path: Path) -> dict[str, Tensor]:
         OSError,
     ) as error:
         # torch's message runs over many lines and advises to trust the file.
-        unsafe = isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error)
-        why = "it holds more than tensors and might run code" if unsafe else "it is damaged or no checkpoint"
+        wanted = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+        why = f"it asks for {wanted[1]} and might run code" if wanted else "it is damaged or no checkpoint"
         raise WrongWeights(f"{path} is refused: {why}; fetch the published file again") from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
