@@ -66,7 +66,7 @@ def unpickle(path: Path) -> dict[str, Tensor]:
         OSError,
     ) as error:
         # torch's message runs over many lines and advises to trust the file.
-        wanted = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+        wanted = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
         why = f"it asks for {wanted[1]} and might run code" if wanted else "it is damaged or no checkpoint"
         raise WrongWeights(f"{path} is refused: {why}; fetch the published file again") from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
