@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench quality clean
+.PHONY: help setup demo test check format lock bench quality parity clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,5 +48,8 @@ bench: setup  ## speed of the shapes world, and the loop's overhead over bare mo
 quality: setup  ## measure the shipped weights as the model card states them
 	$(BIN)/python scripts/shapes_quality.py
 
+parity: setup  ## HPSv2 and ImageReward against the published packages, in an environment of their own
+	$(BIN)/python scripts/parity.py
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .parity-venv .mypy_cache .ruff_cache .pytest_cache

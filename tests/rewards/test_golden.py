@@ -26,7 +26,14 @@ from align.rewards.imagereward import (
     load_imagereward,
     padded,
 )
-from align.rewards.open_clip import clean, from_transformers, load_open_clip, make_model, read_config, tokenise
+from align.rewards.open_clip import (
+    clean,
+    from_transformers,
+    load_open_clip,
+    make_model,
+    read_config,
+    tokenise,
+)
 from align.rewards.preprocess import fit, normalise, resize_images, to_pictures
 from align.rewards.step_aware import StepAwareModel
 
@@ -84,13 +91,18 @@ def write_clip(folder, config, state):
     from safetensors.torch import save_file
 
     (folder / "config.json").write_text(json.dumps(config))
-    save_file({key: value for key, value in state.items() if "position_ids" not in key}, folder / "model.safetensors")
+    save_file(
+        {key: value for key, value in state.items() if "position_ids" not in key},
+        folder / "model.safetensors",
+    )
 
 
 def numbered_prompts(monkeypatch, module, ids):
     """Prompts "0", "1", ... that have recorded ids."""
     monkeypatch.setattr(f"{module}.load_tokenizer", lambda folder: None)
-    monkeypatch.setattr(f"{module}.token_ids", lambda tokenizer, prompt, *rest, **more: ids[int(prompt)][None])
+    monkeypatch.setattr(
+        f"{module}.token_ids", lambda tokenizer, prompt, *rest, **more: ids[int(prompt)][None]
+    )
     return [str(k) for k in range(len(ids))]
 
 
@@ -256,10 +268,17 @@ def from_recipe(keys):
 def test_aesthetic_head(reference, measured):
     recorded = load_file(reference / "aesthetic/aesthetic_head.safetensors")
     weights = load_file(reference / "aesthetic/sac_logos_ava1_l14_linearMSE.safetensors")
-    head = fill(build(lambda: Head((768, 1024, 128, 64, 16), "none")), numbered(weights, "layers.", "layers."), "head")
+    head = fill(
+        build(lambda: Head((768, 1024, 128, 64, 16), "none")), numbered(weights, "layers.", "layers."), "head"
+    )
     found = head(recorded["embeddings"])
     measured("five layers", found, recorded["scores"], 1e-5)
-    measured("affine form", recorded["embeddings"] @ recorded["affine_weight"] + recorded["affine_bias"], found, 1e-5)
+    measured(
+        "affine form",
+        recorded["embeddings"] @ recorded["affine_weight"] + recorded["affine_bias"],
+        found,
+        1e-5,
+    )
     side = json.loads((reference / "aesthetic/aesthetic_head.json").read_text())
     measured("first eight", found[:8], torch.tensor(side["scores_first_8"]), 1e-5)
 
@@ -273,7 +292,9 @@ def test_preprocessing(name, reference, measured):
     pictures = to_pictures([image])
     pillow = normalise(to_pictures(resize_images([image], 224, "clip")))[0]
     measured("Pillow", pillow, recorded[f"clip_pil.{name}"], 1e-5)
-    measured("transformers 5 (steps of 1/255)", pillow, recorded[f"clip_transformers5.{name}"], 1.01 / 255 / 0.26)
+    measured(
+        "transformers 5 (steps of 1/255)", pillow, recorded[f"clip_transformers5.{name}"], 1.01 / 255 / 0.26
+    )
     for variant, key in (("hps", "hpsv2_aa"), ("hps2023", "hpsv2_noaa"), ("spo", "spo_dymo")):
         measured(variant, normalise(fit(pictures, 224, variant))[0], recorded[f"{key}.{name}"], 1e-4)
     low, high = normalise(torch.zeros(1, 3, 1, 1))[0], normalise(torch.ones(1, 3, 1, 1))[0]
@@ -285,18 +306,20 @@ def test_bert_words(reference, tmp_path):
     shutil.copy(reference / "imagereward/bert_base_uncased_vocab.txt", tmp_path / "vocab.txt")
     tokenizer = bert_tokenizer(tmp_path)
     recorded = json.loads((reference / "imagereward/tokens.json").read_text())
-    for prompt, ids, mask in zip(*(recorded[key] for key in ("prompts", "input_ids", "attention_mask")), strict=True):
+    for prompt, ids, mask in zip(
+        *(recorded[key] for key in ("prompts", "input_ids", "attention_mask")), strict=True
+    ):
         assert padded(tokenizer, prompt, 35).tolist() == [ids, mask]
 
 
 CURLY = {
-    "“Café” — naïve 东京 it's 3,000.5 years!!": [257, 15304, 257, 2005, 1097, 35689, 563, 19759, 250, 21078, 361]
-    + [585, 568, 274, 267, 271, 271, 271, 269, 276, 1151, 748],
+    "“Café” — naïve 东京": [257, 15304, 257, 2005, 1097, 35689, 563, 19759, 250, 21078, 361],
+    "don't can't I've we'll he'd": [847, 713, 753, 713, 328, 1200, 649, 1342, 797, 1896],
     "  spaces   and\ttabs ": [9006, 537, 29163],
     "sale <b>bold</b> &amp;amp; more": [1690, 283, 321, 285, 8911, 34308, 321, 285, 261, 750],
     "½ ℃ Ⅷ ﬁ ﬂ": [33613, 8604, 481, 158, 227, 371, 3589, 2685],
 }
-"""Recorded ids of prompts that open_clip cleans, of the third with one more entity."""
+"""Recorded ids of prompts (or their parts) that open_clip cleans, of the fourth with one more entity."""
 
 
 @pytest.mark.parametrize("prompt", CURLY)
@@ -315,7 +338,9 @@ def test_hpsv2_cuts_at_77_words():
 def test_clip_words(reference):
     recorded = json.loads((reference / "pickscore/clip_tokens.json").read_text())
     own, theirs = load_tokenizer(reference.parent / "tiny/tiny-sd/tokenizer"), tokenise(None, 77)
-    for prompt, fast, cleaned in zip(*(recorded[key] for key in ("prompts", "hf_fast", "open_clip")), strict=True):
+    for prompt, fast, cleaned in zip(
+        *(recorded[key] for key in ("prompts", "hf_fast", "open_clip")), strict=True
+    ):
         assert token_ids(own, prompt, 77)[0, : len(fast)].tolist() == fast
         assert theirs(prompt)[0].tolist() == cleaned + [0] * (77 - len(cleaned))
         assert token_ids(own, clean(prompt), 77, pad=0)[0].tolist() == cleaned + [0] * (77 - len(cleaned))
@@ -332,11 +357,23 @@ def meta_shapes(make):
 
 def vit_h():
     """PickScore's sizes, as transformers describes them."""
-    text = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
-    vision = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+    text = {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    }
+    vision = {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+    }
     act = {"hidden_act": "gelu"}
     return CLIPConfig(
-        projection_dim=1024, text_config=text | act, vision_config=vision | act | {"patch_size": 14, "image_size": 224}
+        projection_dim=1024,
+        text_config=text | act,
+        vision_config=vision | act | {"patch_size": 14, "image_size": 224},
     )
 
 
@@ -345,7 +382,9 @@ def count(shapes):
 
 
 def digest(shapes):
-    return hashlib.sha256(json.dumps(sorted((key, list(shape)) for key, shape in shapes.items())).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(sorted((key, list(shape)) for key, shape in shapes.items())).encode()
+    ).hexdigest()
 
 
 HPS_KEYS = "8f84955cb04fd99bb86255ee0642a89e68587dadbfcadd5f280171e599e5d02e"
@@ -366,7 +405,9 @@ def published_imagereward():
     """Every name and shape of the published file, from the model's own."""
     shapes = meta_shapes(
         lambda: BlipRegressor(
-            BlipVisionConfig(**PUBLISHED["vision_config"]), BlipTextConfig(**PUBLISHED["text_config"]), PUBLISHED["head"]
+            BlipVisionConfig(**PUBLISHED["vision_config"]),
+            BlipTextConfig(**PUBLISHED["text_config"]),
+            PUBLISHED["head"],
         )
     )
     return shapes
@@ -374,10 +415,13 @@ def published_imagereward():
 
 def test_imagerewards_names_and_shapes(reference):
     recorded = json.loads((reference / "imagereward/imagereward_v1_keys.json").read_text())
-    assert sum(torch.Size(shape).numel() for shape, kind in recorded["keys"].values() if "int" not in kind) == (
-        recorded["n_parameters"]
+    assert (
+        sum(torch.Size(shape).numel() for shape, kind in recorded["keys"].values() if "int" not in kind)
+        == (recorded["n_parameters"])
     )
-    mapped = from_published({key: torch.empty(shape, device="meta") for key, (shape, _) in recorded["keys"].items()})
+    mapped = from_published(
+        {key: torch.empty(shape, device="meta") for key, (shape, _) in recorded["keys"].items()}
+    )
     assert {key: list(value.shape) for key, value in mapped.items()} == published_imagereward()
 
 
