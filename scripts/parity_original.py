@@ -77,6 +77,7 @@ def imagereward(folder: Path, task: dict[str, Any]) -> list[float]:
 
 
 def main(folder: Path) -> None:
+    torch.manual_seed(0)
     torch.set_num_threads(1)
     task = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     found = {"hpsv2": hpsv2(folder, task), "imagereward": imagereward(folder, task)}

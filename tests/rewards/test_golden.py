@@ -35,13 +35,13 @@ from align.rewards.open_clip import (
     tokenise,
 )
 from align.rewards.preprocess import fit, normalise, resize_images, to_pictures
-from align.rewards.step_aware import StepAwareModel
+from align.rewards.step_aware import StepAwareModel, load_step_aware
 
 from .test_step_aware import DATA
 
 
 @pytest.fixture
-def measured(record_property, capsys):
+def measured(record_property):
     """Checks a largest absolute difference, and tells it with ``pytest -s`` or in a JUnit report."""
 
     def check(what, found, expected, limit):
@@ -175,6 +175,20 @@ def test_openai_clip(reference, tmp_path, monkeypatch, measured):
     measured("gradient", gradient, io["pixel_grad_of_cosine_sum"], 1e-5)
     features = torch.nn.functional.normalize(io["image_features"], dim=-1)
     measured("image embedding", reward.image_embeddings(io["pixel_values"]), features, 1e-5)
+
+
+@pytest.mark.parametrize("step", [1, 500, 981])
+@pytest.mark.parametrize("case", ["native64", "wide", "small48"])
+def test_step_aware_from_its_pickle(case, step, reference, tmp_path, monkeypatch, measured):
+    recorded = load_file(reference.parent / "dymo/goldens/spm_scores.safetensors")
+    tiny = reference.parent / "dymo/spm_tiny"
+    monkeypatch.setattr("align.rewards.pickles.cache", lambda: tmp_path / "cache")
+    torch.save(load_file(tiny / "spm.safetensors"), tmp_path / "spm.bin")
+    prompts = numbered_prompts(monkeypatch, "align.rewards.step_aware", recorded["input_ids"])
+    reward = load_step_aware("spm", tiny, weights=tmp_path / "spm.bin")
+    pictures = recorded[f"{case}/image"] / 2 + 0.5
+    found = reward.score(pictures, prompts, torch.full((len(prompts),), step))
+    measured("score", found, recorded[f"{case}/score_t{step}"], 1e-4)
 
 
 def to_transformers(state, config):
