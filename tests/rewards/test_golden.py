@@ -188,7 +188,9 @@ def test_step_aware_from_its_pickle(case, step, reference, tmp_path, monkeypatch
     reward = load_step_aware("spm", tiny, weights=tmp_path / "spm.bin")
     pictures = recorded[f"{case}/image"] / 2 + 0.5
     found = reward.score(pictures, prompts, torch.full((len(prompts),), step))
-    measured("score", found, recorded[f"{case}/score_t{step}"], 1e-4)
+    expected = recorded[f"{case}/score_t{step}"]
+    # Relative, as in test_step_aware: the scale is 100, and angles of large timesteps are rounded differently.
+    measured("score", found, expected, 1e-5 * float(expected.abs().max()))
 
 
 def to_transformers(state, config):
