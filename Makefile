@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench quality smoke-full clean
+.PHONY: help setup demo test check format lock bench quality parity smoke-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,5 +51,8 @@ quality: setup  ## measure the shipped weights as the model card states them
 smoke-full: setup  ## one guided evaluation at full size, random weights: BACKBONE=sd15 (11 GB) or sdxl (over 14 GB)
 	$(BIN)/python scripts/smoke_full.py $(or $(BACKBONE),sd15) $(ARGS)
 
+parity: setup  ## HPSv2 and ImageReward against the published packages, in an environment of their own
+	$(BIN)/python scripts/parity.py
+
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .parity-venv .mypy_cache .ruff_cache .pytest_cache

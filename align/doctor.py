@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from align.checkpoints.reference import hub_names
+from align.rewards.sources import PICKLES
 from align.runner.exits import DONE, MISSING_WEIGHTS
 from align.runner.weights import (
     Needed,
@@ -56,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     from align.rewards.registry import REWARDS
 
     backbone = backbone_files(config.backbone)
-    wanted = [*backbone, *(reward_files(name) for name in REWARDS)]
+    wanted = [*backbone, *(one for name in REWARDS for one in reward_files(name))]
     print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
     mends = list(dict.fromkeys(needed.mend for needed in wanted if needed.missing()))
     if absent:
@@ -150,6 +151,6 @@ def _weights_line(needed: Needed) -> str:
         return f"  {needed.what:<28} MISSING {', '.join(missing)} in {needed.folder}"
     files = needed.files()
     size = sum(path.stat().st_size for path in files) / 1e6
-    models = [path for path in files if path.suffix == ".safetensors"]
+    models = [path for path in files if path.suffix in (".safetensors", *PICKLES)]
     hashes = ", ".join(f"{path.parent.name} {file_hash(path)[:8]}" for path in models)
     return f"  {needed.what:<28} {size:6.1f} MB  {hashes}"

@@ -1,15 +1,15 @@
 """A perceptron on the unit CLIP image embedding: how good a picture looks; the prompt is not read.
 
 The form of LAION's improved aesthetic predictor: transformers' CLIPVisionModelWithProjection
-(``config.json``, ``model.safetensors``) and five linear maps (``head.json`` with their widths,
-``head.safetensors``).  The published head has no activations between them, so it is one affine map;
-``head.json`` says which ("none" or "gelu"). Nothing holds the value to its training range, so strong guidance
-can leave it.
+(``config.json``, ``model.safetensors``) and five linear maps.  The published head has no activations between
+them, so it is one affine map with values from -12.8 to 23.2 on unit vectors (about 4.5 to 7 on pictures); a head
+of one's own (``head.json`` with its widths, ``head.safetensors``) says "none" or "gelu".  Nothing holds the
+value to its training range, so strong guidance can leave it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,27 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from align.rewards.base import Reward, check_pairing
+from align.rewards.clip import clip_config
 from align.rewards.errors import WrongWeights
 from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256
+from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant, fit, normalise, resize_images
+
+PUBLISHED_WIDTHS = (1024, 128, 64, 16)
+"""Widths between the embedding and the last number, of LAION's head and of ImageReward's."""
+
+_PUBLISHED_PLACES = {"0": "0", "2": "1", "4": "2", "6": "3", "7": "4"}
+"""Number of a linear map among the published layers, where dropouts count too, to its number here."""
+
+
+def numbered(tensors: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    """The tensors ``old<k>.weight`` of a published head as ``new<k>.weight``, without its dropouts' numbers."""
+    out = {}
+    for key, value in tensors.items():
+        place, _, rest = key.removeprefix(old).partition(".")
+        known = key.startswith(old) and place in _PUBLISHED_PLACES
+        out[f"{new}{_PUBLISHED_PLACES[place]}.{rest}" if known else key] = value
+    return out
 
 
 class Head(nn.Module):
@@ -89,36 +107,66 @@ def load_aesthetic(
     folder: Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    *,
+    head: Path | None = None,
 ) -> AestheticReward:
     """An aesthetic predictor from a folder.
 
     Args:
         name: name of the reward.
-        folder: with ``config.json``, ``model.safetensors``, ``head.json`` and ``head.safetensors``.
+        folder: with ``config.json`` and ``model.safetensors`` of an image tower, or of a whole CLIP whose text
+            tower is then left out.
         device: where to run.
         dtype: data type of the tower; the head is always float32.
+        head: the published head; by default ``head.json`` and ``head.safetensors`` in the folder.
 
     Raises:
         MissingWeights: if a file is not there.
         WrongWeights: if it holds something else.
     """
-    config = CLIPVisionConfig(**read_json(folder / "config.json"))
-    shape = read_json(folder / "head.json")
-    tower_path, head_path = existing(folder / "model.safetensors"), existing(folder / "head.safetensors")
-    if not isinstance(shape.get("widths"), list):
-        raise WrongWeights(f"{folder / 'head.json'} names no widths")
-    tower = build(lambda: CLIPVisionModelWithProjection(config))
-    fill(tower, read_tensors(tower_path), tower_path, optional=("position_ids",))
-    tower.to(device=device, dtype=dtype)
-    head = build(lambda: Head(shape["widths"], shape.get("activation", "none")))
-    fill(head, read_tensors(head_path), head_path)
+    tower, tower_path = _load_tower(folder)
+    head_path = head or folder / "head.safetensors"
+    perceptron = _published_head(head, tower.config.projection_dim) if head else _own_head(folder)
     return AestheticReward(
         name,
-        tower,
-        head.to(device=device),
+        tower.to(device=device, dtype=dtype),
+        perceptron.to(device=device),
         {
             "architecture": "MLP on transformers CLIPVisionModelWithProjection",
             "model.safetensors": sha256(tower_path),
-            "head.safetensors": sha256(head_path),
+            head_path.name: sha256(head_path),
         },
     )
+
+
+def _load_tower(folder: Path) -> tuple[Any, Path]:
+    """The image tower of a folder, float32, and the file that it came from."""
+    content = read_json(folder / "config.json")
+    path = existing(folder / "model.safetensors")
+    tensors = read_tensors(path)
+    if "vision_config" in content:
+        whole = clip_config(folder)
+        config = whole.vision_config
+        config.projection_dim = whole.projection_dim
+        parts = ("vision_model.", "visual_projection.")
+        tensors = {key: value for key, value in tensors.items() if key.startswith(parts)}
+    else:
+        config = CLIPVisionConfig(**content)
+    tower = build(lambda: CLIPVisionModelWithProjection(config))
+    return fill(tower, tensors, path, optional=("position_ids",)), path
+
+
+def _own_head(folder: Path) -> Head:
+    """The head of ``head.json`` and ``head.safetensors``."""
+    shape = read_json(folder / "head.json")
+    if not isinstance(shape.get("widths"), list):
+        raise WrongWeights(f"{folder / 'head.json'} names no widths")
+    path = existing(folder / "head.safetensors")
+    head = build(lambda: Head(shape["widths"], shape.get("activation", "none")))
+    return fill(head, read_tensors(path), path)
+
+
+def _published_head(path: Path, width: int) -> Head:
+    """LAION's head on embeddings of some width; dropouts count among its layers."""
+    head = build(lambda: Head((width, *PUBLISHED_WIDTHS), "none"))
+    return fill(head, numbered(read_weights(path), "layers.", "layers."), path)

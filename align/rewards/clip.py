@@ -122,6 +122,8 @@ def load_clip(
     tokenizer_folder: Path | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    *,
+    scaled: bool = True,
 ) -> ContrastiveReward:
     """A CLIP reward from a folder in transformers' layout.
 
@@ -131,6 +133,7 @@ def load_clip(
         tokenizer_folder: where the tokenizer is, if not in ``folder``.
         device: where to run.
         dtype: data type of the towers; the score is always float32.
+        scaled: whether the cosine is multiplied by exp(logit_scale), as PickScore is and CLIPScore is not.
 
     Raises:
         MissingWeights: if a file is not there.
@@ -141,7 +144,7 @@ def load_clip(
     path = existing(folder / "model.safetensors")
     model = build(lambda: CLIPModel(config))
     fill(model, read_tensors(path), path, optional=("position_ids",))
-    scale = float(model.logit_scale.exp())
+    scale = float(model.logit_scale.exp()) if scaled else 1.0
     model.to(device=device, dtype=dtype)
     length = config.text_config.max_position_embeddings
 
@@ -162,5 +165,5 @@ def load_clip(
         "clip",
         dtype,
         torch.device(device),
-        {"architecture": "transformers CLIPModel", "model.safetensors": sha256(path)},
+        {"architecture": "transformers CLIPModel", "model.safetensors": sha256(path), "scale": f"{scale:g}"},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
+from align.checkpoints.hashes import file_hash
 from align.rewards.errors import MissingWeights, WrongWeights
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -30,12 +31,12 @@ def existing(path: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with existing(path).open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
+    """Hex digest of a file, computed once while the file is not touched.
+
+    Raises:
+        MissingWeights: if it is not there.
+    """
+    return file_hash(existing(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,6 +108,10 @@ def fill(
 
 
 def build(make: Callable[[], Module]) -> Module:
-    """Call a constructor without touching the global random streams; the module comes frozen."""
-    with torch.random.fork_rng(devices=[]):
+    """Call a constructor, for :func:`fill`; the module comes frozen, its parameters hold nothing yet.
+
+    Random starting values of a large model would take longer than reading it.  The global random streams are
+    not touched.
+    """
+    with torch.random.fork_rng(devices=[]), no_init_weights():
         return make().eval().requires_grad_(False)

@@ -2,26 +2,68 @@
 
 transformers' BlipVisionModel and BlipTextModel; all image tokens are keys and values of every text layer, the
 text is **not** causal, and the hidden state of its first token goes through linear maps without activations.
-The value is standardised: ``(x - mean) / deviation`` with the numbers in ``config.json``.  Unlike a CLIP the
+The value is standardised, ``(x - mean) / deviation``, and mostly between -2.3 and 2.  Unlike a CLIP the
 whole text tower has to run for every picture; only token ids are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel, CLIPTokenizer
+from transformers import (
+    BertTokenizer,
+    BlipTextConfig,
+    BlipTextModel,
+    BlipVisionConfig,
+    BlipVisionModel,
+    CLIPTokenizer,
+)
 
+from align.rewards.aesthetic import PUBLISHED_WIDTHS, numbered
 from align.rewards.base import Reward, TextCache, check_pairing
 from align.rewards.clip import load_tokenizer
 from align.rewards.errors import WrongWeights
-from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256
+from align.rewards.files import build, existing, fill, read_json, sha256
+from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant, fit, normalise, resize_images
+
+PUBLISHED: Mapping[str, Any] = {
+    "vision_config": {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 224,
+        "patch_size": 16,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+    },
+    "text_config": {
+        "vocab_size": 30524,
+        "hidden_size": 768,
+        "encoder_hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 512,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "is_decoder": True,
+        "pad_token_id": 0,
+    },
+    "head": PUBLISHED_WIDTHS,
+    "mean": 0.16717362830052426,
+    "deviation": 1.0333394966054072,
+    "max_length": 35,
+}
+"""ImageReward v1.0: ViT-L/16, BERT-base that attends to it, five linear maps; 35 tokens, later ones are cut."""
 
 
 class BlipRegressor(nn.Module):
@@ -76,7 +118,7 @@ class ImageRewardModel(Reward):
         self,
         name: str,
         model: BlipRegressor,
-        tokenizer: CLIPTokenizer,
+        tokenizer: CLIPTokenizer | BertTokenizer,
         length: int,
         size: int,
         fingerprint: dict[str, str],
@@ -100,11 +142,78 @@ class ImageRewardModel(Reward):
         return convert(resize_images(images, self.size, self.variant))
 
 
-def padded(tokenizer: CLIPTokenizer, prompt: str, length: int) -> Tensor:
+def padded(tokenizer: CLIPTokenizer | BertTokenizer, prompt: str, length: int) -> Tensor:
     """Token ids and attention mask of one prompt, (2, length) int64, truncated and padded to one length."""
     ids = tokenizer(prompt, truncation=True, max_length=length).input_ids
     rest = length - len(ids)
-    return torch.tensor([ids + [tokenizer.eos_token_id] * rest, [1] * len(ids) + [0] * rest])
+    return torch.tensor([ids + [tokenizer.pad_token_id] * rest, [1] * len(ids) + [0] * rest])
+
+
+def bert_tokenizer(folder: Path) -> BertTokenizer:
+    """bert-base-uncased's WordPiece with BLIP's two tokens behind its vocabulary, [DEC] 30522 and [ENC] 30523.
+
+    Neither token is put into a prompt; they matter to one that spells them out.
+
+    Args:
+        folder: with ``vocab.txt``.
+
+    Raises:
+        MissingWeights: if it is not there.
+        WrongWeights: if it is no vocabulary.
+    """
+    path = existing(folder / "vocab.txt")
+    try:
+        tokenizer = BertTokenizer.from_pretrained(str(folder), local_files_only=True, do_lower_case=True)
+        tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)
+    except Exception as error:
+        raise WrongWeights(f"{path} holds no BERT vocabulary: {str(error).splitlines()[0]}") from None
+    return tokenizer
+
+
+def from_published(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The published checkpoint's tensors under :class:`BlipRegressor`'s names.
+
+    Two projections of BLIP's pre-training and a buffer of positions are not used and left out; what is unknown
+    keeps its name, for :func:`align.rewards.files.fill` to refuse.
+    """
+    named = {_renamed(key): value for key, value in tensors.items() if not key.startswith(_UNUSED)}
+    return numbered(named, "mlp.layers.", "head.")
+
+
+_UNUSED = ("blip.vision_proj.", "blip.text_proj.", "blip.text_encoder.embeddings.position_ids")
+_VISION = (
+    (r"cls_token$", "embeddings.class_embedding"),
+    (r"pos_embed$", "embeddings.position_embedding"),
+    (r"patch_embed\.proj\.", "embeddings.patch_embedding."),
+    (r"blocks\.(\d+)\.norm([12])\.", r"encoder.layers.\1.layer_norm\2."),
+    (r"blocks\.(\d+)\.attn\.qkv\.", r"encoder.layers.\1.self_attn.qkv."),
+    (r"blocks\.(\d+)\.attn\.proj\.", r"encoder.layers.\1.self_attn.projection."),
+    (r"blocks\.(\d+)\.mlp\.", r"encoder.layers.\1.mlp."),
+    (r"norm\.", "post_layernorm."),
+)
+"""Starts of the image tower's names, as published and in transformers."""
+
+
+def _renamed(key: str) -> str:
+    if key.startswith("blip.text_encoder."):
+        return f"text_model.{key.removeprefix('blip.text_encoder.')}"
+    if key.startswith("blip.visual_encoder."):
+        own = key.removeprefix("blip.visual_encoder.")
+        for pattern, new in _VISION:
+            if re.match(pattern, own):
+                return f"vision_model.{re.sub('^' + pattern, new, own)}"
+    return key
+
+
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The folder's ``config.json`` if it describes a regressor; without one the published sizes.
+
+    Raises:
+        WrongWeights: if it is no JSON object.
+    """
+    path = folder / "config.json"
+    content = read_json(path) if path.is_file() else {}
+    return content if "head" in content else PUBLISHED
 
 
 def load_imagereward(
@@ -113,36 +222,39 @@ def load_imagereward(
     tokenizer_folder: Path | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    *,
+    file: str = "model.safetensors",
 ) -> ImageRewardModel:
     """An ImageReward-like model from a folder.
 
     Args:
         name: name of the reward.
-        folder: with ``config.json`` (keys ``vision_config``, ``text_config``, ``head``, ``mean``,
-            ``deviation``,
-            ``max_length``) and ``model.safetensors``.
-        tokenizer_folder: where the tokenizer is, if not in ``folder``.
+        folder: with the weights and, for other sizes than the published ones, ``config.json`` (keys
+            ``vision_config``, ``text_config``, ``head``, ``mean``, ``deviation``, ``max_length``).
+        tokenizer_folder: where the tokenizer is, if not in ``folder``; BERT's if it holds ``vocab.txt`` alone.
         device: where to run.
         dtype: data type of the towers; head and score are always float32.
+        file: name of the weight file, safetensors or a pickle, with the published names or transformers'.
 
     Raises:
         MissingWeights: if a file is not there.
         WrongWeights: if it holds something else.
     """
-    content = read_json(folder / "config.json")
-    path = existing(folder / "model.safetensors")
+    content = read_config(folder)
+    path = existing(folder / file)
     try:
         vision, text = BlipVisionConfig(**content["vision_config"]), BlipTextConfig(**content["text_config"])
         make = lambda: BlipRegressor(vision, text, content["head"], content["mean"], content["deviation"])  # noqa: E731
         length, model = int(content["max_length"]), build(make)
     except (KeyError, TypeError) as error:
         raise WrongWeights(f"{folder / 'config.json'} does not describe a BLIP regressor: {error}") from None
-    fill(model, read_tensors(path), path, optional=("position_ids",))
+    fill(model, from_published(read_weights(path)), path, optional=("position_ids",))
+    words = tokenizer_folder or folder
     return ImageRewardModel(
         name,
         model.to(device=device, dtype=dtype),
-        load_tokenizer(tokenizer_folder or folder),
+        load_tokenizer(words) if (words / "tokenizer.json").is_file() else bert_tokenizer(words),
         length,
         int(content["vision_config"]["image_size"]),
-        {"architecture": "BLIP with a regression head", "model.safetensors": sha256(path)},
+        {"architecture": "BLIP with a regression head", file: sha256(path)},
     )

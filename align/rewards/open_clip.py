@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,13 @@ from torch import Tensor, nn
 
 from align.rewards.clip import ContrastiveReward, load_tokenizer, token_ids
 from align.rewards.errors import WrongWeights
-from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256
+from align.rewards.files import build, existing, fill, read_json, sha256
+from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+PUBLISHED = "ViT-H-14"
+"""open_clip's name of HPSv2's architecture, versions 2.0 and 2.1."""
 
 
 def clean(prompt: str) -> str:
@@ -47,6 +50,39 @@ def make_model(config: Mapping[str, Any]) -> nn.Module:
     )
 
 
+def read_config(folder: Path) -> Mapping[str, Any]:
+    """The ``model_cfg`` of a folder's ``open_clip_config.json``; without that file ViT-H-14, which HPSv2 is.
+
+    Raises:
+        WrongWeights: if it describes no open_clip model.
+    """
+    if not (folder / CONFIG).is_file():
+        from open_clip import get_model_config
+
+        return get_model_config(PUBLISHED)
+    content = read_json(folder / CONFIG)
+    try:
+        config = content["model_cfg"]
+        config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
+    except (KeyError, TypeError):
+        raise WrongWeights(f"{folder / CONFIG} is no open_clip configuration") from None
+    return config
+
+
+def tokenise(folder: Path | None, length: int) -> Callable[[str], Tensor]:
+    """What turns a prompt into ids (1, length), 0 behind its end.
+
+    With a folder its tokenizer behind open_clip's cleaning, else open_clip's own, whose vocabulary comes with
+    the package.
+    """
+    if folder is not None:
+        tokenizer = load_tokenizer(folder)
+        return lambda prompt: token_ids(tokenizer, clean(prompt), length, pad=0)
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(context_length=length)
+
+
 def load_open_clip(
     name: str,
     folder: Path,
@@ -54,36 +90,34 @@ def load_open_clip(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     *,
+    file: str = WEIGHTS,
     variant: Variant = "hps",
 ) -> ContrastiveReward:
     """An open_clip reward from a folder in open_clip's layout.
 
     Args:
         name: name of the reward.
-        folder: with ``open_clip_config.json`` and ``open_clip_model.safetensors``.
-        tokenizer_folder: where the tokenizer is, if not in ``folder``.
+        folder: with the weights and, for another architecture than ViT-H-14, ``open_clip_config.json``.
+        tokenizer_folder: where a tokenizer is; by default open_clip's own is used.
         device: where to run.
         dtype: data type of the towers; the score is always float32.
-        variant: how pictures are resized; ``hps`` is HPSv2's.
+        file: name of the weight file, safetensors or a pickle (HPSv2's are half-precision pickles).
+        variant: how pictures are resized; ``hps`` is HPSv2's with today's torchvision, ``hps2023`` with the
+            one that its tables were made with.
 
     Raises:
         MissingWeights: if a file is not there.
         WrongWeights: if it holds something else.
     """
-    content = read_json(folder / CONFIG)
-    try:
-        config = content["model_cfg"]
-        length, size = config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
-    except (KeyError, TypeError):
-        raise WrongWeights(f"{folder / CONFIG} is no open_clip configuration") from None
-    tokenizer = load_tokenizer(tokenizer_folder or folder)
-    path = existing(folder / WEIGHTS)
-    model = build(lambda: make_model(config))
-    fill(model, read_tensors(path), path)
+    config = read_config(folder)
+    length, size = config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
+    ids = tokenise(tokenizer_folder, length)
+    path = existing(folder / file)
+    model = fill(build(lambda: make_model(config)), read_weights(path), path)
     model = model.to(device=device, dtype=dtype)
 
     def read(prompt: str) -> Tensor:
-        return model.encode_text(token_ids(tokenizer, clean(prompt), length, pad=0).to(device))[0]  # type: ignore[operator]
+        return model.encode_text(ids(prompt).to(device))[0]  # type: ignore[operator]
 
     def see(pixels: Tensor, step: Tensor | None) -> Tensor:
         return model.encode_image(pixels)  # type: ignore[operator]
@@ -98,7 +132,7 @@ def load_open_clip(
         variant,
         dtype,
         torch.device(device),
-        {"architecture": "open_clip CLIP", WEIGHTS: sha256(path), "preprocess": variant},
+        {"architecture": "open_clip CLIP", file: sha256(path), "preprocess": variant},
     )
 
 

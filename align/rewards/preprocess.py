@@ -1,15 +1,18 @@
 """From pictures to what an image tower expects, differentiably, and from files to pictures exactly.
 
-Three ways to size a picture, because the published models differ:
+Ways to size a picture, because the published models differ:
 
 * ``clip``: shortest side by antialiased bicubic, clamped, centre crop (CLIP, PickScore, ImageReward,
   aesthetics);
-* ``hps``: longest side by antialiased bicubic, clamped, black padding on all sides (HPSv2);
+* ``hps``: longest side by antialiased bicubic, not clamped, black padding on all sides (HPSv2's own code
+  with torchvision 0.17 or later);
+* ``hps2023``: the same **without** antialiasing, as that code did with torchvision 0.15, when the published tables
+  were made; pixels differ by about 5/255 on average;
 * ``spo``: shortest side by bicubic **without** antialiasing, centre crop, then clamped (SPO's step-aware
   model, and what DyMO's guidance gradient flows through).
 
 A picture that has the tower's size already is not resampled by any of them.  :func:`resize_images` is
-Pillow's 8-bit version of the first two, which reported numbers use.
+Pillow's 8-bit version of the first; HPSv2 and SPO resize tensors, so for them :func:`fit` is exact already.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-Variant = Literal["clip", "hps", "spo"]
+Variant = Literal["clip", "hps", "hps2023", "spo"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -85,7 +88,7 @@ def _longest_side(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
-    """Scale and crop or pad to (P, 3, size, size), clamped to [0, 1].
+    """Scale and crop or pad to (P, 3, size, size), in [0, 1]; HPSv2's overshoot at edges is kept as published.
 
     Args:
         pictures: (P, 3, H, W) in about [0, 1].
@@ -93,9 +96,9 @@ def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
         variant: see the module's description.
     """
     height, width = pictures.shape[-2:]
-    if variant == "hps":
+    if variant in ("hps", "hps2023"):
         height, width = _longest_side(height, width, size)
-        scaled = _bicubic(pictures, height, width, antialias=True).clamp(0, 1)
+        scaled = _bicubic(pictures.clamp(0, 1), height, width, antialias=variant == "hps")
         top, left = (size - height) // 2, (size - width) // 2
         return F.pad(scaled, (left, size - width - left, top, size - height - top))
     height, width = _shortest_side(height, width, size, variant)
@@ -113,10 +116,7 @@ def normalise(pictures: Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence
 
 
 def resize_images(images: Sequence[Image.Image], size: int, variant: Variant) -> list[Image.Image]:
-    """Pillow's 8-bit resize and crop to ``size`` x ``size`` for ``clip``; for the others only RGB.
-
-    HPSv2 and SPO resize tensors themselves, so there the differentiable path is the exact one.
-    """
+    """Pillow's 8-bit resize and crop to ``size`` x ``size`` for ``clip``; for the others only RGB."""
     images = [to_rgb(image) for image in images]
     if variant != "clip":
         return images

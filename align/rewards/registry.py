@@ -3,77 +3,67 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.checkpoints import reference
 from align.rewards.errors import MissingWeights, UnknownReward
+from align.rewards.published import PUBLISHED
+from align.rewards.sources import Files
+from align.rewards.spec import RewardSpec
 
 if TYPE_CHECKING:
     import torch
 
     from align.rewards.base import Reward
 
-EMBEDDED = Path(__file__).parent.parent / "shapes" / "weights"
+EMBEDDED = reference.EMBEDDED["shapes"]
 """Where the weights of the embedded world are."""
 
-Loader = Callable[[str, Path, "torch.device | str", "torch.dtype"], "Reward"]
 
-
-@dataclass(frozen=True)
-class RewardSpec:
-    """What is known about a reward before it is loaded.
-
-    Attributes:
-        summary: one line for ``--help``.
-        differentiable: whether guidance can use it.
-        takes_timestep: whether it judges one-step predictions by their timestep.
-        weights: names of the folders that it needs under the weights folder; none if it is not a model.
-        loader: called as ``loader(name, weights_folder, device, dtype)``; imports what it needs.
-    """
-
-    summary: str
-    differentiable: bool
-    takes_timestep: bool
-    weights: tuple[str, ...]
-    loader: Loader
-
-
-def _shapes_pick(name: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Reward:
+def _shapes_pick(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
     from align.rewards.clip import load_clip
 
-    return load_clip(name, folder / name, folder / "tokenizer", device, dtype)
+    return load_clip(name, paths[0], paths[1], device, dtype)
 
 
-def _shapes_hps(name: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Reward:
+def _shapes_hps(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
     from align.rewards.open_clip import load_open_clip
 
-    return load_open_clip(name, folder / name, folder / "tokenizer", device, dtype)
+    return load_open_clip(name, paths[0], paths[1], device, dtype)
 
 
-def _shapes_imagereward(name: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Reward:
+def _shapes_imagereward(
+    name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype
+) -> Reward:
     from align.rewards.imagereward import load_imagereward
 
-    return load_imagereward(name, folder / name, folder / "tokenizer", device, dtype)
+    return load_imagereward(name, paths[0], paths[1], device, dtype)
 
 
-def _shapes_aesthetic(name: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Reward:
+def _shapes_aesthetic(
+    name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype
+) -> Reward:
     from align.rewards.aesthetic import load_aesthetic
 
-    return load_aesthetic(name, folder / name, device, dtype)
+    return load_aesthetic(name, paths[0], device, dtype)
 
 
-def _shapes_spm(name: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Reward:
+def _shapes_spm(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
     from align.rewards.step_aware import load_step_aware
 
-    return load_step_aware(name, folder / name, folder / "tokenizer", device, dtype)
+    return load_step_aware(name, paths[0], paths[1], device, dtype)
 
 
-def _jpeg(name: str, folder: Path, device: torch.device | str, dtype: torch.dtype) -> Reward:
+def _jpeg(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
     from align.rewards.jpeg import JpegReward
 
     return JpegReward(name, -1.0 if name == "jpeg_compressibility" else 1.0)
+
+
+def _embedded(*names: str) -> tuple[Files, ...]:
+    return (Files("shapes", names),)
 
 
 REWARDS: dict[str, RewardSpec] = {
@@ -81,37 +71,38 @@ REWARDS: dict[str, RewardSpec] = {
         "CLIP tuned on preference pairs, like PickScore: exp(logit_scale) * cosine",
         True,
         False,
-        ("shapes_pick", "tokenizer"),
+        _embedded("shapes_pick", "tokenizer"),
         _shapes_pick,
     ),
     "shapes_hps": RewardSpec(
         "open_clip model tuned on rankings, like HPSv2: the bare cosine",
         True,
         False,
-        ("shapes_hps", "tokenizer"),
+        _embedded("shapes_hps", "tokenizer"),
         _shapes_hps,
     ),
     "shapes_imagereward": RewardSpec(
         "BLIP with a regression head, like ImageReward: standardised value",
         True,
         False,
-        ("shapes_imagereward", "tokenizer"),
+        _embedded("shapes_imagereward", "tokenizer"),
         _shapes_imagereward,
     ),
     "shapes_aesthetic": RewardSpec(
         "MLP on CLIP image embeddings, like the LAION aesthetic predictor: 0 to 10, prompt ignored",
         True,
         False,
-        ("shapes_aesthetic",),
+        _embedded("shapes_aesthetic"),
         _shapes_aesthetic,
     ),
     "shapes_spm": RewardSpec(
         "timestep-conditioned CLIP, like SPO's step-aware preference model: exp(logit_scale) * cosine",
         True,
         True,
-        ("shapes_spm", "tokenizer"),
+        _embedded("shapes_spm", "tokenizer"),
         _shapes_spm,
     ),
+    **PUBLISHED,
     "jpeg_compressibility": RewardSpec("minus the kilobytes of the picture as JPEG", False, False, (), _jpeg),
     "jpeg_incompressibility": RewardSpec("kilobytes of the picture as JPEG", False, False, (), _jpeg),
 }
@@ -129,9 +120,18 @@ def spec(name: str) -> RewardSpec:
     raise UnknownReward(f"unknown reward {name!r}; did you mean {', '.join(near)}?")
 
 
+def weight_paths(name: str, folder: Path = EMBEDDED) -> list[Path]:
+    """Files and folders that a reward reads, in order; ``folder`` stands for the embedded weights."""
+    paths: list[Path] = []
+    for files in spec(name).weights:
+        embedded = files.reference in reference.EMBEDDED
+        paths += [folder / part for part in files.names] if embedded else files.paths
+    return paths
+
+
 def missing_weights(name: str, folder: Path = EMBEDDED) -> list[Path]:
-    """Folders that a reward needs and that are not there; empty if all is well."""
-    return [folder / part for part in spec(name).weights if not (folder / part).is_dir()]
+    """Files and folders that a reward needs and that are not there; empty if all is well."""
+    return [path for path in weight_paths(name, folder) if not path.exists()]
 
 
 def load(
@@ -145,8 +145,8 @@ def load(
     Args:
         name: a key of ``REWARDS``.
         device: where it runs.
-        dtype: data type of its towers, float32 by default.
-        folder: where weights are.
+        dtype: data type of its towers, float32 by default, whatever the checkpoint's is.
+        folder: where the weights of the embedded world are.
 
     Raises:
         UnknownReward: for another name.
@@ -157,5 +157,14 @@ def load(
 
     found = spec(name)
     if gone := missing_weights(name, folder):
-        raise MissingWeights(f"reward {name} needs {', '.join(map(str, gone))}")
-    return found.loader(name, folder, device, dtype or torch.float32)
+        mends = dict.fromkeys(files.mend for files in found.weights)
+        raise MissingWeights(
+            f"reward {name} needs {', '.join(map(str, gone))}; to fetch it: {'; '.join(mends)}"
+        )
+    dtype = dtype or torch.float32
+    reward = found.loader(name, weight_paths(name, folder), device, dtype)
+    if found.facts:
+        revisions = {f"revision of {files.reference}": files.revision for files in found.weights}
+        known = {**found.facts, **revisions, "dtype": str(dtype).removeprefix("torch.")}
+        reward.fingerprint = {**reward.fingerprint, **known}
+    return reward

@@ -25,7 +25,8 @@ from transformers import CLIPTextModel
 from transformers.activations import ACT2FN
 
 from align.rewards.clip import ContrastiveReward, clip_config, load_tokenizer, token_ids
-from align.rewards.files import build, existing, fill, read_tensors, sha256
+from align.rewards.files import build, existing, fill, sha256
+from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant
 
 FREQUENCIES = 256
@@ -227,17 +228,19 @@ def load_step_aware(
     dtype: torch.dtype = torch.float32,
     *,
     file: str = "model.safetensors",
+    weights: Path | None = None,
     variant: Variant = "spo",
 ) -> StepAwareReward:
     """A step-aware preference model from a folder.
 
     Args:
         name: name of the reward.
-        folder: with ``config.json`` (a CLIP's) and the weights.
+        folder: with ``config.json`` (a CLIP's, for the released models PickScore's) and the weights.
         tokenizer_folder: where the tokenizer is, if not in ``folder``.
         device: where to run.
         dtype: data type of the towers; the score is always float32.
         file: name of the weight file; a prefix ``model.`` of all tensor names is taken off.
+        weights: the weight file, if it is not in ``folder``; safetensors or a pickle.
         variant: how pictures are resized; ``spo`` is the released model's.
 
     Raises:
@@ -246,7 +249,7 @@ def load_step_aware(
     """
     config = clip_config(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
-    path = existing(folder / file)
+    path = existing(weights or folder / file)
     model = load_step_aware_model(config, path).to(device=device, dtype=dtype)
     length = config.text_config.max_position_embeddings
 
@@ -267,13 +270,13 @@ def load_step_aware(
         variant,
         dtype,
         torch.device(device),
-        {"architecture": "step-aware CLIP", file: sha256(path), "preprocess": variant},
+        {"architecture": "step-aware CLIP", path.name: sha256(path), "preprocess": variant},
     )
 
 
 def load_step_aware_model(config: Any, path: Path) -> StepAwareModel:
-    """The bare model with the weights of a safetensors file, float32, strictly checked."""
-    tensors = read_tensors(path)
+    """The bare model with the weights of a file (safetensors or a pickle), float32, strictly checked."""
+    tensors = read_weights(path)
     if all(key.startswith("model.") for key in tensors):
         tensors = {key.removeprefix("model."): value for key, value in tensors.items()}
     return fill(build(lambda: StepAwareModel(config)), tensors, path, optional=("position_ids",))

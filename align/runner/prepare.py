@@ -13,7 +13,15 @@ from align.runner.exits import MissingWeights
 from align.runner.graphs import check_graphs, graph_identity
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
-from align.runner.weights import backbone_files, backbone_fingerprint, missing_text, needed_by
+from align.runner.weights import (
+    backbone_files,
+    backbone_fingerprint,
+    missing_text,
+    needed_by,
+    reward_fingerprint,
+    reward_record,
+    rewards_of,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class Prepared:
         prompts: its prompt set.
         identity: all that decides its pictures, prompts and seeds aside.
         items: its plan.
-        fingerprints: of every checkpoint that it loads, by what it is for.
+        fingerprints: of every checkpoint that it loads, by what it is for; for published rewards also model,
+            revision, version, preprocessing and the hash of each file.
         sources: ``owner/name@commit`` of those that come from the hub.
     """
 
@@ -60,7 +69,8 @@ def _prepared(config: Config, prompts: PromptSet) -> Prepared:
     fingerprints = {one.what: one.fingerprint() for one in needed}
     sources = {one.what: one.source for one in needed if one.source is not None}
     backbone = backbone_fingerprint(backbone_files(config.backbone))
-    rewards = {what.removeprefix("reward "): value for what, value in fingerprints.items()}
+    rewards = {name: reward_fingerprint(name) for name in rewards_of(config)}
+    fingerprints |= {key: value for name in rewards for key, value in reward_record(name).items()}
     what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts))
     items = make_plan(what, prompts.prompts, config.seed, config.samples, config.negative)
     return Prepared(config, prompts, what, items, fingerprints, sources)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from align.backbones import registry as backbones
 from align.checkpoints.fetch import UrlFile
-from align.checkpoints.reference import HubReference, fetch_command, hub_names, snapshot
+from align.checkpoints.hashes import file_hash
+from align.checkpoints.reference import HubReference, fetch_command, hub_names, hub_reference, snapshot
 from align.config.schema import BackboneConfig, Config
 from align.rewards.registry import EMBEDDED, REWARDS
+from align.rewards.sources import PICKLES, Files
 
 TRAIN_SHAPES = "python scripts/train_shapes.py"
-_READ = (".safetensors", ".json", ".txt", ".model")
+_READ = (".safetensors", ".json", ".txt", ".model", *PICKLES)
 """Files that decide what a model computes; a model card does not."""
 
 
@@ -75,22 +75,6 @@ def hub_needed(what: str, hub: HubReference, parts: tuple[str, ...]) -> Needed:
     return replace(needed, mend=fetch_command(hub, names))
 
 
-def file_hash(path: Path) -> str:
-    """sha256 of a file, remembered while it is not touched."""
-    # The hub's cache names large files by their sha256: many gigabytes need not be read for it.
-    blob = path.resolve()
-    if path.is_symlink() and blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
-        return blob.name
-    stat = path.stat()
-    return _hash(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _hash(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def recipe(backbone: BackboneConfig) -> backbones.Recipe:
     """Where a backbone's modules come from."""
     return backbones.Recipe(
@@ -133,15 +117,50 @@ def backbone_fingerprint(needed: Sequence[Needed]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def reward_files(name: str) -> Needed:
-    """What a registered reward needs; nothing for one that is no model."""
-    return Needed(f"reward {name}", EMBEDDED, REWARDS[name].weights, f"{TRAIN_SHAPES} rewards")
+def reward_files(name: str) -> list[Needed]:
+    """What a registered reward needs, one entry for each checkpoint; an empty one for what is no model."""
+    what = f"reward {name}"
+    if not REWARDS[name].weights:
+        return [Needed(what, EMBEDDED, (), "")]
+    return [
+        _reward_needed(what if k == 0 else f"{what} ({one.reference})", one)
+        for k, one in enumerate(REWARDS[name].weights)
+    ]
+
+
+def _reward_needed(what: str, files: Files) -> Needed:
+    urls = (UrlFile(files.url, files.sha256, files.target),) if files.url else ()
+    hub = None if files.url else hub_reference(files.reference)
+    return Needed(what, files.folder, files.chosen, files.mend, hub, urls)
+
+
+def rewards_of(config: Config) -> list[str]:
+    """Rewards that a run loads: those that its method uses, and metrics."""
+    return list(
+        dict.fromkeys([*(config.reward.terms if config.method.uses_reward else ()), *config.metrics.rewards])
+    )
+
+
+def reward_fingerprint(name: str) -> str:
+    """Fingerprint of all files of a reward."""
+    return " ".join(needed.fingerprint() for needed in reward_files(name))
+
+
+def reward_record(name: str) -> dict[str, str]:
+    """What tells a reward's numbers apart: facts of the registry, checkpoints, revisions, hashes of files."""
+    found = dict(REWARDS[name].facts)
+    for one in REWARDS[name].weights if found else ():
+        found[f"revision of {one.reference}"] = one.revision
+        found |= {chosen: file_hash(one.folder / chosen) for chosen in one.chosen}
+    return {f"reward {name}: {key}": value for key, value in found.items()}
 
 
 def needed_by(config: Config) -> list[Needed]:
     """Everything a run loads: backbone, rewards that its method uses, metrics."""
-    rewards = [*(config.reward.terms if config.method.uses_reward else ()), *config.metrics.rewards]
-    return [*backbone_files(config.backbone), *(reward_files(name) for name in dict.fromkeys(rewards))]
+    return [
+        *backbone_files(config.backbone),
+        *(one for name in rewards_of(config) for one in reward_files(name)),
+    ]
 
 
 def missing_text(needed: Iterable[Needed]) -> str:

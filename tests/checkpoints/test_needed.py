@@ -5,8 +5,9 @@ import hashlib
 import pytest
 
 from align.checkpoints.fetch import UrlFile
+from align.checkpoints.hashes import file_hash
 from align.checkpoints.reference import HubReference
-from align.runner.weights import Needed, backbone_fingerprint, file_hash, hub_needed, missing_text
+from align.runner.weights import Needed, backbone_fingerprint, hub_needed, missing_text
 
 PARTS = ("a.json", "b.safetensors")
 

@@ -1,0 +1,39 @@
+"""What is known about a reward before it is loaded.  Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from align.rewards.sources import Files
+
+if TYPE_CHECKING:
+    import torch
+
+    from align.rewards.base import Reward
+
+Loader = Callable[[str, Sequence[Path], "torch.device | str", "torch.dtype"], "Reward"]
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """A reward in the registry.
+
+    Attributes:
+        summary: one line for ``--help``.
+        differentiable: whether guidance can use it.
+        takes_timestep: whether it judges one-step predictions by their timestep.
+        weights: the files that it reads; none if it is not a model.
+        loader: called as ``loader(name, paths, device, dtype)`` with the paths of all files of ``weights`` in order;
+            imports what it needs.
+        facts: what a run records of a published model: model, version, preprocessing, data type.
+    """
+
+    summary: str
+    differentiable: bool
+    takes_timestep: bool
+    weights: tuple[Files, ...]
+    loader: Loader
+    facts: Mapping[str, str] = field(default_factory=dict)

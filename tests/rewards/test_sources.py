@@ -1,0 +1,56 @@
+import pytest
+
+from align.rewards.registry import EMBEDDED
+from align.rewards.sources import OWN, Files
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv(OWN, raising=False)
+    return tmp_path
+
+
+def test_a_repository_of_the_hub(home):
+    files = Files("owner/name@v2:sub/folder", ("a.json", "b.pt"))
+    assert files.folder == home / "hub/models--owner--name/snapshots/v2/sub/folder"
+    assert files.mend == "hf download owner/name sub/folder/a.json sub/folder/b.pt --revision v2"
+    assert files.revision == "v2"
+    refs = home / "hub/models--owner--name/refs"
+    refs.mkdir(parents=True)
+    (refs / "v2").write_text("abc")
+    assert files.revision == "abc"
+
+
+def test_a_safetensors_version_of_a_pickle_goes_first(home):
+    files = Files("owner/name", ("a.json", "b.v1.pt", "c.bin"))
+    assert files.chosen == files.names
+    files.folder.mkdir(parents=True)
+    (files.folder / "b.v1.safetensors").touch()
+    assert files.chosen == ("a.json", "b.v1.safetensors", "c.bin")
+
+
+def test_own_copies_need_only_be_there(home, monkeypatch):
+    monkeypatch.setenv(OWN, str(home / "own"))
+    files = Files("owner/name:sub", ("a.json",))
+    assert files.folder == home / "hub/models--owner--name/snapshots/main/sub"
+    (home / "own/owner/name/sub").mkdir(parents=True)
+    assert files.folder == home / "own/owner/name/sub"
+    assert files.revision == "local"
+
+
+def test_a_download_lies_in_the_projects_cache(home):
+    files = Files("owner/name", ("a.pth",), url="https://example.org/a.pth", sha256="0" * 64)
+    assert files.target == home / "align/owner/name/a.pth"
+    assert files.folder == files.target.parent
+    assert files.mend == "python -m align doctor --fetch"
+    assert files.revision == "local"
+
+
+def test_embedded_weights_and_local_folders(home):
+    assert Files("shapes", ("unet",)).paths == [EMBEDDED / "unet"]
+    assert Files("shapes", ("unet",)).mend == "python scripts/train_shapes.py rewards"
+    local = Files(str(home), ("a.json",))
+    assert local.folder == home
+    assert local.mend == f"put a.json into {home}"
