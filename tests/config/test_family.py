@@ -40,3 +40,20 @@ def test_a_family_without_a_value_is_named(tmp_path):
         ConfigError, match=r"method\.guidance\.strength.*backbone\.family=shapes, only for sd15"
     ):
         jobs_of(parse(["method=mine", "--config-dir", str(tmp_path)]))
+
+
+@pytest.mark.parametrize(("name", "guide"), [("sd15", "spm_sd15"), ("dpo_sdxl", "spm_sdxl")])
+def test_a_backbone_brings_what_goes_with_it(name, guide):
+    config = jobs_of(parse([f"backbone={name}", "method=dymo"]))[0].config
+    assert config.reward.terms == {guide: 1}
+    assert (config.metrics.name, config.prompts.name) == ("paper", "objects_demo")
+    assert (config.sampler.steps, config.sampler.eta, config.semantics.source) == (50, 1, "auto")
+
+
+def test_what_a_backbone_brings_can_be_chosen_otherwise():
+    chosen = ["reward=pickscore", "metrics=none", "prompts=shapes_demo", "sampler=ddim"]
+    config = jobs_of(parse(["backbone=sd15", *chosen]))[0].config
+    names = (config.reward.name, config.metrics.name, config.prompts.name, config.sampler.name)
+    assert names == ("pickscore", "none", "shapes_demo", "ddim")
+    preset = jobs_of(parse(["backbone=sd15", "experiment=shapes_pair"]))[0].config
+    assert preset.prompts.name == "shapes_pair"

@@ -295,5 +295,5 @@ def test_the_backbone_tells_its_word_pieces(pipeline_folder):
     read = backbone.encode("a red circle " * 40, "")
     assert read.truncated
     assert len(read.pieces) > len(read.offsets)
-    assert read.pieces[0] == backbone.tokenizer.bos_token
-    assert read.pieces[-1] == backbone.tokenizer.eos_token
+    assert read.pieces[0] == backbone.text.encoders[0].tokenizer.bos_token
+    assert read.pieces[-1] == backbone.text.encoders[0].tokenizer.eos_token
