@@ -43,7 +43,7 @@ lock:  ## resolve the dependencies anew
 	  --no-emit-index-url --no-header --upgrade --output-file requirements.lock
 
 bench: setup  ## speed of the shapes world, and the loop's overhead over bare model calls
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench.py shapes
 
 quality: setup  ## measure the shipped weights as the model card states them
 	$(BIN)/python scripts/shapes_quality.py
