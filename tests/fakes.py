@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 import torch.nn.functional as F
 
-from align.backbones.base import Encoded, Prediction
+from align.backbones.base import Encoded, Prediction, classifier_free
 from align.rewards.base import Reward
 from align.semantics.graph import Entity, Graph
 
@@ -77,7 +77,9 @@ class FakeBackbone:
             len(prompt.split()) > len(words),
         )
 
-    def predict(self, z, step, conditioning, guidance_scale, attention=None, columns=None):
+    def predict(
+        self, z, step, conditioning, guidance_scale, attention=None, columns=None, guidance_rescale=0.0
+    ):
         self.attention_asked.append(attention)
         self.batches.append(len(z))
         z = counted(z, self.counts, "network")
@@ -89,7 +91,7 @@ class FakeBackbone:
             mixed = (maps @ (states @ self.value)).transpose(1, 2).unflatten(2, (SIDE, SIDE))
             halves.append((0.5 * z + base + 0.3 * mixed, maps.unflatten(1, (SIDE, SIDE))))
         (other, other_maps), (own, own_maps) = halves
-        eps = other + guidance_scale * (own - other)
+        eps = classifier_free(own, other, guidance_scale, guidance_rescale)
         x0 = (z - (1 - step.alpha) ** 0.5 * eps) / step.alpha**0.5
         maps = {None: None, "both": (other_maps + own_maps) / 2, "prompt": own_maps}[attention]
         if maps is not None and columns is not None:
@@ -111,7 +113,9 @@ class GaussianBackbone(FakeBackbone):
     def latent_shape(self):
         return self.shape
 
-    def predict(self, z, step, conditioning, guidance_scale, attention=None, columns=None):
+    def predict(
+        self, z, step, conditioning, guidance_scale, attention=None, columns=None, guidance_rescale=0.0
+    ):
         a, variance = step.alpha, self.deviation**2
         eps = (z - a**0.5 * self.mean) * (1 - a) ** 0.5 / (a * variance + 1 - a)
         x0 = (z - (1 - a) ** 0.5 * eps) / a**0.5

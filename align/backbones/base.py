@@ -101,6 +101,23 @@ class Prediction:
     attention: Tensor | None = None
 
 
+def classifier_free(own: Tensor, other: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
+    """Output of the network after classifier-free guidance, ``other + scale (own - other)``.
+
+    Args:
+        own: of the prompt's half, (P, C, h, w).
+        other: of the negative's half.
+        scale: 1 is the prompt's half itself.
+        rescale: phi of section 3.4 of arXiv 2305.08891, 0 to 1: how far each picture's deviation is brought back to
+            that of the prompt's half, against over-exposure at large scales.
+    """
+    output = other + scale * (own - other)
+    if rescale == 0:
+        return output
+    wanted, there = (x.std(dim=(1, 2, 3), keepdim=True) for x in (own, output))
+    return (1 - rescale + rescale * wanted / there) * output
+
+
 class Backbone(Protocol):
     """A frozen latent diffusion model."""
 
@@ -119,6 +136,7 @@ class Backbone(Protocol):
         guidance_scale: float,
         attention: Halves | None = None,
         columns: Tensor | None = None,
+        guidance_rescale: float = 0.0,
     ) -> Prediction:
         """The only call of the network; both guidance halves go through it as one batch.
 
@@ -130,6 +148,7 @@ class Backbone(Protocol):
             attention: which halves' maps to return, if any.
             columns: indices (K,) or (P, K) of the tokens whose maps are kept; ``None`` for all L.  The values are
                 the same: probabilities are always over all tokens.
+            guidance_rescale: phi of :func:`classifier_free`.
         """
         ...
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.attention import AttentionProbe, as_grid, cross_attention_layers, layer_stride, probing
-from align.backbones.base import Conditioning, Encoded, Halves, Prediction
+from align.backbones.base import Conditioning, Encoded, Halves, Prediction, classifier_free
 from align.backbones.checkpointing import Opener, checkpoint_blocks
 from align.backbones.modules import Modules, load_modules
 from align.backbones.registry import Recipe, pieces
@@ -91,6 +91,7 @@ class UNetBackbone:
         guidance_scale: float,
         attention: Halves | None = None,
         columns: Tensor | None = None,
+        guidance_rescale: float = 0.0,
     ) -> Prediction:
         """See :class:`~align.backbones.base.Backbone`."""
         self.text.rest()
@@ -108,7 +109,7 @@ class UNetBackbone:
                     self._probe = None
             maps = (halves[0] + halves[1]) / 2 if attention == "both" else halves[1]
             maps = as_grid(maps, z.shape[-2], z.shape[-1], self.attention_stride)
-        output = other + guidance_scale * (own - other)
+        output = classifier_free(own, other, guidance_scale, guidance_rescale)
         root, rest = step.alpha**0.5, (1 - step.alpha) ** 0.5
         kind = self.scheduler_config["prediction_type"]
         if kind == "epsilon":

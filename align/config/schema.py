@@ -75,6 +75,8 @@ class SamplerConfig:
     """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic."""
     guidance_scale: Annotated[float, Between(0, 100)] = 4.0
     """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u)."""
+    guidance_rescale: Annotated[float, Between(0, 1)] = 0.0
+    """phi of arXiv 2305.08891, section 3.4: bring the deviation of eps back to that of eps_c; 0 leaves it."""
 
 
 @dataclass(frozen=True)

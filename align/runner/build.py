@@ -102,6 +102,7 @@ def _parts(
         needed,
         clean,
         config.run.views_together,
+        config.sampler.guidance_rescale,
     )
     return Parts(evaluator, process, guidance, recurrence)
 

@@ -69,6 +69,7 @@ class Evaluator:
         reward: of the preference loss; needed when the objective weighs it.
         clean: how clean predictions are moved, if they are.
         views_together: altered copies that are scored in one call beside each other; ``None`` for all.
+        guidance_rescale: of classifier-free guidance.
     """
 
     def __init__(
@@ -80,9 +81,11 @@ class Evaluator:
         reward: Reward | None = None,
         clean: CleanGuidance | None = None,
         views_together: int | None = None,
+        guidance_rescale: float = 0.0,
     ) -> None:
         self.backbone = backbone
         self.guidance_scale = guidance_scale
+        self.guidance_rescale = guidance_rescale
         self.batch_size = batch_size
         self.objective = objective
         self.clean = clean
@@ -165,7 +168,11 @@ class Evaluator:
     @torch.no_grad()
     def _plain(self, state: State, pictures: Pictures, step: Step) -> Estimate:
         prediction = self.backbone.predict(
-            state.z, step, pictures.conditioning.take(state.picture), self.guidance_scale
+            state.z,
+            step,
+            pictures.conditioning.take(state.picture),
+            self.guidance_scale,
+            guidance_rescale=self.guidance_rescale,
         )
         number = len(state.z)
         return Estimate(
@@ -204,6 +211,7 @@ class Evaluator:
                 self.guidance_scale,
                 attention=self.objective.attention_half if terms.semantic else None,
                 columns=columns,
+                guidance_rescale=self.guidance_rescale,
             )
             weight_a, weight_r = self.objective.weights(terms, prediction.x0, state.previous_x0)
             total = torch.zeros(len(z), device=z.device)

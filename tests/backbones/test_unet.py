@@ -6,7 +6,7 @@ from fakes import SCHEDULE
 from tiny import LONGEST
 
 from align.backbones.attention import cross_attention_layers, layer_stride, probing
-from align.backbones.base import Conditioning
+from align.backbones.base import Conditioning, classifier_free
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import DDIM
 from align.text import readable
@@ -168,3 +168,13 @@ def test_words_are_found_by_character_and_truncation_is_told(unet):
 def test_a_lone_surrogate_is_read_as_a_question_mark(unet):
     assert readable("a \ud800 b") == "a ? b"
     assert torch.equal(unet.encode("a \udfff", "").prompt, unet.encode("a ?", "").prompt)
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.3, 1.0])
+def test_guidance_can_be_rescaled_as_diffusers_does(rescale):
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    own, other = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    ours = classifier_free(own, other, 7.5, rescale)
+    theirs = rescale_noise_cfg(other + 7.5 * (own - other), own, rescale)
+    torch.testing.assert_close(ours, theirs)

@@ -166,7 +166,14 @@ class Trace:
             (0.2 * self.scale, 0.2 * self.scale, 0.6 * self.scale) if self.xl else (0.2 * self.scale, 1, 1)
         )
         rate = (0.5, 0.5, 1.5) if self.xl else (1.0, 1.0, 3.0)
-        evaluate = Evaluator(self.backbone, self.scale, 1, self.objective, self.reward)
+        evaluate = Evaluator(
+            self.backbone,
+            self.scale,
+            1,
+            self.objective,
+            self.reward,
+            guidance_rescale=self.facts["settings"].get("cfg_rescale", 0.0),
+        )
         return Parts(
             evaluate,
             self.process,
