@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from rewards.box import fill_hub
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -48,6 +49,13 @@ _EULER = {
     "trained_betas": None,
     "use_karras_sigmas": False,
 }
+
+
+def write_box(home: Path) -> None:
+    """``HF_HOME`` of a machine on which every backbone and every reward was fetched."""
+    write_backbones(home / "hub")
+    with torch.random.fork_rng():
+        fill_hub(home)
 
 
 def write_backbones(cache: Path) -> None:
