@@ -120,6 +120,8 @@ class Store:
 
     def _enter(self, alone: bool, extend: bool) -> None:
         existing = read_run(self.folder)
+        if existing is not None and alone and self._is_bare():
+            existing = None  # of a run that made nothing, perhaps because its weights were damaged
         if existing is not None:
             check_identity(self.folder, existing, self.manifest, extend=extend)
         elif any((self.folder / name).exists() for name in ("results.csv", "journal.jsonl")):
@@ -132,6 +134,14 @@ class Store:
                 self._claims.clear()
                 atomic.remove_leftovers(self.folder)
                 atomic.remove_leftovers(self.folder / "images")
+
+    def _is_bare(self) -> bool:
+        """Whether nothing was ever made here: no line in the journal, no picture."""
+        journal = self.folder / "journal.jsonl"
+        with as_store_error(f"read {self.folder}"):
+            return not (journal.exists() and journal.stat().st_size) and not any(
+                (self.folder / "images").glob("*")
+            )
 
     def _load(self, verify: Verify) -> None:
         with as_store_error(f"open {self.folder / 'journal.jsonl'}"):
