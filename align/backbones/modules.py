@@ -131,7 +131,7 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
         ValueError: a file is damaged, or naming up to three tensors that are missing or of another shape.
     """
     try:
-        with _quiet():
+        with _contained():
             model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
                 folder,
                 variant=variant,
@@ -152,9 +152,14 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' pages about single tensors: what matters of them is raised."""
+def _contained() -> Iterator[None]:
+    """Keeps in what the libraries do beside loading.
+
+    They print pages about single tensors, where what matters is raised; and a load that fails leaves torch's
+    default data type as the model's, which would be that of all later runs of the process.
+    """
     before = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+    dtype = torch.get_default_dtype()
     diffusers_logging.set_verbosity_error()
     transformers_logging.set_verbosity_error()
     try:
@@ -162,6 +167,7 @@ def _quiet() -> Iterator[None]:
     finally:
         diffusers_logging.set_verbosity(before[0])
         transformers_logging.set_verbosity(before[1])
+        torch.set_default_dtype(dtype)
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:

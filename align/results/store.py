@@ -120,12 +120,13 @@ class Store:
 
     def _enter(self, alone: bool, extend: bool) -> None:
         existing = read_run(self.folder)
-        if existing is not None and alone and self._is_bare():
+        if existing is None:
+            if any((self.folder / name).exists() for name in ("results.csv", "journal.jsonl")):
+                raise StoreError(f"{self.folder} holds results but no run.json: choose another run.folder")
+        elif alone and self._is_bare():
             existing = None  # of a run that made nothing, perhaps because its weights were damaged
-        if existing is not None:
+        else:
             check_identity(self.folder, existing, self.manifest, extend=extend)
-        elif any((self.folder / name).exists() for name in ("results.csv", "journal.jsonl")):
-            raise StoreError(f"{self.folder} holds results but no run.json: choose another run.folder")
         self._run = started_run(self.manifest, existing, self._plan_summary())
         write_run(self.folder, self._run)
         with as_store_error(f"write to {self.folder}"):
@@ -136,12 +137,15 @@ class Store:
                 atomic.remove_leftovers(self.folder / "images")
 
     def _is_bare(self) -> bool:
-        """Whether nothing was ever made here: no line in the journal, no picture."""
-        journal = self.folder / "journal.jsonl"
+        """Whether no item was ever made here: none in the journal, no picture."""
         with as_store_error(f"read {self.folder}"):
-            return not (journal.exists() and journal.stat().st_size) and not any(
-                (self.folder / "images").glob("*")
-            )
+            if any((self.folder / "images").glob("*")):
+                return False
+            try:
+                with open(self.folder / "journal.jsonl", "rb") as file:
+                    return not any(b'"key"' in line for line in file)
+            except FileNotFoundError:
+                return True
 
     def _load(self, verify: Verify) -> None:
         with as_store_error(f"open {self.folder / 'journal.jsonl'}"):
