@@ -12,6 +12,7 @@ from align.__main__ import main
 from align.checkpoints.reference import snapshot
 from align.results.csvfile import read_csv
 from align.rewards.published import AESTHETIC_HEAD
+from align.rewards.sources import PICKLES
 
 RUN = [
     "method=dymo",
@@ -144,6 +145,7 @@ def other_json(path, old):
         (cut, "sd15", SD15, "vae/config.json"),
         (other_json, "sd15", SD15, "text_encoder/config.json"),
         (other_json, "sdxl", SDXL, "model_index.json"),
+        (cut, "sdxl", SDXL, "model_index.json"),
         (cut, "sd15", SD15, "scheduler/scheduler_config.json"),
         (cut, "sd15", PICKSCORE, "model.safetensors"),
         (cut, "sd15", PICKSCORE, "tokenizer.json"),
@@ -170,7 +172,7 @@ def test_damage_is_one_line_and_mending_it_is_enough(
     assert torch.get_default_dtype() == torch.float32  # which later runs of the process rely on
     assert error.startswith("align: ")
     assert error.count("\n") == 1, error
-    assert str(path.parent if repo in (SD15, SDXL, FIXED_VAE, DPO) else path) in error
+    assert str(path if path.suffix in PICKLES else path.parent) in error
     assert len(read_csv(tmp_path / "run/results.csv")) == 0
     assert not list((tmp_path / "run/images").iterdir())
     converted = at_home / "align/converted"
@@ -183,3 +185,34 @@ def test_damage_is_one_line_and_mending_it_is_enough(
     forget_models()
     assert run(tmp_path / "run", f"backbone={backbone}") == 0  # the same folder, now with the right file
     assert list(read_csv(tmp_path / "run/results.csv")["status"]) == ["ok"]
+
+
+def test_the_bomb_is_live(tmp_path):
+    malicious(tmp_path / "x.pt", None)
+    torch.load(tmp_path / "x.pt", weights_only=False)
+    assert (tmp_path / "exploded").exists()
+
+
+@pytest.mark.slow
+def test_a_failed_load_costs_the_next_run_of_a_sweep_nothing(at_home, away, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = away(place(at_home, DPO, UNET))
+    cut(path, path.with_name(f"{path.name}.away"))
+    more = ["backbone=dpo_sdxl,sdxl", "run.root=sweep"]
+    assert main(["-m", *RUN, *more]) == 3
+    (made,) = (path for path in (tmp_path / "sweep").iterdir() if "dpo" not in path.name and path.is_dir())
+    assert list(read_csv(made / "results.csv")["status"]) == ["ok"]
+    forget_models()
+    assert run(tmp_path / "alone", "backbone=sdxl") == 0
+    both = [next((folder / "images").iterdir()).read_bytes() for folder in (made, tmp_path / "alone")]
+    assert both[0] == both[1]
+
+
+@pytest.mark.slow
+def test_damaged_metrics_are_found_before_any_picture_is_made(at_home, away, tmp_path, monkeypatch):
+    path = away(place(at_home, HPS, "HPS_v2_compressed.pt"))
+    nothing(path, None)
+    built = []
+    monkeypatch.setattr("align.runner.build.build_sampler", lambda *given: built.append(given))
+    assert run(tmp_path / "run", "backbone=sd15") == 3
+    assert not built

@@ -89,7 +89,7 @@ def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
         return getattr(torch, recipe.decoder_dtype)
     if recipe.dtype != "float16":
         return getattr(torch, recipe.dtype)
-    overflows = json.loads((vae / "config.json").read_text(encoding="utf-8")).get("force_upcast", False)
+    overflows = _json_object(vae / "config.json").get("force_upcast", False)
     return torch.float32 if overflows else torch.float16
 
 
@@ -128,7 +128,7 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
         options: more for ``from_pretrained``.
 
     Raises:
-        ValueError: a file is damaged, or naming up to three tensors that are missing or of another shape.
+        OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
     """
     try:
         with _contained():
@@ -140,8 +140,9 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
                 output_loading_info=True,
                 **options,
             )
-    except SafetensorError as error:  # does not say of which file
-        raise ValueError(f"{folder} holds no readable weights: {error}") from error
+    except (SafetensorError, ValueError, TypeError) as error:  # do not say of which file, but much advice
+        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        raise ValueError(f"{folder} holds no {kind.__name__}: {first}") from error
     wrong = sorted({*facts["missing_keys"], *(key for key, *_ in facts["mismatched_keys"])})
     if wrong:
         names = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
@@ -180,8 +181,18 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _zero_empty(pipeline: Path) -> bool:
-    index = json.loads((pipeline / "model_index.json").read_text(encoding="utf-8"))
-    return bool(index.get("force_zeros_for_empty_prompt", True))
+    return bool(_json_object(pipeline / "model_index.json").get("force_zeros_for_empty_prompt", True))
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ValueError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return content
 
 
 def _check_layout(unet: UNet2DConditionModel, layout: Layout) -> None:
