@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench quality parity smoke-full clean
+.PHONY: help setup demo test check format lock bench quality ablations parity smoke-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,13 +43,26 @@ lock:  ## resolve the dependencies anew
 	  --no-emit-index-url --no-header --upgrade --output-file requirements.lock
 
 bench: setup  ## speed of the shapes world, and the loop's overhead over bare model calls
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/bench.py shapes
 
 quality: setup  ## measure the shipped weights as the model card states them
 	$(BIN)/python scripts/shapes_quality.py
 
 smoke-full: setup  ## one guided evaluation at full size, random weights: BACKBONE=sd15 (11 GB) or sdxl (over 14 GB)
 	$(BIN)/python scripts/smoke_full.py $(or $(BACKBONE),sd15) $(ARGS)
+
+ABLATE := $(BIN)/python -m align experiment=shapes_ablation method=dymo
+
+ablations: setup  ## DyMO without its parts and with more rounds, 100 held-out prompts; about 40 minutes on one core
+	$(BIN)/python -m align experiment=shapes_ablation method=none
+	$(ABLATE)
+	$(ABLATE) method.name=no_semantic method.objective.semantic=0
+	$(ABLATE) method.name=no_preference method.objective.preference=0
+	$(ABLATE) method.name=no_weights method.objective.dynamic=false
+	$(ABLATE) method.name=dynamic_rounds method.recurrence.rule=gradient_norm method.recurrence.cap=9
+	$(ABLATE) method.name=five_evaluations method.recurrence.rule=fixed method.recurrence.rounds=4 method.recurrence.cap=9
+	$(ABLATE) method.name=ten_evaluations method.recurrence.rule=fixed method.recurrence.rounds=9 method.recurrence.cap=9
+	$(BIN)/python -m align report outputs/shapes_ablation
 
 parity: setup  ## HPSv2 and ImageReward against the published packages, in an environment of their own
 	$(BIN)/python scripts/parity.py

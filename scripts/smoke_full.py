@@ -12,7 +12,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +173,11 @@ def pictures(backbone: UNetBackbone) -> Pictures:
     return Pictures([prompt], conditioning(backbone), weights, torch.tensor([True]))
 
 
+def uniform(purpose: str, number: int) -> Tensor:
+    """Draws for the altered copies of one picture."""
+    return torch.rand(1, number, dtype=torch.float64)
+
+
 def peak_gb(device: torch.device) -> float:
     """Most memory so far: of the device, or of the process on a CPU (weights included)."""
     if device.type == "cuda":
@@ -189,7 +193,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--side", type=int, default=None, help="pixels; the backbone's own by default")
-    parser.add_argument("--views", type=int, default=1, help="pictures that the reward sees of each")
+    parser.add_argument("--views", type=int, default=11, help="pictures that the reward sees of each")
+    parser.add_argument("--views-together", type=int, help="how many in one call; all by default")
     parser.add_argument("--checkpointing", action="store_true", help="recompute blocks on the way back")
     args = parser.parse_args()
     if args.threads is not None:
@@ -197,11 +202,10 @@ def main() -> None:
     device = torch.device(args.device)
     torch.manual_seed(0)
     backbone, reward = build_backbone(args, device), build_reward(args, device)
-    options = {"views": args.views} if "views" in signature(Evaluator).parameters else {}
-    if args.views != 1 and not options:
-        raise SystemExit("this evaluator scores one view: leave --views out")
-    objective = Objective(preference=1.0, semantic=10.0)
-    evaluate = Evaluator(backbone, GUIDANCE[args.backbone], 1, objective, reward, **options)
+    objective = Objective(preference=1.0, semantic=10.0, copies=args.views - 1)
+    evaluate = Evaluator(
+        backbone, GUIDANCE[args.backbone], 1, objective, reward, views_together=args.views_together
+    )
     step = next(step for step in DDIM(SCHEDULE, 50, 1.0).steps if step.fraction < 0.7)
     z, previous = (torch.randn(1, *backbone.latent_shape()).to(device) for _ in range(2))
     state = State(
@@ -211,7 +215,7 @@ def main() -> None:
     weights = peak_gb(device)
     began = time.perf_counter()
     with FlopCounterMode(display=False) as counter:
-        estimate = evaluate(state, what, step, Ledger(1))
+        estimate = evaluate(state, what, step, Ledger(1), "gradient", uniform)
         if device.type == "cuda":
             torch.cuda.synchronize()
     seconds = time.perf_counter() - began

@@ -77,7 +77,7 @@ class FakeBackbone:
             len(prompt.split()) > len(words),
         )
 
-    def predict(self, z, step, conditioning, guidance_scale, attention=None):
+    def predict(self, z, step, conditioning, guidance_scale, attention=None, columns=None):
         self.attention_asked.append(attention)
         self.batches.append(len(z))
         z = counted(z, self.counts, "network")
@@ -92,6 +92,8 @@ class FakeBackbone:
         eps = other + guidance_scale * (own - other)
         x0 = (z - (1 - step.alpha) ** 0.5 * eps) / step.alpha**0.5
         maps = {None: None, "both": (other_maps + own_maps) / 2, "prompt": own_maps}[attention]
+        if maps is not None and columns is not None:
+            maps = maps.gather(3, columns[:, None, None].expand(-1, SIDE, SIDE, -1))
         return Prediction(eps, x0, own - other, maps)
 
     def decode(self, z0):
@@ -109,7 +111,7 @@ class GaussianBackbone(FakeBackbone):
     def latent_shape(self):
         return self.shape
 
-    def predict(self, z, step, conditioning, guidance_scale, attention=None):
+    def predict(self, z, step, conditioning, guidance_scale, attention=None, columns=None):
         a, variance = step.alpha, self.deviation**2
         eps = (z - a**0.5 * self.mean) * (1 - a) ** 0.5 / (a * variance + 1 - a)
         x0 = (z - (1 - a) ** 0.5 * eps) / a**0.5

@@ -43,16 +43,28 @@ def build_sampler(config: Config, batch_size: int) -> MakesPictures:
     Raises:
         WeightsError: weights are missing or hold something else.
     """
+    device = torch_device(config.run.device)
+    backbone = _backbone(config.backbone, device)
+    reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
+    return assemble(config, backbone, reward, _pairs(config), batch_size, device)
+
+
+def assemble(
+    config: Config,
+    backbone: Backbone,
+    reward: Reward | None,
+    pairs: PairSource,
+    batch_size: int,
+    device: torch.device,
+) -> MakesPictures:
+    """The method of a configuration on any backbone, with any reward."""
     from align.processes.ddim import DDIM
     from align.sampling.sampler import Sampler
     from align.strategies.best_of_n import BestOfN
 
-    device = torch_device(config.run.device)
-    backbone = _backbone(config.backbone, device)
-    reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
     process = DDIM(backbone.scheduler_config, config.sampler.steps, config.sampler.eta)
     parts = _parts(config, backbone, process, reward, batch_size)
-    sampler = Sampler(backbone, parts, _pairs(config), batch_size, device)
+    sampler = Sampler(backbone, parts, pairs, batch_size, device)
     if config.method.candidates == 1:
         return sampler
     assert reward is not None

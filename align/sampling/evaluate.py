@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ from align.sampling.objective import Objective, Terms
 from align.sampling.preference import PreferenceLoss
 from align.sampling.state import Estimate, State
 from align.sampling.views import ViewDraws
-from align.semantics.attention_loss import semantic_loss
+from align.semantics.attention_loss import paired_columns, semantic_loss
 
 Need = Literal["prediction", "value", "clean_gradient", "gradient"]
 """What is wanted of an evaluation; each includes those before it.  ``clean_gradient`` stops at x0: the network is not
@@ -49,6 +50,12 @@ class Pictures:
     conditioning: Conditioning
     pair_weights: Tensor
     has_pairs: Tensor
+
+    @cached_property
+    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
+        """See :func:`align.semantics.attention_loss.paired_columns`; the flags are on the CPU, like ``has_pairs``."""
+        columns, weights, few = paired_columns(self.pair_weights)
+        return columns, weights, few.cpu()
 
 
 class Evaluator:
@@ -115,15 +122,23 @@ class Evaluator:
             if terms.preference and self.objective.copies:
                 assert uniform is not None
                 draws = ViewDraws.of(uniform, self.objective.copies)
+        few = torch.zeros_like(judged)
+        if terms.semantic:
+            few = pictures.columns[2][state.picture.cpu()]
         parts, order = [], []
-        # Apart, so that a particle's arithmetic never depends on whether another one is judged.
-        for rows, judge in ((torch.nonzero(~judged)[:, 0], False), (torch.nonzero(judged)[:, 0], True)):
+        # Apart, so that a particle's arithmetic never depends on whether another one is judged, or needs more maps.
+        for kind, judge, part_of_maps in (
+            (~judged, False, False),
+            (judged & few, True, True),
+            (judged & ~few, True, False),
+        ):
+            rows = torch.nonzero(kind)[:, 0]
             for chunk in chunks(len(rows), self.batch_size):
                 some = rows[chunk.rows]
                 part = state.take(some)
                 if judge:
                     shown = draws.take(some) if draws is not None else None
-                    estimate = self._judged(part, pictures, step, terms, need, shown)
+                    estimate = self._judged(part, pictures, step, terms, need, shown, part_of_maps)
                 else:
                     estimate = self._plain(part, pictures, step)
                 real = torch.arange(chunk.real)
@@ -172,9 +187,13 @@ class Evaluator:
         terms: Terms,
         need: Need,
         draws: ViewDraws | None,
+        part_of_maps: bool,
     ) -> Estimate:
         assert self.objective is not None
         walk = need == "gradient"
+        columns, pair_weights = None, pictures.pair_weights[state.picture]
+        if part_of_maps:
+            columns, pair_weights = (part[state.picture] for part in pictures.columns[:2])
         z = state.z.detach().requires_grad_(walk)
         through = shift = torch.zeros_like(z)
         with torch.set_grad_enabled(walk):
@@ -184,6 +203,7 @@ class Evaluator:
                 pictures.conditioning.take(state.picture),
                 self.guidance_scale,
                 attention=self.objective.attention_half if terms.semantic else None,
+                columns=columns,
             )
             weight_a, weight_r = self.objective.weights(terms, prediction.x0, state.previous_x0)
             total = torch.zeros(len(z), device=z.device)
@@ -192,7 +212,7 @@ class Evaluator:
             surrogate = total
             if terms.semantic:
                 assert prediction.attention is not None
-                loss_a = semantic_loss(prediction.attention, pictures.pair_weights[state.picture])
+                loss_a = semantic_loss(prediction.attention, pair_weights)
                 total = total + (weight_a * loss_a).detach()
                 surrogate = surrogate + weight_a * loss_a
             if terms.preference:

@@ -15,6 +15,9 @@ from align.semantics.tokens import TokenPairs
 
 MAP_EPSILON = 1e-8
 COUNT_EPSILON = 1e-6
+COLUMNS = 24
+"""Tokens whose maps are kept for a prompt, if no more are paired.  One number for all prompts: the shape of a sum may not
+depend on what else is in the batch."""
 
 
 def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
@@ -31,6 +34,24 @@ def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
                     continue
                 weights[row, one, two] += sign / (len(indices) + COUNT_EPSILON)
     return weights
+
+
+def paired_columns(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The columns of maps that weights need.
+
+    Args:
+        weights: (P, tokens, tokens) of :func:`pair_weights`.
+
+    Returns:
+        Indices (P, K) of paired tokens, filled up with others; the weights of these columns, (P, K, K); and (P,) bool,
+        false where more than K tokens are paired, so that all maps are needed.
+    """
+    used = (weights != 0).any(dim=1) | (weights != 0).any(dim=2)
+    number = min(COLUMNS, weights.shape[-1])
+    # Paired ones first, each kind in order: sorting is stable.
+    columns = torch.argsort((~used).int(), dim=1, stable=True)[:, :number]
+    rows = weights.gather(1, columns[:, :, None].expand(-1, -1, weights.shape[-1]))
+    return columns, rows.gather(2, columns[:, None].expand(-1, number, -1)), used.sum(dim=1) <= number
 
 
 def semantic_loss(maps: Tensor, weights: Tensor) -> Tensor:

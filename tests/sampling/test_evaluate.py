@@ -286,3 +286,13 @@ def test_a_broken_reward_does_not_move_the_prediction(backbone):
     assert found.finite.tolist() == [False, True, True]
     assert not found.clean_shift[0].any()
     assert found.clean_shift[1].any()
+
+
+def test_prompts_with_many_paired_tokens_are_computed_apart(backbone, reward, monkeypatch):
+    """All maps for those, the paired columns for the others: neither changes the other's bytes or the values."""
+    whole, _ = evaluate(backbone, Objective(1, 1), reward, PHASES[1])
+    monkeypatch.setattr("align.semantics.attention_loss.COLUMNS", 3)  # The first prompt pairs four tokens.
+    backbone.batches.clear()
+    apart, _ = evaluate(backbone, Objective(1, 1), reward, PHASES[1])
+    assert backbone.batches == [3, 3]
+    torch.testing.assert_close(apart.gradient, whole.gradient, rtol=1e-4, atol=1e-6)
