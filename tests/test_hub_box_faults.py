@@ -1,5 +1,6 @@
 """Missing and damaged files of real configurations: an exit code, a line that helps, nothing half done."""
 
+import json
 import shlex
 
 import pytest
@@ -127,6 +128,17 @@ def other_json(path, old):
     path.write_text("[1, 2]")
 
 
+def unknown_block(path, old):
+    content = json.loads(old.read_text())
+    path.write_text(json.dumps(content | {"down_block_types": ["NoSuchBlock"] * 4}))
+
+
+def odd_heads(path, old):
+    content = json.loads(old.read_text())
+    content.get("text_config", content)["num_attention_heads"] = 3
+    path.write_text(json.dumps(content))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "backbone", "repo", "file"),
@@ -150,6 +162,11 @@ def other_json(path, old):
         (cut, "sd15", PICKSCORE, "model.safetensors"),
         (cut, "sd15", PICKSCORE, "tokenizer.json"),
         (other_json, "sd15", PICKSCORE, "config.json"),
+        (odd_heads, "sd15", PICKSCORE, "config.json"),
+        (odd_heads, "sd15", SD15, "text_encoder/config.json"),
+        (other_json, "sd15", SD15, "unet/config.json"),
+        (unknown_block, "sd15", SD15, "vae/config.json"),
+        (other_json, "sd15", SD15, "scheduler/scheduler_config.json"),
         (wrong_keys, "sdxl", SPM, "sdxl_step-aware_preference_model.bin"),
         (cut, "sdxl", SPM, "sdxl_step-aware_preference_model.bin"),
         (malicious, "sd15", HPS, "HPS_v2_compressed.pt"),
@@ -196,8 +213,8 @@ def test_the_bomb_is_live(tmp_path):
 @pytest.mark.slow
 def test_a_failed_load_costs_the_next_run_of_a_sweep_nothing(at_home, away, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = away(place(at_home, DPO, UNET))
-    cut(path, path.with_name(f"{path.name}.away"))
+    path = away(place(at_home, DPO, "unet/config.json"))
+    unknown_block(path, path.with_name(f"{path.name}.away"))
     more = ["backbone=dpo_sdxl,sdxl", "run.root=sweep"]
     assert main(["-m", *RUN, *more]) == 3
     (made,) = (path for path in (tmp_path / "sweep").iterdir() if "dpo" not in path.name and path.is_dir())

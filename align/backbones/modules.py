@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -60,6 +60,7 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     by_role = {piece.role: piece for piece in pieces}
     pipeline = by_role["pipeline"]
     dtype: torch.dtype = getattr(torch, recipe.dtype)
+    _json_object(pipeline.folder / "scheduler/scheduler_config.json")
     unet_folder, variant = _place(by_role, "unet")
     unet = _filled(UNet2DConditionModel, unet_folder, variant, torch_dtype=dtype)
     _check_layout(unet, recipe.layout)
@@ -130,6 +131,7 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
     Raises:
         OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
     """
+    _json_object(folder / "config.json")
     try:
         with _contained():
             model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
@@ -140,7 +142,9 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
                 output_loading_info=True,
                 **options,
             )
-    except (SafetensorError, ValueError, TypeError) as error:  # do not say of which file, but much advice
+    except (OSError, MemoryError, RuntimeError):
+        raise
+    except Exception as error:  # of many classes; says much advice but not of which file
         first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
         raise ValueError(f"{folder} holds no {kind.__name__}: {first}") from error
     wrong = sorted({*facts["missing_keys"], *(key for key, *_ in facts["mismatched_keys"])})
@@ -156,8 +160,8 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
 def _contained() -> Iterator[None]:
     """Keeps in what the libraries do beside loading.
 
-    They print pages about single tensors, where what matters is raised; and a load that fails leaves torch's
-    default data type as the model's, which would be that of all later runs of the process.
+    They print pages about single tensors, where what matters is raised; and where diffusers cannot build a model
+    from its config, torch's default data type stays the model's, for all later runs of the process too.
     """
     before = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
     dtype = torch.get_default_dtype()
