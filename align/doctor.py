@@ -152,5 +152,6 @@ def _weights_line(needed: Needed) -> str:
     files = needed.files()
     size = sum(path.stat().st_size for path in files) / 1e6
     models = [path for path in files if path.suffix in (".safetensors", *PICKLES)]
-    hashes = ", ".join(f"{path.parent.name} {file_hash(path)[:8]}" for path in models)
+    names = [path.name if path.parent == needed.folder else path.parent.name for path in models]
+    hashes = ", ".join(f"{name} {file_hash(path)[:8]}" for name, path in zip(names, models, strict=True))
     return f"  {needed.what:<28} {size:6.1f} MB  {hashes}"

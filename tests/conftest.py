@@ -23,6 +23,46 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def box(tmp_path_factory):
+    """``HF_HOME`` of a machine on which every backbone and every reward was fetched."""
+    from hub_box import write_box
+
+    home = tmp_path_factory.mktemp("box")
+    write_box(home)
+    return home
+
+
+@pytest.fixture(scope="module")
+def at_home(box):
+    """This process on that machine, offline and with nothing loaded."""
+    from hub_box import forget_models
+
+    forget_models()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HOME", str(box))
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(box / "hub"))
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        patch.delenv("ALIGN_CHECKPOINTS", raising=False)
+        yield box
+    forget_models()
+
+
+@pytest.fixture
+def away(at_home):
+    """Take a file away for the time of a test; another may be put in its place."""
+    moved = []
+
+    def take(path):
+        path.rename(path.with_name(f"{path.name}.away"))
+        moved.append(path)
+        return path
+
+    yield take
+    for path in moved:
+        path.with_name(f"{path.name}.away").replace(path)
+
+
 @pytest.fixture
 def backbone():
     return FakeBackbone()

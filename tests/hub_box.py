@@ -5,12 +5,18 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from rewards.box import fill_hub
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from align.runner import build
+
+ROOT = Path(__file__).parents[1]
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 FIXED_VAE = "madebyollin/sdxl-vae-fp16-fix"
@@ -48,6 +54,44 @@ _EULER = {
     "trained_betas": None,
     "use_karras_sigmas": False,
 }
+
+
+def write_box(home: Path) -> None:
+    """``HF_HOME`` of a machine on which every backbone and every reward was fetched."""
+    write_backbones(home / "hub")
+    with torch.random.fork_rng():
+        fill_hub(home)
+
+
+def forget_models() -> None:
+    """Nothing is loaded any more: other files may be at the same places."""
+    build._backbone.cache_clear()
+    build.load_reward.cache_clear()
+
+
+def box_environment(home: Path) -> dict[str, str]:
+    """Environment of a process on the machine of :func:`write_box`, offline."""
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "ALIGN_"))}
+    return keep | {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def write_lora(path: Path) -> Path:
+    """A LoRA of rank 2 for the tiny Stable Diffusion, strong enough to be seen, in diffusers' names."""
+    state = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(9)
+        for name, layer in sd_unet(1).named_modules():
+            if name.endswith(("attn2.to_q", "attn2.to_v")):
+                rows, columns = layer.weight.shape
+                state[f"unet.{name}.lora_A.weight"] = torch.randn(2, columns)
+                state[f"unet.{name}.lora_B.weight"] = torch.randn(rows, 2)
+    save_file(state, path)
+    return path
 
 
 def write_backbones(cache: Path) -> None:

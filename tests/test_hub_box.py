@@ -1,20 +1,26 @@
 """Every backbone from the hub's cache to pictures, with real names and layouts and tiny weights."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from hub_box import FIXED_VAE, SD15, SDXL, repository, write_backbones
+from hub_box import (
+    FIXED_VAE,
+    SD15,
+    SDXL,
+    box_environment,
+    forget_models,
+    repository,
+    write_backbones,
+    write_sd,
+)
 
 from align.__main__ import main
 from align.config.places import group_choices
 from align.results.csvfile import read_csv
 from align.runner import build
 
-ROOT = Path(__file__).parents[1]
 NAMES = [name for name in group_choices("backbone") if name not in ("shapes", "alignprop_sd15")]
 CHEAP = [
     "method=none",
@@ -30,36 +36,16 @@ CHEAP = [
 ]
 
 
-@pytest.fixture(scope="session")
-def box(tmp_path_factory):
-    """``HF_HOME`` of a machine on which every backbone was fetched."""
-    home = tmp_path_factory.mktemp("box")
-    write_backbones(home / "hub")
-    return home
-
-
 @pytest.fixture(autouse=True)
-def _at_home(box, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(box / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+def _nothing_loaded(at_home):
     yield
-    build._backbone.cache_clear()
+    forget_models()
 
 
 @pytest.fixture
-def without(box):
+def without(box, away):
     """Take a file of a repository away for the time of a test."""
-    moved = []
-
-    def take(repo, name):
-        path = repository(box / "hub", repo) / name
-        path.rename(path.with_name(f"{path.name}.away"))
-        moved.append(path)
-        return path
-
-    yield take
-    for path in moved:
-        path.with_name(f"{path.name}.away").rename(path)
+    return lambda repo, name: away(repository(box / "hub", repo) / name)
 
 
 def run(folder, *arguments):
@@ -152,8 +138,6 @@ def test_doctor_has_nothing_to_fetch(capsys):
 
 
 def test_alternatives_stand_in_for_the_presets_weights_only(box, tmp_path, monkeypatch, capsys):
-    from hub_box import write_sd
-
     cache = tmp_path / "hub"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     write_sd(repository(cache, "runwayml/stable-diffusion-v1-5"), 1)
@@ -174,14 +158,9 @@ def test_the_wrong_layout_is_one_line(tmp_path):
 
 
 def test_in_a_process_of_its_own(box, tmp_path):
-    keep = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment = keep | {
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(box),
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
     command = [sys.executable, "-m", "align", "backbone=sdxl", *CHEAP, f"run.folder={tmp_path / 'run'}"]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, env=box_environment(box), cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "run/images").iterdir())) == 2

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
 from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
 from align.backbones.lora import merge
 from align.backbones.registry import Recipe
 from align.backbones.text import TextEncoder
 from align.checkpoints.layout import Layout, Piece
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -52,27 +56,20 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     Raises:
         OSError, RuntimeError, ValueError, KeyError: a file does not hold what its name says.
     """
-    disable_progress_bar()  # the run has a progress line of its own
+    transformers_logging.disable_progress_bar()  # the run has a progress line of its own
     by_role = {piece.role: piece for piece in pieces}
     pipeline = by_role["pipeline"]
     dtype: torch.dtype = getattr(torch, recipe.dtype)
+    _json_object(pipeline.folder / "scheduler/scheduler_config.json")
     unet_folder, variant = _place(by_role, "unet")
-    unet = UNet2DConditionModel.from_pretrained(
-        unet_folder, torch_dtype=dtype, variant=variant, use_safetensors=True, local_files_only=True
-    )
+    unet = _filled(UNet2DConditionModel, unet_folder, variant, torch_dtype=dtype)
     _check_layout(unet, recipe.layout)
     if "lora" in by_role:
         piece = by_role["lora"]
         with safe_open(piece.folder / piece.files[0], framework="pt") as file:
             merge(unet, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
     vae_folder, variant = _place(by_role, "vae")
-    vae = AutoencoderKL.from_pretrained(
-        vae_folder,
-        torch_dtype=decoder_dtype(vae_folder, recipe),
-        variant=variant,
-        use_safetensors=True,
-        local_files_only=True,
-    )
+    vae = _filled(AutoencoderKL, vae_folder, variant, torch_dtype=decoder_dtype(vae_folder, recipe))
     return Modules(
         unet,
         vae,
@@ -93,7 +90,7 @@ def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
         return getattr(torch, recipe.decoder_dtype)
     if recipe.dtype != "float16":
         return getattr(torch, recipe.dtype)
-    overflows = json.loads((vae / "config.json").read_text(encoding="utf-8")).get("force_upcast", False)
+    overflows = _json_object(vae / "config.json").get("force_upcast", False)
     return torch.float32 if overflows else torch.float16
 
 
@@ -111,23 +108,95 @@ def _text_encoders(pipeline: Piece, recipe: Recipe) -> list[TextEncoder]:
         folder = pipeline.folder / f"text_encoder{number}"
         # Only the second encoder's pooled output is projected; of the first, hidden states alone are read.
         kind = CLIPTextModelWithProjection if number else CLIPTextModel
-        model = kind.from_pretrained(
-            folder,
-            dtype=getattr(torch, recipe.text_dtype or recipe.dtype),
-            variant=pipeline.variant(folder.name),
-            use_safetensors=True,
-            local_files_only=True,
-        )
-        tokenizer = CLIPTokenizer.from_pretrained(
-            pipeline.folder / f"tokenizer{number}", local_files_only=True
-        )
-        found.append(TextEncoder(tokenizer, model))
+        dtype = getattr(torch, recipe.text_dtype or recipe.dtype)
+        # Sizes that differ are told by _filled: transformers' own error names no tensor.
+        options = {"dtype": dtype, "ignore_mismatched_sizes": True}
+        model = _filled(kind, folder, pipeline.variant(folder.name), **options)
+        found.append(TextEncoder(_tokenizer(pipeline.folder / f"tokenizer{number}"), model))
     return found
 
 
+def _filled(kind: type[Module], folder: Path, variant: str | None, **options: Any) -> Module:
+    """A model of diffusers or transformers, every tensor of which is in the files.
+
+    Left to themselves the libraries warn at most and let random numbers stand for what is missing; tensors that
+    no part of the model reads are left out.
+
+    Args:
+        kind: class of the model.
+        folder: where its files are.
+        variant: ``fp16`` for half files.
+        options: more for ``from_pretrained``.
+
+    Raises:
+        OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
+    """
+    _json_object(folder / "config.json")
+    try:
+        with _contained():
+            model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
+                folder,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+    except (OSError, MemoryError, RuntimeError):
+        raise
+    except Exception as error:  # of many classes; says much advice but not of which file
+        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        raise ValueError(f"{folder} holds no {kind.__name__}: {first}") from error
+    wrong = sorted({*facts["missing_keys"], *(key for key, *_ in facts["mismatched_keys"])})
+    if wrong:
+        names = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
+        raise ValueError(
+            f"{folder} does not fit {kind.__name__}: {len(wrong)} tensors missing or of another shape: {names}"
+        )
+    return model
+
+
+@contextmanager
+def _contained() -> Iterator[None]:
+    """Keeps in what the libraries do beside loading.
+
+    They print pages about single tensors, where what matters is raised; and where diffusers cannot build a model
+    from its config, torch's default data type stays the model's, for all later runs of the process too.
+    """
+    before = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
+    dtype = torch.get_default_dtype()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers_logging.set_verbosity(before[0])
+        transformers_logging.set_verbosity(before[1])
+        torch.set_default_dtype(dtype)
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a folder. Raises ValueError."""
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the parser of vocabularies has no class of its own for what it refuses
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{folder} holds no CLIP tokenizer: {first}") from error
+
+
 def _zero_empty(pipeline: Path) -> bool:
-    index = json.loads((pipeline / "model_index.json").read_text(encoding="utf-8"))
-    return bool(index.get("force_zeros_for_empty_prompt", True))
+    return bool(_json_object(pipeline / "model_index.json").get("force_zeros_for_empty_prompt", True))
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises ValueError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return content
 
 
 def _check_layout(unet: UNet2DConditionModel, layout: Layout) -> None:

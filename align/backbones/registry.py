@@ -79,7 +79,15 @@ def load(
     try:
         modules = load_modules(found, recipe, device)
         return UNetBackbone(modules, height, width, attention_stride, checkpointing)
-    except (SafetensorError, ValueError, RuntimeError, KeyError, OSError, AttributeError) as error:
+    except (
+        SafetensorError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        KeyError,
+        OSError,
+        AttributeError,
+    ) as error:
         if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
             raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -120,10 +120,13 @@ class Store:
 
     def _enter(self, alone: bool, extend: bool) -> None:
         existing = read_run(self.folder)
-        if existing is not None:
+        if existing is None:
+            if any((self.folder / name).exists() for name in ("results.csv", "journal.jsonl")):
+                raise StoreError(f"{self.folder} holds results but no run.json: choose another run.folder")
+        elif alone and self._is_bare():
+            existing = None  # of a run that made nothing, perhaps because its weights were damaged
+        else:
             check_identity(self.folder, existing, self.manifest, extend=extend)
-        elif any((self.folder / name).exists() for name in ("results.csv", "journal.jsonl")):
-            raise StoreError(f"{self.folder} holds results but no run.json: choose another run.folder")
         self._run = started_run(self.manifest, existing, self._plan_summary())
         write_run(self.folder, self._run)
         with as_store_error(f"write to {self.folder}"):
@@ -132,6 +135,17 @@ class Store:
                 self._claims.clear()
                 atomic.remove_leftovers(self.folder)
                 atomic.remove_leftovers(self.folder / "images")
+
+    def _is_bare(self) -> bool:
+        """Whether no item was ever made here: none in the journal, no picture."""
+        with as_store_error(f"read {self.folder}"):
+            if any((self.folder / "images").glob("*")):
+                return False
+            try:
+                with open(self.folder / "journal.jsonl", "rb") as file:
+                    return not any(b'"key"' in line for line in file)
+            except FileNotFoundError:
+                return True
 
     def _load(self, verify: Verify) -> None:
         with as_store_error(f"open {self.folder / 'journal.jsonl'}"):

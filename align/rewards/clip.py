@@ -54,7 +54,11 @@ def clip_config(folder: Path) -> Any:
     content = read_json(folder / "config.json")
     if "text_config" not in content or "vision_config" not in content:
         raise WrongWeights(f"{folder / 'config.json'} does not describe a CLIP with two towers")
-    return CLIPConfig(**content)
+    try:
+        return CLIPConfig(**content)
+    except Exception as error:  # the validators have classes of their own
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise WrongWeights(f"{folder / 'config.json'} describes no CLIP: {' '.join(lines)}") from None
 
 
 class ContrastiveReward(Reward):

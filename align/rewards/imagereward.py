@@ -250,10 +250,18 @@ def load_imagereward(
         raise WrongWeights(f"{folder / 'config.json'} does not describe a BLIP regressor: {error}") from None
     fill(model, from_published(read_weights(path)), path, optional=("position_ids",))
     words = tokenizer_folder or folder
+    if (words / "tokenizer.json").is_file():
+        tokenizer: CLIPTokenizer | BertTokenizer = load_tokenizer(words)
+    else:
+        tokenizer = bert_tokenizer(words)
+        if len(tokenizer) != text.vocab_size:
+            raise WrongWeights(
+                f"{words / 'vocab.txt'} makes {len(tokenizer)} tokens, the model reads {text.vocab_size}"
+            )
     return ImageRewardModel(
         name,
         model.to(device=device, dtype=dtype),
-        load_tokenizer(words) if (words / "tokenizer.json").is_file() else bert_tokenizer(words),
+        tokenizer,
         length,
         int(content["vision_config"]["image_size"]),
         {"architecture": "BLIP with a regression head", file: sha256(path)},

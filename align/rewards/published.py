@@ -28,6 +28,7 @@ AESTHETIC_HEAD = Files(
     url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/"
     "sac%2Blogos%2Bava1-l14-linearMSE.pth",
     sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+    reward="aesthetic",
 )
 """LAION's head, 3.7 MB, Apache-2.0; not on the hub."""
 

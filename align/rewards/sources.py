@@ -42,12 +42,14 @@ class Files:
         names: files and sub-folders that must be there.
         url: address of the only file, if it is not on the hub.
         sha256: of the file at ``url``, 64 hex digits.
+        reward: name of a reward that reads the file at ``url``, for the command that fetches it.
     """
 
     reference: str
     names: tuple[str, ...]
     url: str = ""
     sha256: str = ""
+    reward: str = ""
 
     @property
     def folder(self) -> Path:
@@ -83,7 +85,7 @@ class Files:
     def mend(self) -> str:
         """The command that brings them."""
         if self.url:
-            return DOCTOR
+            return f"{DOCTOR} 'metrics.rewards=[{self.reward}]'"
         hub = hub_reference(self.reference)
         if hub is None:
             embedded = self.reference in EMBEDDED

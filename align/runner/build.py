@@ -132,6 +132,16 @@ def load_reward(name: str, device: torch.device) -> Reward:
     return load(name, device)
 
 
+def check_reward(name: str, device: torch.device) -> None:
+    """Find out whether a registered reward loads, without taking memory of an accelerator. Raises WeightsError."""
+    from align.rewards.registry import load
+
+    if device.type == "cpu":
+        load_reward(name, device)
+    else:
+        load(name)
+
+
 def build_reward(terms: dict[str, float], device: torch.device) -> Reward:
     """The weighted sum of some rewards; a single one of weight 1 is itself. Raises WeightsError."""
     from align.rewards.combination import WeightedSum

@@ -26,7 +26,7 @@ CHUNK = 8
 
 
 class Scorer:
-    """The metrics of a run; a reward is loaded when the first picture comes.
+    """The metrics of a run; a reward is loaded onto its device when the first picture comes.
 
     Args:
         metrics: which.
@@ -36,6 +36,11 @@ class Scorer:
     def __init__(self, metrics: MetricsConfig, device: torch.device) -> None:
         self.metrics = metrics
         self.device = device
+
+    def check(self) -> None:
+        """Find damaged weights before any work. Raises WeightsError."""
+        for name in self.metrics.rewards:
+            build.check_reward(name, self.device)
 
     def score(self, pictures: Sequence[Image], prompts: Sequence[str]) -> list[dict[str, Any]]:
         """The columns of each picture; an empty cell (None) where a value is not finite.

@@ -281,6 +281,20 @@ def test_another_configuration_is_refused_or_added(tmp_path):
         assert store.pending() == []
 
 
+def test_a_folder_without_any_item_is_free_for_another_configuration(tmp_path):
+    plan = make_plan(2)
+    Store.open(tmp_path, MANIFEST, plan).close("interrupted")
+    other = Manifest({"method": {"name": "none"}})
+    with Store.open(tmp_path, other, plan, shared=True) as store:
+        assert status_of(tmp_path)["identity"] == other.identity
+        assert status_of(tmp_path)["earlier"] == []
+        with pytest.raises(StoreError, match="was made with"):  # somebody is at it
+            Store.open(tmp_path, MANIFEST, plan, shared=True)
+        commit(store, plan[0])
+    with pytest.raises(StoreError, match="was made with"):
+        Store.open(tmp_path, MANIFEST, plan)
+
+
 def test_first_difference():
     assert first_difference({"a": [1, 2]}, {"a": [1, 3]}) == ("a.1", "2", "3")
     assert first_difference({"a": 1}, {"a": 1, "b": {"c": 2}}) == ("b", "nothing", '{"c": 2}')

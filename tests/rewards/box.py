@@ -17,7 +17,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PICKSCORE, CLIP_L = "yuvalkirstain/PickScore_v1", "openai/clip-vit-large-patch14"
 SPM, HPS = "SPO-Diffusion-Models/Step-Aware_Preference_Models", "xswu/HPSv2"
 IMAGEREWARD, BERT = "THUDM/ImageReward", "google-bert/bert-base-uncased"
-HEAD = "christophschuhmann/improved-aesthetic-predictor/sac+logos+ava1-l14-linearMSE.pth"
+AESTHETIC = "christophschuhmann/improved-aesthetic-predictor"
+HEAD = f"{AESTHETIC}/sac+logos+ava1-l14-linearMSE.pth"
 
 CLIP = {
     "projection_dim": 16,
@@ -69,6 +70,8 @@ BLIP = {
         "max_position_embeddings": 64,
         "is_decoder": True,
         "pad_token_id": 0,
+        "bos_token_id": 2,
+        "sep_token_id": 3,
     },
     "head": list(PUBLISHED_WIDTHS),
     "mean": 0.2,

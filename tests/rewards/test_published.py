@@ -107,7 +107,7 @@ def test_a_run_lists_all_commands_before_any_work(empty, monkeypatch, capsys):
         "hf download google-bert/bert-base-uncased vocab.txt",
         "hf download openai/clip-vit-large-patch14 config.json model.safetensors",
         "hf download SPO-Diffusion-Models/Step-Aware_Preference_Models sd-v1-5_step-aware_preference_model.bin",
-        "python -m align doctor --fetch",
+        "python -m align doctor --fetch 'metrics.rewards=[aesthetic]'",
     ):
         assert f"\n  {words}\n" in f"{err}\n"
     assert not list(empty.iterdir())

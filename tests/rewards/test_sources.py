@@ -41,10 +41,10 @@ def test_own_copies_need_only_be_there(home, monkeypatch):
 
 
 def test_a_download_lies_in_the_projects_cache(home):
-    files = Files("owner/name", ("a.pth",), url="https://example.org/a.pth", sha256="0" * 64)
+    files = Files("owner/name", ("a.pth",), url="https://example.org/a.pth", sha256="0" * 64, reward="b")
     assert files.target == home / "align/owner/name/a.pth"
     assert files.folder == files.target.parent
-    assert files.mend == "python -m align doctor --fetch"
+    assert files.mend == "python -m align doctor --fetch 'metrics.rewards=[b]'"
     assert files.revision == "local"
 
 

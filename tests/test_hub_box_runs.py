@@ -1,0 +1,186 @@
+"""Real configurations from the hub's cache to measured pictures, through the command, with tiny weights."""
+
+import json
+import math
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+from hub_box import FIXED_VAE, SDXL, box_environment, repository, write_lora
+from rewards.box import AESTHETIC, COMMIT, HEAD, HPS, SPM
+
+from align.__main__ import main
+from align.config.places import group_choices
+from align.results.csvfile import read_csv
+
+pytestmark = pytest.mark.usefixtures("at_home")
+BACKBONES = [name for name in group_choices("backbone") if name != "shapes"]
+PAPER = ["pickscore", "hpsv2", "imagereward", "aesthetic"]
+PROMPT = "a red cat and a blue dog"
+TINY = [
+    "prompts=text",
+    f"prompts.text=[{PROMPT}]",
+    "backbone.height=64",
+    "backbone.width=64",
+    "run.gallery=false",
+    "run.device=cpu",
+]
+
+
+class Made:
+    """What a run left: its only row and picture, and its record."""
+
+    def __init__(self, folder):
+        self.record = json.loads((folder / "run.json").read_text())
+        table = read_csv(folder / "results.csv")
+        assert len(table) == 1
+        self.row = table.iloc[0]
+        assert self.row["status"] == "ok"
+        self.picture = (folder / self.row["image"]).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def make(at_home, tmp_path_factory):
+    """Runs a command in a folder of its own, once; what it made."""
+
+    @cache
+    def run(*arguments):
+        folder = tmp_path_factory.mktemp("run") / "run"
+        assert main([*TINY, f"run.folder={folder}", *arguments]) == 0
+        return Made(folder)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def of(make, tmp_path_factory):
+    """Runs a method on a backbone in three steps; what it made."""
+    lora = write_lora(tmp_path_factory.mktemp("own") / "lora.safetensors")
+
+    def run(backbone, method, *more):
+        own = [f"backbone.lora={lora}"] if backbone == "alignprop_sd15" else []
+        cap = ["method.recurrence.cap=2"] if method.startswith("dymo") else []
+        steps = "sampler.steps=3"
+        return make(f"backbone={backbone}", f"method={method}", steps, *own, *cap, *more)
+
+    return run
+
+
+# Of six steps some fall into each of DyMO's phases.
+SIX = ("backbone=sdxl", "metrics=paper", "sampler.steps=6")
+
+
+@pytest.mark.slow
+def test_dymo_on_sdxl_makes_and_measures_a_guided_picture(make):
+    guided = make(*SIX, "method=dymo", "method.recurrence.cap=2")
+    assert all(math.isfinite(guided.row[name]) for name in PAPER)
+    assert guided.row["reward"] == guided.row["optimised"] == "spm_sdxl"
+    assert guided.row["network_backward"] >= 5  # all steps but the last
+    assert guided.row["reward_backward"] > 0
+    assert guided.row["nonfinite_gradients"] == 0
+    plain = make(*SIX, "method=none")
+    assert plain.row["network_backward"] == 0
+    assert guided.picture != plain.picture
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dymo", "freedom", "ugd"])
+def test_strength_zero_is_the_plain_picture(method, make):
+    assert make(*SIX, f"method={method}", "method.guidance.strength=0").picture == (
+        make(*SIX, "method=none").picture
+    )
+
+
+@pytest.mark.slow
+def test_the_record_tells_what_made_and_measured_it(make, at_home):
+    made = make(*SIX, "method=dymo", "method.recurrence.cap=2").record
+    assert made["identity"]["backbone"]["dtype"] == "bfloat16"
+    found, sources = made["record"]["fingerprints"], made["record"]["sources"]
+    for what, repo in (("backbone sdxl", SDXL), ("backbone sdxl vae", FIXED_VAE)):
+        assert len(found[what]) == 64
+        assert sources[what] == f"{repo}@{repository(at_home / 'hub', repo).name}"
+    assert found["reward hpsv2: version"] == "2.0"
+    assert found["reward spm_sdxl: preprocess"] == "spo"
+    for name in ("spm_sdxl", *PAPER):
+        assert len(found[f"reward {name}"]) == 64
+        assert found[f"reward {name}: dtype"] == "float32"
+        assert found[f"reward {name}: preprocess"]
+        assert found[f"reward {name}: version"]
+    assert found[f"reward hpsv2: revision of {HPS}"] == COMMIT
+    assert found[f"reward spm_sdxl: revision of {SPM}"] == COMMIT
+    assert found[f"reward aesthetic: revision of {AESTHETIC}"] == "local"
+    assert len(found[f"reward aesthetic: {HEAD.rpartition('/')[2]}"]) == 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("method", ["none", "dymo", "freedom"])
+def test_every_backbone_with_the_main_methods(backbone, method, of):
+    made = of(backbone, method)
+    assert all(math.isfinite(made.row[name]) for name in PAPER)
+    guide = "spm_sdxl" if "sdxl" in backbone else "spm_sd15"
+    if method == "none":
+        assert made.row["network_backward"] == 0
+    else:
+        assert made.row["network_backward"] >= 2
+        assert made.row["optimised"] == guide
+        assert made.picture != of(backbone, "none").picture
+
+
+@pytest.mark.slow
+def test_no_two_backbones_make_the_same_picture(of):
+    assert len({of(backbone, "none").picture for backbone in BACKBONES}) == len(BACKBONES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method", [name for name in group_choices("method") if name not in ("none", "dymo", "freedom")]
+)
+def test_every_other_method_on_sd15(method, of, tmp_path):
+    graph = {"prompt": PROMPT, "knowledge": [{"cat": ["red"]}, {"dog": ["blue"]}]}
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(graph))
+    more = {
+        "dymo_released": ["semantics=file", f"semantics.path={path}", "semantics.matching=released"],
+        "best_of_n": ["reward=pickscore"],
+    }.get(method, [])
+    made = of("sd15", method, *more)
+    assert all(math.isfinite(made.row[name]) for name in PAPER)
+    assert made.row["reward"] == ("pickscore" if method == "best_of_n" else "spm_sd15")
+    plain = of("sd15", "none")
+    if method == "best_of_n":
+        assert made.row["pickscore"] >= plain.row["pickscore"]
+    else:
+        assert made.picture != plain.picture
+
+
+@pytest.mark.slow
+def test_one_command_in_a_process_of_its_own(at_home, tmp_path, make):
+    options = ["method=dymo", "backbone=sdxl", "sampler.steps=6", "method.recurrence.cap=2"]
+    command = [sys.executable, "-m", "align", *TINY, *options, f"run.folder={tmp_path / 'run'}"]
+    environment = box_environment(at_home)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    made = Made(tmp_path / "run")
+    assert all(math.isfinite(made.row[name]) for name in PAPER)
+    assert made.picture == make(*SIX, "method=dymo", "method.recurrence.cap=2").picture
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_doctor_finds_everything(capsys):
+    assert main(["doctor", "backbone=sdxl"]) == 0
+    out = capsys.readouterr().out
+    assert "backbone sdxl can run" in out
+    assert "MISSING" not in out
+    assert "to mend" not in out
+    for name in (*PAPER, "hpsv21", "clipscore", "spm_sd15", "spm_sdxl"):
+        assert f"\n  reward {name} " in out
+    assert "HPS_v2_compressed.pt " in out  # a file is told by its name, not by its snapshot's
+    assert COMMIT not in out
+
+
+def test_doctor_has_nothing_to_fetch_for_a_guided_run(capsys):
+    assert main(["doctor", "--fetch", "backbone=sdxl", "method=dymo"]) == 0
+    assert "all weights of this configuration are there" in capsys.readouterr().out
