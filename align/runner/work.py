@@ -47,7 +47,8 @@ class Work:
             DeviceLost: nothing can be sampled any more.
             WeightsError: weights are damaged or hold something else; nothing was made.
         """
-        self._scorer.check()
+        if self._todo:
+            self._scorer.check()
         while group := self._take():
             outcomes = self._sampling.sample(group, partial(self.meter.sampling, len(group)))
             pictures = [None if one.picture is None else to_image(one.picture) for one in outcomes]
