@@ -1,15 +1,11 @@
 """Every backbone from the hub's cache to pictures, with real names and layouts and tiny weights."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from hub_box import (
     FIXED_VAE,
     SD15,
     SDXL,
-    box_environment,
     forget_models,
     repository,
     write_backbones,
@@ -155,12 +151,3 @@ def test_the_wrong_layout_is_one_line(tmp_path):
     (job,) = jobs_of(parse(["backbone=sdxl", f"backbone.unet={SD15}:unet", *CHEAP]))
     with pytest.raises(WeightsError, match=r"not of backbone\.layout=sdxl"):
         build._backbone(job.config.backbone, torch.device("cpu"))
-
-
-def test_in_a_process_of_its_own(box, tmp_path):
-    command = [sys.executable, "-m", "align", "backbone=sdxl", *CHEAP, f"run.folder={tmp_path / 'run'}"]
-    done = subprocess.run(
-        command, env=box_environment(box), cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "run/images").iterdir())) == 2
