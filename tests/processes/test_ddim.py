@@ -1,6 +1,7 @@
 import json
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ class ConstantNetwork(UNetBackbone):
     def __init__(self, kind, output):
         self.scheduler_config = {**SCHEDULE, "prediction_type": kind}
         self.output = output
+        self.text = SimpleNamespace(rest=lambda: None)
 
     def _pair(self, z, step, conditioning):
         return self.output, self.output
