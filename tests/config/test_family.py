@@ -57,3 +57,13 @@ def test_what_a_backbone_brings_can_be_chosen_otherwise():
     assert names == ("pickscore", "none", "shapes_demo", "ddim")
     preset = jobs_of(parse(["backbone=sd15", "experiment=shapes_pair"]))[0].config
     assert preset.prompts.name == "shapes_pair"
+
+
+@pytest.mark.parametrize("name", ["dymo", "dymo_released"])
+@pytest.mark.parametrize(("family", "counts"), [("sd15", [8, 17, 25, 0]), ("sdxl", [8, 17, 21, 4])])
+def test_dymos_phases_are_the_released_ones_at_fifty_steps(name, family, counts):
+    phases = jobs_of(parse([f"method={name}", f"backbone.family={family}"]))[0].config.method.objective.phases
+    fractions = [(981 - 20 * k) / 1000 for k in range(50)]
+    until = (phases.semantic_until, phases.both_until, phases.preference_until, 0)
+    reached = [sum(fraction >= limit for fraction in fractions) for limit in until]
+    assert [now - before for before, now in zip([0, *reached], reached, strict=False)] == counts
