@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
-from diffusers import ModelMixin
+import torch
+from diffusers import AutoencoderKL, ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from torch.utils.checkpoint import checkpoint
 
 Opener = Callable[[], AbstractContextManager[Any]]
@@ -28,6 +32,23 @@ def checkpoint_blocks(model: ModelMixin, surroundings: Callable[[], Opener] = la
         return checkpoint(module, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
 
     model.enable_gradient_checkpointing(run)
+
+
+def checkpoint_decoder(vae: AutoencoderKL) -> None:
+    """Checkpoint every layer of a decoder that works at picture resolution, whenever gradients are wanted.
+
+    diffusers would checkpoint whole blocks, and all of the last block's layers at full resolution are most of what a decoder
+    keeps.
+    """
+    for module in vae.decoder.modules():
+        if isinstance(module, ResnetBlock2D | Upsample2D):
+            module.forward = partial(_recomputed, module.forward)
+
+
+def _recomputed(forward: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **keywords)
+    return checkpoint(forward, *arguments, use_reentrant=False, **keywords)
 
 
 class _Reopened(AbstractContextManager[None]):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from align.backbones.attention import AttentionProbe, as_grid, cross_attention_layers, layer_stride, probing
 from align.backbones.base import Conditioning, Encoded, Halves, Prediction, classifier_free
-from align.backbones.checkpointing import Opener, checkpoint_blocks
+from align.backbones.checkpointing import Opener, checkpoint_blocks, checkpoint_decoder
 from align.backbones.modules import Modules, load_modules
 from align.backbones.registry import Recipe, pieces
 from align.backbones.text import TextReader
@@ -54,7 +54,7 @@ class UNetBackbone:
         self._probe: AttentionProbe | None = None
         if checkpointing:
             checkpoint_blocks(self.unet, self._surroundings)
-            checkpoint_blocks(self.vae)
+            checkpoint_decoder(self.vae)
 
     @classmethod
     def from_folder(
