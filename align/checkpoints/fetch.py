@@ -14,6 +14,7 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
+from align.checkpoints.hashes import read_hash
 from align.checkpoints.reference import HubReference
 
 CHUNK = 1 << 20
@@ -84,7 +85,7 @@ def fetch_url(url: str, sha256: str, target: Path) -> Path:
     Raises:
         FetchError: it cannot be reached, or holds something else.
     """
-    if target.is_file() and file_sha256(target) == sha256:
+    if target.is_file() and read_hash(target) == sha256:
         return target
     _refuse_offline(url)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -108,15 +109,9 @@ def fetch_url(url: str, sha256: str, target: Path) -> Path:
     return target
 
 
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, read whole."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check_cached(path: Path, sha256: str, what: str) -> None:
     """Drop a file of the cache, and what it links to, that does not hold what it should."""
-    if (found := file_sha256(path)) == sha256:
+    if (found := read_hash(path)) == sha256:
         return
     blob = path.resolve()
     path.unlink()

@@ -18,7 +18,12 @@ def file_hash(path: Path) -> str:
     return _hash(path, stat.st_size, stat.st_mtime_ns)
 
 
-@lru_cache(maxsize=4096)
-def _hash(path: Path, size: int, changed: int) -> str:
+def read_hash(path: Path) -> str:
+    """sha256 of a file, read whole whatever its name says."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _hash(path: Path, size: int, changed: int) -> str:
+    return read_hash(path)

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from align.checkpoints.reference import EMBEDDED, fetch_command, folder_of, hub_reference
+from align.checkpoints.reference import EMBEDDED, fetch_command, folder_of, hub_names, hub_reference
 
 OWN = "ALIGN_CHECKPOINTS"
 """The environment variable that names the folder of own copies."""
@@ -90,7 +90,7 @@ class Files:
         if hub is None:
             embedded = self.reference in EMBEDDED
             return TRAIN_SHAPES if embedded else f"put {', '.join(self.names)} into {self.folder}"
-        return fetch_command(hub, tuple(str(PurePosixPath(hub.folder) / name) for name in self.names))
+        return fetch_command(hub, hub_names(hub, self.names))
 
     @property
     def revision(self) -> str:

@@ -202,7 +202,7 @@ class Evaluator:
         if part_of_maps:
             columns, pair_weights = (part[state.picture] for part in pictures.columns[:2])
         z = state.z.detach().requires_grad_(walk)
-        through = shift = torch.zeros_like(z)
+        through = torch.zeros_like(z)
         with torch.set_grad_enabled(walk):
             prediction = self.backbone.predict(
                 z,
@@ -238,7 +238,7 @@ class Evaluator:
             correction=prediction.correction.detach(),
             gradient=gradient,
             gradient_norm=(gradient if walk else through).float().flatten(1).norm(dim=1),
-            clean_shift=shift,
+            clean_shift=torch.zeros_like(z),
             value=-total.detach(),
             finite=torch.ones(len(z), dtype=torch.bool, device=z.device),
         )

@@ -78,20 +78,22 @@ Streams = Callable[[int, int], Noise]
 """The noise of (picture, particle)."""
 
 
+def _own(streams: Streams, state: State) -> list[Noise]:
+    """The stream of each particle."""
+    pairs = zip(state.picture.tolist(), state.slots().tolist(), strict=True)
+    return [streams(picture, slot) for picture, slot in pairs]
+
+
 def draw(streams: Streams, state: State, purpose: str, step: int, round: int) -> Tensor:
     """Keyed noise for every particle, (P, C, h, w) on the latents' device."""
     shape = tuple(state.z.shape[1:])
-    pairs = zip(state.picture.tolist(), state.slots().tolist(), strict=True)
-    noise = [streams(picture, slot).normal(purpose, step, round, shape) for picture, slot in pairs]
+    noise = [stream.normal(purpose, step, round, shape) for stream in _own(streams, state)]
     return torch.stack(noise).to(state.z.device)
 
 
 def draw_uniform(streams: Streams, state: State, step: int, round: int, purpose: str, number: int) -> Tensor:
     """Keyed uniform numbers of [0, 1) for every particle, (P, number) float64 on the CPU."""
-    pairs = zip(state.picture.tolist(), state.slots().tolist(), strict=True)
-    return torch.stack(
-        [streams(picture, slot).uniform(purpose, step, round, (number,)) for picture, slot in pairs]
-    )
+    return torch.stack([stream.uniform(purpose, step, round, (number,)) for stream in _own(streams, state)])
 
 
 def start(
