@@ -159,3 +159,7 @@ class Backbone(Protocol):
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, h, w) of a picture's latents."""
         ...
+
+    def describe(self, z0: Tensor) -> list[dict[str, float]]:
+        """Figures of each of P clean latents that a picture does not show, for its row; mostly none."""
+        ...

@@ -22,6 +22,7 @@ def check(config: Config) -> None:
     """
     _backbone(config.backbone)
     _method(config.method)
+    _population(config)
     _reward(config.reward, config.method)
     for place, name in enumerate(config.metrics.rewards):
         _registered(f"metrics.rewards[{place}]", name)
@@ -70,10 +71,99 @@ def _method(method: MethodConfig) -> None:
         raise ConfigError(
             f"method.clean.rule={method.clean.rule} has nothing to follow: give method.objective.preference a weight above 0"
         )
-    if method.recurrence.rule != "none" and not method.guided:
+    repeats = method.recurrence.rule
+    if repeats != "none" and not method.guided and not (repeats == "fixed" and method.searches):
         raise ConfigError(
-            f"method.recurrence.rule={method.recurrence.rule} repeats guided steps and nothing guides: "
+            f"method.recurrence.rule={repeats} repeats guided steps and nothing guides: "
             "give method.guidance.rule=correction, or method.recurrence.rule=none"
+        )
+    if repeats != "none" and method.weighs:
+        raise ConfigError(
+            f"method.recurrence.rule={repeats} would take weighted particles back, and their weights mean nothing then: "
+            "give method.recurrence.rule=none, or neither method.steering nor method.tempering"
+        )
+
+
+def _population(config: Config) -> None:
+    method, search = config.method, config.method.search
+    if method.returned > method.particles:
+        raise ConfigError(
+            f"method.returned={method.returned} is more than method.particles={method.particles}: "
+            "give method.particles at least as many"
+        )
+    if method.choose in ("draw", "weight") and not method.weighs:
+        raise ConfigError(
+            f"method.choose={method.choose} goes by weights and method={method.name} has none: "
+            "give method.choose=best, or method.tempering.rule=schedule"
+        )
+    if method.choose == "first" and method.returned < method.particles and search.drop == "none":
+        raise ConfigError(
+            f"method.particles={method.particles} makes more than method.returned={method.returned}: "
+            "give method.choose=best, or as many particles as are returned"
+        )
+    if method.branches and config.sampler.kind == "ddim" and config.sampler.eta == 0:
+        raise ConfigError(
+            f"sampler.eta=0 draws no noise, by which method={method.name} tells particles apart: "
+            "give sampler=ddim_ancestral or sampler.eta=1"
+        )
+    if method.searches and method.weighs:
+        raise ConfigError(
+            "method.search chooses without weights, method.steering and method.tempering by them: give one of them"
+        )
+    if method.steering.potential != "none" and method.tempering.rule != "none":
+        raise ConfigError(
+            "method.steering.potential and method.tempering.rule are two ways to weigh particles: give one of them"
+        )
+    _search(config)
+    _tempering(method)
+
+
+def _search(config: Config) -> None:
+    method, search, steps = config.method, config.method.search, config.sampler.steps
+    for option, name, numbers in (
+        ("schedule", "probabilities", search.probabilities),
+        ("drop", "populations", search.populations),
+    ):
+        if getattr(search, option) == "list" and len(numbers) != steps - 1:
+            raise ConfigError(
+                f"method.search.{name} lists {len(numbers)} steps: "
+                f"give {steps - 1}, one for each of the {steps} steps but the last"
+            )
+    if search.drop != "none" and method.particles == method.returned:
+        raise ConfigError(
+            f"method.search.drop={search.drop} has nothing to drop: give method.particles above method.returned"
+        )
+    if search.drop == "list":
+        numbers = (method.particles, *search.populations)
+        if any(two > one for one, two in zip(numbers, numbers[1:], strict=False)):
+            raise ConfigError(
+                f"method.search.populations={shown(list(search.populations))} grows: "
+                f"give numbers that fall from method.particles={method.particles}"
+            )
+        if search.populations and search.populations[-1] < method.returned:
+            raise ConfigError(
+                f"method.search.populations={shown(list(search.populations))} ends below method.returned={method.returned}: "
+                "give as many in the end"
+            )
+    if search.replace > 0:
+        replaced = int(search.replace * method.particles + 1e-9)
+        if not 0 < replaced < method.particles:
+            raise ConfigError(
+                f"method.search.replace={search.replace:g} of method.particles={method.particles} replaces {replaced}: "
+                "give a share of at least one particle and not all"
+            )
+
+
+def _tempering(method: MethodConfig) -> None:
+    tempering = method.tempering
+    if tempering.rule == "adaptive" and method.resampling.threshold is None:
+        raise ConfigError(
+            "method.tempering.rule=adaptive aims at method.resampling.threshold, which is null: give a share such as 0.5"
+        )
+    if tempering.rule == "freedom" and (method.guidance.rule == "none" or method.objective.preference == 0):
+        raise ConfigError(
+            "method.tempering.rule=freedom measures the reward's gradient and nothing guides: "
+            "give method.guidance.rule=variance and method.objective.preference=1, or another rule"
         )
 
 

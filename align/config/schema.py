@@ -114,6 +114,8 @@ class ObjectiveConfig:
     """Whose maps L_A reads: those of both guidance halves, as released, or the prompt's alone."""
     copies: Annotated[int, Between(0, 1000)] = 0
     """Randomly altered copies of the predicted picture that are scored beside it, each a reward evaluation more."""
+    clamp: bool = False
+    """Score the picture clamped to [0, 1], as it will be kept: a saturated pixel has no gradient then."""
     score: Literal["plain", "released"] = "plain"
     """L_R of V views' scores: -sum(s) / sqrt(V), or the released code's sign-blind norm -sqrt(sum s^2)."""
 
@@ -122,9 +124,10 @@ class ObjectiveConfig:
 class GuidanceConfig:
     """How the gradient moves a step."""
 
-    rule: Literal["none", "correction", "polyak", "value", "constant"] = "none"
+    rule: Literal["none", "correction", "polyak", "value", "constant", "variance"] = "none"
     """rho, the factor of the gradient g, over strength * coefficient[phase].  ``correction`` ||c||/||g||, c = eps_c - eps_u;
-    ``polyak`` ||eps||/||g||^2; ``value`` 1/|loss|; ``constant`` 1."""
+    ``polyak`` ||eps||/||g||^2; ``value`` 1/|loss|; ``constant`` 1; ``variance`` sigma^2 times lambda/alpha of
+    ``method.tempering``, or times 1 without it."""
     form: Literal["mean", "eps"] = "mean"
     """``mean`` moves the step's mean by -rho g; ``eps`` adds sqrt(1 - abar) rho g to the predicted noise."""
     strength: Annotated[float, Between(0, 1e3)] = 1.0
@@ -162,21 +165,139 @@ class RecurrenceConfig:
 
 
 @dataclass(frozen=True)
+class ValueConfig:
+    """The reward that a noisy state can expect, by which search and particle filters go."""
+
+    estimate: Literal["posterior", "looks", "small_decoder", "network"] = "posterior"
+    """``posterior``: the reward of the decoded one-step prediction; ``looks``: the mean over several predictions after noising
+    the first again; ``small_decoder``: as posterior, through an AutoencoderTiny; ``network``: a regression network's answer on
+    the noisy latents."""
+    looks: Annotated[int, Between(1, 100)] = 4
+    """M, predictions of ``looks``."""
+    weights: str | None = None
+    """Folder or repository of the small decoder, or file of the value network; null for what comes with the backbone."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """Candidates for each particle's next state, of which one goes on (SVDD, DSearch)."""
+
+    candidates: Annotated[int, Between(1, 65536)] = 1
+    """M, candidates of a particle at a step; 1 does not search."""
+    widen: Annotated[float, Between(0, 1e4)] = 1.0
+    """w, factor of M at a searched step."""
+    schedule: Literal["all", "uniform", "linear", "exponential", "list"] = "all"
+    """How likely each step is searched: always, 0.7, (i + 10)/S, 1 - exp(-3 i/S); or as listed."""
+    probabilities: Annotated[tuple[float, ...], Between(0, 1)] = ()
+    """Of ``schedule=list``: one for each step but the last."""
+    otherwise: Literal["few", "one"] = "few"
+    """A step that is not searched draws M candidates (as released), or one that nobody looks at."""
+    temperature: Annotated[float, Between(0, 1e9)] = 0.0
+    """alpha: a candidate of value v goes on with probability proportional to exp(v/alpha); 0 takes the best."""
+    drop: Literal["none", "exponential", "quadratic", "linear", "sigmoid", "list"] = "none"
+    """How particles get fewer, from ``method.particles`` to ``method.returned``; searched steps widen as they do."""
+    populations: Annotated[tuple[int, ...], Between(1, 65536)] = ()
+    """Of ``drop=list``: particles after each step but the last."""
+    force_last: bool = True
+    """Drop to ``method.returned`` in the end whatever the formula says; the released code may keep more."""
+    replace: Annotated[float, Between(0, 1)] = 0.0
+    """rho: floor(rho * particles) of a group, the worst, are replaced at each step by copies of others (DSearch-R)."""
+    replace_temperature: Annotated[float, Between(1e-9, 1e9)] = 1.0
+    """Copies are drawn with probability proportional to exp(v/temperature)."""
+    standardise: bool = True
+    """Measure v in deviations of the group for that; false for raw reward units, as released."""
+
+
+@dataclass(frozen=True)
+class SteeringConfig:
+    """Feynman-Kac steering: particles are resampled at some steps by a potential of their expected rewards."""
+
+    potential: Literal["none", "max", "diff", "add", "rt"] = "none"
+    """log G over rate: the best value so far; the value less the last; the sum so far; the value alone."""
+    rate: Annotated[float, Between(0, 1e9)] = 10.0
+    """lambda: particles are drawn towards exp(lambda r)."""
+    start: Annotated[float, Between(0, 1)] = 0.2
+    """First step at which particles are resampled, as a share of all steps."""
+    end: Annotated[float, Between(0, 1)] = 0.8
+    """Last one."""
+    every: Annotated[float, Between(0, 1)] = 0.2
+    """Share of the steps from one to the next."""
+    floor: float | None = None
+    """Least value that ``max`` remembers; null for none (the released code's is 0, below which all are alike)."""
+    released: bool = False
+    """As released: the children of a step are resampled by their parents' values, weights are clamped at 1e10 and
+    forgotten where nothing is resampled, and the end counts the last prediction instead of the finished picture."""
+
+
+@dataclass(frozen=True)
+class TemperingConfig:
+    """DAS: intermediate targets p(z_t) exp(lambda_t v(z_t) / alpha) with lambda rising to 1."""
+
+    rule: Literal["none", "schedule", "adaptive", "freedom", "full"] = "none"
+    """lambda: by the schedule; as far as the effective sample size allows; ||eps_c - eps_u|| over ||gradient||; always 1."""
+    alpha: Annotated[float, Between(1e-12, 1e12)] = 1.0
+    """Scale of the reward: the target is p(x) exp(r(x)/alpha)."""
+    schedule: Literal["exp", "polynomial", "full"] = "exp"
+    """(1 + gamma)^k - 1, or (gamma k)^exponent, at most 1, k steps after the start; or 1."""
+    gamma: Annotated[float, Between(0, 1e6)] = 0.008
+    exponent: Annotated[float, Between(1e-3, 1e3)] = 1.0
+    start: Annotated[float, Between(0, 1)] = 0.0
+    """Share of the steps that are plain sampling first."""
+    released: bool = False
+    """As released: guidance and twists do not follow their particles when those are resampled, and lambda is searched for
+    with Adam."""
+
+
+@dataclass(frozen=True)
+class ResamplingConfig:
+    """How particles are resampled by their weights."""
+
+    scheme: Literal["multinomial", "stratified", "systematic", "residual", "ssp"] = "systematic"
+    """How ancestors are drawn."""
+    threshold: Annotated[float, Between(0, 1)] | None = 0.5
+    """Resample where the effective sample size is below this share of the particles; null for always."""
+
+
+@dataclass(frozen=True)
 class MethodConfig:
     """A method: a choice of the loop's parts."""
 
     name: Annotated[str, Text("name")]
-    candidates: Annotated[int, Between(1, 4095)] = 1
-    """N independent pictures a request, of which the reward chooses one."""
+    particles: Annotated[int, Between(1, 4096)] = 1
+    """P, pictures in the making of which ``returned`` are kept."""
+    returned: Annotated[int, Between(1, 4096)] = 1
+    """Pictures kept of each group of particles; a prompt's samples k*returned to (k+1)*returned - 1 come of one group."""
+    choose: Literal["first", "best", "draw", "weight"] = "first"
+    """Which: the first, those of the highest reward when finished, draws by weight, those of the largest weight."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)
     recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
+    value: ValueConfig = field(default_factory=ValueConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    steering: SteeringConfig = field(default_factory=SteeringConfig)
+    tempering: TemperingConfig = field(default_factory=TemperingConfig)
+    resampling: ResamplingConfig = field(default_factory=ResamplingConfig)
 
     @property
     def guided(self) -> bool:
         """Whether anything is differentiated."""
         return self.guidance.rule != "none" or self.clean.rule != "none"
+
+    @property
+    def searches(self) -> bool:
+        """Whether candidates are compared, or particles dropped or replaced."""
+        return self.search.candidates > 1 or self.search.drop != "none" or self.search.replace > 0
+
+    @property
+    def weighs(self) -> bool:
+        """Whether particles carry weights."""
+        return self.steering.potential != "none" or self.tempering.rule != "none"
+
+    @property
+    def branches(self) -> bool:
+        """Whether fresh noise at each step is needed to tell particles or candidates apart."""
+        return self.searches or self.weighs
 
     @property
     def reward_needs_gradient(self) -> bool:
@@ -186,7 +307,7 @@ class MethodConfig:
     @property
     def uses_reward(self) -> bool:
         """Whether the reward decides anything about the pictures."""
-        return self.candidates > 1 or self.reward_needs_gradient
+        return self.choose == "best" or self.branches or self.reward_needs_gradient
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -23,17 +23,21 @@ class Gaussian:
         """The same Gaussian moved by ``shift`` (P, C, h, w)."""
         return Gaussian(self.mean + shift, self.std)
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density of ``z`` (P, C, h, w), summed over elements in float32: (P,).
+    def log_ratio(self, proposal: Gaussian, noise: Tensor) -> Tensor:
+        """Log p(z) - log q(z) at z = ``proposal.sample(noise)``, this being p: (P,) float64.
+
+        With d the difference of the means it is -<d, noise> / std - |d|^2 / (2 std^2): the densities themselves are
+        large numbers whose difference float32 does not hold.
 
         Raises:
             ValueError: the kernel is deterministic (``std`` 0), so there is no density.
         """
         if self.std == 0:
             raise ValueError("a deterministic kernel (eta=0) has no density")
-        scaled = (z.float() - self.mean.float()) / self.std
-        constant = math.log(self.std) + 0.5 * math.log(2 * math.pi)
-        return (-0.5 * scaled.square() - constant).flatten(1).sum(dim=1)
+        moved = (proposal.mean - self.mean).flatten(1)
+        kind = torch.float32 if moved.device.type == "mps" else torch.float64
+        moved, drawn = moved.to(kind) / self.std, noise.flatten(1).to(kind)
+        return -(moved * drawn).sum(dim=1) - moved.square().sum(dim=1) / 2
 
 
 def renoise(z_next: Tensor, ratio: float, noise: Tensor) -> Tensor:

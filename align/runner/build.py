@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from align.config.schema import BackboneConfig, Config
+from align.runner.searching import searching
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from align.rewards.base import Reward
     from align.sampling.loop import Parts
     from align.sampling.sampler import Outcome, Request
+    from align.sampling.search import Search
+    from align.sampling.selection import Selection
+    from align.sampling.values import Value
     from align.semantics.tokens import PairSource
 
 
@@ -59,16 +63,13 @@ def assemble(
 ) -> MakesPictures:
     """The method of a configuration on any backbone, with any reward."""
     from align.processes.ddim import DDIM
-    from align.sampling.sampler import Sampler
-    from align.strategies.best_of_n import BestOfN
+    from align.sampling.sampler import Population, Sampler
 
     process = DDIM(backbone.scheduler_config, config.sampler.steps, config.sampler.eta)
     parts = _parts(config, backbone, process, reward, batch_size)
-    sampler = Sampler(backbone, parts, pairs, batch_size, device)
-    if config.method.candidates == 1:
-        return sampler
-    assert reward is not None
-    return BestOfN(sampler, reward, config.method.candidates)
+    method = config.method
+    population = Population(method.particles, method.returned, method.choose)
+    return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
 
 
 def _parts(
@@ -93,18 +94,66 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    needed = reward if method.reward_needs_gradient else None
+    value = _value(config, backbone, reward) if method.branches and reward is not None else None
     evaluator = Evaluator(
         backbone,
         config.sampler.guidance_scale,
         batch_size,
         objective,
-        needed,
+        reward if method.reward_needs_gradient else None,
         clean,
         config.run.views_together,
         config.sampler.guidance_rescale,
+        value,
     )
-    return Parts(evaluator, process, guidance, recurrence)
+    return Parts(
+        evaluator,
+        process,
+        guidance,
+        recurrence,
+        select=_selection(config),
+        search=_search(config),
+        weigh=method.weighs and guidance is not None,
+        select_children=method.steering.released and method.steering.potential != "none",
+    )
+
+
+def _value(config: Config, backbone: Backbone, reward: Reward) -> Value:
+    """How the expected reward is estimated."""
+    from align.sampling.values import Looks, PosteriorMean
+
+    value = config.method.value
+    if value.estimate == "looks":
+        return Looks(backbone, config.sampler.guidance_scale, reward, value.looks)
+    return PosteriorMean(backbone.decode, reward)
+
+
+def _search(config: Config) -> Search | None:
+    """How next states are searched for, if they are."""
+    from align.sampling.search import Search
+
+    search, plan = config.method.search, searching(config)
+    if not plan.probabilities:
+        return None
+    return Search(
+        search.candidates,
+        search.widen,
+        plan.probabilities,
+        plan.budget,
+        search.otherwise,
+        search.temperature,
+    )
+
+
+def _selection(config: Config) -> Selection:
+    """Which particles go on."""
+    from align.sampling.search import Prune
+    from align.sampling.selection import Keep
+
+    search, plan = config.method.search, searching(config)
+    if not plan.populations and not plan.replaced:
+        return Keep()
+    return Prune(plan.populations, plan.replaced, search.replace_temperature, search.standardise)
 
 
 def _pairs(config: Config) -> PairSource:

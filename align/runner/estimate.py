@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
+import math
+
 from align.config.schema import Config
+from align.runner.searching import searching
+from align.sampling.schedules import searched_width
 
 
-def network_evaluations(config: Config) -> tuple[int, int]:
+def network_evaluations(config: Config) -> tuple[float, float]:
     """Least and most network evaluations of one picture; both halves of a guidance pair are one."""
     method = config.method
-    plain = config.sampler.steps * method.candidates
+    plain = config.sampler.steps * method.particles / method.returned
+    least, most = plain, plain
+    if method.searches:
+        least, most = (_searched(config, lucky=lucky) / method.returned for lucky in (False, True))
     recurrence = method.recurrence
-    most = {"none": 0, "fixed": min(max(recurrence.rounds), recurrence.cap), "gradient_norm": recurrence.cap}
-    return plain, plain * (1 + (most[recurrence.rule] if method.guided else 0))
+    rounds = {
+        "none": 0,
+        "fixed": min(max(recurrence.rounds), recurrence.cap),
+        "gradient_norm": recurrence.cap,
+    }
+    repeats = method.guided or (method.searches and recurrence.rule == "fixed")
+    return least, most * (1 + (rounds[recurrence.rule] if repeats else 0))
+
+
+def _searched(config: Config, *, lucky: bool) -> float:
+    """Network evaluations of a group under search; ``lucky`` if every step is searched that can be."""
+    method, search, plan = config.method, config.method.search, searching(config)
+    looks = method.value.looks if method.value.estimate == "looks" else 1
+    number = method.particles
+    total = float(number)
+    for step in range(config.sampler.steps - 1):
+        if 0 < step <= len(plan.populations):
+            number = min(number, plan.populations[step - 1])
+        chance = plan.probabilities[step] if step < len(plan.probabilities) else 0
+        width = search.candidates if search.otherwise == "few" else 1
+        if chance >= 1 or (lucky and chance > 0):
+            width = searched_width(search.candidates, search.widen, plan.budget, number)
+        total += number * width * (looks if width > 1 else 1)
+        if method.guided and width > 1:  # The chosen candidate is evaluated again, with a gradient.
+            total += number
+    return total
 
 
 def cost_line(config: Config, pictures: int) -> str:
     """The estimate in words, for the pictures that are still to be made."""
     least, most = network_evaluations(config)
-    each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
-    total = f"{least * pictures:,}" if least == most else f"{least * pictures:,} to {most * pictures:,}"
+    each = _shown(least) if least == most else f"{_shown(least)} to {_shown(most)}"
+    total = _shown(least * pictures)
+    if least != most:
+        total += f" to {_shown(most * pictures)}"
     return f"{each} network evaluations a picture{', guided' if config.method.guided else ''}; {total} in all"
+
+
+def _shown(number: float) -> str:
+    return f"{math.ceil(number):,}"

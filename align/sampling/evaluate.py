@@ -7,7 +7,7 @@ while those above it are worked on, so the peak, at the reward, is the sum of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -21,18 +21,17 @@ from align.rewards.base import Reward
 from align.sampling.batching import chunks
 from align.sampling.guidance import CleanGuidance
 from align.sampling.ledger import Ledger
+from align.sampling.noise import Draws
 from align.sampling.objective import Objective, Terms
 from align.sampling.preference import PreferenceLoss
 from align.sampling.state import Estimate, State
+from align.sampling.values import Value
 from align.sampling.views import ViewDraws
 from align.semantics.attention_loss import paired_columns, semantic_loss
 
-Need = Literal["prediction", "value", "clean_gradient", "gradient"]
+Need = Literal["prediction", "loss", "clean_gradient", "gradient"]
 """What is wanted of an evaluation; each includes those before it.  ``clean_gradient`` stops at x0: the network is not
 differentiated."""
-
-Uniform = Callable[[str, int], Tensor]
-"""(P, n) uniform numbers of [0, 1) for a purpose and n."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,7 @@ class Evaluator:
         clean: how clean predictions are moved, if they are.
         views_together: altered copies that are scored in one call beside each other; ``None`` for all.
         guidance_rescale: of classifier-free guidance.
+        value: how the expected reward is estimated, where it is asked for.
     """
 
     def __init__(
@@ -82,8 +82,10 @@ class Evaluator:
         clean: CleanGuidance | None = None,
         views_together: int | None = None,
         guidance_rescale: float = 0.0,
+        value: Value | None = None,
     ) -> None:
         self.backbone = backbone
+        self.value = value
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
         self.batch_size = batch_size
@@ -100,7 +102,8 @@ class Evaluator:
         step: Step,
         ledger: Ledger,
         need: Need = "gradient",
-        uniform: Uniform | None = None,
+        draws: Draws | None = None,
+        valued: Tensor | bool = False,
     ) -> Estimate:
         """Evaluate all particles of a state at a step: no more than is needed.
 
@@ -109,11 +112,12 @@ class Evaluator:
             pictures: what is known of their pictures.
             step: where in the process.
             ledger: where calls are charged.
-            need: what is wanted.
-            uniform: random numbers for altered copies, needed if the objective asks for some.
+            need: what is wanted of the objective.
+            draws: random numbers of the particles; needed for altered copies and for values.
+            valued: whose expected reward is wanted too, (P,) bool or all or none.
         """
         number = len(state.z)
-        draws: ViewDraws | None = None
+        shown: ViewDraws | None = None
         judged = torch.zeros(number, dtype=torch.bool)
         terms = Terms(0, False, False)
         if self.objective is not None and need != "prediction":
@@ -123,11 +127,12 @@ class Evaluator:
             elif terms.semantic:
                 judged = pictures.has_pairs[state.picture.cpu()]
             if terms.preference and self.objective.copies:
-                assert uniform is not None
-                draws = ViewDraws.of(uniform, self.objective.copies)
+                assert draws is not None
+                shown = ViewDraws.of(draws.uniform, self.objective.copies)
         few = torch.zeros_like(judged)
         if terms.semantic:
             few = pictures.columns[2][state.picture.cpu()]
+        value = torch.as_tensor(valued).cpu().expand(number)
         parts, order = [], []
         # Apart, so that a particle's arithmetic never depends on whether another one is judged, or needs more maps.
         for kind, judge, part_of_maps in (
@@ -135,28 +140,41 @@ class Evaluator:
             (judged & few, True, True),
             (judged & ~few, True, False),
         ):
-            rows = torch.nonzero(kind)[:, 0]
-            for chunk in chunks(len(rows), self.batch_size):
-                some = rows[chunk.rows]
-                part = state.take(some)
-                if judge:
-                    shown = draws.take(some) if draws is not None else None
-                    estimate = self._judged(part, pictures, step, terms, need, shown, part_of_maps)
-                else:
-                    estimate = self._plain(part, pictures, step)
-                real = torch.arange(chunk.real)
-                parts.append(estimate.take(real))
-                order.append(some[: chunk.real])
-                self._charge(part.picture[: chunk.real].tolist(), ledger, terms if judge else None, need)
+            for wanted in (False, True):
+                rows = torch.nonzero(kind & (value == wanted))[:, 0]
+                for chunk in chunks(len(rows), self.batch_size):
+                    some = rows[chunk.rows]
+                    part = state.take(some)
+                    if judge:
+                        views = shown.take(some) if shown is not None else None
+                        estimate = self._judged(part, pictures, step, terms, need, views, part_of_maps)
+                    else:
+                        estimate = self._plain(part, pictures, step)
+                    if wanted:
+                        assert draws is not None
+                        estimate = self._valued(
+                            part, estimate, pictures, step, draws.take(some), judge and terms.preference
+                        )
+                    real = torch.arange(chunk.real)
+                    parts.append(estimate.take(real))
+                    order.append(some[: chunk.real])
+                    told = part.picture[: chunk.real].tolist()
+                    self._charge(told, ledger, terms if judge else None, need, valued=wanted)
         return Estimate.join(parts).take(torch.argsort(torch.cat(order)))
 
-    def _charge(self, rows: list[int], ledger: Ledger, terms: Terms | None, need: Need) -> None:
+    def _charge(
+        self, rows: list[int], ledger: Ledger, terms: Terms | None, need: Need, *, valued: bool
+    ) -> None:
         ledger.charge(rows, "network_forward")
+        preference = terms is not None and terms.preference
+        if valued and self.value is not None and not (preference and self._scored):
+            for what in ("network", "decoder", "reward"):
+                ledger.charge(rows, f"{what}_forward", getattr(self.value, what))
         if terms is None:
             return
         if need == "gradient":
             ledger.charge(rows, "network_backward")
-        if not terms.preference:
+        if not preference:
             return
         assert self.objective is not None
         times = self.clean.iterations if self.clean is not None else 1
@@ -164,6 +182,31 @@ class Evaluator:
             ledger.charge(rows, f"{what}_forward", times * each)
             if need in ("clean_gradient", "gradient"):
                 ledger.charge(rows, f"{what}_backward", times * each)
+
+    @property
+    def _scored(self) -> bool:
+        """Whether a preference loss scores just what a value would."""
+        assert self.value is not None
+        assert self.objective is not None
+        return self.value.of_prediction and self.objective.clamp
+
+    def _valued(
+        self,
+        state: State,
+        estimate: Estimate,
+        pictures: Pictures,
+        step: Step,
+        draws: Draws,
+        scored: bool,
+    ) -> Estimate:
+        """With the expected reward, unless the loss has scored the very same picture."""
+        assert self.value is not None
+        if scored and self._scored:
+            return estimate
+        prompts = [pictures.prompts[k] for k in state.picture.tolist()]
+        conditioning = pictures.conditioning.take(state.picture)
+        value = self.value(state.z, estimate.x0, prompts, conditioning, step, draws)
+        return replace(estimate, value=value.to(estimate.value))
 
     @torch.no_grad()
     def _plain(self, state: State, pictures: Pictures, step: Step) -> Estimate:
@@ -182,6 +225,7 @@ class Evaluator:
             gradient=torch.zeros_like(state.z),
             gradient_norm=torch.zeros(number, device=state.z.device),
             clean_shift=torch.zeros_like(state.z),
+            loss=torch.full((number,), torch.nan, device=state.z.device),
             value=torch.full((number,), torch.nan, device=state.z.device),
             finite=torch.ones(number, dtype=torch.bool, device=state.z.device),
         )
@@ -215,6 +259,7 @@ class Evaluator:
             )
             weight_a, weight_r = self.objective.weights(terms, prediction.x0, state.previous_x0)
             total = torch.zeros(len(z), device=z.device)
+            value = torch.full_like(total, torch.nan)
             # ``surrogate`` has the total loss's gradient although decoder and reward are not in its graph:
             # their part is the inner product of x0 with the (constant) gradient that came through them.
             surrogate = total
@@ -227,7 +272,7 @@ class Evaluator:
                 assert self.preference is not None
                 prompts = [pictures.prompts[k] for k in state.picture.tolist()]
                 slope = need in ("clean_gradient", "gradient")
-                loss_r, through = self.preference(prediction.x0.detach(), prompts, step, slope, draws)
+                loss_r, through, value = self.preference(prediction.x0.detach(), prompts, step, slope, draws)
                 total = total + (weight_r * loss_r).detach()
                 pulled = (through * prediction.x0).flatten(1).sum(dim=1)
                 surrogate = surrogate + weight_r * loss_r + weight_r.detach() * pulled
@@ -239,13 +284,14 @@ class Evaluator:
             gradient=gradient,
             gradient_norm=(gradient if walk else through).float().flatten(1).norm(dim=1),
             clean_shift=torch.zeros_like(z),
-            value=-total.detach(),
+            loss=total.detach(),
+            value=value,
             finite=torch.ones(len(z), dtype=torch.bool, device=z.device),
         )
-        if self.clean is not None and terms.preference and need != "value":
+        if self.clean is not None and terms.preference and need != "loss":
             shift = self._descend(self.clean, estimate, through, prompts, step, draws)
             estimate = replace(estimate, clean_shift=shift)
-        return _without_nonfinite(estimate, differentiated=need != "value")
+        return _without_nonfinite(estimate, differentiated=need != "loss")
 
     def _descend(
         self,
@@ -260,7 +306,7 @@ class Evaluator:
         assert self.preference is not None
         moved = clean.step(through, estimate)
         for _ in range(clean.iterations - 1):
-            _, through = self.preference(estimate.x0 + moved, prompts, step, True, draws)
+            _, through, _ = self.preference(estimate.x0 + moved, prompts, step, True, draws)
             moved = moved + clean.step(through, estimate)
         return moved
 
@@ -270,8 +316,8 @@ def _without_nonfinite(estimate: Estimate, *, differentiated: bool) -> Estimate:
     finite = torch.isfinite(estimate.gradient_norm) & torch.isfinite(estimate.clean_shift).flatten(1).all(
         dim=1
     )
-    if differentiated:  # A broken value can have a finite gradient, which means nothing.
-        finite &= torch.isfinite(estimate.value)
+    if differentiated:  # A broken loss can have a finite gradient, which means nothing.
+        finite &= torch.isfinite(estimate.loss)
     keep = finite.view(-1, 1, 1, 1)
     return replace(
         estimate,

@@ -12,14 +12,16 @@ from align.processes.ddim import Step
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate
 
-Rule = Literal["correction", "polyak", "value", "constant"]
+Rule = Literal["correction", "polyak", "value", "constant", "variance"]
 """What the factor rho of a gradient g is, besides the coefficient; all norms per particle in float32.
 
 * ``correction``: ||c|| / ||g||, c the classifier-free correction (released DyMO, FreeDoM): the step's length does not depend
   on the loss's scale;
 * ``polyak``: ||eps|| / ||g||^2 (DyMO as printed);
 * ``value``: 1 / |loss| (DPS, arXiv 2209.14687, with a reward in the residual's place);
-* ``constant``: 1.
+* ``constant``: 1;
+* ``variance``: sigma^2 lambda / alpha, the kernel's variance and the particle's tilt: to first order the proposal that a
+  particle filter of that temperature would draw from (DAS, arXiv 2501.05803, equation 11).
 """
 
 
@@ -37,7 +39,7 @@ def step_size(rule: Rule, estimate: Estimate, norm: Tensor) -> Tensor:
     elif rule == "polyak":  # Divided twice: the square of a small norm underflows.
         rho = estimate.eps.float().flatten(1).norm(dim=1) / safe / safe
     elif rule == "value":
-        rho = 1 / estimate.value.abs().clamp(min=1e-30)
+        rho = 1 / estimate.loss.abs().clamp(min=1e-30)
     else:
         rho = torch.ones_like(norm)
     return torch.where(norm > 0, rho, torch.zeros_like(norm))
@@ -60,23 +62,33 @@ class Guidance:
     rule: Rule = "correction"
     form: Literal["mean", "eps"] = "mean"
 
-    def step(self, estimate: Estimate, terms: Terms) -> Tensor:
-        """-rho g, (P, C, h, w); zero where there is no gradient."""
+    def step(self, estimate: Estimate, terms: Terms, tilt: Tensor, std: float) -> Tensor:
+        """-rho g, (P, C, h, w); zero where there is no gradient.
+
+        Args:
+            estimate: the evaluation.
+            terms: of the step.
+            tilt: (P,) lambda / alpha of each particle.
+            std: the kernel's deviation.
+        """
         length = self.strength * self.coefficient[terms.phase]
-        rho = length * step_size(self.rule, estimate, estimate.gradient_norm)
+        if self.rule == "variance":
+            rho = length * std**2 * tilt.to(estimate.gradient_norm)
+        else:
+            rho = length * step_size(self.rule, estimate, estimate.gradient_norm)
         return -rho.view(-1, 1, 1, 1) * estimate.gradient
 
-    def adjust(self, estimate: Estimate, terms: Terms, step: Step) -> Estimate:
+    def adjust(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor, std: float) -> Estimate:
         """The predictions that the kernel is formed from."""
         if self.form == "mean":
             return estimate
         noise = (1 - step.alpha) ** 0.5
-        change = -noise * self.step(estimate, terms)
+        change = -noise * self.step(estimate, terms, tilt, std)
         return replace(estimate, eps=estimate.eps + change, x0=estimate.x0 - noise / step.alpha**0.5 * change)
 
-    def shift(self, estimate: Estimate, terms: Terms) -> Tensor | None:
+    def shift(self, estimate: Estimate, terms: Terms, tilt: Tensor, std: float) -> Tensor | None:
         """What to add to the kernel's mean, (P, C, h, w), if anything."""
-        return self.step(estimate, terms) if self.form == "mean" else None
+        return self.step(estimate, terms, tilt, std) if self.form == "mean" else None
 
 
 @dataclass(frozen=True)

@@ -28,15 +28,20 @@ class Cost:
         reward_forward, reward_backward: pictures scored by the guiding reward, and with a gradient.
     """
 
-    network_forward: int = 0
-    network_backward: int = 0
-    decoder_forward: int = 0
-    decoder_backward: int = 0
-    reward_forward: int = 0
-    reward_backward: int = 0
+    network_forward: float = 0
+    network_backward: float = 0
+    decoder_forward: float = 0
+    decoder_backward: float = 0
+    reward_forward: float = 0
+    reward_backward: float = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def over(self, pictures: int) -> Cost:
+        """An equal share for each of some pictures; whole numbers stay whole."""
+        counts = [getattr(self, f.name) for f in fields(self)]
+        return Cost(*(n // pictures if n % pictures == 0 else n / pictures for n in counts))
 
 
 class Ledger:

@@ -8,11 +8,14 @@ CPU, where torch's generator is the same on every machine.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from align.sampling.state import State
 
 
 class Noise(Protocol):
@@ -48,3 +51,72 @@ class NoiseStream:
         parts = (self.seed, self.sample, self.particle, purpose, step, round, self.prompt)
         key = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little"))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The draws of candidate ``number`` for a particle's next state; the first has the particle's own."""
+
+    noise: Noise
+    number: int
+
+    def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
+        """See :class:`Noise`."""
+        return self.noise.normal(self._named(purpose), step, round, shape)
+
+    def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
+        """See :class:`Noise`."""
+        return self.noise.uniform(self._named(purpose), step, round, shape)
+
+    def _named(self, purpose: str) -> str:
+        return f"{purpose}, candidate {self.number}" if self.number else purpose
+
+
+Streams = Callable[[int, int], Noise]
+"""The noise of (picture, particle)."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The numbers of some particles at one step and round.
+
+    Attributes:
+        own: the stream of each of P particles.
+        step, round: part of every key.
+        shape: (C, h, w) of the latents.
+        device: where normal draws go; uniform ones stay on the CPU.
+    """
+
+    own: Sequence[Noise]
+    step: int
+    round: int
+    shape: tuple[int, ...]
+    device: torch.device
+
+    @staticmethod
+    def of(streams: Streams, state: State, step: int, round: int) -> Draws:
+        """Those of a state's particles."""
+        pairs = zip(state.picture.tolist(), state.slots().tolist(), strict=True)
+        own = [streams(picture, slot) for picture, slot in pairs]
+        return Draws(own, step, round, tuple(state.z.shape[1:]), state.z.device)
+
+    def normal(self, purpose: str) -> Tensor:
+        """(P, C, h, w) standard normal."""
+        drawn = [noise.normal(purpose, self.step, self.round, self.shape) for noise in self.own]
+        return torch.stack(drawn).to(self.device)
+
+    def uniform(self, purpose: str, number: int) -> Tensor:
+        """(P, number) float64 of [0, 1)."""
+        return torch.stack([noise.uniform(purpose, self.step, self.round, (number,)) for noise in self.own])
+
+    def of_group(self, row: int, purpose: str) -> Callable[[int], Tensor]:
+        """From a number n to (n,) uniform draws for a group whose first particle is ``row``."""
+        return lambda number: self.own[row].uniform(purpose, self.step, self.round, (number,))
+
+    def take(self, rows: Tensor) -> Draws:
+        """The draws of some of the particles."""
+        return replace(self, own=[self.own[row] for row in rows.tolist()])
+
+    def again(self, round: int) -> Draws:
+        """The same particles' draws of another round."""
+        return replace(self, round=round)

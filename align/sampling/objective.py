@@ -52,6 +52,7 @@ class Objective:
         attention_half: whose maps L_A reads.
         score: "plain" is -sum(s) / sqrt(V) of the V views' scores; "released" the sign-blind -sqrt(sum s^2), which
             is the same for equal, positive scores.
+        clamp: score pictures clamped to [0, 1], which have no gradient where a pixel is saturated (DAS).
     """
 
     preference: float
@@ -67,6 +68,7 @@ class Objective:
     detach_weight: bool = False
     attention_half: Halves = "both"
     score: Literal["plain", "released"] = "plain"
+    clamp: bool = False
 
     def terms(self, step: Step) -> Terms:
         """What is needed at a step."""

@@ -39,7 +39,7 @@ class PreferenceLoss:
         step: Step,
         differentiate: bool,
         draws: ViewDraws | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The loss and its gradient with respect to clean latents, reward first, then decoder.
 
         Copies are scored in parts whose gradients add up, so memory does not grow with their number.
@@ -52,7 +52,7 @@ class PreferenceLoss:
             draws: of the altered copies that are scored too.
 
         Returns:
-            (P,) losses and (P, C, h, w) gradients, both without a graph.
+            (P,) losses, (P, C, h, w) gradients and the (P,) scores of the unaltered pictures, all without a graph.
         """
         number = len(x0)
         times = torch.full((number,), step.t, device=x0.device)
@@ -60,21 +60,27 @@ class PreferenceLoss:
             leaf = x0.detach().requires_grad_(differentiate)
             decoded = self.backbone.decode(leaf)
             picture = decoded.detach().requires_grad_(differentiate)
+            scores = torch.empty(0)
             total = torch.zeros(number, device=x0.device)
             by_picture = torch.zeros_like(picture)
             for shown in self._shown(picture, draws):
-                losses = self.objective.view_losses(self._scores(shown, prompts, times)).sum(dim=1)
+                seen = self._scores(shown, prompts, times)
+                if not len(scores):
+                    scores = seen[:, 0].detach()
+                losses = self.objective.view_losses(seen).sum(dim=1)
                 if differentiate:
                     by_picture = by_picture + torch.autograd.grad(losses.sum(), picture)[0]
                 total = total + losses.detach()
             loss, slope = self.objective.over_views(total, 1 + self.objective.copies)
             if not differentiate:
-                return loss, torch.zeros_like(leaf)
+                return loss, torch.zeros_like(leaf), scores
             (by_latents,) = torch.autograd.grad(decoded, leaf, slope.view(-1, 1, 1, 1) * by_picture)
-        return loss, by_latents
+        return loss, by_latents, scores
 
     def _shown(self, picture: Tensor, draws: ViewDraws | None) -> Iterator[Tensor]:
         """The picture (P, 3, H, W) and its altered copies, some at a time: (P, v, 3, H, W)."""
+        if self.objective.clamp:
+            picture = picture.clamp(0, 1)
         if draws is None:
             yield picture[:, None]
             return

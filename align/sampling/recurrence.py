@@ -17,7 +17,7 @@ class Recurrence:
     """Rounds beyond the first evaluation of a step.
 
     Attributes:
-        rule: "none"; "fixed", the phase's ``rounds`` at every guided step; "gradient_norm", DyMO's dynamic time travel
+        rule: "none"; "fixed", the phase's ``rounds`` at every guided step (or, where nothing guides at all, at every step); "gradient_norm", DyMO's dynamic time travel
             r = floor(h ||g||) by the first evaluation's gradient.
         rounds: of the fixed rule, in each of the three phases.
         rate: h in each of the three phases.
@@ -29,11 +29,11 @@ class Recurrence:
     rate: tuple[float, float, float] = (1.0, 1.0, 3.0)
     cap: int = 8
 
-    def extra(self, estimate: Estimate, terms: Terms) -> Tensor:
-        """(P,) int64 extra rounds; 0 where a particle is not guided."""
+    def extra(self, estimate: Estimate, terms: Terms, everywhere: bool = False) -> Tensor:
+        """(P,) int64 extra rounds; 0 where a particle is not guided, unless they are wanted ``everywhere``."""
         guided = estimate.gradient_norm > 0
         if self.rule == "fixed":
-            return torch.where(guided, self.rounds[terms.phase], 0).clamp(max=self.cap)
+            return torch.where(guided | everywhere, self.rounds[terms.phase], 0).clamp(max=self.cap)
         if self.rule == "gradient_norm":
             wanted = (self.rate[terms.phase] * estimate.gradient_norm).clamp(max=self.cap)
             return torch.where(guided, wanted, torch.zeros_like(wanted)).floor().long()

@@ -1,48 +1,84 @@
 """Which particles go on.
 
-A selection is a function of a state and its estimate that returns an index map over particles; the loop
-re-indexes all that belongs to them.  It never mixes pictures.
+A selection is a function of a state and its estimate; all that belongs to a particle is re-indexed with it.  It never
+mixes groups.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from align.processes.ddim import Step
+from align.sampling.noise import Draws
 from align.sampling.state import Estimate, State
 
 
 @dataclass(frozen=True)
 class Selected:
-    """``index`` (Q,) of the particles that go on, and their log-weights (Q,) float32."""
+    """What goes on.
 
+    Attributes:
+        state, estimate: of the Q particles that go on, weights brought up to date.
+        index: (Q,) int64, which of the particles before each of them was.
+        trace: what is worth recording of each group, (G,) each: ``ess``, ``resampled``, ``temperature``...
+    """
+
+    state: State
+    estimate: Estimate
     index: Tensor
-    log_weights: Tensor
+    trace: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def by(state: State, estimate: Estimate, index: Tensor) -> Selected:
+        """Particles by index, with nothing changed."""
+        return Selected(state.take(index), estimate.take(index), index)
 
 
 class Selection(Protocol):
     """A rule."""
 
-    def __call__(self, state: State, estimate: Estimate, step: Step) -> Selected:
-        """Choose; pictures must stay in order."""
+    def reads(self, step: Step) -> bool:
+        """Whether it looks at values at this step."""
+        ...
+
+    def reads_end(self) -> bool:
+        """Whether it looks at the finished pictures' rewards."""
+        ...
+
+    def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
+        """Choose among the particles of each group; groups must stay in order."""
+        ...
+
+    def finish(self, state: State, value: Tensor) -> State:
+        """The state at the end, weights brought up to date with the (P,) rewards of the finished pictures."""
         ...
 
 
-def keep(state: State, estimate: Estimate, step: Step) -> Selected:
+class Keep:
     """Every particle goes on."""
-    return Selected(torch.arange(len(state.z), device=state.z.device), state.log_weights)
+
+    def reads(self, step: Step) -> bool:
+        """See :class:`Selection`."""
+        return False
+
+    def reads_end(self) -> bool:
+        """See :class:`Selection`."""
+        return False
+
+    def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
+        """See :class:`Selection`."""
+        return Selected(state, estimate, torch.arange(len(state.z), device=state.z.device))
+
+    def finish(self, state: State, value: Tensor) -> State:
+        """See :class:`Selection`."""
+        return state
 
 
-def best(state: State, estimate: Estimate, step: Step) -> Selected:
-    """The particle of the highest value in each picture; one without a finite value is never chosen."""
-    value = torch.where(torch.isfinite(estimate.value), estimate.value, -torch.inf)
-    chosen = []
-    for picture in state.picture.unique_consecutive():
-        rows = torch.nonzero(state.picture == picture)[:, 0]
-        chosen.append(rows[value[rows].argmax()])
-    index = torch.stack(chosen)
-    return Selected(index, state.log_weights[index])
+def by_value(value: Tensor) -> Tensor:
+    """(P,) values by which to rank: one that is not a number is below all others."""
+    return torch.where(torch.isnan(value), -torch.inf, value)

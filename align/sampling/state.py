@@ -6,7 +6,7 @@ gradient or a previous prediction with the wrong particle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -35,15 +35,43 @@ class State:
 
     Attributes:
         z: latents (P, C, h, w).
-        picture: (P,) int64, non-decreasing: which picture of the batch a particle belongs to.
-        log_weights: (P,) float32, importance weights in log space.
+        picture: (P,) int64, non-decreasing: which of the batch's prompts a particle draws.
+        group: (P,) int64: particles are selected among those of their own group only; the same as ``picture``
+            but for replays of released code that lets prompts compete.
+        log_weights: (P,) float64 importance weights in log space, not normalised: over a group their log-sum-exp is
+            the running estimate of the log evidence.
+        twist: (P,) float64, log of the potentials that the weights hold of a particle's ancestors.
+        statistic: (P,) float64, what Feynman-Kac potentials remember of a particle's ancestors.
+        tilt: (P,) float64, how strongly the next proposal follows the reward's gradient (lambda / alpha).
         previous_x0: (P, C, h, w) prediction of the last evaluation, NaN before the first.
     """
 
     z: Tensor
     picture: Tensor
+    group: Tensor
     log_weights: Tensor
+    twist: Tensor
+    statistic: Tensor
+    tilt: Tensor
     previous_x0: Tensor
+
+    @staticmethod
+    def of(z: Tensor, picture: Tensor) -> State:
+        """Particles at the start: latents (P, C, h, w) of pictures (P,); each group's weights sum to one."""
+        device = z.device
+        # Not on Apple's devices, which have no float64.
+        kind = torch.float32 if device.type == "mps" else torch.float64
+        zero = torch.zeros(len(z), dtype=kind, device=device)
+        return State(
+            z=z,
+            picture=picture,
+            group=picture,
+            log_weights=-torch.bincount(picture)[picture].to(kind).log(),
+            twist=zero,
+            statistic=zero,
+            tilt=zero + 1,
+            previous_x0=torch.full_like(z, torch.nan),
+        )
 
     def take(self, index: Tensor) -> State:
         """Particles by index, everything of theirs with them."""
@@ -51,14 +79,18 @@ class State:
 
     @staticmethod
     def join(parts: Sequence[State]) -> State:
-        """Particles of several states as one, pictures in order."""
-        whole = _join(parts)
-        return whole.take(torch.argsort(whole.picture, stable=True))
+        """Particles of several states, one after the other."""
+        return _join(parts)
 
     def slots(self) -> Tensor:
         """(P,) number of each particle within its picture, from 0."""
         first = torch.searchsorted(self.picture, self.picture)
         return torch.arange(len(self.picture), device=self.picture.device) - first
+
+    def groups(self) -> Iterator[Tensor]:
+        """Rows (n,) of each group, in order."""
+        for group in self.group.unique():
+            yield torch.nonzero(self.group == group)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -70,7 +102,8 @@ class Estimate:
         gradient: of the objective's *loss* with respect to z, (P, C, h, w); zero where a particle is not guided.
         gradient_norm: (P,) float32 Euclidean norm of it (with clean guidance alone, of the gradient with respect to x0).
         clean_shift: (P, C, h, w), how far clean guidance moves x0; zero without.
-        value: (P,) float32, what selection ranks (larger is better); NaN where it was not computed.
+        loss: (P,) float32, the objective; NaN where there is none.
+        value: (P,) float32, the expected reward (larger is better); NaN where it was not asked for.
         finite: (P,) bool, false where the loss or its gradient was not finite (the gradient is zero then).
     """
 
@@ -80,6 +113,7 @@ class Estimate:
     gradient: Tensor
     gradient_norm: Tensor
     clean_shift: Tensor
+    loss: Tensor
     value: Tensor
     finite: Tensor
 

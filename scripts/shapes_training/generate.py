@@ -6,6 +6,7 @@ Several seeds for each caption, with some of the one-step predictions that the s
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from align.backbones.unet import UNetBackbone
 from align.processes.ddim import DDIM
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
-from align.sampling.loop import draw, start
-from align.sampling.noise import NoiseStream
+from align.sampling.loop import start
+from align.sampling.noise import Draws, NoiseStream
 from align.shapes.grammar import Caption, Split, captions
 from scripts.shapes_training.spoil import to_uint8
 
@@ -99,18 +100,18 @@ def make(
             pair_weights=torch.zeros(len(some), 1, 1),
             has_pairs=torch.zeros(len(some), dtype=torch.bool),
         )
-        streams = [NoiseStream(seed, text, (begin + k) % SEEDS) for k, text in enumerate(some)]
+        own = [NoiseStream(seed, text, (begin + k) % SEEDS) for k, text in enumerate(some)]
+        streams = lambda picture, _, own=own: own[picture]  # noqa: E731
         ledger = Ledger(len(some))
-        state = start(lambda p, _: streams[p], len(some), 1, backbone.latent_shape(), backbone.device)  # noqa: B023
-        z = state.z
+        state = start(streams, len(some), 1, backbone.latent_shape(), backbone.device)
         rows: list[np.ndarray] = []
         for step in process.steps:
-            estimate = evaluate(type(state)(z, state.picture, state.log_weights, z), pictures, step, ledger)
+            estimate = evaluate(state, pictures, step, ledger)
             if step.index in keep:
                 rows.append(to_uint8(backbone.decode(estimate.x0)))
-            noise = draw(lambda p, _: streams[p], state, "step", step.index, 0)  # noqa: B023
-            z = process.kernel(estimate.x0, estimate.eps, step).sample(noise)
-        made.append(to_uint8(backbone.decode(z)))
+            noise = Draws.of(streams, state, step.index, 0).normal("step")
+            state = replace(state, z=process.kernel(estimate.x0, estimate.eps, step).sample(noise))
+        made.append(to_uint8(backbone.decode(state.z)))
         looks.append(np.stack(rows, axis=1))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp.npz")

@@ -40,7 +40,7 @@ def test_another_launcher_does_the_jobs(tmp_path):
     from .helpers import ROOT
 
     options = ["backbone.weights=weights", "metrics=none", "prompts.limit=2", "run.gallery=false"]
-    sweep = ["-m", "hydra/launcher=echo", "method=none,best_of_n", "method.candidates=1"]
+    sweep = ["-m", "hydra/launcher=echo", "method=none,best_of_n", "method.particles=1"]
     code = CODE.replace("TESTS", str(ROOT / "tests"))
     done = align(*sweep, *options, folder=tmp_path, code=code)
     assert done.returncode == 0, done.stderr

@@ -107,10 +107,10 @@ def test_options_that_a_yaml_leaves_out_can_be_set():
 
 def test_own_groups_are_found(tmp_path):
     (tmp_path / "method").mkdir()
-    (tmp_path / "method" / "mine.yaml").write_text("# Mine\nname: mine\ncandidates: 3\n")
+    (tmp_path / "method" / "mine.yaml").write_text("# Mine\nname: mine\nparticles: 3\n")
     for folder in (tmp_path, tmp_path / 'odd "name", {x}'):
         if folder is not tmp_path:
             (folder / "method").mkdir(parents=True)
-            (folder / "method" / "mine.yaml").write_text("name: mine\ncandidates: 3\n")
+            (folder / "method" / "mine.yaml").write_text("name: mine\nparticles: 3\n")
         (job,) = jobs_of(parse(["method=mine", "--config-dir", str(folder)]))
-        assert job.config.method.candidates == 3
+        assert job.config.method.particles == 3

@@ -22,7 +22,7 @@ from align.shapes.semantics import graph as shapes_graph
 METHODS = tuple(group_choices("method"))
 """All that there are: a new config is held to this by being there."""
 CHEAPER = {
-    "best_of_n": ["method.candidates=3"],
+    "best_of_n": ["method.particles=3"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
 }
 TRAINED = ("none", "best_of_n", "dymo")

@@ -4,6 +4,7 @@ A folder holds ``dymo/trace_*.safetensors`` with ``.json`` beside, and ``tiny/<p
 """
 
 import json
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -215,4 +216,4 @@ class Trace:
         """One particle with latents and the previous clean prediction, if there is one."""
         if previous is None:
             previous = torch.full_like(latents, torch.nan)
-        return State(latents, torch.zeros(1, dtype=torch.long), torch.zeros(1), previous)
+        return replace(State.of(latents, torch.zeros(1, dtype=torch.long)), previous_x0=previous)

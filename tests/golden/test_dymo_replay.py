@@ -3,14 +3,13 @@
 Slim copies come with the tests; ``--golden DIR`` replays every trace of a folder too.
 """
 
-from functools import partial
-
 import pytest
 import torch
 
 from align.sampling.evaluate import Evaluator
 from align.sampling.ledger import Ledger
-from align.sampling.loop import draw_uniform, run, start
+from align.sampling.loop import run, start
+from align.sampling.noise import Draws
 from align.sampling.views import ViewDraws, views
 from align.semantics.attention_loss import semantic_loss
 
@@ -70,13 +69,13 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
         z = recorded["latents_in"]
         state = trace.state(z, recorded.get("pred_x0_prev", previous))
         previous = recorded["pred_x0"]
-        uniform = partial(draw_uniform, lambda *_: trace.draws, state, step.index, record["k"])
-        found = trace.parts.evaluate(state, trace.pictures, step, Ledger(1), "gradient", uniform)
+        draws = Draws.of(lambda *_: trace.draws, state, step.index, record["k"])
+        found = trace.parts.evaluate(state, trace.pictures, step, Ledger(1), "gradient", draws)
         terms = trace.objective.terms(step)
         with torch.no_grad():
             maps = trace.backbone.predict(z, step, trace.pictures.conditioning, trace.scale, "both").attention
         proposal = trace.process.kernel(found.x0, found.eps, step)
-        shift = trace.parts.guidance.shift(found, terms)
+        shift = trace.parts.guidance.shift(found, terms, state.tilt, proposal.std)
         out = proposal.shifted(shift).sample(recorded["variance_noise"])
         total = record["total_loss"]
         differences = {
@@ -85,7 +84,7 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
             "semantic_loss": abs(
                 float(semantic_loss(maps, trace.pictures.pair_weights)) - record["loss_cos"]
             ),
-            "total_loss": far(-found.value[0], total),
+            "total_loss": far(found.loss[0], total),
             "gradient": far(found.gradient, recorded["grad"]),
             "rho": far(shift.norm() / found.gradient_norm[0], record["rho"]),
         }
@@ -99,7 +98,7 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
             with torch.no_grad():
                 picture = trace.backbone.decode(found.x0)
             differences["picture"] = far(2 * picture - 1, recorded["decoded_x0"])
-            differences["scores"] = far(scores_of(trace, picture, step, uniform), recorded["scores"][None])
+            differences["scores"] = far(scores_of(trace, picture, step, draws), recorded["scores"][None])
         if "renoised" in recorded:
             renoised = trace.process.renoise(out, step, recorded["renoise_noise"])
             differences["renoised"] = far(renoised, recorded["renoised"])
@@ -112,11 +111,11 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
 
 
 @torch.no_grad()
-def scores_of(trace, picture, step, uniform):
+def scores_of(trace, picture, step, draws):
     """Scores (1, V) of a picture (1, 3, H, W) and its altered copies."""
     shown = picture[:, None]
     if trace.objective.copies:
-        shown = torch.cat([shown, views(picture, ViewDraws.of(uniform, trace.objective.copies))], dim=1)
+        shown = torch.cat([shown, views(picture, ViewDraws.of(draws.uniform, trace.objective.copies))], dim=1)
     number = shown.shape[1]
     times = torch.full((number,), step.t)
     return trace.reward.score(shown[0], [trace.prompt] * number, times)[None]

@@ -41,7 +41,7 @@ STRONG = ["method.guidance.strength=1", "method.recurrence.rule=fixed", "method.
     ("more", "cost"),
     [
         (["method=none"], (3, 0, 1, 0, 0)),
-        (["method=best_of_n", "method.candidates=2"], (6, 0, 2, 0, 2)),
+        (["method=best_of_n", "method.particles=2"], (6, 0, 2, 0, 2)),
         (["method=dymo", *STRONG], None),
     ],
 )

@@ -47,7 +47,7 @@ OTHER = [
     ["negative=blurry"],
     ["method=best_of_n"],
     ["method=dymo"],
-    ["method.candidates=2"],
+    ["method.particles=2"],
     ["method.recurrence.cap=3"],
 ]
 
@@ -120,7 +120,7 @@ def test_prompt_files(tmp_path):
 
 def test_estimates():
     assert network_evaluations(compose()) == (25, 25)
-    assert network_evaluations(compose("method=best_of_n", "method.candidates=4")) == (100, 100)
+    assert network_evaluations(compose("method=best_of_n", "method.particles=4")) == (100, 100)
     least, most = network_evaluations(
         compose("method=dymo", "method.recurrence.rule=gradient_norm", "method.recurrence.cap=4")
     )

@@ -1,6 +1,7 @@
 """One evaluation: what is computed, and that staging the gradient does not change it."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from align.processes.ddim import DDIM
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import CleanGuidance
 from align.sampling.ledger import COUNTS, Ledger
+from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective, channel_normalised
 from align.sampling.state import State
 from align.sampling.views import ViewDraws, views
@@ -38,7 +40,7 @@ def state_of(backbone, picture=(0, 1, 2), known=True):
     z, previous = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     if not known:
         previous = torch.full_like(previous, torch.nan)
-    return State(z, torch.tensor(picture), torch.zeros(len(picture)), previous)
+    return replace(State.of(z, torch.tensor(picture)), previous_x0=previous)
 
 
 def evaluate(backbone, objective, reward, step, batch_size=3, need="gradient", **keywords):
@@ -89,11 +91,11 @@ def test_the_staged_gradient_is_that_of_the_whole(backbone, reward, phase, optio
     if phase == 0:  # The prompt without pairs is not guided there.
         loss, gradient = loss[[0, 2]], gradient[[0, 2]]
         assert not found.gradient[1].any()
-        assert torch.isnan(found.value[1])
+        assert torch.isnan(found.loss[1])
         found = found.take(torch.tensor([0, 2]))
     torch.testing.assert_close(found.gradient, gradient, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.gradient_norm, gradient.flatten(1).norm(dim=1), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found.value, -loss.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_the_options_under_test_do_change_the_gradient(backbone, reward):
@@ -125,23 +127,23 @@ def test_without_an_objective_there_is_one_network_call_and_no_graph(backbone, r
     found, _ = evaluate(backbone, objective, reward, PHASES[phase], batch_size=1)
     assert {**backbone.counts, **reward.counts} == {"network_forward": 3}
     assert set(backbone.attention_asked) == {None}
-    assert torch.isnan(found.value).all()
+    assert torch.isnan(found.loss).all()
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_value_alone_needs_no_backward_pass(phase):
+def test_a_loss_alone_needs_no_backward_pass(phase):
     asked = {}
-    for need in ("value", "gradient"):
+    for need in ("loss", "gradient"):
         backbone, reward = FakeBackbone(), FakeReward()
         asked[need] = evaluate(backbone, Objective(1, 1), reward, PHASES[phase], 1, need)[0]
         backwards = [name for name in (backbone.counts | reward.counts) if name.endswith("backward")]
         assert bool(backwards) is (need == "gradient")
-    assert not asked["value"].gradient.any()
-    torch.testing.assert_close(asked["value"].value, asked["gradient"].value, equal_nan=True)
+    assert not asked["loss"].gradient.any()
+    torch.testing.assert_close(asked["loss"].loss, asked["gradient"].loss, equal_nan=True)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("need", ["prediction", "value", "gradient"])
+@pytest.mark.parametrize("need", ["prediction", "loss", "gradient"])
 def test_the_ledger_is_what_a_spy_counts(backbone, reward, phase, need):
     _, ledger = evaluate(backbone, Objective(1, 1), reward, PHASES[phase], 1, need)
     spied = backbone.counts | reward.counts
@@ -197,7 +199,7 @@ def test_a_broken_reward_leaves_its_picture_unguided_and_the_others_alone(backbo
     assert found.finite.tolist() == [False, True, True]
     assert not found.gradient[0].any()
     assert found.gradient_norm[0] == 0
-    assert torch.isnan(found.value[0])
+    assert torch.isnan(found.loss[0])
     assert torch.equal(found.gradient[1:], sound.gradient[1:])
 
 
@@ -214,10 +216,7 @@ def test_nothing_that_is_returned_holds_a_graph(backbone, reward):
     assert found.eps.device == CPU
 
 
-def uniform(purpose, number):
-    """The same numbers for the same purpose, for three particles."""
-    generator = torch.Generator().manual_seed(sum(map(ord, purpose)))
-    return torch.rand(3, number, generator=generator, dtype=torch.float64)
+DRAWS = Draws([NoiseStream(0, prompt, 0) for prompt in PROMPTS], 3, 0, (3, 4, 4), CPU)
 
 
 @pytest.mark.parametrize("together", [None, 1, 2, 3])
@@ -226,20 +225,20 @@ def test_views_in_any_parts_give_the_gradient_of_all_of_them(backbone, reward, s
     objective = Objective(preference=0.7, semantic=0, copies=3, score=score)
     state, pictures, step = state_of(backbone), pictures_of(backbone), PHASES[2]
     evaluator = Evaluator(backbone, 3.0, 3, objective, reward, views_together=together)
-    found = evaluator(state, pictures, step, ledger := Ledger(3), "gradient", uniform)
+    found = evaluator(state, pictures, step, ledger := Ledger(3), "gradient", DRAWS)
     assert [cost.reward_backward for cost in ledger.costs] == [4, 4, 4]
     assert [cost.decoder_backward for cost in ledger.costs] == [1, 1, 1]
     assert reward.counts["reward_forward"] == reward.counts["reward_backward"] == 12
 
     z = state.z.clone().requires_grad_()
     shown = backbone.decode(backbone.predict(z, step, pictures.conditioning, 3.0).x0)
-    shown = torch.cat([shown[:, None], views(shown, ViewDraws.of(uniform, 3))], dim=1)
+    shown = torch.cat([shown[:, None], views(shown, ViewDraws.of(DRAWS.uniform, 3))], dim=1)
     times = torch.full((3,), step.t)
     scores = torch.stack([FakeReward().score(shown[:, k], PROMPTS, times) for k in range(4)], dim=1)
     loss = -0.7 * (scores.norm(dim=1) if score == "released" else scores.sum(dim=1) / 2)
     (gradient,) = torch.autograd.grad(loss.sum(), z)
     torch.testing.assert_close(found.gradient, gradient, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found.value, -loss.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_no_copy_is_made_where_the_reward_has_no_weight(backbone, reward):

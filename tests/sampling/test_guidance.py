@@ -12,6 +12,8 @@ from align.sampling.state import Estimate
 PROCESS = DDIM(SCHEDULE, 10, 1.0)
 STEP = PROCESS.steps[4]
 TERMS = Terms(0, True, True)
+TILT = torch.tensor([1.0, 3.0, 0.5])
+STD = PROCESS.std(STEP)
 
 
 def estimate(scale=1.0):
@@ -27,7 +29,8 @@ def estimate(scale=1.0):
         gradient=gradient,
         gradient_norm=gradient.flatten(1).norm(dim=1),
         clean_shift=shift,
-        value=torch.tensor([2.0, 1.0, -4.0]),
+        loss=torch.tensor([-2.0, -1.0, 4.0]),
+        value=torch.full((3,), torch.nan),
         finite=torch.ones(3, dtype=torch.bool),
     )
 
@@ -45,7 +48,7 @@ def noisy(found):
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_the_step_is_as_long_as_its_share_of_the_correction(phase, scale):
     found = estimate(scale)
-    shift = Guidance(0.5, (1.5, 1.0, 3.0)).shift(found, Terms(phase, True, True))
+    shift = Guidance(0.5, (1.5, 1.0, 3.0)).shift(found, Terms(phase, True, True), TILT, STD)
     expected = 0.5 * (1.5, 1.0, 3.0)[phase] * lengths(found.correction)
     torch.testing.assert_close(lengths(shift)[[0, 2]], expected[[0, 2]])
 
@@ -53,7 +56,7 @@ def test_the_step_is_as_long_as_its_share_of_the_correction(phase, scale):
 @pytest.mark.parametrize("rule", ["correction", "polyak", "value", "constant"])
 def test_every_step_goes_against_the_gradient_and_none_is_none(rule):
     found = estimate()
-    shift = Guidance(1, (1, 1, 1), rule).shift(found, TERMS)
+    shift = Guidance(1, (1, 1, 1), rule).shift(found, TERMS, TILT, STD)
     cosine = torch.cosine_similarity(shift.flatten(1), found.gradient.flatten(1))
     torch.testing.assert_close(cosine[[0, 2]], -torch.ones(2))
     assert not shift[1].any()
@@ -61,27 +64,33 @@ def test_every_step_goes_against_the_gradient_and_none_is_none(rule):
 
 def test_the_printed_step_is_polyaks():
     found = estimate()
-    shift = Guidance(1, (0.1, 1, 1), "polyak").shift(found, TERMS)
+    shift = Guidance(1, (0.1, 1, 1), "polyak").shift(found, TERMS, TILT, STD)
     torch.testing.assert_close(lengths(shift)[0], 0.1 * lengths(found.eps)[0] / found.gradient_norm[0])
 
 
 def test_dps_divides_by_the_size_of_the_reward():
     found = estimate()
-    shift = Guidance(1, (3.0, 1, 1), "value").shift(found, TERMS)
+    shift = Guidance(1, (3.0, 1, 1), "value").shift(found, TERMS, TILT, STD)
     torch.testing.assert_close(shift[2], -3.0 / 4.0 * found.gradient[2])
+
+
+def test_a_filters_proposal_follows_the_tempered_reward_by_the_kernels_variance():
+    found = estimate()
+    shift = Guidance(1, (1, 1, 1), "variance").shift(found, TERMS, TILT, STD)
+    torch.testing.assert_close(shift, -(STD**2) * TILT.view(-1, 1, 1, 1) * found.gradient)
 
 
 def test_universal_guidance_changes_the_noise_and_the_prediction_follows():
     found = estimate()
     guidance = Guidance(1, (0.2, 1, 1), "constant", "eps")
-    moved = guidance.adjust(found, TERMS, STEP)
+    moved = guidance.adjust(found, TERMS, STEP, TILT, STD)
     torch.testing.assert_close(moved.eps, found.eps + 0.2 * (1 - STEP.alpha) ** 0.5 * found.gradient)
     torch.testing.assert_close(noisy(moved), noisy(found))
-    assert guidance.shift(found, TERMS) is None
+    assert guidance.shift(found, TERMS, TILT, STD) is None
 
 
 def test_a_shift_of_the_mean_leaves_the_predictions():
-    assert Guidance(1, (1, 1, 1)).adjust(found := estimate(), TERMS, STEP) is found
+    assert Guidance(1, (1, 1, 1)).adjust(found := estimate(), TERMS, STEP, TILT, STD) is found
 
 
 def test_mpgd_moves_the_step_by_what_it_moves_the_clean_prediction():
@@ -109,6 +118,6 @@ def test_a_clean_step_is_as_long_as_its_share_of_the_correction():
 def test_a_particle_is_moved_by_its_own_numbers():
     found = estimate()
     other = replace(found, correction=found.correction * torch.tensor([1.0, 5.0, 9.0]).view(-1, 1, 1, 1))
-    one, two = (Guidance(1, (1, 1, 1)).shift(e, TERMS) for e in (found, other))
+    one, two = (Guidance(1, (1, 1, 1)).shift(e, TERMS, TILT, STD) for e in (found, other))
     assert torch.equal(one[0], two[0])
     assert not torch.equal(one[2], two[2])

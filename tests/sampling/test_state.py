@@ -1,4 +1,4 @@
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import torch
 
@@ -9,7 +9,9 @@ def state(pictures, offset=0):
     number = len(pictures)
     rows = torch.arange(number, dtype=torch.float32) + offset
     latents = rows.view(-1, 1, 1, 1).expand(-1, 2, 3, 3)
-    return State(latents, torch.tensor(pictures), rows, latents + 100)
+    whole = State.of(latents, torch.tensor(pictures, dtype=torch.long))
+    names = ("log_weights", "twist", "statistic", "tilt")
+    return replace(whole, previous_x0=latents + 100, **{name: rows + k for k, name in enumerate(names)})
 
 
 def test_taking_particles_takes_all_that_is_theirs():
@@ -30,11 +32,17 @@ def test_an_estimate_has_no_field_that_stays_behind():
     )
 
 
-def test_joining_puts_pictures_in_order_and_keeps_the_order_within():
+def test_joining_puts_one_after_the_other():
     joined = State.join([state([1, 1, 3]), state([0, 2], offset=10), state([], offset=20)])
-    assert joined.picture.tolist() == [0, 1, 1, 2, 3]
-    assert joined.log_weights.tolist() == [10, 0, 1, 11, 2]
-    assert joined.previous_x0[:, 0, 0, 0].tolist() == [110, 100, 101, 111, 102]
+    assert joined.picture.tolist() == [1, 1, 3, 0, 2]
+    assert joined.log_weights.tolist() == [0, 1, 2, 10, 11]
+    assert joined.previous_x0[:, 0, 0, 0].tolist() == [100, 101, 102, 110, 111]
+
+
+def test_particles_start_with_an_equal_share_of_their_group():
+    whole = State.of(torch.zeros(5, 1, 1, 1), torch.tensor([0, 0, 0, 2, 2]))
+    torch.testing.assert_close(whole.log_weights.exp().float(), torch.tensor([1 / 3] * 3 + [1 / 2] * 2))
+    assert [rows.tolist() for rows in whole.groups()] == [[0, 1, 2], [3, 4]]
 
 
 def test_slots_number_the_particles_of_each_picture():

@@ -1,0 +1,44 @@
+"""What a configuration's search comes to, without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from align.config.schema import Config
+from align.sampling.schedules import populations, search_probabilities
+
+
+@dataclass(frozen=True)
+class Searching:
+    """The schedules of a search, for each step but the last, and how many particles are replaced at a step.
+
+    Attributes:
+        probabilities: that a step is searched; empty if none is.
+        populations: particles of a group that go on; empty for all.
+        budget: particles whose worth of candidates a searched step spends however few are left; 0 for those that are left.
+        replaced: particles replaced at each step.
+    """
+
+    probabilities: tuple[float, ...]
+    populations: tuple[int, ...]
+    budget: int
+    replaced: int
+
+
+def searching(config: Config) -> Searching:
+    """Those of a run."""
+    method, search, steps = config.method, config.method.search, config.sampler.steps
+    chances, numbers = search.probabilities, search.populations
+    if search.schedule != "list":
+        chances = tuple(search_probabilities(search.schedule, steps))
+    if search.candidates == 1 and search.widen <= 1 and search.drop == "none":
+        chances = ()
+    if search.drop != "none" and search.drop != "list":
+        start, end = method.particles, method.returned
+        numbers = tuple(populations(search.drop, steps, start, end, released=not search.force_last))
+    return Searching(
+        chances,
+        () if search.drop == "none" else numbers,
+        method.particles if search.drop != "none" else 0,
+        int(search.replace * method.particles + 1e-9),
+    )

@@ -1,0 +1,62 @@
+"""When a search looks, how wide, and how its particles get fewer; functions of the step alone (arXiv 2503.02039)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+SearchName = Literal["all", "uniform", "linear", "exponential"]
+DropName = Literal["none", "exponential", "quadratic", "linear", "sigmoid"]
+
+
+def search_probabilities(name: SearchName, steps: int) -> list[float]:
+    """How likely each of the selecting steps 0 .. S - 1 is searched, S = ``steps`` - 1."""
+    last = max(steps - 1, 1)
+    rules = {
+        "all": lambda i: 1.0,
+        "uniform": lambda i: 0.7,
+        "linear": lambda i: min((i + 10) / last, 1.0),
+        "exponential": lambda i: 1 - math.exp(-3 * i / last),
+    }
+    return [rules[name](i) for i in range(steps - 1)]
+
+
+def populations(name: DropName, steps: int, start: int, end: int, *, released: bool = False) -> list[int]:
+    """How many particles of a group go on after each of the selecting steps 0 .. S - 1, S = ``steps`` - 1.
+
+    Args:
+        name: of the schedule; ``none`` keeps all.
+        steps: number of sampling steps.
+        start: B, particles that a group starts with.
+        end: how many are wanted in the end.
+        released: leave the last entry where the schedule's formula ends, which may be above ``end``.
+    """
+    last = steps - 1
+    if name == "none" or last < 1:
+        return [start] * last
+    rules = {
+        "exponential": lambda i: start * (end / start) ** (i / last),
+        "quadratic": lambda i: end + (start - end) * (1 - i / last) ** 2,
+        "linear": lambda i: start - i * (start - end) / last,
+        "sigmoid": lambda i: start / (1 + math.exp(-10 * ((last - 1 - i) / last - 0.5))),
+    }
+    # A product that should be whole can come out a hair below: exponential at i = 0, for one.
+    found = [max(end, math.floor(rules[name](i) + 1e-9)) for i in range(last)]
+    if not released:
+        found[-1] = end
+    return found
+
+
+def searched_width(candidates: int, widen: float, budget: int, number: int) -> int:
+    """Candidates of each of ``number`` particles at a searched step, at least 1.
+
+    They are floor(w M B / n): as the population narrows the search widens, so a searched step always costs about w M B.
+
+    Args:
+        candidates: M.
+        widen: w.
+        budget: B, the population at the start; with fewer than ``number`` (or 0) the width is w M.
+        number: n.
+    """
+    share = budget / number if budget > number else 1.0
+    return max(1, math.floor(widen * candidates * share + 1e-9))

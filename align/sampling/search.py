@@ -1,0 +1,138 @@
+"""Derivative-free search: several candidates for each particle's next state, and fewer particles as the search goes on.
+
+SVDD (arXiv 2408.08252) draws M candidates a step and lets one go on; DSearch (arXiv 2503.02039) starts with more
+particles than it returns, drops the worst on a schedule and widens the search of those that stay; DSearch-R replaces the
+worst by copies of the others.  All ranking is within a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from align.processes.ddim import Step
+from align.sampling.noise import Draws
+from align.sampling.schedules import searched_width
+from align.sampling.selection import Keep, Selected, by_value
+from align.sampling.state import Estimate, State
+
+
+@dataclass(frozen=True)
+class Search:
+    """How many candidates a particle's next state is chosen from, and how.
+
+    Attributes:
+        candidates: M, at least 1.
+        widen: w, factor of M on a searched step.
+        probabilities: that a step is searched, for each of the selecting steps.
+        budget: B: a searched step spends w M B candidates on a group, however few particles are left of it; 0 spends
+            w M on each particle.
+        otherwise: on a step that is not searched, ``few`` draws M candidates (as released) and ``one`` a single one, which
+            nobody looks at.
+        temperature: alpha of the draw with probability proportional to exp(v / alpha); 0 takes the best.
+    """
+
+    candidates: int
+    widen: float = 1.0
+    probabilities: Sequence[float] = ()
+    budget: int = 0
+    otherwise: Literal["few", "one"] = "few"
+    temperature: float = 0.0
+
+    def widths(self, state: State, step: Step, draws: Draws) -> Tensor:
+        """(P,) int64 candidates of each particle at a step; one at the last, which is not selected from."""
+        widths = torch.ones(len(state.z), dtype=torch.long)
+        if step.index >= len(self.probabilities):
+            return widths
+        probability = self.probabilities[step.index]
+        for rows in state.groups():
+            number = len(rows)
+            # One coin a group, drawn only where it decides something.
+            searched = probability >= 1 or float(draws.of_group(int(rows[0]), "coin")(1)) < probability
+            widths[rows.cpu()] = self.width(number, searched=searched)
+        return widths
+
+    def width(self, number: int, *, searched: bool) -> int:
+        """Candidates of each of the ``number`` particles that are left of a group."""
+        if not searched:
+            return self.candidates if self.otherwise == "few" else 1
+        return searched_width(self.candidates, self.widen, self.budget, number)
+
+    def keys(self, value: Tensor, log_ratio: Tensor, draws: Draws) -> Tensor:
+        """(P,) float64 numbers of which the largest of a particle's candidates wins.
+
+        With a temperature the largest of v / alpha + log p - log q + Gumbel noise is a draw from the softmax, whatever the
+        order and however many are compared at a time.
+        """
+        ranked = by_value(value.to(log_ratio))
+        if self.temperature == 0:
+            return ranked
+        uniform = draws.uniform("gumbel", 1)[:, 0].clamp(min=1e-300)
+        gumbel = -torch.log(-torch.log(uniform))
+        return ranked / self.temperature + log_ratio + gumbel.to(ranked)
+
+
+@dataclass(frozen=True)
+class Prune(Keep):
+    """Drop the worst particles of a group on a schedule, or replace them by copies of others.
+
+    Attributes:
+        populations: how many of a group go on after each selecting step; empty for all.
+        replace: how many of a group are replaced at each selecting step (DSearch-R).
+        temperature: of the softmax over the survivors' values, from which the copies are drawn.
+        standardise: divide values by the survivors' deviation first, so that the temperature means the same for any reward.
+    """
+
+    populations: Sequence[int] = ()
+    replace: int = 0
+    temperature: float = 1.0
+    standardise: bool = False
+
+    def _wanted(self, step: Step) -> int | None:
+        """Most particles that may enter a step: the population after the one before."""
+        before = step.index - 1
+        return self.populations[before] if 0 <= before < len(self.populations) else None
+
+    def reads(self, step: Step) -> bool:
+        """See :class:`Selection`: where particles are dropped or replaced."""
+        if step.index == 0:
+            return False
+        wanted = self._wanted(step)
+        before = self.populations[step.index - 2] if step.index > 1 and wanted is not None else None
+        return self.replace > 0 or (wanted is not None and (before is None or wanted < before))
+
+    def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
+        """See :class:`Selection`. Of equal values the first stays."""
+        if not self.reads(step):
+            return super().__call__(state, estimate, step, draws)
+        value = by_value(estimate.value)
+        wanted = self._wanted(step)
+        chosen = []
+        for rows in state.groups():
+            if wanted is not None and wanted < len(rows):
+                order = torch.sort(value[rows], descending=True, stable=True).indices
+                rows = rows[order[:wanted]]
+            if 0 < self.replace < len(rows):
+                rows = self._replaced(rows, value, draws)
+            chosen.append(rows)
+        return Selected.by(state, estimate, torch.cat(chosen))
+
+    def _replaced(self, rows: Tensor, value: Tensor, draws: Draws) -> Tensor:
+        """The survivors in their order, then as many copies of them as were worst."""
+        uniform = draws.of_group(int(rows[0]), "replace")(self.replace)
+        worst = torch.sort(value[rows], stable=True).indices[: self.replace]
+        stays = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        stays[worst] = False
+        rows = rows[stays]
+        kept = value[rows].double().cpu()
+        if not bool(torch.isfinite(kept).any()):
+            kept = torch.zeros_like(kept)
+        if self.standardise and len(kept) > 1 and float(kept.std()) > 0:
+            kept = (kept - kept.mean()) / kept.std()
+        cumulative = torch.softmax(kept / self.temperature, 0).cumsum(0)
+        copies = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
+        return torch.cat([rows, rows[copies.clamp(max=len(rows) - 1).to(rows.device)]])

@@ -1,0 +1,156 @@
+"""What reward a noisy state can expect: v(z_t), an estimate of the reward of the picture that will come of it.
+
+Search ranks candidates by it and particle filters weigh by it (soft values of SVDD, arXiv 2408.08252).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from align.backbones.base import Backbone, Conditioning
+from align.processes.ddim import Step
+from align.rewards.base import Reward
+from align.sampling.noise import Draws
+
+
+class Value(Protocol):
+    """An estimate, and what one row of it costs beyond the network's own call."""
+
+    @property
+    def network(self) -> int:
+        """Further network calls."""
+        ...
+
+    @property
+    def decoder(self) -> int:
+        """Pictures decoded."""
+        ...
+
+    @property
+    def reward(self) -> int:
+        """Pictures scored by the reward."""
+        ...
+
+    @property
+    def of_prediction(self) -> bool:
+        """Whether it is the score of the decoded x0, which a preference loss computes anyway."""
+        ...
+
+    def __call__(
+        self,
+        z: Tensor,
+        x0: Tensor,
+        prompts: Sequence[str],
+        conditioning: Conditioning,
+        step: Step,
+        draws: Draws,
+    ) -> Tensor:
+        """(P,) float32 values, larger is better.
+
+        Args:
+            z: noisy latents (P, C, h, w).
+            x0: their predicted clean latents.
+            prompts: P texts.
+            conditioning: of the P particles.
+            step: where in the process.
+            draws: of the P particles.
+        """
+        ...
+
+
+Decode = Callable[[Tensor], Tensor]
+"""Clean latents (P, C, h, w) to pictures (P, 3, H, W), about [0, 1]."""
+
+
+@torch.no_grad()
+def scored(decode: Decode, reward: Reward, x0: Tensor, prompts: Sequence[str], t: int) -> Tensor:
+    """(P,) float32 scores of decoded latents, as pictures in [0, 1] at training timestep ``t``."""
+    times = torch.full((len(x0),), t, device=x0.device) if reward.takes_timestep else None
+    return reward.score(decode(x0).clamp(0, 1), prompts, times).float()
+
+
+class PosteriorMean:
+    """r(D(E[x0 | z_t])): the reward of the one-step prediction (SVDD-PM, DSearch, FK steering, DAS).
+
+    Args:
+        decode: the backbone's decoder, or a smaller one.
+        reward: what is expected.
+    """
+
+    network, decoder, reward, of_prediction = 0, 1, 1, True
+
+    def __init__(self, decode: Decode, reward: Reward, *, own_decoder: bool = True) -> None:
+        self.decode = decode
+        self.scorer = reward
+        self.of_prediction = own_decoder
+
+    def __call__(
+        self,
+        z: Tensor,
+        x0: Tensor,
+        prompts: Sequence[str],
+        conditioning: Conditioning,
+        step: Step,
+        draws: Draws,
+    ) -> Tensor:
+        """See :class:`Value`."""
+        return scored(self.decode, self.scorer, x0, prompts, step.t)
+
+
+@dataclass(frozen=True)
+class Looks:
+    """The mean reward of several predictions, the first and those after noising it again.
+
+    Each further look draws z' ~ q(z_t | x0) = N(sqrt(abar) x0, (1 - abar) I) and predicts once more, so the pictures vary
+    as the posterior does where one posterior mean is a blur.
+
+    Attributes:
+        backbone, guidance_scale: for the further predictions.
+        scorer: what is expected.
+        looks: M, at least 1.
+    """
+
+    backbone: Backbone
+    guidance_scale: float
+    scorer: Reward
+    looks: int
+    of_prediction: bool = False
+
+    @property
+    def network(self) -> int:
+        """M - 1."""
+        return self.looks - 1
+
+    @property
+    def decoder(self) -> int:
+        """M."""
+        return self.looks
+
+    @property
+    def reward(self) -> int:
+        """M."""
+        return self.looks
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        z: Tensor,
+        x0: Tensor,
+        prompts: Sequence[str],
+        conditioning: Conditioning,
+        step: Step,
+        draws: Draws,
+    ) -> Tensor:
+        """See :class:`Value`."""
+        total = scored(self.backbone.decode, self.scorer, x0, prompts, step.t)
+        for look in range(1, self.looks):
+            noise = draws.normal(f"look {look}")
+            seen = step.alpha**0.5 * x0 + (1 - step.alpha) ** 0.5 * noise
+            again = self.backbone.predict(seen, step, conditioning, self.guidance_scale)
+            total = total + scored(self.backbone.decode, self.scorer, again.x0, prompts, step.t)
+        return total / self.looks

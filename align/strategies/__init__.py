@@ -1,1 +1,0 @@
-"""What wraps whole trajectories: they call ``Sampler.sample`` and never reach into the loop."""
