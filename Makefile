@@ -48,7 +48,7 @@ bench: setup  ## speed of the shapes world, and the loop's overhead over bare mo
 quality: setup  ## measure the shipped weights as the model card states them
 	$(BIN)/python scripts/shapes_quality.py
 
-smoke-full: setup  ## one guided evaluation at full size, random weights: BACKBONE=sd15 (11 GB) or sdxl (over 14 GB)
+smoke-full: setup  ## a guided evaluation at full size, random weights: BACKBONE=sd15 (11 GB) or sdxl (over 14 GB); ARGS='--device cuda --both'
 	$(BIN)/python scripts/smoke_full.py $(or $(BACKBONE),sd15) $(ARGS)
 
 ABLATE := $(BIN)/python -m align experiment=shapes_ablation method=dymo

@@ -1,17 +1,24 @@
-"""One guided evaluation on the true architectures with random weights: ``python scripts/smoke_full.py sd15``.
+"""Guided DyMO steps on the true architectures with random weights: ``python scripts/smoke_full.py sd15``.
 
 Nothing is downloaded: the sizes are those of the published configurations, and the parameter counts are checked
-against them.  Network forward and backward with attention maps, decoder, and the step-aware preference model (ViT-H)
-in full size; prints seconds, peak memory and counted floating-point operations.
+against them.  The sampling loop itself runs steps of DyMO's middle phase, where both losses count: network forward and
+backward with attention maps, decoder, and the step-aware preference model (ViT-H) in full size.  Prints seconds an
+evaluation, peak memory and counted floating-point operations; one evaluation on a CPU, where it takes minutes, five on a GPU
+after one that is not timed.  With ``--limit-gb`` a GPU hands out no more than that, the driver's own share included: what does
+not fit fails.  GB are 10^9 bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
+import json
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +33,13 @@ from transformers import CLIPConfig
 from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.processes.ddim import DDIM, Step
 from align.rewards.step_aware import StepAwareModel, StepAwareReward
 from align.sampling.evaluate import Evaluator, Pictures
+from align.sampling.guidance import Guidance
 from align.sampling.ledger import Ledger
+from align.sampling.loop import Info, Parts, run
+from align.sampling.noise import NoiseStream
 from align.sampling.objective import Objective
 from align.sampling.state import State
 from align.semantics.attention_loss import pair_weights
@@ -80,8 +90,19 @@ UNETS: dict[str, dict[str, Any]] = {
 SCALING = {"sd15": 0.18215, "sdxl": 0.13025}
 SIDE = {"sd15": 512, "sdxl": 1024}
 GUIDANCE = {"sd15": 7.5, "sdxl": 5.0}
+SEMANTIC = {"sd15": 10.0, "sdxl": 50.0}
 PARAMETERS = {"sd15": 859.5, "sdxl": 2567.5, "vae": 83.7, "step_aware": 1306.2}
 """Millions, as published."""
+PEAKS = {
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "RTX 4090": 165.0,
+    "RTX 3090": 71.0,
+}
+"""Dense bf16 TFLOP/s of cards as their makers state them, by what is in the card's name."""
 VIT_H: dict[str, Any] = {
     "projection_dim": 1024,
     "text_config": {
@@ -104,12 +125,13 @@ VIT_H: dict[str, Any] = {
 }
 
 
-def made(name: str, make: Callable[[], nn.Module], dtype: torch.dtype) -> Any:
-    """A frozen model with random weights and the published number of parameters."""
+def made(name: str, make: Callable[[], nn.Module], dtype: torch.dtype, device: torch.device) -> Any:
+    """A frozen model with random weights, made on its device, and the published number of parameters."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        model = make().requires_grad_(False).eval()
+        with device:
+            model = make().requires_grad_(False).eval()
     finally:
         torch.set_default_dtype(before)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -119,26 +141,23 @@ def made(name: str, make: Callable[[], nn.Module], dtype: torch.dtype) -> Any:
     return model
 
 
-def build_backbone(args: argparse.Namespace, device: torch.device) -> UNetBackbone:
-    name, dtype = args.backbone, getattr(torch, args.dtype)
-    modules = Modules(
-        unet=made(name, lambda: UNet2DConditionModel(**UNETS[name]), dtype),
-        vae=made("vae", lambda: AutoencoderKL(**VAE, scaling_factor=SCALING[name]), dtype),
+def build_modules(name: str, dtype: torch.dtype, device: torch.device) -> Modules:
+    """Network and autoencoder of a backbone."""
+    return Modules(
+        unet=made(name, lambda: UNet2DConditionModel(**UNETS[name]), dtype, device),
+        vae=made("vae", lambda: AutoencoderKL(**VAE, scaling_factor=SCALING[name]), dtype, device),
         text=(),
         zero_empty=name == "sdxl",
         scheduler_config=SCHEDULE,
         device=device,
     )
-    side = args.side or SIDE[name]
-    return UNetBackbone(modules, side, side, attention_stride=4, checkpointing=args.checkpointing)
 
 
-def build_reward(args: argparse.Namespace, device: torch.device) -> StepAwareReward:
-    dtype = getattr(torch, args.dtype)
+def build_reward(dtype: torch.dtype, device: torch.device) -> StepAwareReward:
+    """The step-aware preference model."""
     config = CLIPConfig(**VIT_H)
-    model = made("step_aware", lambda: StepAwareModel(config), dtype)
+    model = made("step_aware", lambda: StepAwareModel(config), dtype, device)
     model.start_modulation()
-    model.to(device)
     # No tokenizer: the prompt's embedding is computed once a prompt and is no part of an evaluation.
     ids = torch.arange(TOKENS, device=device)[None]
 
@@ -146,8 +165,8 @@ def build_reward(args: argparse.Namespace, device: torch.device) -> StepAwareRew
         assert step is not None
         return model.see(pixels, step)
 
-    size = config.vision_config.image_size
     read = model.read(ids)[0]
+    size = config.vision_config.image_size
     return StepAwareReward("smoke", model, see, lambda _: read, 100.0, size, "spo", dtype, device, {})
 
 
@@ -173,62 +192,221 @@ def pictures(backbone: UNetBackbone) -> Pictures:
     return Pictures([prompt], conditioning(backbone), weights, torch.tensor([True]))
 
 
-def uniform(purpose: str, number: int) -> Tensor:
-    """Draws for the altered copies of one picture."""
-    return torch.rand(1, number, dtype=torch.float64)
+class Memory:
+    """What a device, or on a CPU the process, holds, in GB; on a CPU all peaks are since the process began."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.cuda = device.type == "cuda"
+
+    def held(self) -> float:
+        """Now, by tensors."""
+        return torch.cuda.memory_allocated(self.device) / 1e9 if self.cuda else self.peak()
+
+    def peak(self) -> float:
+        """At most, by tensors."""
+        if self.cuda:
+            return torch.cuda.max_memory_allocated(self.device) / 1e9
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+    def reserved(self) -> float:
+        """At most, by torch's allocator."""
+        return torch.cuda.max_memory_reserved(self.device) / 1e9 if self.cuda else self.peak()
+
+    def beside(self) -> float:
+        """On a GPU by the driver, libraries and other processes."""
+        if not self.cuda:
+            return 0.0
+        free, total = torch.cuda.mem_get_info(self.device)
+        return (total - free - torch.cuda.memory_reserved(self.device)) / 1e9
+
+    def limit(self, gb: float) -> None:
+        """Hand out no more than ``gb`` in all.  Kernels are loaded first, so that their room is not given away."""
+        x = torch.ones(1, 8, 64, 64, device=self.device, dtype=torch.bfloat16)
+        torch.nn.functional.conv2d(x, x[:, :, :3, :3]).flatten(1) @ x.flatten()[: 62 * 62]
+        torch.cuda.synchronize(self.device)
+        total = torch.cuda.mem_get_info(self.device)[1] / 1e9
+        if gb < total:
+            torch.cuda.set_per_process_memory_fraction((gb - self.beside()) / total, self.device)
+
+    def start_over(self) -> None:
+        """Forget the peaks, and give back what is not used."""
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
 
 
-def peak_gb(device: torch.device) -> float:
-    """Most memory so far: of the device, or of the process on a CPU (weights included)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+def steps_of(objective: Objective, process: DDIM, number: int) -> list[Step]:
+    """The first steps at which both losses count."""
+    both = [step for step in process.steps if objective.terms(step).phase == 1]
+    if not 1 <= number <= len(both):
+        raise SystemExit(f"--steps must be 1 to {len(both)}")
+    return both[:number]
 
 
-def main() -> None:
+def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward, checkpointing: bool) -> dict:
+    """Run guided steps of the sampling loop: what they cost, or that there was no room for them.
+
+    The network's blocks are checkpointed for good: measure with kept ones first.
+    """
+    device = modules.device
+    side = args.side or SIDE[args.backbone]
+    backbone = UNetBackbone(modules, side, side, attention_stride=4, checkpointing=checkpointing)
+    objective = Objective(
+        preference=1.0, semantic=SEMANTIC[args.backbone], semantic_until=0.83, copies=args.views - 1
+    )
+    process = DDIM(SCHEDULE, 50, 1.0)
+    steps = steps_of(objective, process, args.steps)
+    evaluate = Evaluator(
+        backbone, GUIDANCE[args.backbone], 1, objective, reward, views_together=args.views_together
+    )
+    parts = Parts(evaluate, process, Guidance(1.0, (1.0, 1.0, 1.0)))
+    what = pictures(backbone)
+    # A previous prediction, so that both losses have a weight from the first step on.
+    z, previous = (torch.randn(1, *backbone.latent_shape(), device=device) for _ in range(2))
+    state = State(
+        z, torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, device=device), previous
+    )
+    infos: list[Info] = []
+
+    def seconds(some: Sequence[Step]) -> list[float]:
+        nonlocal state
+        ends = [time.perf_counter()]
+
+        def done(_: Step) -> None:
+            if memory.cuda:
+                torch.cuda.synchronize(device)
+            ends.append(time.perf_counter())
+
+        process.steps = list(some)
+        streams = lambda picture, particle: NoiseStream(0, what.prompts[picture], particle)  # noqa: E731
+        state = run(parts, state, what, streams, Ledger(1), infos.append, done)
+        return [after - before for before, after in itertools.pairwise(ends)]
+
+    memory = Memory(device)
+    memory.start_over()
+    before = memory.held()
+    found: dict[str, Any] = {"checkpointing": checkpointing, "gb_before": before}
+    try:
+        with FlopCounterMode(display=False) as counter:
+            first = seconds(steps[:1])
+        # Counting would slow a GPU down: there the counted evaluation is the warm-up.
+        times = seconds(steps) if memory.cuda else first + seconds(steps[1:])
+    except torch.OutOfMemoryError as error:
+        return found | {"fits": False, "error": str(error).splitlines()[0]}
+    if not all(bool(info.finite.all()) and float(info.gradient_norm[0]) > 0 for info in infos):
+        raise SystemExit("a gradient is not finite, or zero")
+    in_all = memory.reserved() + memory.beside()
+    if args.limit_gb is not None and in_all > args.limit_gb:
+        return found | {"fits": False, "error": f"{in_all:.2f} GB in all"}
+    return found | {
+        "fits": True,
+        "seconds": times,
+        "seconds_median": statistics.median(times),
+        "tflop": counter.get_total_flops() / 1e12,
+        "gb_peak": memory.peak(),
+        "gb_reserved": memory.reserved(),
+        "gb_beside": memory.beside(),
+    }
+
+
+def add_rates(found: list[dict], card: float | None) -> None:
+    """TFLOP/s and their share of the card's: of what was computed, and of what an evaluation needs.
+
+    What it needs is what is computed without recomputation, where that was run.
+    """
+    needed = next((one["tflop"] for one in found if one["fits"] and not one["checkpointing"]), None)
+    for one in found:
+        if not one["fits"]:
+            continue
+        one["tflop_per_second"] = one["tflop"] / one["seconds_median"]
+        one["needed_tflop"] = needed
+        one["needed_tflop_per_second"] = None if needed is None else needed / one["seconds_median"]
+        one["share_of_peak"] = None if card is None else one["tflop_per_second"] / card
+        one["times_bound"] = None if card is None or needed is None else one["seconds_median"] * card / needed
+
+
+def show(one: dict, memory: Memory) -> None:
+    """Print one result."""
+    print(f"  blocks       {'checkpointed' if one['checkpointing'] else 'kept'}")
+    if not one["fits"]:
+        print(f"  does not fit: {one['error']}")
+        return
+    spread = f" (median of {len(one['seconds'])}, {min(one['seconds']):.3f} to {max(one['seconds']):.3f})"
+    print(f"  seconds      {one['seconds_median']:.3f}{spread if len(one['seconds']) > 1 else ''}")
+    print(f"  operations   {one['tflop']:.2f} TFLOP counted")
+    rate = f"  rate         {one['tflop_per_second']:.1f} TFLOP/s"
+    if one["needed_tflop"] is not None and one["checkpointing"]:
+        rate += f", {one['needed_tflop_per_second']:.1f} without what is recomputed"
+    if one["share_of_peak"] is not None:
+        rate += f"; {one['share_of_peak']:.1%} of the card's peak"
+    if one["times_bound"] is not None:
+        rate += f"; {one['times_bound']:.1f} times the least time at that peak"
+    print(rate)
+    more = f", {one['gb_reserved']:.1f} GB reserved, {one['gb_beside']:.1f} GB beside" if memory.cuda else ""
+    print(
+        f"  memory       {one['gb_peak']:.1f} GB at most, {one['gb_before']:.1f} GB before{more}", flush=True
+    )
+
+
+def options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read and check the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("backbone", choices=sorted(UNETS))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--side", type=int, default=None, help="pixels; the backbone's own by default")
+    parser.add_argument("--steps", type=int, default=None, help="timed evaluations; 1 on a CPU, 5 on a GPU")
     parser.add_argument("--views", type=int, default=11, help="pictures that the reward sees of each")
     parser.add_argument("--views-together", type=int, help="how many in one call; all by default")
     parser.add_argument("--checkpointing", action="store_true", help="recompute blocks on the way back")
-    args = parser.parse_args()
+    parser.add_argument("--both", action="store_true", help="with blocks kept, then checkpointed")
+    parser.add_argument("--limit-gb", type=float, default=None, help="memory that a GPU hands out")
+    parser.add_argument("--json", type=Path, default=None, help="file for the figures")
+    args = parser.parse_args(argv)
+    if args.steps is None:
+        args.steps = 1 if args.device.startswith("cpu") else 5
+    if args.views < 1 or (args.views_together is not None and args.views_together < 1):
+        parser.error("--views and --views-together must be at least 1")
+    if args.limit_gb is not None and not args.device.startswith("cuda"):
+        parser.error("--limit-gb needs --device cuda")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; 1 if nothing that was asked for fits."""
+    args = options(argv)
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    memory = Memory(device)
+    if args.limit_gb is not None:
+        memory.limit(args.limit_gb)
     torch.manual_seed(0)
-    backbone, reward = build_backbone(args, device), build_reward(args, device)
-    objective = Objective(preference=1.0, semantic=10.0, copies=args.views - 1)
-    evaluate = Evaluator(
-        backbone, GUIDANCE[args.backbone], 1, objective, reward, views_together=args.views_together
-    )
-    step = next(step for step in DDIM(SCHEDULE, 50, 1.0).steps if step.fraction < 0.7)
-    z, previous = (torch.randn(1, *backbone.latent_shape()).to(device) for _ in range(2))
-    state = State(
-        z, torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, device=device), previous
-    )
-    what = pictures(backbone)
-    weights = peak_gb(device)
-    began = time.perf_counter()
-    with FlopCounterMode(display=False) as counter:
-        estimate = evaluate(state, what, step, Ledger(1), "gradient", uniform)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
-    if not bool(estimate.finite.all()) or not float(estimate.gradient_norm[0]) > 0:
-        raise SystemExit("the gradient is not finite, or zero")
-    print(
-        f"{args.backbone} at {backbone.height}x{backbone.width}, one guided evaluation, {args.views} view(s)"
-    )
-    print(f"  blocks       {'checkpointed' if args.checkpointing else 'kept'}")
-    print(f"  seconds      {seconds:.1f}")
-    print(f"  operations   {counter.get_total_flops() / 1e12:.2f} TFLOP counted")
-    print(f"  memory       {peak_gb(device):.1f} GB at most, {weights:.1f} GB before the evaluation")
+    modules, reward = build_modules(args.backbone, dtype, device), build_reward(dtype, device)
+    modes = (False, True) if args.both else (args.checkpointing,)
+    found = [measure(args, modules, reward, mode) for mode in modes]
+    name = torch.cuda.get_device_name(device) if memory.cuda else "CPU"
+    peak = next((value for part, value in PEAKS.items() if part in name), None)
+    add_rates(found, peak if dtype == torch.bfloat16 else None)
+    side = args.side or SIDE[args.backbone]
+    limit = "" if args.limit_gb is None else f", within {args.limit_gb:g} GB"
+    print(f"{args.backbone} at {side}x{side} on {name}, a guided evaluation, {args.views} view(s){limit}")
+    for one in found:
+        show(one, memory)
+    if args.json is not None:
+        told = {
+            key: value for key, value in vars(args).items() if key not in ("json", "checkpointing", "both")
+        }
+        facts = told | {"side": side, "card": name, "card_tflop_per_second": peak, "torch": torch.__version__}
+        args.json.write_text(json.dumps(facts | {"results": found}, indent=1) + "\n", encoding="utf-8")
+    return 0 if any(one["fits"] for one in found) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

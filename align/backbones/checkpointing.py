@@ -29,7 +29,13 @@ def checkpoint_blocks(model: ModelMixin, surroundings: Callable[[], Opener] = la
 
     def run(module: Callable[..., Any], *arguments: Any) -> Any:
         again = _Reopened(surroundings())
-        return checkpoint(module, *arguments, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
+        return checkpoint(
+            module,
+            *arguments,
+            use_reentrant=False,
+            preserve_rng_state=False,  # Frozen blocks in eval mode draw nothing.
+            context_fn=lambda: (nullcontext(), again),
+        )
 
     model.enable_gradient_checkpointing(run)
 
@@ -48,7 +54,7 @@ def checkpoint_decoder(vae: AutoencoderKL) -> None:
 def _recomputed(forward: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*arguments, **keywords)
-    return checkpoint(forward, *arguments, use_reentrant=False, **keywords)
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **keywords)
 
 
 class _Reopened(AbstractContextManager[None]):
