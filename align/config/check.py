@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.schema import (
@@ -135,7 +137,7 @@ def _search(config: Config) -> None:
         )
     if search.drop == "list":
         numbers = (method.particles, *search.populations)
-        if any(two > one for one, two in zip(numbers, numbers[1:], strict=False)):
+        if any(two > one for one, two in pairwise(numbers)):
             raise ConfigError(
                 f"method.search.populations={shown(list(search.populations))} grows: "
                 f"give numbers that fall from method.particles={method.particles}"
