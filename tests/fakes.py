@@ -102,6 +102,9 @@ class FakeBackbone:
         z0 = counted(z0, self.counts, "decoder")
         return 0.5 + 0.6 * torch.tanh(F.conv_transpose2d(z0, self.up, stride=2))
 
+    def describe(self, z0):
+        return [{} for _ in z0]
+
 
 class GaussianBackbone(FakeBackbone):
     """The exact denoiser of latents drawn from N(mean, deviation^2), with a constant guidance correction."""

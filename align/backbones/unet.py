@@ -159,3 +159,7 @@ class UNetBackbone:
         latents = (z0 / self.vae.config.scaling_factor).to(self.vae.dtype)
         pictures = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return (pictures.float() + 1) / 2
+
+    def describe(self, z0: Tensor) -> list[dict[str, float]]:
+        """See :class:`~align.backbones.base.Backbone`."""
+        return [{} for _ in z0]
