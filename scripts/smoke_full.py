@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,9 +267,8 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
     what = pictures(backbone)
     # A previous prediction, so that both losses have a weight from the first step on.
     z, previous = (torch.randn(1, *backbone.latent_shape(), device=device) for _ in range(2))
-    state = State(
-        z, torch.zeros(1, dtype=torch.int64, device=device), torch.zeros(1, device=device), previous
-    )
+    picture = torch.zeros(1, dtype=torch.int64, device=device)
+    state = replace(State.of(z, picture), previous_x0=previous)
     infos: list[Info] = []
 
     def seconds(some: Sequence[Step]) -> list[float]:

@@ -156,10 +156,10 @@ class Backbone(Protocol):
         """Latents (P, C, h, w) to pictures (P, 3, H, W), about [0, 1], not clamped; differentiable."""
         ...
 
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of a picture's latents."""
+    def describe(self, z0: Tensor) -> list[dict[str, float]]:
+        """Figures of each of P clean latents that their pictures cannot show; mostly there are none."""
         ...
 
-    def describe(self, z0: Tensor) -> list[dict[str, float]]:
-        """Figures of each of P clean latents that a picture does not show, for its row; mostly none."""
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of a picture's latents."""
         ...

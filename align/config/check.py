@@ -23,6 +23,8 @@ def check(config: Config) -> None:
         ConfigError: naming the option and the mend.
     """
     _backbone(config.backbone)
+    if config.backbone.kind == "analytic":
+        _analytic(config)
     _method(config.method)
     _population(config)
     _reward(config.reward, config.method)
@@ -39,6 +41,11 @@ def check(config: Config) -> None:
 
 
 def _backbone(backbone: BackboneConfig) -> None:
+    if (backbone.kind == "analytic") != (backbone.density is not None):
+        raise ConfigError(
+            f"backbone.density={shown(backbone.density)} and backbone.kind={backbone.kind} do not go together: "
+            "give backbone.kind=analytic with a density such as gmm, or backbone.kind=unet with null"
+        )
     if backbone.lora is None:
         if backbone.lora_required:
             raise ConfigError(
@@ -50,6 +57,33 @@ def _backbone(backbone: BackboneConfig) -> None:
             f"backbone.lora={shown(backbone.lora)} is no safetensors file: "
             "give backbone.lora=FILE.safetensors or owner/name:FILE.safetensors"
         )
+
+
+def _analytic(config: Config) -> None:
+    """A density has no prompt and no attention; its pictures are colours that stand for numbers."""
+    method, name = config.method, config.backbone.name
+    reads = {
+        "method.guidance.rule": method.guidance.rule == "correction",
+        "method.clean.rule": method.clean.rule == "correction",
+    }
+    for option, correction in reads.items():
+        if correction:
+            raise ConfigError(
+                f"{option}=correction measures steps by the prompt's correction, and backbone={name} reads no prompt: "
+                f"give {option}=constant, or another method"
+            )
+    if method.guidance.rule != "none" and method.objective.semantic > 0:
+        raise ConfigError(
+            f"method.objective.semantic={method.objective.semantic:g} reads attention maps, and backbone={name} has none: "
+            "give method.objective.semantic=0, or another method"
+        )
+    if method.guided and method.objective.copies > 0:
+        raise ConfigError(
+            f"method.objective.copies={method.objective.copies} alters colours, which are coordinates on backbone={name}: "
+            "give method.objective.copies=0"
+        )
+    if config.run.device == "mps":
+        raise ConfigError(f"backbone={name} computes in float64, which mps lacks: give run.device=cpu")
 
 
 def _method(method: MethodConfig) -> None:

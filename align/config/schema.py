@@ -23,10 +23,13 @@ class BackboneConfig:
 
     name: Annotated[str, Text("name")]
     """What rows and folders call it."""
-    kind: Literal["unet"] = "unet"
-    """Family of the denoiser; decides which backbone class loads it."""
-    family: Literal["shapes", "sd15", "sdxl"] = "sd15"
-    """Whose settings a method takes: those published for Stable Diffusion 1.5 or XL, or those of the shapes world."""
+    kind: Literal["unet", "analytic"] = "unet"
+    """Family of the denoiser; decides which backbone class loads it.  ``analytic`` is a known density's exact denoiser."""
+    density: Literal["gaussian", "gmm", "gmm2", "swiss_roll"] | None = None
+    """The known density (``align/toy/problems.py``); ``analytic`` reads this and the picture's size only."""
+    family: Literal["shapes", "sd15", "sdxl", "toy"] = "sd15"
+    """Whose settings a method takes: those published for Stable Diffusion 1.5 or XL or for toy densities, or those of the
+    shapes world."""
     layout: Literal["sd", "sdxl"] = "sd"
     """Modules of the pipeline: ``sdxl`` has two text encoders and reads pooled embeddings and picture sizes."""
     weights: str = "shapes"

@@ -62,6 +62,12 @@ def _jpeg(name: str, paths: Sequence[Path], device: torch.device | str, dtype: t
     return JpegReward(name, -1.0 if name == "jpeg_compressibility" else 1.0)
 
 
+def _toy(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
+    from align.rewards.toy import ToyReward
+
+    return ToyReward(name)
+
+
 def _embedded(*names: str) -> tuple[Files, ...]:
     return (Files("shapes", names),)
 
@@ -105,6 +111,10 @@ REWARDS: dict[str, RewardSpec] = {
     **PUBLISHED,
     "jpeg_compressibility": RewardSpec("minus the kilobytes of the picture as JPEG", False, False, (), _jpeg),
     "jpeg_incompressibility": RewardSpec("kilobytes of the picture as JPEG", False, False, (), _jpeg),
+    "toy_linear": RewardSpec("x - y/2 of a toy backbone's coordinates", True, False, (), _toy),
+    "toy_gmm": RewardSpec("-x^2/100 - y^2, likewise", True, False, (), _toy),
+    "toy_gmm2": RewardSpec("-x^2 - (y - 1)^2/10, likewise", True, False, (), _toy),
+    "toy_swiss_roll": RewardSpec("-(x^2 + y^2)/100 - z^2, likewise", True, False, (), _toy),
 }
 
 

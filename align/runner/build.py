@@ -166,6 +166,12 @@ def _pairs(config: Config) -> PairSource:
 
 @lru_cache(maxsize=1)
 def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
+    if backbone.kind == "analytic":
+        from align.backbones.analytic import AnalyticBackbone
+        from align.toy.problems import DENSITIES
+
+        density = DENSITIES[str(backbone.density)]()
+        return AnalyticBackbone(density, device, backbone.height, backbone.width)
     from align.backbones.registry import load
     from align.runner.weights import recipe
 

@@ -60,6 +60,10 @@ def identity(
     places = ("weights", "alternatives", "unet", "vae", "lora", "lora_required")
     for name in ("name", "family", *places, "checkpointing", "guidance_scale"):
         del backbone[name]
+    if (
+        backbone["density"] is None
+    ):  # so that models with weights keep the keys that they had before there were densities
+        del backbone["density"]
     del sampler["name"]
     reward = None
     if config.method.uses_reward:

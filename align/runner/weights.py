@@ -90,7 +90,9 @@ def recipe(backbone: BackboneConfig) -> backbones.Recipe:
 
 
 def backbone_files(backbone: BackboneConfig) -> list[Needed]:
-    """What a backbone needs: its pipeline, then what is used instead of parts of it."""
+    """What a backbone needs: its pipeline, then what is used instead of parts of it; an empty entry for a density."""
+    if backbone.kind == "analytic":
+        return [Needed(f"backbone {backbone.name}", EMBEDDED, (), "")]
     found = []
     for piece in backbones.pieces(recipe(backbone)):
         what = f"backbone {backbone.name}{'' if piece.role == 'pipeline' else f' {piece.role}'}"

@@ -33,6 +33,22 @@ WRONG = {
         ["no published checkpoint", "backbone.lora=FILE.safetensors"],
     ),
     "pickle": (["backbone.lora=lora.bin"], ["backbone.lora=lora.bin", "FILE.safetensors"]),
+    "density": (["backbone.density=gmm"], ["backbone.density=gmm", "backbone.kind=analytic"]),
+    "no density": (["backbone=toy_gmm", "backbone.density=null"], ["backbone.density=null", "such as gmm"]),
+    "density's name": (
+        ["backbone=toy_gmm", "backbone.density=gmm3"],
+        ["backbone.density=gmm3", "swiss_roll"],
+    ),
+    "no correction": (["backbone=toy_gmm", "method=mpgd"], ["toy_gmm", "give method.clean.rule=constant"]),
+    "no attention": (
+        ["backbone=toy_gmm", "method=dps", "method.objective.semantic=1"],
+        ["attention", "give method.objective.semantic=0"],
+    ),
+    "colours are coordinates": (
+        ["backbone=toy_gmm", "method=dps", "method.objective.copies=2"],
+        ["give method.objective.copies=0"],
+    ),
+    "float64": (["backbone=toy_gmm", "run.device=mps"], ["float64", "run.device=cpu"]),
     "list length": (["method.recurrence.rate=[1,2]"], ["method.recurrence.rate", "list of 3"]),
     "not finite": (["sampler.guidance_scale=nan"], ["sampler.guidance_scale=nan"]),
     "device": (["run.device=gpu"], ["run.device=gpu", "cuda"]),

@@ -67,7 +67,8 @@ def test_parts_that_do_not_belong_together_are_refused(reward, pictures):
 
 
 def test_gradient_reaches_the_pictures_if_differentiable(reward, pictures):
-    pictures = pictures.clone().requires_grad_(True)
+    # Greyer, as toy rewards are flat where a picture is nearly white.
+    pictures = (0.2 + 0.6 * pictures).requires_grad_(True)
     values = reward.score(pictures, CAPTIONS, torch.full((4,), 300))
     assert values.requires_grad == reward.differentiable
     if reward.differentiable:

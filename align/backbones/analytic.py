@@ -1,0 +1,87 @@
+"""Exact denoisers of known densities, so that a sampler's own error is all the error there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from align.backbones.base import Conditioning, Encoded, Halves, Prediction
+from align.processes.ddim import Step
+from align.toy.densities import Density
+from align.toy.picture import to_pictures
+
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+    "prediction_type": "epsilon",
+}
+"""100 steps are at 991, 981, ..., 1; what comes out of the last one is at timestep 0, not quite clean."""
+
+
+class AnalyticBackbone:
+    """A density in a model's place; a prompt is only a label.
+
+    Args:
+        density: of clean latents, at most three coordinates.
+        device: where latents live; it must have float64.
+        height, width: picture size in pixels.
+    """
+
+    def __init__(self, density: Density, device: torch.device, height: int = 8, width: int = 8) -> None:
+        self.density = density.to(device)
+        self.device = device
+        self.height, self.width = height, width
+        self.scheduler_config = dict(SCHEDULE)
+
+    def latent_shape(self) -> tuple[int, int, int]:
+        """See :class:`~align.backbones.base.Backbone`; coordinates are channels of a single place."""
+        return self.density.dimension, 1, 1
+
+    def encode(self, prompt: str, negative: str) -> Encoded:
+        """See :class:`~align.backbones.base.Backbone`; one token that says nothing."""
+        nothing = torch.zeros(1, 1, device=self.device)
+        return Encoded(nothing, nothing, offsets=((0, 0),), limit=0, truncated=False)
+
+    def predict(
+        self,
+        z: Tensor,
+        step: Step,
+        conditioning: Conditioning,
+        guidance_scale: float,
+        attention: Halves | None = None,
+        columns: Tensor | None = None,
+        guidance_rescale: float = 0.0,
+    ) -> Prediction:
+        """See :class:`~align.backbones.base.Backbone`: eps = -sqrt(1 - abar) s and x0 = (z + (1 - abar) s) / sqrt(abar)
+        (Tweedie's formula) with the score s at the step's noise level.
+
+        There is no prompt, so both guidance halves are equal and the scale changes nothing.
+
+        Raises:
+            ValueError: attention maps are asked for; there are none.
+        """
+        if attention is not None:
+            raise ValueError("an analytic backbone has no attention maps")
+        x = z.flatten(1).double()
+        score = self.density.noised(step.alpha).score(x)
+        eps = -((1 - step.alpha) ** 0.5) * score
+        x0 = (x + (1 - step.alpha) * score) / step.alpha**0.5
+        return Prediction(
+            eps.view(z.shape).to(z.dtype), x0.view(z.shape).to(z.dtype), correction=torch.zeros_like(z)
+        )
+
+    def decode(self, z0: Tensor) -> Tensor:
+        """See :class:`~align.backbones.base.Backbone` and :mod:`align.toy.picture`."""
+        return to_pictures(z0.flatten(1), self.height, self.width)
+
+    def describe(self, z0: Tensor) -> list[dict[str, float]]:
+        """See :class:`~align.backbones.base.Backbone`: the coordinates ``x0``, ``x1``, ..., which pictures round."""
+        return [{f"x{k}": value for k, value in enumerate(row)} for row in z0.flatten(1).tolist()]

@@ -1,0 +1,29 @@
+"""Rewards of the toy problems: functions of the coordinates that a picture stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from align.rewards.base import Reward, check_pairing
+from align.toy.picture import to_coordinates
+from align.toy.problems import REWARDS
+
+
+class ToyReward(Reward):
+    """A function of a few coordinates; prompts are not read.
+
+    Args:
+        name: a key of :data:`align.toy.problems.REWARDS`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.of_coordinates = REWARDS[name]
+        self.fingerprint = {"architecture": f"{self.of_coordinates} of the mean colour"}
+
+    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
+        """See :meth:`Reward.score`."""
+        check_pairing(pictures, prompts, step)
+        return self.of_coordinates(to_coordinates(pictures, self.of_coordinates.dimension)).float()

@@ -1,0 +1,55 @@
+"""Toy densities through the same command as everything else."""
+
+import pytest
+
+from align.__main__ import main
+from align.config.command import parse
+from align.config.compose import jobs_of
+from align.results.csvfile import read_csv
+from align.runner import build
+from align.runner.prepare import prepare
+
+
+@pytest.fixture(autouse=True)
+def _forget_backbones():
+    yield
+    build._backbone.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["toy_gaussian", "toy_gmm", "toy_gmm2", "toy_swiss_roll"])
+def test_plain_sampling_runs(name, tmp_path):
+    assert main([f"+experiment={name}", "method=none", "samples=3", f"run.folder={tmp_path}"]) == 0
+    table = read_csv(tmp_path / "results.csv")
+    assert list(table["status"]) == ["ok"] * 3
+    assert list(table["network_forward"]) == [100] * 3
+    assert set(table["backbone"]) == {name}
+
+
+@pytest.mark.parametrize("method", ["best_of_n", "dps"])
+def test_the_problems_own_reward_guides_and_selects(method, tmp_path):
+    few = ["samples=2", "sampler.steps=5", f"run.folder={tmp_path}"]
+    assert main(["experiment=toy_swiss_roll", f"method={method}", *few]) == 0
+    table = read_csv(tmp_path / "results.csv")
+    assert list(table["status"]) == ["ok"] * 2
+    assert set(table["reward"]) == {"toy_swiss_roll"}
+    assert (table["reward_forward"] > 0).all()
+
+
+def test_an_experiment_may_be_added_or_chosen():
+    added, chosen = (jobs_of(parse([text, "method=none"]))[0].config for text in EITHER)
+    assert added == chosen
+    assert added.run.folder == "outputs/toy_gmm/toy_gmm-none-toy-seed0"
+    assert (added.reward.terms, added.sampler.steps, added.sampler.eta) == ({"toy_gmm": 1}, 100, 1)
+
+
+EITHER = ("+experiment=toy_gmm", "experiment=toy_gmm")
+
+
+def test_the_density_is_part_of_the_identity_and_models_with_weights_have_none():
+    def prepared(*overrides):
+        return prepare([jobs_of(parse([*overrides, "samples=1"]))[0].config])[0]
+
+    one, two = prepared("experiment=toy_gmm"), prepared("experiment=toy_gmm2")
+    assert one.items[0].key != two.items[0].key
+    assert prepared("backbone=toy_gmm", "backbone.name=other").items[0].key == one.items[0].key
+    assert "density" not in prepared("metrics=none").identity["backbone"]
