@@ -29,7 +29,7 @@ from scripts.value_training.paths import Paths
 from scripts.value_training.sampler import TRAIN, shapes_paths
 
 WIDTH, BLOCKS = 16, (2, 2, 1, 1)
-BATCH = 32
+BATCH = 16
 
 
 def build(channels: int) -> AutoencoderTiny:

@@ -129,14 +129,19 @@ def read_shape(folder: Path) -> ValueShape:
         WrongWeights: it holds something else.
     """
     content = read_json(folder / CONFIG)
-    known = {field.name: content.get(field.name) for field in fields(ValueShape) if field.name in content}
+    names = [field.name for field in fields(ValueShape) if field.name in content]
     try:
-        shape = ValueShape(**{key: tuple(v) if isinstance(v, list) else v for key, v in known.items()})
+        known: dict[str, Any] = {name: _tupled(content[name]) for name in names}
+        shape = ValueShape(**known)
         if not len(shape.rewards) == len(shape.mean) == len(shape.deviation) > 0 or len(shape.latents) != 3:
             raise ValueError("its numbers do not belong together")
     except (TypeError, ValueError) as error:
         raise WrongWeights(f"{folder / CONFIG} is not of a value network: {error}") from None
     return shape
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def load_value_network(folder: Path, device: torch.device) -> ValueNetwork:
