@@ -13,6 +13,9 @@ from align.config.schema import (
     SemanticsConfig,
 )
 
+DISTILLED = 50
+"""Steps that published consistency models are distilled on; theirs are among them."""
+
 
 def check(config: Config) -> None:
     """Refuse what cannot work. Imports no torch.
@@ -21,6 +24,7 @@ def check(config: Config) -> None:
         ConfigError: naming the option and the mend.
     """
     _backbone(config.backbone)
+    _sampler(config)
     _method(config.method)
     _reward(config.reward, config.method)
     for place, name in enumerate(config.metrics.rewards):
@@ -47,6 +51,47 @@ def _backbone(backbone: BackboneConfig) -> None:
             f"backbone.lora={shown(backbone.lora)} is no safetensors file: "
             "give backbone.lora=FILE.safetensors or owner/name:FILE.safetensors"
         )
+
+
+def _sampler(config: Config) -> None:
+    backbone, sampler, method = config.backbone, config.sampler, config.method
+    if (sampler.kind == "lcm") != backbone.consistency:
+        if backbone.consistency:
+            raise ConfigError(
+                f"sampler={sampler.name} does not fit backbone={backbone.name}, a consistency model: give sampler=lcm"
+            )
+        raise ConfigError(
+            f"sampler={sampler.name} needs a consistency model and backbone={backbone.name} is none: "
+            "give backbone=lcm, or sampler=ddim"
+        )
+    if not backbone.consistency:
+        return
+    if sampler.steps > DISTILLED:
+        raise ConfigError(
+            f"sampler.steps={sampler.steps} is more than the {DISTILLED} that consistency models are distilled on: "
+            f"give 1 to {DISTILLED}; 4 to 8 are usual"
+        )
+    if sampler.eta != 1:
+        raise ConfigError(
+            f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
+            "leave it at 1"
+        )
+    if sampler.guidance_rescale != 0:
+        raise ConfigError(
+            f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
+            "leave it at 0"
+        )
+    if config.negative:
+        raise ConfigError(
+            f"negative={shown(config.negative)} is not read by backbone={backbone.name}, which has no negative half: "
+            'leave it ""'
+        )
+    for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
+        if rule == "correction":
+            raise ConfigError(
+                f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
+                f"has not: give method.{part}.rule=value or constant, or method=dps"
+            )
 
 
 def _method(method: MethodConfig) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from align.processes.ddim import DDIM, Step
+from align.processes.base import Process, Step
 from align.processes.gaussian import Gaussian
 from align.sampling.evaluate import Evaluator, Need, Pictures
 from align.sampling.guidance import Guidance
@@ -40,7 +40,7 @@ class Parts:
     """
 
     evaluate: Evaluator
-    process: DDIM
+    process: Process
     guidance: Guidance | None = None
     recurrence: Recurrence = field(default_factory=Recurrence)
     select: Selection = keep

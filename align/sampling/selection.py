@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from align.processes.ddim import Step
+from align.processes.base import Step
 from align.sampling.state import Estimate, State
 
 
