@@ -234,7 +234,7 @@ def sd_unet(seed: int, **more: int) -> UNet2DConditionModel:
     )
 
 
-def sdxl_unet(seed: int) -> UNet2DConditionModel:
+def sdxl_unet(seed: int, **more: int) -> UNet2DConditionModel:
     return seeded(
         seed,
         lambda: UNet2DConditionModel(
@@ -251,6 +251,7 @@ def sdxl_unet(seed: int) -> UNet2DConditionModel:
             addition_embed_type="text_time",
             addition_time_embed_dim=4,
             projection_class_embeddings_input_dim=8 + 6 * 4,
+            **more,
         ),
     )
 

@@ -135,9 +135,10 @@ def test_every_backbone_with_the_main_methods(backbone, method, of):
 def test_a_consistency_model_with_the_methods_that_need_no_pair(method, of):
     made = of("lcm", method)
     assert all(math.isfinite(made.row[name]) for name in PAPER)
-    candidates = 4 if method == "best_of_n" else 1
-    rounds = made.row["network_forward"] - 3 * candidates  # evaluations beyond the three steps
-    assert rounds > 0 if method == "dymo_paper" else rounds == 0
+    evaluations = {"best_of_n": 4 * 3}.get(method, 3)  # of three steps; time travel may add some
+    assert made.row["network_forward"] >= evaluations
+    if method != "dymo_paper":
+        assert made.row["network_forward"] == evaluations
     plain = of("lcm", "none")
     if method == "best_of_n":
         assert made.row["pickscore"] >= plain.row["pickscore"]
