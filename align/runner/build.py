@@ -10,14 +10,14 @@ from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from align.config.schema import BackboneConfig, Config
+from align.config.schema import BackboneConfig, Config, SamplerConfig
 from align.runner.searching import searching
 
 if TYPE_CHECKING:
     import torch
 
     from align.backbones.base import Backbone
-    from align.processes.ddim import DDIM
+    from align.processes.base import Process
     from align.rewards.base import Reward
     from align.sampling.loop import Parts
     from align.sampling.sampler import Outcome, Request
@@ -62,18 +62,27 @@ def assemble(
     device: torch.device,
 ) -> MakesPictures:
     """The method of a configuration on any backbone, with any reward."""
-    from align.processes.ddim import DDIM
     from align.sampling.sampler import Population, Sampler
 
-    process = DDIM(backbone.scheduler_config, config.sampler.steps, config.sampler.eta)
+    process = _process(config.sampler, backbone)
     parts = _parts(config, backbone, process, reward, batch_size)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
 
 
+def _process(sampler: SamplerConfig, backbone: Backbone) -> Process:
+    """The steps of a configuration on the backbone's schedule."""
+    from align.processes.ddim import DDIM
+    from align.processes.lcm import LCM
+
+    if sampler.kind == "lcm":
+        return LCM(backbone.scheduler_config, sampler.steps)
+    return DDIM(backbone.scheduler_config, sampler.steps, sampler.eta)
+
+
 def _parts(
-    config: Config, backbone: Backbone, process: DDIM, reward: Reward | None, batch_size: int
+    config: Config, backbone: Backbone, process: Process, reward: Reward | None, batch_size: int
 ) -> Parts:
     from align.sampling.evaluate import Evaluator
     from align.sampling.guidance import CleanGuidance, Guidance

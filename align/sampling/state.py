@@ -17,6 +17,7 @@ Rows = TypeVar("Rows", "State", "Estimate")
 
 
 def _take(rows: Rows, index: Tensor) -> Rows:
+    index = index.to(getattr(rows, fields(rows)[0].name).device)  # once, not again for every field
     values: dict[str, Any] = {f.name: getattr(rows, f.name)[index] for f in fields(rows)}
     return type(rows)(**values)
 
