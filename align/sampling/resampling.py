@@ -8,8 +8,10 @@ space; arithmetic is float64 on the CPU, where it is the same on every machine.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -79,14 +81,14 @@ def resample(scheme: Scheme, weights: Tensor, uniforms: Uniforms) -> Tensor:
     Raises:
         ValueError: weights are no probabilities.
     """
-    weights = weights.detach().to("cpu", torch.float64)
-    total = weights.sum().item() if weights.ndim == 1 else math.nan
-    # NaN fails the comparison too; the tolerance admits weights normalised in float32.
-    if not (abs(total - 1) < 1e-4 and weights.min() >= 0):
+    shares = weights.tolist() if weights.ndim == 1 else []
+    # NaN fails both comparisons; the tolerance admits weights normalised in float32.
+    if not (abs(sum(shares) - 1) < 1e-4 and all(share >= 0 for share in shares)):
         raise ValueError(
             f"weights {weights.tolist()} are no probabilities: give (N,) of at least 0 that sum to 1"
         )
-    return _RULES[scheme](weights / total, uniforms)
+    total = sum(shares)
+    return torch.tensor(_RULES[scheme]([share / total for share in shares], uniforms))
 
 
 @dataclass(frozen=True)
@@ -141,73 +143,78 @@ def _shifted(log_weights: Tensor) -> Tensor:
     return log_weights - largest
 
 
-def _inverse_cdf(weights: Tensor, points: Tensor) -> Tensor:
-    """First index whose cumulative weight lies above each ascending point of [0, 1).
+def _inverse_cdf(weights: list[float], points: list[float]) -> list[int]:
+    """First index whose cumulative share of the weights lies above each point of [0, 1).
 
     Above, not at: a point of exactly 0 must not choose a first particle without weight.
     """
-    cumulative = weights.cumsum(0)
+    cumulative = list(accumulate(weights))
+    shares = [sum_so_far / cumulative[-1] for sum_so_far in cumulative]
     # (k + u) / N can round up to 1, above which there is no particle.
-    points = points.clamp(max=1 - 2**-53)
-    return torch.searchsorted(cumulative / cumulative[-1], points, right=True)
+    return [bisect_right(shares, min(point, 1 - 2**-53)) for point in points]
 
 
-def _ordered(number: int, uniforms: Uniforms) -> Tensor:
+def _ordered(number: int, uniforms: Uniforms) -> list[float]:
     """Independent uniforms of [0, 1) in ascending order: sums of exponential spacings over one spacing more."""
-    sums = -uniforms(number + 1).clamp(min=2**-60).log().cumsum(0)
-    return sums[:-1] / sums[-1]
+    sums = list(accumulate(-math.log(max(u, 2**-60)) for u in _drawn(uniforms, number + 1)))
+    return [sum_so_far / sums[-1] for sum_so_far in sums[:-1]]
 
 
-def _systematic(weights: Tensor, uniforms: Uniforms) -> Tensor:
+def _drawn(uniforms: Uniforms, number: int) -> list[float]:
+    return uniforms(number).tolist() if number else []
+
+
+def _systematic(weights: list[float], uniforms: Uniforms) -> list[int]:
     number = len(weights)
-    return _inverse_cdf(weights, (torch.arange(number) + uniforms(1)) / number)
+    (u,) = _drawn(uniforms, 1)
+    return _inverse_cdf(weights, [(k + u) / number for k in range(number)])
 
 
-def _stratified(weights: Tensor, uniforms: Uniforms) -> Tensor:
+def _stratified(weights: list[float], uniforms: Uniforms) -> list[int]:
     number = len(weights)
-    return _inverse_cdf(weights, (torch.arange(number) + uniforms(number)) / number)
+    return _inverse_cdf(weights, [(k + u) / number for k, u in enumerate(_drawn(uniforms, number))])
 
 
-def _multinomial(weights: Tensor, uniforms: Uniforms) -> Tensor:
+def _multinomial(weights: list[float], uniforms: Uniforms) -> list[int]:
     return _inverse_cdf(weights, _ordered(len(weights), uniforms))
 
 
-def _whole_and_rest(weights: Tensor) -> tuple[Tensor, Tensor]:
-    """floor(N W) as int64, and what is left over, from 0 to 1.
+def _whole_and_rest(weights: list[float]) -> tuple[list[int], list[float]]:
+    """floor(N W), and what is left over, from 0 to 1.
 
     N W that rounding put just below a whole number counts as whole: N equal weights leave nothing over.
     """
-    expected = len(weights) * weights
-    whole = (expected + 1e-9).floor()
-    return whole.long(), (expected - whole).clamp(min=0)
+    expected = [len(weights) * weight for weight in weights]
+    whole = [math.floor(each + 1e-9) for each in expected]
+    return whole, [max(each - floor, 0.0) for each, floor in zip(expected, whole, strict=True)]
 
 
-def _residual(weights: Tensor, uniforms: Uniforms) -> Tensor:
-    return _with_leftovers(weights, uniforms, last=len(weights) - 1)
+def _copies(children: list[int]) -> list[int]:
+    """Each index as often as it has children."""
+    return [parent for parent, number in enumerate(children) for _ in range(number)]
 
 
-def _residual_released(weights: Tensor, uniforms: Uniforms) -> Tensor:
-    """The published search stops at the index that is the number of leftovers less one."""
-    return _with_leftovers(weights, uniforms, last=len(weights) - int(_whole_and_rest(weights)[0].sum()) - 1)
-
-
-def _with_leftovers(weights: Tensor, uniforms: Uniforms, last: int) -> Tensor:
-    """Whole copies, then leftovers drawn by what is left over, none with an index above ``last``."""
+def _residual(weights: list[float], uniforms: Uniforms) -> list[int]:
     whole, rest = _whole_and_rest(weights)
-    index = torch.arange(len(weights)).repeat_interleave(whole)
-    if leftover := len(weights) - len(index):
-        drawn = _inverse_cdf(rest, _ordered(leftover, uniforms)).clamp(max=last)
-        index = torch.cat([index, drawn])
-    return index
+    leftovers = len(weights) - sum(whole)
+    # Without leftovers there is no rest to draw from.
+    drawn = _inverse_cdf(rest, _ordered(leftovers, uniforms)) if leftovers else []
+    return _copies(whole) + drawn
 
 
-def _ssp(weights: Tensor, uniforms: Uniforms) -> Tensor:
+def _residual_released(weights: list[float], uniforms: Uniforms) -> list[int]:
+    """The published search for leftovers stops at the index that is their number less one."""
+    kept = sum(_whole_and_rest(weights)[0])
+    index = _residual(weights, uniforms)
+    return index[:kept] + [min(drawn, len(weights) - kept - 1) for drawn in index[kept:]]
+
+
+def _ssp(weights: list[float], uniforms: Uniforms) -> list[int]:
     """Two open particles at a time trade their fractions xi until one has none or a whole child."""
     number = len(weights)
-    whole, rest = _whole_and_rest(weights)
-    children, xi = whole.tolist(), rest.tolist()
+    children, xi = _whole_and_rest(weights)
     i, j = 0, 1
-    for following, u in enumerate(uniforms(number - 1).tolist() if number > 1 else [], start=2):
+    for following, u in enumerate(_drawn(uniforms, number - 1), start=2):
         # What i can take of j, and j of i; each happens with the other's share, so that neither mean moves.
         taken, given = min(xi[j], 1 - xi[i]), min(xi[i], 1 - xi[j])
         if taken + given > 0 and u < taken / (taken + given):
@@ -221,10 +228,10 @@ def _ssp(weights: Tensor, uniforms: Uniforms) -> Tensor:
             i = following
     # The particle that is still open holds 0 or 1 up to rounding: whatever child is missing is its own.
     children[min(i, j)] += number - sum(children)
-    return torch.arange(number).repeat_interleave(torch.tensor(children))
+    return _copies(children)
 
 
-_RULES: dict[Scheme, Callable[[Tensor, Uniforms], Tensor]] = {
+_RULES: dict[Scheme, Callable[[list[float], Uniforms], list[int]]] = {
     "systematic": _systematic,
     "stratified": _stratified,
     "residual": _residual,
