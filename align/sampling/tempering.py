@@ -124,6 +124,7 @@ class Tempering:
         if bounds.now >= 1:
             return bounds
         target = self.ess * len(base)
+        base, reward = (each.detach().to("cpu", torch.float64) for each in (base, reward))
         if self.released:
             now = released_search(base, reward, bounds.now, target)
             return Temperatures(now, now)
@@ -189,18 +190,17 @@ def released_search(base: Tensor, reward: Tensor, lower: float, target: float) -
     leaves equal weights at temperature 0, where ESS is stationary.
 
     Args:
-        base: (P,) log-weights at temperature 0.
-        reward: (P,) what a temperature multiplies.
+        base: (P,) log-weights at temperature 0, float64 on the CPU.
+        reward: (P,) what a temperature multiplies, likewise.
         lower: bound, in [0, 1].
         target: ESS to fall to.
     """
-    base, reward = (each.detach().to("cpu", torch.float64) for each in (base, reward))
     scale, first, second = lower, 0.0, 0.0
     for iteration in range(1, 501):
-        log_weights = base + scale * reward
-        size = ess(log_weights).item()
+        weights = normalised(base + scale * reward).exp()
+        size = 1 / weights.square().sum().item()
         # d ESS / d lambda = 2 ESS (mean of the reward by w - mean by w^2).
-        tilt = normalised(log_weights).exp() - normalised(2 * log_weights).exp()
+        tilt = weights - weights.square() * size
         slope = 2 * (size - target) * 2 * size * (tilt @ reward).item()
         first = 0.9 * first + 0.1 * slope
         second = 0.999 * second + 0.001 * slope**2
