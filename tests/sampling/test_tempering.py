@@ -107,6 +107,7 @@ def test_two_particles_have_a_temperature_in_closed_form():
         ([(0, 4), (0.5, 2), (1, 1)], 0.0, 0.5),
         ([(0, 4), (0.25, 2), (0.5, 1), (0.75, 3), (1, 1)], 0.1, 0.25),
         ([(0, 1), (0.25, 2.5), (1, 1)], 0.25, 0.5),
+        ([(0, 4), (0.2, 1), (0.4, 3.5), (0.7, 3), (1, 1)], 0.0, 2 / 15),
         ([(0, 4), (0.3, 1), (1, 2.5)], 0.0, 1.0),
     ],
     ids=[
@@ -116,6 +117,7 @@ def test_two_particles_have_a_temperature_in_closed_form():
         "passes",
         "passes thrice",
         "starts at its peak",
+        "passes early and late",
         "recovers",
     ],
 )
