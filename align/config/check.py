@@ -241,6 +241,11 @@ def _tempering(method: MethodConfig) -> None:
         raise ConfigError(
             "method.tempering.rule=adaptive aims at method.resampling.threshold, which is null: give a share such as 0.5"
         )
+    if tempering.schedule == "previous" and tempering.rule not in ("none", "adaptive"):
+        raise ConfigError(
+            f"method.tempering.schedule=previous never leaves 0 with method.tempering.rule={tempering.rule}: "
+            "give method.tempering.rule=adaptive, or method.tempering.schedule=exp"
+        )
     if tempering.rule == "freedom" and (method.guidance.rule == "none" or method.objective.preference == 0):
         raise ConfigError(
             "method.tempering.rule=freedom measures the reward's gradient and nothing guides: "

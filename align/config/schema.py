@@ -243,8 +243,9 @@ class TemperingConfig:
     """lambda: by the schedule; as far as the effective sample size allows; ||eps_c - eps_u|| over ||gradient||; always 1."""
     alpha: Annotated[float, Between(1e-12, 1e12)] = 1.0
     """Scale of the reward: the target is p(x) exp(r(x)/alpha)."""
-    schedule: Literal["exp", "polynomial", "full"] = "exp"
-    """(1 + gamma)^k - 1, or (gamma k)^exponent, at most 1, k steps after the start; or 1."""
+    schedule: Literal["exp", "polynomial", "full", "previous"] = "exp"
+    """(1 + gamma)^k - 1, or (gamma k)^exponent, at most 1, k steps after the start; 1; or, for ``adaptive``, no bound but the
+    last temperature."""
     gamma: Annotated[float, Between(0, 1e6)] = 0.008
     exponent: Annotated[float, Between(1e-3, 1e3)] = 1.0
     start: Annotated[float, Between(0, 1)] = 0.0

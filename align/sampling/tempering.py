@@ -33,9 +33,9 @@ class Tempering:
     Attributes:
         rule: "schedule" follows ``schedule``; "adaptive" finds the temperature at which ESS falls to ``ess``, with the
             schedule as lower bound; "freedom" is FreeDoM's ratio of the classifier-free correction to the gradient, which
-            makes no ladder towards the target; "none" is 1 throughout.
+            makes no ladder towards the target; "full" is 1 throughout.
         schedule: "exp", (1 + gamma)^k - 1; "polynomial", (gamma k)^exponent; both at most 1 and k counted from the first
-            tempered step. "none" is 1. "previous" bounds nothing but the fall below the last temperature; adaptive alone.
+            tempered step. "full" is 1. "previous" bounds nothing but the fall below the last temperature; adaptive alone.
         gamma: above 0.
         exponent: of the polynomial, above 0.
         start: share of steps sampled plainly before the first tempered one, in [0, 1).
@@ -48,8 +48,8 @@ class Tempering:
         ValueError: schedule "previous" without the adaptive rule: the temperature would never leave 0.
     """
 
-    rule: Literal["schedule", "adaptive", "freedom", "none"] = "schedule"
-    schedule: Literal["exp", "polynomial", "none", "previous"] = "exp"
+    rule: Literal["schedule", "adaptive", "freedom", "full"] = "schedule"
+    schedule: Literal["exp", "polynomial", "full", "previous"] = "exp"
     gamma: float = 1.0
     exponent: float = 1.0
     start: float = 0.0
@@ -67,8 +67,12 @@ class Tempering:
         # 0.29 of 100 steps is 29, though their product in floating point lies below.
         return math.floor(steps * self.start + 1e-9)
 
+    def tempers(self, index: int, steps: int) -> bool:
+        """Whether a step is tempered, and not sampled plainly."""
+        return index >= self.first(steps)
+
     def bounds(self, index: int, steps: int, previous: float = 0.0) -> Temperatures:
-        """What is known of a step's temperatures before its rewards are: exact for rules "schedule" and "none", lower
+        """What is known of a step's temperatures before its rewards are: exact for rules "schedule" and "full", lower
         bounds for "adaptive", nothing for "freedom".
 
         Args:
@@ -81,7 +85,7 @@ class Tempering:
             return Temperatures(0.0, 0.0)
         if self.released:
             return self._released_bounds(count, previous)
-        now, following = (1.0, 1.0) if self.rule == "none" else (self._at(count), self._at(count + 1))
+        now, following = (1.0, 1.0) if self.rule == "full" else (self._at(count), self._at(count + 1))
         if self.rule == "adaptive":
             now = max(now, previous)
         # The last proposal makes the final state, whose target is the untempered one.
@@ -114,7 +118,7 @@ class Tempering:
         """
         bounds = self.bounds(index, steps, previous)
         count = index - self.first(steps)
-        if count < 0 or self.rule in ("schedule", "none"):
+        if count < 0 or self.rule in ("schedule", "full"):
             return bounds
         if self.rule == "freedom":
             ratio = freedom_ratio(correction, gradient, capped=not self.released)
@@ -146,7 +150,7 @@ class Tempering:
         now, following = self._at(count), self._at(count + 1)
         if self.schedule == "polynomial":
             following = min(self.gamma * (count + 1), 1.0)
-        return Temperatures(1.0 if self.rule == "none" else now, following)
+        return Temperatures(1.0 if self.rule == "full" else now, following)
 
 
 def find_temperature(ess_of: Callable[[float], float], lower: float, target: float) -> float:

@@ -8,13 +8,13 @@ from align.config.places import group_choices
 from .helpers import align
 
 WRONG = {
-    "group choice": (["method=dimo"], ["method=dimo", "did you mean dymo?", "best_of_n, dps, dymo"]),
+    "group choice": (["method=dimo"], ["method=dimo", "did you mean dymo?", "best_of_n, "]),
     "group choice far off": (["backbone=zzz"], ["backbone=zzz", "choices: alignprop_sd15"]),
     "group choice in a sweep": (["-m", "method=none,dimo"], ["method=dimo", "dymo"]),
     "group list": (["method=[none]"], ["give the name of a method"]),
     "key": (["method.guidance.strenght=2"], ["method.guidance.strenght", "method.guidance.strength"]),
     "key without its group": (["steps=3"], ["unknown option steps", "sampler.steps"]),
-    "key far off": (["foo=1"], ["unknown option foo", "groups: backbone"]),
+    "key far off": (["xyzzy=1"], ["unknown option xyzzy", "groups: backbone"]),
     "key in a known group": (["method.xyzzy=1"], ["method.xyzzy", "method.particles"]),
     "added key": (["+method.nme=x"], ["method.nme", "method.name"]),
     "target": (["+method._target_=os.system"], ["unknown option method._target_"]),

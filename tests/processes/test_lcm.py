@@ -57,7 +57,7 @@ def test_all_steps_but_the_last_draw_noise():
     kernel = process.kernel(x0, torch.full_like(x0, torch.nan), process.steps[-1])
     assert torch.equal(kernel.sample(normal(1, *SHAPE)), x0)
     with pytest.raises(ValueError, match="no density"):
-        kernel.log_prob(x0)
+        kernel.log_ratio(kernel, x0)
 
 
 def test_clean_latents_come_out_whatever_the_schedule_calls_its_last_level():

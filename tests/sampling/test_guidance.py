@@ -134,6 +134,6 @@ def test_noise_guidance_moves_a_consistency_function_as_far_as_it_depends_on_the
         return step.clean((z - (1 - step.alpha) ** 0.5 * eps) / step.alpha**0.5, z)
 
     found = replace(estimate(), x0=clean(estimate().eps))
-    moved = Guidance(0.5, (1.0, 1.0, 1.0), form="eps").adjust(found, TERMS, step)
+    moved = Guidance(0.5, (1.0, 1.0, 1.0), form="eps").adjust(found, TERMS, step, TILT, 0.0)
     torch.testing.assert_close(moved.x0, clean(moved.eps))
     assert not torch.equal(moved.x0, found.x0)

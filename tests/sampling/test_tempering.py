@@ -41,8 +41,8 @@ def configured(run):
     schedule = run["tempering_schedule"]
     power = not isinstance(schedule, str | None)
     return Tempering(
-        rule={None: "none", "FreeDoM": "freedom"}.get(run["tempering"], run["tempering"]),
-        schedule="polynomial" if power else schedule or "none",
+        rule={None: "full", "FreeDoM": "freedom"}.get(run["tempering"], run["tempering"]),
+        schedule="polynomial" if power else schedule or "full",
         exponent=schedule if power else 1,
         gamma=run["tempering_gamma"],
         start=run["tempering_start"],
@@ -164,9 +164,9 @@ def test_the_published_polynomial_forgets_the_exponent_of_the_proposal():
         Tempering(gamma=0.01),
         Tempering(gamma=0.3, start=0.3),
         Tempering(schedule="polynomial", gamma=0.07, exponent=0.5),
-        Tempering(schedule="none"),
-        Tempering("none", gamma=0.01),
-        Tempering("none", start=0.5),
+        Tempering(schedule="full"),
+        Tempering("full", gamma=0.01),
+        Tempering("full", start=0.5),
     ],
     ids=repr,
 )
@@ -190,7 +190,7 @@ def test_the_first_tempered_step(start, steps, first):
 
 
 def test_none_is_one_throughout():
-    assert ladder(Tempering("none", gamma=0.01), 3) == [Temperatures(1, 1)] * 3
+    assert ladder(Tempering("full", gamma=0.01), 3) == [Temperatures(1, 1)] * 3
 
 
 def test_a_long_or_steep_schedule_does_not_overflow():
