@@ -28,7 +28,11 @@ TRAIN_VALUE = {
     "small_decoder": "python scripts/train_small_decoder.py",
     "network": "python scripts/train_value.py",
 }
-SMALL_DECODERS = {"sd15": "madebyollin/taesd", "sdxl": "madebyollin/taesdxl"}
+SMALL_DECODERS = {
+    "sd15": "madebyollin/taesd",
+    "lcm": "madebyollin/taesd",
+    "sdxl": "madebyollin/taesdxl",
+}
 """Published ones, by the backbone's family."""
 _READ = (".safetensors", ".json", ".txt", ".model", *PICKLES)
 """Files that decide what a model computes; a model card does not."""
@@ -94,6 +98,7 @@ def recipe(backbone: BackboneConfig) -> backbones.Recipe:
     return backbones.Recipe(
         weights=(backbone.weights, *backbone.alternatives),
         layout=backbone.layout,
+        consistency=backbone.consistency,
         unet=backbone.unet,
         vae=backbone.vae,
         lora=backbone.lora,

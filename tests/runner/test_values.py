@@ -71,7 +71,8 @@ def test_null_means_what_comes_with_the_shapes_world(more, folder):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "repository"), [("sd15", "madebyollin/taesd"), ("sdxl", "madebyollin/taesdxl")]
+    ("backbone", "repository"),
+    [("sd15", "madebyollin/taesd"), ("lcm", "madebyollin/taesd"), ("sdxl", "madebyollin/taesdxl")],
 )
 def test_null_means_the_published_decoder_of_a_family(backbone, repository, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

@@ -127,7 +127,7 @@ def test_a_small_decoder_stands_in_for_the_full_one(backbone, reward):
     def small(z0):
         return backbone.decode(0.5 * z0)
 
-    z, x0, prompts, *_ = given = states(backbone)
+    _, x0, prompts, *_ = given = states(backbone)
     found = PosteriorMean(small, reward, own_decoder=False)(*given)
     expected = reward.score(small(x0).clamp(0, 1), prompts, torch.full((3,), STEP.t))
     torch.testing.assert_close(found, expected)
