@@ -67,7 +67,8 @@ def decoded(backbone: UNetBackbone, z: Tensor, path: Path, batch: int = 64) -> T
 def export(model: AutoencoderTiny, folder: Path) -> None:
     """Configuration and decoder in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {key: value for key, value in model.config.items() if key != "_use_default_values"}
+    further = ("_use_default_values", "block_out_channels")  # which the class adds itself
+    config = {key: value for key, value in model.config.items() if key not in further}
     text = json.dumps({"_class_name": "AutoencoderTiny", **config}, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     state = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -33,8 +34,10 @@ def load_small_decoder(
     config = read_json(folder / "config.json")
     if config.get("_class_name") != "AutoencoderTiny":
         raise WrongWeights(f"{folder / 'config.json'} is of {config.get('_class_name')}, not AutoencoderTiny")
+    # Published files have more in them than the class takes, about which it would warn.
+    taken = signature(AutoencoderTiny.__init__).parameters.keys() & config.keys()
     try:
-        model = build(lambda: AutoencoderTiny.from_config(config))
+        model = build(lambda: AutoencoderTiny(**{key: config[key] for key in taken}))
     except (TypeError, ValueError, KeyError) as error:
         raise WrongWeights(f"{folder / 'config.json'} builds no AutoencoderTiny: {error}") from None
     channels = model.config.latent_channels
