@@ -65,19 +65,19 @@ def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]
         one = by_method[arm.label]
         rows = one.rows
         forward, backward = float(rows["network_forward"].mean()), float(rows["network_backward"].mean())
-        differences = {}
+        differences: dict[str, tuple[float, float, float]] = {}
         pairs = len(rows)
         if arm.label != "none":
             table = paired_differences(one, base).set_index("value")
             pairs = int(table["pairs"].iloc[0])
             for value in VALUES:
                 row = table.loc[value]
-                differences[value] = (row["difference"], row["low"], row["high"])
+                differences[value] = (float(row["difference"]), float(row["low"]), float(row["high"]))
             own = spread[
                 (spread["arm"] == one.label) & (spread["of"] == "prompt") & (spread["value"] == "distance")
             ]
-            names = ("difference", "difference_low", "difference_high")
-            differences["diversity"] = tuple(float(own[name].iloc[0]) for name in names)
+            mean, low, high = (float(own[f"difference{end}"].iloc[0]) for end in ("", "_low", "_high"))
+            differences["diversity"] = (mean, low, high)
         seconds = float(rows["seconds"].mean())
         found.append(Found(arm, forward, backward, forward + ratio * backward, seconds, differences, pairs))
     plain = {value: float(base.rows[value].mean()) for value in VALUES}
