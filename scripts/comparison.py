@@ -68,11 +68,11 @@ def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]
         differences: dict[str, tuple[float, float, float]] = {}
         pairs = len(rows)
         if arm.label != "none":
-            table = paired_differences(one, base).set_index("value")
-            pairs = int(table["pairs"].iloc[0])
-            for value in VALUES:
-                row = table.loc[value]
-                differences[value] = (float(row["difference"]), float(row["low"]), float(row["high"]))
+            for row in paired_differences(one, base).to_dict("records"):
+                if row["value"] in VALUES:
+                    pairs = int(row["pairs"])
+                    mean, low, high = (float(row[name]) for name in ("difference", "low", "high"))
+                    differences[str(row["value"])] = (mean, low, high)
             own = spread[
                 (spread["arm"] == one.label) & (spread["of"] == "prompt") & (spread["value"] == "distance")
             ]
