@@ -205,6 +205,7 @@ class Sampler:
             group = []
             for row in taken:
                 info: dict[str, int | float | str] = dict(described[row])
+                info["latent_norm"] = root_mean_square(state.z[row])
                 if population.particles > population.returned:
                     info["particle"] = slots[row]
                 if judged:
@@ -275,6 +276,14 @@ class Sampler:
             has_pairs=torch.tensor([bool(pair) for pair in pairs]),
         )
         return pictures, [read.truncated for read in encoded]
+
+
+def root_mean_square(z: Tensor) -> float:
+    """Norm of one picture's latents (C, h, w) over the square root of their number: 1 for pure noise.
+
+    A method that leaves what the model knows shows here, whatever rewards say.
+    """
+    return float(z.detach().cpu().double().square().mean().sqrt())
 
 
 class _Log:
