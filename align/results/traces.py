@@ -98,9 +98,9 @@ def plot_traces(found: pandas.DataFrame, out: Path) -> None:
                 colour = f"C{place % 10}"
                 label = arm.replace("$", r"\$")
                 panel.plot(line["step"], line["mean"], color=colour, label=label, linewidth=1.5)
-                panel.fill_between(
-                    line["step"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0
-                )
+                if name != "resampled":  # of 0 and 1 the mean says all
+                    low, high = line["low"], line["high"]
+                    panel.fill_between(line["step"], low, high, color=colour, alpha=0.15, linewidth=0)
             panel.set_ylabel(MEANINGS.get(name, name.replace("$", r"\$")))
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.legend(frameon=False, fontsize="small")

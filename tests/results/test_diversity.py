@@ -17,6 +17,7 @@ from align.results.manifest import Manifest
 from align.results.report import main, report
 from align.results.spread import embeddings, measure, usual_features
 from align.results.store import Store
+from align.rewards.sources import OWN
 
 from .helpers import Item
 
@@ -236,7 +237,8 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_missing_weights_of_the_features_are_one_line_with_the_mend(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv(OWN, raising=False)
     folder = run(tmp_path / "a", "none", {"p0": (RED, GREEN)}, family="sd15")
     with pytest.raises(ReportError, match=r"clip-vit-large-patch14.*to fetch it") as raised:
         report([folder], diversity=True)
