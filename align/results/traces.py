@@ -93,11 +93,12 @@ def plot_traces(found: pandas.DataFrame, out: Path) -> None:
         for panel, name in zip(panels, names, strict=True):
             for place, arm in enumerate(arms):
                 line = found[(found["trace"] == name) & (found["arm"] == arm)]
+                line = line[line["mean"].notna()]  # some select at a few steps only
                 if not len(line):
                     continue
                 colour = f"C{place % 10}"
                 label = arm.replace("$", r"\$")
-                panel.plot(line["step"], line["mean"], color=colour, label=label, linewidth=1.5)
+                panel.plot(line["step"], line["mean"], color=colour, label=label, marker=".", linewidth=1.5)
                 if name != "resampled":  # of 0 and 1 the mean says all
                     low, high = line["low"], line["high"]
                     panel.fill_between(line["step"], low, high, color=colour, alpha=0.15, linewidth=0)

@@ -1,5 +1,7 @@
 """Diversity, size of latents and what was optimised, from the command that draws to the report."""
 
+import math
+
 import pandas
 import pytest
 
@@ -43,6 +45,19 @@ def test_the_report_measures_diversity_and_drift(runs, tmp_path, capsys):
     assert 0 < figures.loc[("none", "run", "distance"), "mean"] < 2
     assert figures.loc[("none", "prompt", "entropy"), "dimensions"] == 1
     assert figures.loc[("none", "run", "entropy"), "dimensions"] == 3
+
+
+def test_traces_have_a_number_a_step(tmp_path):
+    """Also of a method that selects at some steps only, so that methods can be drawn over each other."""
+    fk = ["method=fk", "method.particles=2", "sampler=ddim_ancestral"]
+    assert main([*fk, *FEW, "sampler.steps=5", f"run.folder={tmp_path}"]) == 0
+    rows = read_csv(tmp_path / "results.csv")
+    for cell in rows["info_ess"]:
+        figures = [float(word) for word in cell.split()]
+        assert len(figures) == 5
+        told = [figure for figure in figures if not math.isnan(figure)]
+        assert 0 < len(told) < 5
+        assert all(1 <= figure <= 2 for figure in told)
 
 
 @pytest.mark.parametrize("method", group_choices("method"))
