@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.results.spread import measure
-
 from align.results.arms import load_arms
 from align.results.compare import paired_differences
+from align.results.spread import measure
 from align.results.tables import number, with_interval
 
 if TYPE_CHECKING:
