@@ -20,7 +20,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-BUDGETS = (150, 600)
 ROOT_FOLDER = Path("outputs/shapes_compare")
 TUNE_FOLDER = Path("outputs/shapes_compare_tune")
 ETA_0 = "sampler.eta=0"
@@ -47,20 +46,23 @@ class Arm:
 
 
 # What decides how hard a method follows the reward; chosen by the reward that is followed, on validation prompts (tune).
-FK = "method.steering.rate=4"
-SMC = "method.tempering.alpha=0.25"
-DAS = "method.tempering.alpha=0.25"
+FK = "method.steering.rate=1"
+SMC = "method.tempering.alpha=0.1"
+DAS = "method.tempering.alpha=1"
 DYMO_SMC = ("method.tempering.alpha=0.25", "method.guidance.strength=0.1")
 
 
 def arms() -> list[Arm]:
-    """All of them; with 25 steps a particle costs 25 evaluations, three times that with backward passes."""
+    """All of them; with 25 steps a particle costs 25 evaluations, about twice that with backward passes."""
     found = [
         Arm("none", 0, ("method=none",)),
         Arm("none_eta0", 0, ("method=none", ETA_0)),
     ]
-    # Particles without gradients and with; candidates of SVDD; particles and candidates of DSearch.
-    for budget, plain, guided, candidates, start, tree in ((150, 6, 2, 6, 4, 2), (600, 24, 8, 25, 6, 5)):
+    # Particles without gradients and with; candidates of SVDD; particles and candidates of DSearch and of DSearch-R.
+    for budget, plain, guided, candidates, start, tree, several, each in (
+        (100, 4, 2, 4, 2, 2, 2, 2),
+        (300, 12, 6, 12, 5, 3, 4, 3),
+    ):
         found += [
             Arm("best_of_n", budget, ("method=best_of_n", f"method.particles={plain}")),
             Arm("svdd", budget, ("method=svdd", f"method.search.candidates={candidates}")),
@@ -69,7 +71,18 @@ def arms() -> list[Arm]:
                 budget,
                 ("method=dsearch", f"method.particles={start}", f"method.search.candidates={tree}"),
             ),
-            Arm("dsearch_r", budget, ("method=dsearch_r", f"method.search.candidates={candidates}")),
+            Arm(
+                "dsearch_r",
+                budget,
+                (
+                    "method=dsearch_r",
+                    f"method.particles={several}",
+                    "method.returned=1",
+                    "method.choose=best",
+                    f"method.search.replace={1 / several}",
+                    f"method.search.candidates={each}",
+                ),
+            ),
             Arm("fk", budget, ("method=fk", f"method.particles={plain}", FK)),
             Arm("smc", budget, ("method=smc", f"method.particles={plain}", SMC)),
             Arm("das", budget, ("method=das", f"method.particles={guided}", DAS)),
@@ -79,7 +92,7 @@ def arms() -> list[Arm]:
                 "freedom",
                 budget,
                 # It repeats some steps, and so takes fewer.
-                ("method=freedom", f"method.particles={guided}", "method.choose=best", "sampler.steps=21"),
+                ("method=freedom", f"method.particles={guided}", "method.choose=best", "sampler.steps=19"),
             ),
         ]
     return found
@@ -88,20 +101,19 @@ def arms() -> list[Arm]:
 def tuned() -> list[Arm]:
     """What ``tune`` tries, at the larger budget."""
     found = [Arm("none", 0, ("method=none",))]
-    for rate in (1, 2, 4, 8):
-        found.append(
-            Arm(f"fk_rate{rate}", 600, ("method=fk", "method.particles=24", f"method.steering.rate={rate}"))
-        )
-    for alpha in (0.1, 0.25, 0.5, 1):
+    for rate in (0.5, 1, 2, 4):
+        options = ("method=fk", "method.particles=12", f"method.steering.rate={rate}")
+        found.append(Arm(f"fk_rate{rate}", 300, options))
+    for alpha in (0.1, 0.25, 0.5, 1, 2):
         scale = f"method.tempering.alpha={alpha}"
         found += [
-            Arm(f"smc_alpha{alpha}", 600, ("method=smc", "method.particles=24", scale)),
-            Arm(f"das_alpha{alpha}", 600, ("method=das", "method.particles=8", scale)),
+            Arm(f"smc_alpha{alpha}", 300, ("method=smc", "method.particles=12", scale)),
+            Arm(f"das_alpha{alpha}", 300, ("method=das", "method.particles=6", scale)),
         ]
     for strength in (0.03, 0.1, 0.3):
         pushed = f"method.guidance.strength={strength}"
-        options = ("method=dymo_smc", "method.particles=8", pushed, "method.tempering.alpha=0.25")
-        found.append(Arm(f"dymo_smc_strength{strength}", 600, options))
+        options = ("method=dymo_smc", "method.particles=6", pushed, "method.tempering.alpha=0.25")
+        found.append(Arm(f"dymo_smc_strength{strength}", 300, options))
     return found
 
 
@@ -164,9 +176,11 @@ def main() -> None:
     parser.add_argument("what", choices=("tune", "run", "page"))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only", nargs="*", help="labels of arms")
-    parser.add_argument("more", nargs="*", help="further options of each run, such as run.batch_size=256")
-    args, options = parser.parse_known_args()
-    more = [*args.more, *options]
+    parser.add_argument(
+        "--with", nargs="*", default=[], dest="more", help="options of runs: run.batch_size=256"
+    )
+    args = parser.parse_args()
+    more = args.more
     if args.what == "page":
         from scripts.comparison import write_page
 
@@ -176,8 +190,12 @@ def main() -> None:
     some, folder = (tuned(), TUNE_FOLDER) if tune else (arms(), ROOT_FOLDER)
     experiment = ["experiment=shapes_compare"]
     if tune:
-        experiment += ["prompts=shapes_val_pair", "prompts.limit=32", "samples=2"]
+        experiment += ["prompts=shapes_val_pair", "prompts.limit=32"]
     if args.only:
+        if unknown := set(args.only) - {arm.label for arm in some}:
+            parser.error(
+                f"no such arms: {', '.join(sorted(unknown))}; there are {', '.join(arm.label for arm in some)}"
+            )
         some = [arm for arm in some if arm.label in args.only]
     device = next((one.partition("=")[2] for one in more if one.startswith("run.device=")), "auto")
     ratio = backward_cost(device, 64)
