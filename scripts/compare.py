@@ -102,8 +102,9 @@ def tuned() -> list[Arm]:
     """What ``tune`` tries, at the larger budget."""
     found = [Arm("none", 0, ("method=none",))]
     for rate in (0.5, 1, 2, 4):
-        options = ("method=fk", "method.particles=12", f"method.steering.rate={rate}")
-        found.append(Arm(f"fk_rate{rate}", 300, options))
+        found.append(
+            Arm(f"fk_rate{rate}", 300, ("method=fk", "method.particles=12", f"method.steering.rate={rate}"))
+        )
     for alpha in (0.1, 0.25, 0.5, 1, 2):
         scale = f"method.tempering.alpha={alpha}"
         found += [
