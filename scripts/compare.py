@@ -53,15 +53,15 @@ DYMO_SMC = ("method.tempering.alpha=0.25", "method.guidance.strength=0.1")
 
 
 def arms() -> list[Arm]:
-    """All of them; with 25 steps a particle costs 25 evaluations, about twice that with backward passes."""
+    """All of them; with 15 steps a particle costs 15 evaluations, not quite twice that with backward passes."""
     found = [
         Arm("none", 0, ("method=none",)),
         Arm("none_eta0", 0, ("method=none", ETA_0)),
     ]
     # Particles without gradients and with; candidates of SVDD; particles and candidates of DSearch and of DSearch-R.
     for budget, plain, guided, candidates, start, tree, several, each in (
-        (100, 4, 2, 4, 2, 2, 2, 2),
-        (300, 12, 6, 12, 5, 3, 4, 3),
+        (60, 4, 2, 4, 2, 2, 2, 2),
+        (180, 12, 7, 13, 5, 3, 4, 3),
     ):
         found += [
             Arm("best_of_n", budget, ("method=best_of_n", f"method.particles={plain}")),
@@ -92,7 +92,7 @@ def arms() -> list[Arm]:
                 "freedom",
                 budget,
                 # It repeats some steps, and so takes fewer.
-                ("method=freedom", f"method.particles={guided}", "method.choose=best", "sampler.steps=19"),
+                ("method=freedom", f"method.particles={guided}", "method.choose=best", "sampler.steps=11"),
             ),
         ]
     return found
@@ -103,18 +103,18 @@ def tuned() -> list[Arm]:
     found = [Arm("none", 0, ("method=none",))]
     for rate in (0.5, 1, 2, 4):
         found.append(
-            Arm(f"fk_rate{rate}", 300, ("method=fk", "method.particles=12", f"method.steering.rate={rate}"))
+            Arm(f"fk_rate{rate}", 180, ("method=fk", "method.particles=12", f"method.steering.rate={rate}"))
         )
     for alpha in (0.1, 0.25, 0.5, 1, 2):
         scale = f"method.tempering.alpha={alpha}"
         found += [
-            Arm(f"smc_alpha{alpha}", 300, ("method=smc", "method.particles=12", scale)),
-            Arm(f"das_alpha{alpha}", 300, ("method=das", "method.particles=6", scale)),
+            Arm(f"smc_alpha{alpha}", 180, ("method=smc", "method.particles=12", scale)),
+            Arm(f"das_alpha{alpha}", 180, ("method=das", "method.particles=7", scale)),
         ]
     for strength in (0.03, 0.1, 0.3):
         pushed = f"method.guidance.strength={strength}"
-        options = ("method=dymo_smc", "method.particles=6", pushed, "method.tempering.alpha=0.25")
-        found.append(Arm(f"dymo_smc_strength{strength}", 300, options))
+        options = ("method=dymo_smc", "method.particles=7", pushed, "method.tempering.alpha=0.25")
+        found.append(Arm(f"dymo_smc_strength{strength}", 180, options))
     return found
 
 
