@@ -44,7 +44,7 @@ class ValueShape:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     patch: int = 2
-    width: int = 96
+    width: int = 64
     layers: int = 3
     heads: int = 4
 

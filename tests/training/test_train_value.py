@@ -77,9 +77,11 @@ def test_prompts_are_different_captions_of_their_split_and_more_of_them_begin_al
 def test_examples_pair_a_state_with_its_own_time_prompt_and_reward():
     backbone, process = FakeBackbone(), DDIM(SCHEDULE, 3, 1.0)
     paths = sample(PROMPTS, 2, backbone, process, 3.0, [FakeReward()], 9)
-    examples = Examples.of(paths, backbone, process)
+    examples = Examples.of(paths, 2, backbone, process)
     assert float(examples.targets.mean().abs()) < 1e-5
-    z, fraction, text, target = examples.batch(np.random.default_rng(0), 50, renoised=0.0)
+    z, fraction, text, target = examples.batch(np.random.default_rng(0), 25, renoised=0.0)
+    assert torch.equal(fraction[::2], fraction[1::2])
+    assert torch.equal(text[::2], text[1::2])
     for k in range(50):
         same = (torch.from_numpy(paths.z).float() == z[k]).flatten(2).all(dim=2)
         (path,), (step,) = (places.tolist() for places in same.nonzero(as_tuple=True))
@@ -91,7 +93,7 @@ def test_examples_pair_a_state_with_its_own_time_prompt_and_reward():
 def test_a_renoised_state_has_its_steps_share_of_noise():
     backbone, process = FakeBackbone(), DDIM(SCHEDULE, 3, 1.0)
     paths = sample(PROMPTS[:1], 1, backbone, process, 3.0, [FakeReward(), FakeReward()], 9)
-    z, fraction, *_ = Examples.of(Paths.join([paths, paths]), backbone, process).batch(
+    z, fraction, *_ = Examples.of(Paths.join([paths, paths]), 1, backbone, process).batch(
         np.random.default_rng(0), 3000, renoised=1.0
     )
     final = torch.from_numpy(paths.final[0]).float()
