@@ -2,8 +2,9 @@
 
 diffusers' AutoencoderTiny as a stand-in for the decoder of the full autoencoder where only a reward looks at the picture.
 It learns what the full decoder makes of the latents that it will see: one-step predictions of plain ancestral sampling at
-all timesteps, for prompts of the training split, and finished latents.  Predictions are collected first
-(``scripts/value_training/paths.py``); all of it resumes.  About 15 minutes on one core, half of them for the collection,
+all timesteps, for prompts of the training split, and finished latents: first to the pixel, edges counted twice, then so that
+rewards score both pictures alike, one reward at a time in turn; they see what pixels hardly tell.  Predictions are collected
+before (``scripts/value_training/paths.py``); all of it resumes.  About 25 minutes on one core, 5 of them for the collection,
 which ``scripts/train_value.py`` uses too.  Only the decoder is kept: nothing needs the encoder.
 """
 
@@ -21,15 +22,17 @@ import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from align.backbones.unet import UNetBackbone
 from scripts.shapes_training.loop import Budget, Recipe, train
 from scripts.value_training.paths import Paths
-from scripts.value_training.sampler import TRAIN, shapes_paths
+from scripts.value_training.sampler import REWARD_NAMES, TRAIN, shapes_paths
 
 WIDTH, BLOCKS = 16, (2, 2, 1, 1)
 BATCH = 16
+SCORES = 0.05
+"""Weight of the scores' errors, in deviations of each reward, in the second part."""
 
 
 def build(channels: int) -> AutoencoderTiny:
@@ -44,14 +47,14 @@ def build(channels: int) -> AutoencoderTiny:
     )
 
 
-def latents(paths: Paths, number: int, seed: int) -> Tensor:
-    """(number, C, h, w) clean latents: predictions of all steps and, as one more, what was finished."""
+def latents(paths: Paths, number: int, seed: int) -> tuple[Tensor, list[str]]:
+    """(number, C, h, w) clean latents, predictions of all steps and, as one more, what was finished; and their prompts."""
     rng = np.random.default_rng(seed)
     path, step = rng.integers(len(paths), size=number), rng.integers(len(paths.t) + 1, size=number)
     last = step == len(paths.t)
     chosen = paths.x0[path, np.where(last, 0, step)]
     chosen[last] = paths.final[path[last]]
-    return torch.from_numpy(chosen).float()
+    return torch.from_numpy(chosen).float(), paths.prompts[path].tolist()
 
 
 @torch.no_grad()
@@ -88,25 +91,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("align/shapes/weights/small_decoder"))
     parser.add_argument("--prompts", type=int, default=64, help="of the training split, 4 pictures each")
     parser.add_argument("--latents", type=int, default=6000)
-    parser.add_argument("--seconds", type=float, default=400, help="of training")
-    parser.add_argument("--steps", type=int, default=None, help="bound on its steps")
+    parser.add_argument("--seconds", type=float, default=600, help="of each part of the training")
+    parser.add_argument("--steps", type=int, default=None, help="bound on the steps of each")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
-    backbone, _, _, paths = shapes_paths(TRAIN, args.prompts, args.folder, device)
-    z = latents(paths, args.latents, args.seed)
+    backbone, _, rewards, paths = shapes_paths(TRAIN, args.prompts, args.folder, device)
+    z, prompts = latents(paths, args.latents, args.seed)
     pictures = decoded(backbone, z, args.folder / f"decoded-{args.prompts}-{args.latents}-{args.seed}.pt")
     torch.manual_seed(args.seed)
     model = build(z.shape[1]).to(device, memory_format=torch.channels_last)
     model.encoder.requires_grad_(False)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    judges = [reward for reward in rewards if reward.differentiable and not reward.takes_timestep]
+
+    def decode(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Places of random latents, and in [0, 1] what both decoders make of them."""
         some = torch.from_numpy(rng.integers(len(z), size=BATCH))
         shown = z[some].to(device).contiguous(memory_format=torch.channels_last)
-        error = model.decode(shown).sample - (2 * pictures[some].to(device).float() - 1)
+        return some, (model.decode(shown).sample + 1) / 2, pictures[some].to(device).float()
+
+    def pixels(small: Tensor, full: Tensor) -> tuple[Tensor, dict[str, float]]:
+        error = 2 * (small - full)
         square = error.square().mean()
         # Rewards see whether edges are crisp, which hardly shows in the pixels' own error.
         edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
@@ -114,8 +123,26 @@ def main() -> None:
             "psnr": float(-10 * torch.log10(square.detach() / 4))
         }
 
-    recipe = Recipe(3e-3, Budget(args.steps, args.seconds), weight_decay=1e-4, average=0.995)
-    averaged = train("small-decoder", model, loss, recipe, args.folder, args.seed)
+    def alike(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        return pixels(*decode(rng)[1:])
+
+    def judged(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        some, small, full = decode(rng)
+        loss, figures = pixels(small, full)
+        judge = step % len(judges)
+        texts = [prompts[k] for k in some.tolist()]
+        scores = [judges[judge].score(picture.clamp(0, 1), texts) for picture in (small, full)]
+        away = nn.functional.smooth_l1_loss(*(score / spread[judge] for score in scores))
+        return loss + SCORES * away, {**figures, "away": float(away.detach())}
+
+    budget = Budget(args.steps, args.seconds)
+    recipe = Recipe(3e-3, budget, weight_decay=1e-4, average=0.995)
+    averaged = train("small-decoder", model, alike, recipe, args.folder, args.seed)
+    model.load_state_dict(averaged.state_dict())
+    at = [REWARD_NAMES.index(reward.name) for reward in judges]
+    spread = torch.from_numpy(paths.rewards[:, at]).std(dim=0).to(device)
+    recipe = Recipe(3e-4, budget, weight_decay=1e-4, average=0.995)
+    averaged = train("small-decoder-judged", model, judged, recipe, args.folder, args.seed)
     assert isinstance(averaged, AutoencoderTiny)
     export(averaged, args.out)
 
