@@ -169,7 +169,7 @@ class Chosen:
 
     def __call__(self, state, estimate, step, draws):
         selected = self.select(state, estimate, step, draws)
-        self.seen[step.index] = (state, selected.index)
+        self.seen[step.index] = (state.z, selected)
         if self.evaluate is not None:
             self.evaluate.batch_size = len(selected.index)
         return selected
@@ -282,11 +282,11 @@ class Trace:
 
     def _found(self, parts, index):
         """What the loop did at a selecting step: candidates are evaluated, and selected among, at the following one."""
-        state, went_on = parts.select.seen[index + 1]
-        candidates = torch.cat([z for z, _ in parts.evaluate.seen[index + 1]])
-        candidates = candidates.unflatten(0, (-1, len(state.z)))
+        children, selected = parts.select.seen[index + 1]
+        candidates = torch.cat([z for z, _ in parts.evaluate.seen[index + 1]]).unflatten(
+            0, (-1, len(children))
+        )
         values = torch.cat([value for _, value in parts.evaluate.seen[index + 1]]).view(candidates.shape[:2])
-        same = (candidates == state.z).flatten(2).all(dim=2)
-        chosen = same.int().argmax(dim=0)
+        same = (candidates == children).flatten(2).all(dim=2)
         assert bool(same.any(dim=0).all())
-        return Found(values, chosen.tolist(), went_on.tolist(), state.take(went_on))
+        return Found(values, same.int().argmax(dim=0).tolist(), selected.index.tolist(), selected.state)
