@@ -19,6 +19,7 @@ from align.runner import build
 ROOT = Path(__file__).parents[1]
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+LCM = "SimianLuo/LCM_Dreamshaper_v7"
 FIXED_VAE = "madebyollin/sdxl-vae-fp16-fix"
 START, END = "<|startoftext|>", "<|endoftext|>"
 _INDEX = {
@@ -53,6 +54,24 @@ _EULER = {
     "timestep_spacing": "leading",
     "trained_betas": None,
     "use_karras_sigmas": False,
+}
+_LCM = {
+    "_class_name": "LCMScheduler",
+    **_BETAS,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "dynamic_thresholding_ratio": 0.995,
+    "num_train_timesteps": 1000,
+    "original_inference_steps": 50,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+    "thresholding": False,
+    "timestep_scaling": 10.0,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
 }
 
 
@@ -100,6 +119,7 @@ def write_backbones(cache: Path) -> None:
     write_sd(repository(cache, "SPO-Diffusion-Models/SPO-SD-v1-5_4k-p_10ep"), 2)
     write_sdxl(repository(cache, SDXL), 3, half_too=True)
     write_sdxl(repository(cache, "SPO-Diffusion-Models/SPO-SDXL_4k-p_10ep"), 4)
+    write_lcm(repository(cache, LCM), 11)
     save(vae(5, 0.13025, force_upcast=False), repository(cache, FIXED_VAE))
     save(sd_unet(6), repository(cache, "mhdang/dpo-sd1.5-text2image-v1") / "unet")
     save(sdxl_unet(7), repository(cache, "mhdang/dpo-sdxl-text2image-v1") / "unet")
@@ -129,6 +149,16 @@ def write_sd(folder: Path, seed: int, half_too: bool = False) -> None:
     save(sd_unet(seed), folder / "unet", half_too)
     save(vae(seed, 0.18215), folder / "vae", half_too)
     save(text_encoder(seed, 16), folder / "text_encoder", half_too)
+
+
+def write_lcm(folder: Path, seed: int) -> None:
+    """A whole pipeline in LCM_Dreamshaper_v7's layout: Stable Diffusion's, with a network that reads the guidance scale."""
+    write_sd(folder, seed)
+    save(sd_unet(seed, time_cond_proj_dim=8), folder / "unet")
+    index = json.loads((folder / "model_index.json").read_text())
+    index |= {"_class_name": "LatentConsistencyModelPipeline", "scheduler": ["diffusers", "LCMScheduler"]}
+    write(folder / "model_index.json", json.dumps(index))
+    write(folder / "scheduler/scheduler_config.json", json.dumps(_LCM))
 
 
 def write_sdxl(folder: Path, seed: int, half_too: bool = False) -> None:
@@ -189,7 +219,7 @@ def text_encoder(seed: int, width: int, projected: bool = False) -> torch.nn.Mod
     return seeded(seed, lambda: (CLIPTextModelWithProjection if projected else CLIPTextModel)(config))
 
 
-def sd_unet(seed: int) -> UNet2DConditionModel:
+def sd_unet(seed: int, **more: int) -> UNet2DConditionModel:
     return seeded(
         seed,
         lambda: UNet2DConditionModel(
@@ -199,11 +229,12 @@ def sd_unet(seed: int) -> UNet2DConditionModel:
             cross_attention_dim=16,
             attention_head_dim=2,
             norm_num_groups=4,
+            **more,
         ),
     )
 
 
-def sdxl_unet(seed: int) -> UNet2DConditionModel:
+def sdxl_unet(seed: int, **more: int) -> UNet2DConditionModel:
     return seeded(
         seed,
         lambda: UNet2DConditionModel(
@@ -220,6 +251,7 @@ def sdxl_unet(seed: int) -> UNet2DConditionModel:
             addition_embed_type="text_time",
             addition_time_embed_dim=4,
             projection_class_embeddings_input_dim=8 + 6 * 4,
+            **more,
         ),
     )
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from align.processes.ddim import Step
+from align.processes.base import Step
 from align.semantics.graph import Span
 
 Halves = Literal["both", "prompt"]
-"""Whose attention maps are averaged: those of both guidance halves, or the prompt's alone."""
+"""Whose attention maps are averaged: those of both guidance halves, or the prompt's alone (the same without a pair)."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,10 @@ class Prediction:
     """One call of the network on P particles.
 
     Attributes:
-        eps, x0: predictions of noise and of clean latents after guidance, (P, C, h, w).
-        correction: eps of the prompt half minus that of the other half, (P, C, h, w).
+        eps, x0: predictions of noise and of clean latents after guidance, (P, C, h, w); x0 as the step's process takes it
+            (:meth:`~align.processes.base.Step.clean`).
+        correction: eps of the prompt half minus that of the other half, (P, C, h, w); zero where the network reads the
+            guidance scale itself, as there is no other half.
         attention: maps averaged over layers, heads and halves, (P, R, R', L), rows summing to 1 over
             the L tokens, or (P, R, R', K) of the K columns asked for; ``None`` unless asked for.
     """
@@ -118,6 +120,21 @@ def classifier_free(own: Tensor, other: Tensor, scale: float, rescale: float = 0
     return (1 - rescale + rescale * wanted / there) * output
 
 
+def guidance_embedding(scale: float, width: int) -> Tensor:
+    """What a network distilled from guided predictions reads of the guidance scale s, (width,) float32.
+
+    Sines, then cosines, of 1000 (s - 1) f_k with frequencies f_k from 1 down to 1/10000, as timesteps are embedded; an odd
+    width ends in a zero.  Latent consistency models (arXiv 2310.04378) count from w = s - 1, which is 0 without guidance.
+    """
+    half = width // 2
+    # In float32 throughout, as in training: the arguments are so large that more digits would give other values.
+    frequencies = torch.exp(
+        torch.arange(half, dtype=torch.float32) * -(torch.tensor(10000.0).log() / (half - 1))
+    )
+    angles = torch.tensor(scale - 1, dtype=torch.float32) * 1000 * frequencies
+    return torch.cat([angles.sin(), angles.cos(), torch.zeros(width % 2)])
+
+
 class Backbone(Protocol):
     """A frozen latent diffusion model."""
 
@@ -138,17 +155,18 @@ class Backbone(Protocol):
         columns: Tensor | None = None,
         guidance_rescale: float = 0.0,
     ) -> Prediction:
-        """The only call of the network; both guidance halves go through it as one batch.
+        """The only call of the network; both guidance halves, where there are two, go through it as one batch.
 
         Args:
             z: latents (P, C, h, w).
             step: where in the process they are.
             conditioning: embeddings of the P particles.
-            guidance_scale: classifier-free guidance; the prompt's half counts this many times.
+            guidance_scale: classifier-free guidance; the prompt's half counts this many times.  A network that was
+                distilled from guided predictions reads it, and the negative embeddings have no part.
             attention: which halves' maps to return, if any.
             columns: indices (K,) or (P, K) of the tokens whose maps are kept; ``None`` for all L.  The values are
                 the same: probabilities are always over all tokens.
-            guidance_rescale: phi of :func:`classifier_free`.
+            guidance_rescale: phi of :func:`classifier_free`, for networks with a pair of halves.
         """
         ...
 

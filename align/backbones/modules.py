@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from align.backbones.lora import merge
 from align.backbones.registry import Recipe
 from align.backbones.text import TextEncoder
-from align.checkpoints.layout import Layout, Piece
+from align.checkpoints.layout import Piece
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -63,19 +63,21 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     _json_object(pipeline.folder / "scheduler/scheduler_config.json")
     unet_folder, variant = _place(by_role, "unet")
     unet = _filled(UNet2DConditionModel, unet_folder, variant, torch_dtype=dtype)
-    _check_layout(unet, recipe.layout)
+    _check_kind(unet, recipe)
     if "lora" in by_role:
         piece = by_role["lora"]
         with safe_open(piece.folder / piece.files[0], framework="pt") as file:
             merge(unet, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
     vae_folder, variant = _place(by_role, "vae")
     vae = _filled(AutoencoderKL, vae_folder, variant, torch_dtype=decoder_dtype(vae_folder, recipe))
+    # As a class that knows them: the schedulers that a file may name have keys that others drop.
+    scheduler = LCMScheduler if recipe.consistency else DDIMScheduler
     return Modules(
         unet,
         vae,
         tuple(_text_encoders(pipeline, recipe)),
         recipe.layout == "sdxl" and _zero_empty(pipeline.folder),
-        dict(DDIMScheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config),
+        dict(scheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config),
         device,
     )
 
@@ -199,8 +201,12 @@ def _json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _check_layout(unet: UNet2DConditionModel, layout: Layout) -> None:
-    """Refuse a network of the other layout; raises ValueError."""
+def _check_kind(unet: UNet2DConditionModel, recipe: Recipe) -> None:
+    """Refuse a network of another layout, or of the other way of guidance; raises ValueError."""
     kind = unet.config.addition_embed_type
-    if kind != {"sd": None, "sdxl": "text_time"}[layout]:
-        raise ValueError(f"the UNet (addition_embed_type {kind}) is not of backbone.layout={layout}")
+    if kind != {"sd": None, "sdxl": "text_time"}[recipe.layout]:
+        raise ValueError(f"the UNet (addition_embed_type {kind}) is not of backbone.layout={recipe.layout}")
+    width = unet.config.time_cond_proj_dim
+    if (width is not None) != recipe.consistency:
+        given = str(recipe.consistency).lower()
+        raise ValueError(f"the UNet (time_cond_proj_dim {width}) is not of backbone.consistency={given}")

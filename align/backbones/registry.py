@@ -24,6 +24,7 @@ class Recipe:
     Attributes:
         weights: references to whole pipelines; the first that is complete counts.
         layout: which modules the pipeline has.
+        consistency: whether the network is a latent consistency model that reads the guidance scale.
         unet, vae: references to a network or autoencoder used instead of the pipeline's.
         lora: reference to a file of low-rank updates of the UNet, merged into it.
         dtype: torch's name of the network's numbers.
@@ -33,6 +34,7 @@ class Recipe:
 
     weights: tuple[str, ...]
     layout: Layout = "sd"
+    consistency: bool = False
     unet: str | None = None
     vae: str | None = None
     lora: str | None = None

@@ -1,4 +1,7 @@
-"""Latent diffusion models with a cross-attention UNet: Stable Diffusion, Stable Diffusion XL, the shapes world."""
+"""Latent diffusion models with a cross-attention UNet: Stable Diffusion, Stable Diffusion XL, the shapes world.
+
+Latent consistency models among them read the guidance scale in place of having a pair of halves.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,20 @@ import torch
 from torch import Tensor
 
 from align.backbones.attention import AttentionProbe, as_grid, cross_attention_layers, layer_stride, probing
-from align.backbones.base import Conditioning, Encoded, Halves, Prediction, classifier_free
+from align.backbones.base import (
+    Conditioning,
+    Encoded,
+    Halves,
+    Prediction,
+    classifier_free,
+    guidance_embedding,
+)
 from align.backbones.checkpointing import Opener, checkpoint_blocks, checkpoint_decoder
 from align.backbones.modules import Modules, load_modules
 from align.backbones.registry import Recipe, pieces
 from align.backbones.text import TextReader
 from align.checkpoints.layout import Layout
-from align.processes.ddim import Step
+from align.processes.base import Step
 
 
 class UNetBackbone:
@@ -46,6 +56,7 @@ class UNetBackbone:
         self.height, self.width = height, width
         strides = {layer_stride(self.unet, name) for name in cross_attention_layers(self.unet)}
         self.attention_stride = attention_stride or min(strides)
+        self.reads_scale = self.unet.config.time_cond_proj_dim is not None
         self.reads_size = self.unet.config.addition_embed_type == "text_time"
         size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
         self.text = TextReader(
@@ -67,10 +78,13 @@ class UNetBackbone:
         attention_stride: int | None = None,
         *,
         layout: Layout = "sd",
+        consistency: bool = False,
         checkpointing: bool = False,
     ) -> UNetBackbone:
         """All of a folder in diffusers' layout, in numbers of one kind."""
-        recipe = Recipe((str(folder),), layout, dtype=str(dtype).removeprefix("torch."))
+        recipe = Recipe(
+            (str(folder),), layout, consistency=consistency, dtype=str(dtype).removeprefix("torch.")
+        )
         modules = load_modules(pieces(recipe), recipe, device)
         return cls(modules, height, width, attention_stride, checkpointing)
 
@@ -97,52 +111,75 @@ class UNetBackbone:
         self.text.rest()
         maps = None
         if attention is None:
-            other, own = self._pair(z, step, conditioning)
+            outputs = self._outputs(z, step, conditioning, guidance_scale)
         else:
             if columns is not None:  # (2 P, K): the negative's half, then the prompt's
-                columns = columns.to(z.device).expand(len(z), -1).repeat(2, 1)
+                columns = columns.to(z.device).expand(len(z), -1).repeat(len(self._halves), 1)
             with probing(self.unet, self.attention_stride, columns) as self._probe:
                 try:
-                    other, own = self._pair(z, step, conditioning)
-                    halves = self._probe.mean().chunk(2)
+                    outputs = self._outputs(z, step, conditioning, guidance_scale)
+                    halves = self._probe.mean().chunk(len(outputs))
                 finally:
                     self._probe = None
-            maps = (halves[0] + halves[1]) / 2 if attention == "both" else halves[1]
+            maps = (halves[0] + halves[-1]) / 2 if attention == "both" else halves[-1]
             maps = as_grid(maps, z.shape[-2], z.shape[-1], self.attention_stride)
-        output = classifier_free(own, other, guidance_scale, guidance_rescale)
+        if len(outputs) == 2:
+            other, own = outputs
+            output, difference = classifier_free(own, other, guidance_scale, guidance_rescale), own - other
+        else:
+            output, difference = outputs[0], torch.zeros_like(z)
         root, rest = step.alpha**0.5, (1 - step.alpha) ** 0.5
         kind = self.scheduler_config["prediction_type"]
         if kind == "epsilon":
-            eps, x0, correction = output, (z - rest * output) / root, own - other
+            eps, x0, correction = output, (z - rest * output) / root, difference
         elif kind == "v_prediction":
             eps, x0 = root * output + rest * z, root * z - rest * output
-            correction = root * (own - other)
+            correction = root * difference
         else:
             raise ValueError(f"prediction type {kind!r} is not supported")
-        return Prediction(eps, x0, correction, maps)
+        return Prediction(eps, step.clean(x0, z), correction, maps)
 
-    def _pair(self, z: Tensor, step: Step, conditioning: Conditioning) -> tuple[Tensor, Tensor]:
-        """Raw network output of the negative and of the prompt half, each (P, C, h, w) float32."""
-        both = torch.cat([z, z]).to(self.unet.dtype).contiguous(memory_format=torch.channels_last)
-        states = torch.cat([conditioning.negative, conditioning.prompt]).to(self.unet.dtype)
-        times = torch.full((len(both),), step.t, device=z.device)
+    @property
+    def _halves(self) -> tuple[str, ...]:
+        """Whose embeddings go through the network, in order: a pair, or the prompt's where the scale is read."""
+        return ("prompt",) if self.reads_scale else ("negative", "prompt")
+
+    def _outputs(
+        self, z: Tensor, step: Step, conditioning: Conditioning, guidance_scale: float
+    ) -> tuple[Tensor, ...]:
+        """Raw network output of each of the halves, (P, C, h, w) float32."""
+        number = len(self._halves)
+        latents = torch.cat([z] * number).to(self.unet.dtype).contiguous(memory_format=torch.channels_last)
+        states = torch.cat([getattr(conditioning, half) for half in self._halves]).to(self.unet.dtype)
+        times = torch.full((len(latents),), step.t, device=z.device)
         output = self.unet(
-            both, times, states, added_cond_kwargs=self._added(conditioning), return_dict=False
+            latents,
+            times,
+            states,
+            timestep_cond=self._scale(guidance_scale, len(latents)),
+            added_cond_kwargs=self._added(conditioning),
+            return_dict=False,
         )[0]
-        other, own = output.to(z.dtype).contiguous().chunk(2)
-        return other, own
+        return output.to(z.dtype).contiguous().chunk(number)
+
+    def _scale(self, guidance_scale: float, rows: int) -> Tensor | None:
+        """What a network that reads the guidance scale is given, (rows, width)."""
+        if not self.reads_scale:
+            return None
+        embedding = guidance_embedding(guidance_scale, self.unet.config.time_cond_proj_dim)
+        return embedding.to(self.device, self.unet.dtype).expand(rows, -1)
 
     def _added(self, conditioning: Conditioning) -> dict[str, Tensor] | None:
         """What a network that reads pooled embeddings and sizes is given beside the states."""
         if not self.reads_size:
             return None
-        pooled = (conditioning.pooled_negative, conditioning.pooled_prompt)
-        if pooled[0] is None or pooled[1] is None or conditioning.size is None:
+        pooled = [getattr(conditioning, f"pooled_{half}") for half in self._halves]
+        if conditioning.size is None or any(one is None for one in pooled):
             raise ValueError("this network reads pooled embeddings and picture sizes, and was given none")
         return {
-            "text_embeds": torch.cat([pooled[0], pooled[1]]).to(self.unet.dtype),
+            "text_embeds": torch.cat(pooled).to(self.unet.dtype),
             # float32, as some sizes are no whole numbers in 16 bit; the network casts what it makes of them.
-            "time_ids": torch.cat([conditioning.size, conditioning.size]),
+            "time_ids": torch.cat([conditioning.size] * len(pooled)),
         }
 
     def _surroundings(self) -> Opener:

@@ -15,6 +15,9 @@ from align.config.schema import (
     SemanticsConfig,
 )
 
+DISTILLED = 50
+"""Steps that published consistency models are distilled on; theirs are among them."""
+
 
 def check(config: Config) -> None:
     """Refuse what cannot work. Imports no torch.
@@ -25,6 +28,7 @@ def check(config: Config) -> None:
     _backbone(config.backbone)
     if config.backbone.kind == "analytic":
         _analytic(config)
+    _sampler(config)
     _method(config.method)
     _population(config)
     _reward(config.reward, config.method)
@@ -84,6 +88,47 @@ def _analytic(config: Config) -> None:
         )
     if config.run.device == "mps":
         raise ConfigError(f"backbone={name} computes in float64, which mps lacks: give run.device=cpu")
+
+
+def _sampler(config: Config) -> None:
+    backbone, sampler, method = config.backbone, config.sampler, config.method
+    if (sampler.kind == "lcm") != backbone.consistency:
+        if backbone.consistency:
+            raise ConfigError(
+                f"sampler={sampler.name} does not fit backbone={backbone.name}, a consistency model: give sampler=lcm"
+            )
+        raise ConfigError(
+            f"sampler={sampler.name} needs a consistency model and backbone={backbone.name} is none: "
+            "give backbone=lcm, or sampler=ddim"
+        )
+    if not backbone.consistency:
+        return
+    if sampler.steps > DISTILLED:
+        raise ConfigError(
+            f"sampler.steps={sampler.steps} is more than the {DISTILLED} that consistency models are distilled on: "
+            f"give 1 to {DISTILLED}; 4 to 8 are usual"
+        )
+    if sampler.eta != 1:
+        raise ConfigError(
+            f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
+            "leave it at 1"
+        )
+    if sampler.guidance_rescale != 0:
+        raise ConfigError(
+            f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
+            "leave it at 0"
+        )
+    if config.negative:
+        raise ConfigError(
+            f"negative={shown(config.negative)} is not read by backbone={backbone.name}, which has no negative half: "
+            'leave it ""'
+        )
+    for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
+        if rule == "correction":
+            raise ConfigError(
+                f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
+                f"has not: give method.{part}.rule=value or constant, or method=dps"
+            )
 
 
 def _method(method: MethodConfig) -> None:
@@ -195,6 +240,11 @@ def _tempering(method: MethodConfig) -> None:
     if tempering.rule == "adaptive" and method.resampling.threshold is None:
         raise ConfigError(
             "method.tempering.rule=adaptive aims at method.resampling.threshold, which is null: give a share such as 0.5"
+        )
+    if tempering.schedule == "previous" and tempering.rule not in ("none", "adaptive"):
+        raise ConfigError(
+            f"method.tempering.schedule=previous never leaves 0 with method.tempering.rule={tempering.rule}: "
+            "give method.tempering.rule=adaptive, or method.tempering.schedule=exp"
         )
     if tempering.rule == "freedom" and (method.guidance.rule == "none" or method.objective.preference == 0):
         raise ConfigError(

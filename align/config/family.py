@@ -11,19 +11,22 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 NAME = "by_family"
+ORIGIN = {"lcm": "sd15"}
+"""Families that take the values of another where a method names none for them: what they were distilled from."""
 
 
 def by_family(values: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-    """The value for ``backbone.family``.
+    """The value for ``backbone.family``, or else for its origin.
 
     Raises:
         ValueError: there is none; OmegaConf tells the option's name.
     """
     family = OmegaConf.select(_root_, "backbone.family", default="sd15")
-    if family not in values:
+    found = family if family in values else ORIGIN.get(family, family)
+    if found not in values:
         known = ", ".join(map(str, values))
         raise ValueError(f"no value for backbone.family={family}, only for {known}: give the option itself")
-    return values[family]
+    return values[found]
 
 
 def register() -> None:

@@ -27,11 +27,14 @@ class BackboneConfig:
     """Family of the denoiser; decides which backbone class loads it.  ``analytic`` is a known density's exact denoiser."""
     density: Literal["gaussian", "gmm", "gmm2", "swiss_roll"] | None = None
     """The known density (``align/toy/problems.py``); ``analytic`` reads this and the picture's size only."""
-    family: Literal["shapes", "sd15", "sdxl", "toy"] = "sd15"
+    family: Literal["shapes", "sd15", "sdxl", "lcm", "toy"] = "sd15"
     """Whose settings a method takes: those published for Stable Diffusion 1.5 or XL or for toy densities, or those of the
-    shapes world."""
+    shapes world.  ``lcm`` has those of ``sd15`` where it has none of its own."""
     layout: Literal["sd", "sdxl"] = "sd"
     """Modules of the pipeline: ``sdxl`` has two text encoders and reads pooled embeddings and picture sizes."""
+    consistency: bool = False
+    """A latent consistency model: steps by ``sampler=lcm``, and the network reads the guidance scale, so there is neither
+    a negative half nor a classifier-free correction."""
     weights: str = "shapes"
     """``shapes`` for the weights that come with the package, a folder in diffusers' layout, or a repository of the
     hub: ``owner/name[@revision][:folder]``."""
@@ -70,14 +73,14 @@ class SamplerConfig:
     """The process: how noise becomes a picture."""
 
     name: Annotated[str, Text("name")]
-    kind: Literal["ddim"] = "ddim"
-    """DDIM (arXiv 2010.02502, equations 12 and 16)."""
+    kind: Literal["ddim", "lcm"] = "ddim"
+    """DDIM (arXiv 2010.02502, equations 12 and 16), or multistep consistency sampling (arXiv 2310.04378, algorithm 3)."""
     steps: Annotated[int, Between(1, 1000)] = 25
     """N, number of sampling steps."""
     eta: Annotated[float, Between(0, 1)] = 1.0
-    """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic."""
+    """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic.  ``lcm`` always draws all of it."""
     guidance_scale: Annotated[float, Between(0, 100)] = 4.0
-    """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u)."""
+    """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u), or what a consistency model reads of it."""
     guidance_rescale: Annotated[float, Between(0, 1)] = 0.0
     """phi of arXiv 2305.08891, section 3.4: bring the deviation of eps back to that of eps_c; 0 leaves it."""
 
@@ -240,8 +243,9 @@ class TemperingConfig:
     """lambda: by the schedule; as far as the effective sample size allows; ||eps_c - eps_u|| over ||gradient||; always 1."""
     alpha: Annotated[float, Between(1e-12, 1e12)] = 1.0
     """Scale of the reward: the target is p(x) exp(r(x)/alpha)."""
-    schedule: Literal["exp", "polynomial", "full"] = "exp"
-    """(1 + gamma)^k - 1, or (gamma k)^exponent, at most 1, k steps after the start; or 1."""
+    schedule: Literal["exp", "polynomial", "full", "previous"] = "exp"
+    """(1 + gamma)^k - 1, or (gamma k)^exponent, at most 1, k steps after the start; 1; or, for ``adaptive``, no bound but the
+    last temperature."""
     gamma: Annotated[float, Between(0, 1e6)] = 0.008
     exponent: Annotated[float, Between(1e-3, 1e3)] = 1.0
     start: Annotated[float, Between(0, 1)] = 0.0

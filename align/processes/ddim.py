@@ -6,34 +6,13 @@ guidance and weights need apart, are written here once (equations 12 and 16 of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from align.processes.base import Step
 from align.processes.gaussian import Gaussian, renoise
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the reverse process.
-
-    Attributes:
-        index: 0 for the noisiest.
-        t: training timestep of the latents that come in.
-        t_next: training timestep of the latents that go out, at least 0.
-        alpha: abar at ``t``, in [0, 1].
-        alpha_next: abar at ``t_next``.
-        fraction: ``t`` over the number of training timesteps, in [0, 1): schedules are placed by it.
-    """
-
-    index: int
-    t: int
-    t_next: int
-    alpha: float
-    alpha_next: float
-    fraction: float
 
 
 class DDIM:

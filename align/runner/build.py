@@ -5,19 +5,20 @@ A multirun builds a backbone or reward once for all its runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from align.config.schema import BackboneConfig, Config
-from align.runner.searching import searching
+from align.config.schema import BackboneConfig, Config, SamplerConfig
+from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
     import torch
 
     from align.backbones.base import Backbone
-    from align.processes.ddim import DDIM
+    from align.processes.base import Process
     from align.rewards.base import Reward
     from align.sampling.loop import Parts
     from align.sampling.sampler import Outcome, Request
@@ -62,18 +63,27 @@ def assemble(
     device: torch.device,
 ) -> MakesPictures:
     """The method of a configuration on any backbone, with any reward."""
-    from align.processes.ddim import DDIM
     from align.sampling.sampler import Population, Sampler
 
-    process = DDIM(backbone.scheduler_config, config.sampler.steps, config.sampler.eta)
+    process = _process(config.sampler, backbone)
     parts = _parts(config, backbone, process, reward, batch_size)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
 
 
+def _process(sampler: SamplerConfig, backbone: Backbone) -> Process:
+    """The steps of a configuration on the backbone's schedule."""
+    from align.processes.ddim import DDIM
+    from align.processes.lcm import LCM
+
+    if sampler.kind == "lcm":
+        return LCM(backbone.scheduler_config, sampler.steps)
+    return DDIM(backbone.scheduler_config, sampler.steps, sampler.eta)
+
+
 def _parts(
-    config: Config, backbone: Backbone, process: DDIM, reward: Reward | None, batch_size: int
+    config: Config, backbone: Backbone, process: Process, reward: Reward | None, batch_size: int
 ) -> Parts:
     from align.sampling.evaluate import Evaluator
     from align.sampling.guidance import CleanGuidance, Guidance
@@ -147,10 +157,32 @@ def _search(config: Config) -> Search | None:
 
 def _selection(config: Config) -> Selection:
     """Which particles go on."""
+    from align.sampling.particles import Resampling, Steering, Tempered
     from align.sampling.search import Prune
     from align.sampling.selection import Keep
+    from align.sampling.tempering import Tempering
 
-    search, plan = config.method.search, searching(config)
+    method, steps = config.method, config.sampler.steps
+    resampling = Resampling(method.resampling.scheme, method.resampling.threshold)
+    steering, ladder = method.steering, method.tempering
+    if steering.potential != "none":
+        floor = -math.inf if steering.floor is None else steering.floor
+        return Steering(
+            steering.potential, steering.rate, steered(config), resampling, floor, steering.released
+        )
+    if ladder.rule != "none":
+        tempering = Tempering(
+            ladder.rule,
+            ladder.schedule,
+            ladder.gamma,
+            ladder.exponent,
+            ladder.start,
+            method.resampling.threshold or 1.0,
+            ladder.released,
+        )
+        scale = config.sampler.guidance_scale
+        return Tempered(tempering, ladder.alpha, resampling, steps, scale, ladder.released)
+    search, plan = method.search, searching(config)
     if not plan.populations and not plan.replaced:
         return Keep()
     return Prune(plan.populations, plan.replaced, search.replace_temperature, search.standardise)

@@ -42,3 +42,11 @@ def searching(config: Config) -> Searching:
         method.particles if search.drop != "none" else 0,
         int(search.replace * method.particles + 1e-9),
     )
+
+
+def steered(config: Config) -> tuple[int, ...]:
+    """Indices of the steps at which Feynman-Kac steering resamples."""
+    steering, steps = config.method.steering, config.sampler.steps
+    first, last = round(steering.start * steps), min(round(steering.end * steps), steps - 1)
+    found = range(first, last + 1, max(1, round(steering.every * steps)))
+    return tuple(sorted({*found, steps - 1})) if steering.released else tuple(found)

@@ -80,6 +80,7 @@ def recipe(backbone: BackboneConfig) -> backbones.Recipe:
     return backbones.Recipe(
         weights=(backbone.weights, *backbone.alternatives),
         layout=backbone.layout,
+        consistency=backbone.consistency,
         unet=backbone.unet,
         vae=backbone.vae,
         lora=backbone.lora,

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from align.processes.ddim import Step
+from align.processes.base import Step
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate
 
@@ -84,7 +84,8 @@ class Guidance:
             return estimate
         noise = (1 - step.alpha) ** 0.5
         change = -noise * self.step(estimate, terms, tilt, std)
-        return replace(estimate, eps=estimate.eps + change, x0=estimate.x0 - noise / step.alpha**0.5 * change)
+        follows = step.c_out * noise / step.alpha**0.5
+        return replace(estimate, eps=estimate.eps + change, x0=estimate.x0 - follows * change)
 
     def shift(self, estimate: Estimate, terms: Terms, tilt: Tensor, std: float) -> Tensor | None:
         """What to add to the kernel's mean, (P, C, h, w), if anything."""

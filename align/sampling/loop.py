@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from align.processes.ddim import DDIM, Step
+from align.processes.base import Process, Step
 from align.processes.gaussian import Gaussian
 from align.sampling.evaluate import Evaluator, Need, Pictures
 from align.sampling.guidance import Guidance
@@ -44,7 +44,7 @@ class Parts:
     """
 
     evaluate: Evaluator
-    process: DDIM
+    process: Process
     guidance: Guidance | None = None
     recurrence: Recurrence = field(default_factory=Recurrence)
     select: Selection = field(default_factory=Keep)

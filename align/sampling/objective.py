@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Halves
-from align.processes.ddim import Step
+from align.processes.base import Step
 
 VARIANCE_EPSILON = 1e-5
 

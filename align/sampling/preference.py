@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Backbone
-from align.processes.ddim import Step
+from align.processes.base import Step
 from align.rewards.base import Reward
 from align.sampling.objective import Objective
 from align.sampling.views import ViewDraws, views

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from align.processes.ddim import Step
+from align.processes.base import Step
 from align.sampling.noise import Draws
 from align.sampling.schedules import searched_width
 from align.sampling.selection import Keep, Selected, by_value

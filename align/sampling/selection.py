@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from align.processes.ddim import Step
+from align.processes.base import Step
 from align.sampling.noise import Draws
 from align.sampling.state import Estimate, State
 

@@ -17,6 +17,7 @@ Rows = TypeVar("Rows", "State", "Estimate")
 
 
 def _take(rows: Rows, index: Tensor) -> Rows:
+    index = index.to(getattr(rows, fields(rows)[0].name).device)  # once, not again for every field
     values: dict[str, Any] = {f.name: getattr(rows, f.name)[index] for f in fields(rows)}
     return type(rows)(**values)
 
@@ -41,7 +42,7 @@ class State:
         log_weights: (P,) float64 importance weights in log space, not normalised: over a group their log-sum-exp is
             the running estimate of the log evidence.
         twist: (P,) float64, log of the potentials that the weights hold of a particle's ancestors.
-        statistic: (P,) float64, what Feynman-Kac potentials remember of a particle's ancestors.
+        statistic: (P,) float64, what a particle filter remembers of a particle's ancestors beside that.
         tilt: (P,) float64, how strongly the next proposal follows the reward's gradient (lambda / alpha).
         previous_x0: (P, C, h, w) prediction of the last evaluation, NaN before the first.
     """

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Backbone, Conditioning
-from align.processes.ddim import Step
+from align.processes.base import Step
 from align.rewards.base import Reward
 from align.sampling.noise import Draws
 

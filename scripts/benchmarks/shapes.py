@@ -85,13 +85,13 @@ def main(args: argparse.Namespace) -> None:
     @torch.no_grad()
     def bare_plain() -> None:
         for step in process.steps:
-            backbone._pair(z, step, conditioning)
+            backbone._outputs(z, step, conditioning, 4)
         backbone.decode(z)
 
     def bare_guided() -> None:
         for step in process.steps:
             leaf = z.detach().requires_grad_()
-            other, own = backbone._pair(leaf, step, conditioning)
+            other, own = backbone._outputs(leaf, step, conditioning, 4)
             x0 = (other + 4 * (own - other)).detach().requires_grad_()
             picture = backbone.decode(x0)
             pixels = picture.detach().requires_grad_()

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from hub_box import write_sd, write_sdxl
+from hub_box import save, sdxl_unet, write_sd, write_sdxl
 
-from align.backbones.base import Conditioning
+from align.backbones.base import Conditioning, guidance_embedding
 from align.backbones.registry import Recipe, load
 from align.backbones.unet import UNetBackbone
 from align.errors import MissingWeights, WrongWeights
@@ -196,3 +196,23 @@ def test_a_network_and_an_autoencoder_from_elsewhere(sd_folder, tmp_path):
     assert torch.equal(mixed.vae.decoder.conv_in.weight, other.vae.decoder.conv_in.weight)
     own = UNetBackbone.from_folder(sd_folder, CPU).encode("a", "").prompt
     assert torch.equal(mixed.encode("a", "").prompt, own)
+
+
+def test_a_network_that_reads_the_guidance_scale_is_given_the_prompts_half_of_all(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder, tmp_path / "distilled")
+    save(sdxl_unet(3, time_cond_proj_dim=8), tmp_path / "distilled/unet")
+    xl = UNetBackbone.from_folder(
+        tmp_path / "distilled", CPU, height=64, width=96, layout="sdxl", consistency=True
+    )
+    z, conditioning = batch(xl, "a red cat", "two dogs")
+    step = DDIM(xl.scheduler_config, 10, 1).steps[4]
+    raw = xl.unet(
+        z,
+        step.t,
+        conditioning.prompt,
+        timestep_cond=guidance_embedding(7.5, 8).expand(2, -1),
+        added_cond_kwargs={"text_embeds": conditioning.pooled_prompt, "time_ids": conditioning.size},
+    ).sample
+    torch.testing.assert_close(xl.predict(z, step, conditioning, 7.5).eps, raw)

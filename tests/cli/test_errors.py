@@ -8,13 +8,13 @@ from align.config.places import group_choices
 from .helpers import align
 
 WRONG = {
-    "group choice": (["method=dimo"], ["method=dimo", "did you mean dymo?", "best_of_n, dps, dymo"]),
+    "group choice": (["method=dimo"], ["method=dimo", "did you mean dymo?", "best_of_n, "]),
     "group choice far off": (["backbone=zzz"], ["backbone=zzz", "choices: alignprop_sd15"]),
     "group choice in a sweep": (["-m", "method=none,dimo"], ["method=dimo", "dymo"]),
     "group list": (["method=[none]"], ["give the name of a method"]),
     "key": (["method.guidance.strenght=2"], ["method.guidance.strenght", "method.guidance.strength"]),
     "key without its group": (["steps=3"], ["unknown option steps", "sampler.steps"]),
-    "key far off": (["foo=1"], ["unknown option foo", "groups: backbone"]),
+    "key far off": (["xyzzy=1"], ["unknown option xyzzy", "groups: backbone"]),
     "key in a known group": (["method.xyzzy=1"], ["method.xyzzy", "method.particles"]),
     "added key": (["+method.nme=x"], ["method.nme", "method.name"]),
     "target": (["+method._target_=os.system"], ["unknown option method._target_"]),
@@ -49,6 +49,20 @@ WRONG = {
         ["give method.objective.copies=0"],
     ),
     "float64": (["backbone=toy_gmm", "run.device=mps"], ["float64", "run.device=cpu"]),
+    "consistency sampler": (["sampler=lcm"], ["sampler=lcm needs", "backbone=lcm", "sampler=ddim"]),
+    "consistency model": (["backbone=lcm", "sampler=ddim"], ["sampler=ddim", "give sampler=lcm"]),
+    "consistency steps": (["backbone=lcm", "sampler.steps=51"], ["sampler.steps=51", "1 to 50"]),
+    "consistency eta": (["backbone=lcm", "sampler.eta=0.5"], ["sampler.eta=0.5", "leave it at 1"]),
+    "consistency rescale": (["backbone=lcm", "sampler.guidance_rescale=0.7"], ["guidance_rescale", "at 0"]),
+    "no negative half": (["backbone=lcm", "negative=ugly"], ["negative=ugly", "no negative half"]),
+    "no pair": (
+        ["backbone=lcm", "method=dymo"],
+        ["method.guidance.rule=correction", "value or constant", "method=dps"],
+    ),
+    "no pair, clean": (
+        ["backbone=lcm", "method=mpgd"],
+        ["method.clean.rule=correction", "value or constant"],
+    ),
     "list length": (["method.recurrence.rate=[1,2]"], ["method.recurrence.rate", "list of 3"]),
     "not finite": (["sampler.guidance_scale=nan"], ["sampler.guidance_scale=nan"]),
     "device": (["run.device=gpu"], ["run.device=gpu", "cuda"]),

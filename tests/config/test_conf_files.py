@@ -15,6 +15,7 @@ from align.shapes.grammar import parse as parse_caption
 CHOICES = [(group, name) for group in GROUPS for name in group_choices(group)]
 MORE = {
     ("backbone", "alignprop_sd15"): ["backbone.lora=mine.safetensors"],
+    ("sampler", "lcm"): ["backbone=lcm"],
     ("prompts", "text"): ['prompts.text=["a red circle"]'],
     ("prompts", "file"): ["prompts.path=prompts.txt"],
     ("semantics", "file"): ["semantics.path=graphs"],

@@ -42,6 +42,22 @@ def test_a_family_without_a_value_is_named(tmp_path):
         jobs_of(parse(["method=mine", "--config-dir", str(tmp_path)]))
 
 
+def test_a_distilled_family_takes_its_origins_numbers_unless_it_has_its_own(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/mine.yaml").write_text(
+        "name: mine\nguidance:\n  strength: ${by_family:{sd15:2.0}}\nclean:\n  rate: ${by_family:{sd15:2.0,lcm:3.0}}\n"
+    )
+    own = ["method=mine", "--config-dir", str(tmp_path), "backbone=lcm"]
+    mine = jobs_of(parse(own))[0].config.method
+    assert (mine.guidance.strength, mine.clean.rate) == (2, 3)
+
+
+def test_the_consistency_model_brings_its_process():
+    config = jobs_of(parse(["backbone=lcm"]))[0].config
+    assert (config.sampler.kind, config.sampler.steps, config.sampler.guidance_scale) == ("lcm", 8, 7.5)
+    assert (config.reward.terms, config.metrics.name) == ({"pickscore": 1}, "paper")
+
+
 @pytest.mark.parametrize(("name", "guide"), [("sd15", "spm_sd15"), ("dpo_sdxl", "spm_sdxl")])
 def test_a_backbone_brings_what_goes_with_it(name, guide):
     config = jobs_of(parse([f"backbone={name}", "method=dymo"]))[0].config

@@ -24,7 +24,7 @@ class ConstantNetwork(UNetBackbone):
         self.output = output
         self.text = SimpleNamespace(rest=lambda: None)
 
-    def _pair(self, z, step, conditioning):
+    def _outputs(self, z, step, conditioning, guidance_scale):
         return self.output, self.output
 
 

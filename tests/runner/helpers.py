@@ -8,15 +8,9 @@ import os
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import torch
-
-if __name__ == "__main__":  # the fake sampler needs no diffusers, whose import takes seconds
-    stub = types.ModuleType("diffusers")
-    stub.DDIMScheduler = None  # type: ignore[attr-defined]
-    sys.modules["diffusers"] = stub
 
 from align.backbones.registry import Recipe, pieces
 from align.sampling.ledger import Cost

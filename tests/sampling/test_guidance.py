@@ -5,6 +5,7 @@ import torch
 from fakes import SCHEDULE
 
 from align.processes.ddim import DDIM
+from align.processes.lcm import LCM
 from align.sampling.guidance import CleanGuidance, Guidance
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate
@@ -121,3 +122,18 @@ def test_a_particle_is_moved_by_its_own_numbers():
     one, two = (Guidance(1, (1, 1, 1)).shift(e, TERMS, TILT, STD) for e in (found, other))
     assert torch.equal(one[0], two[0])
     assert not torch.equal(one[2], two[2])
+
+
+def test_noise_guidance_moves_a_consistency_function_as_far_as_it_depends_on_the_noise():
+    """At a scaling where z's own share is large."""
+    step = LCM({**SCHEDULE, "timestep_scaling": 0.001}, 4).steps[2]
+    assert step.c_skip > 0.1
+    z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def clean(eps):
+        return step.clean((z - (1 - step.alpha) ** 0.5 * eps) / step.alpha**0.5, z)
+
+    found = replace(estimate(), x0=clean(estimate().eps))
+    moved = Guidance(0.5, (1.0, 1.0, 1.0), form="eps").adjust(found, TERMS, step, TILT, 0.0)
+    torch.testing.assert_close(moved.x0, clean(moved.eps))
+    assert not torch.equal(moved.x0, found.x0)
