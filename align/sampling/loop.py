@@ -297,7 +297,7 @@ class _Loop:
                 child, self.pictures, following, self.ledger, "prediction", there_draws, valued
             )
             ratio = torch.zeros(len(rows), dtype=child.log_weights.dtype, device=device)
-            if parts.weigh and kernel.std > 0:
+            if search.temperature > 0 and proposal is not kernel and kernel.std > 0:
                 kernel_there, proposal_there = (Gaussian(g.mean[at], g.std) for g in (kernel, proposal))
                 ratio = kernel_there.log_ratio(proposal_there, noise)
             found = _Candidates(at, child, estimate, search.keys(estimate.value, ratio, mine))
