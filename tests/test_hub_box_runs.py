@@ -209,6 +209,35 @@ def test_the_commands_of_the_search_release(experiment, at_home, tmp_path):
     )  # copies of one particle may end alike, but draw their own last noise
 
 
+DAS = [name for name in group_choices("experiment") if name.startswith("das_")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", DAS)
+def test_every_das_experiment(experiment, at_home, tmp_path):
+    folder = tmp_path / "run"
+    small = [option for option in TINY if not option.startswith("prompts")]
+    command = [f"experiment={experiment}", "sampler.steps=3", "prompts.limit=1", f"run.folder={folder}"]
+    assert main([*small, *command]) == 0
+    made = Made(folder)
+    assert all(math.isfinite(made.row[name]) for name in PAPER)
+    guided = 2 if "lcm" in experiment else 3  # a consistency model's last step is not
+    assert made.row["network_forward"] == 4 * 3
+    assert made.row["network_backward"] == made.row["reward_backward"] == 4 * guided
+    assert made.row["decoder_forward"] == made.row["reward_forward"] == 4 * (3 + 1)
+    assert made.row["nonfinite_gradients"] == 0
+    assert len(made.row["ess"].split()) == 3
+    assert math.isfinite(made.row["log_evidence"])
+    assert made.row["particle"] in range(4)
+
+
+@pytest.mark.slow
+def test_released_das_on_a_consistency_model(of):
+    options = ("reward=aesthetic", "method.tempering.gamma=1.0")
+    released, half = (of("lcm", "das_released", *options, f"sampler.eta={eta}") for eta in (1.0, 0.5))
+    assert len({released.picture, half.picture, of("lcm", "das", *options).picture}) == 3
+
+
 @pytest.mark.slow
 def test_one_command_in_a_process_of_its_own(at_home, tmp_path, make):
     options = ["method=dymo", "backbone=sdxl", "sampler.steps=6", "method.recurrence.cap=2"]

@@ -108,10 +108,10 @@ def _sampler(config: Config) -> None:
             f"sampler.steps={sampler.steps} is more than the {DISTILLED} that consistency models are distilled on: "
             f"give 1 to {DISTILLED}; 4 to 8 are usual"
         )
-    if sampler.eta != 1:
+    if sampler.eta != 1 and not (method.tempering.rule != "none" and method.tempering.released):
         raise ConfigError(
             f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
-            "leave it at 1"
+            "leave it at 1; method=das_released alone reads it"
         )
     if sampler.guidance_rescale != 0:
         raise ConfigError(
