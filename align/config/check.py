@@ -210,6 +210,11 @@ def _search(config: Config) -> None:
                 f"method.search.{name} lists {len(numbers)} steps: "
                 f"give {steps - 1}, one for each of the {steps} steps but the last"
             )
+    if search.candidates * search.widen + 1e-9 < 1:
+        raise ConfigError(
+            f"method.search.widen={search.widen:g} of method.search.candidates={search.candidates} leaves a searched step none: "
+            f"give method.search.widen={1 / search.candidates:g} or more"
+        )
     if search.drop != "none" and method.particles == method.returned:
         raise ConfigError(
             f"method.search.drop={search.drop} has nothing to drop: give method.particles above method.returned"

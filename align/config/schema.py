@@ -296,7 +296,12 @@ class MethodConfig:
     @property
     def searches(self) -> bool:
         """Whether candidates are compared, or particles dropped or replaced."""
-        return self.search.candidates > 1 or self.search.drop != "none" or self.search.replace > 0
+        search = self.search
+        return (
+            max(search.candidates, search.candidates * search.widen) >= 2
+            or search.drop != "none"
+            or search.replace > 0
+        )
 
     @property
     def weighs(self) -> bool:

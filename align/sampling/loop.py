@@ -154,11 +154,11 @@ def _info(step: Step, round: int, state: State, estimate: Estimate, trace: Mappi
 
 
 def _together(arrived: list[tuple[State, Estimate | None]]) -> tuple[State, Estimate | None]:
-    """Particles that needed different numbers of rounds as one state again, pictures in order."""
+    """Particles that needed different numbers of rounds as one state again, groups in order."""
     if len(arrived) == 1:
         return arrived[0]
     state = State.join([state for state, _ in arrived])
-    order = torch.argsort(state.picture, stable=True)
+    order = torch.argsort(state.group, stable=True)
     known = [estimate for _, estimate in arrived if estimate is not None]
     estimate = Estimate.join(known).take(order) if len(known) == len(arrived) else None
     return state.take(order), estimate
@@ -295,7 +295,7 @@ class _Loop:
                 child, self.pictures, following, self.ledger, "prediction", there_draws, valued
             )
             ratio = torch.zeros(len(rows), dtype=child.log_weights.dtype, device=device)
-            if parts.weigh and kernel.std > 0:
+            if search.temperature > 0 and proposal is not kernel and kernel.std > 0:
                 kernel_there, proposal_there = (Gaussian(g.mean[at], g.std) for g in (kernel, proposal))
                 ratio = kernel_there.log_ratio(proposal_there, noise)
             found = _Candidates(at, child, estimate, search.keys(estimate.value, ratio, mine))
