@@ -226,9 +226,9 @@ def test_every_das_experiment(experiment, at_home, tmp_path):
     assert made.row["network_backward"] == made.row["reward_backward"] == 4 * guided
     assert made.row["decoder_forward"] == made.row["reward_forward"] == 4 * (3 + 1)
     assert made.row["nonfinite_gradients"] == 0
-    assert len(made.row["ess"].split()) == 3
-    assert math.isfinite(made.row["log_evidence"])
-    assert made.row["particle"] in range(4)
+    assert len(made.row["info_ess"].split()) == 3
+    assert math.isfinite(made.row["info_log_evidence"])
+    assert made.row["info_particle"] in range(4)
 
 
 @pytest.mark.slow
