@@ -39,7 +39,8 @@ def compose(*overrides, multirun=False):
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group, name):
-    config = compose(f"{group}={name}", *MORE.get((group, name), []))
+    more = ["sampler.eta=1"] if group == "method" else []
+    config = compose(f"{group}={name}", *more, *MORE.get((group, name), []))
     if group != "experiment":
         assert getattr(config, group).name == name
     assert build(Config, plain(config)) == config
@@ -68,9 +69,9 @@ def test_every_experiment_takes_every_method(method, experiment):
     unfit = READS_PROMPTS - {"dymo_paper"} if experiment.startswith("das_lcm") else set()
     if method in (READS_PROMPTS if experiment.startswith("toy") else unfit):
         with pytest.raises(ConfigError, match="backbone"):
-            compose(f"experiment={experiment}", f"method={method}")
+            compose(f"experiment={experiment}", f"method={method}", "sampler.eta=1")
         return
-    assert compose(f"experiment={experiment}", f"method={method}").method.name == method
+    assert compose(f"experiment={experiment}", f"method={method}", "sampler.eta=1").method.name == method
 
 
 @pytest.mark.parametrize("name", [name for name in group_choices("prompts") if name.startswith("shapes")])
@@ -110,7 +111,7 @@ def test_a_sweep_is_every_combination_in_order():
         ("dymo", 1),
     ]
     assert len({job.run.folder for job in jobs}) == 4
-    jobs = compose("method=glob(*)", "sampler.steps=range(1,3)", multirun=True)
+    jobs = compose("method=glob(*)", "sampler.steps=range(1,3)", "sampler.eta=1", multirun=True)
     assert len(jobs) == 2 * len(group_choices("method"))
 
 
@@ -137,10 +138,10 @@ def test_options_that_a_yaml_leaves_out_can_be_set():
 
 def test_own_groups_are_found(tmp_path):
     (tmp_path / "method").mkdir()
-    (tmp_path / "method" / "mine.yaml").write_text("# Mine\nname: mine\nparticles: 3\n")
+    (tmp_path / "method" / "mine.yaml").write_text("# Mine\nname: mine\nparticles: 3\nchoose: best\n")
     for folder in (tmp_path, tmp_path / 'odd "name", {x}'):
         if folder is not tmp_path:
             (folder / "method").mkdir(parents=True)
-            (folder / "method" / "mine.yaml").write_text("name: mine\nparticles: 3\n")
+            (folder / "method" / "mine.yaml").write_text("name: mine\nparticles: 3\nchoose: best\n")
         (job,) = jobs_of(parse(["method=mine", "--config-dir", str(folder)]))
         assert job.config.method.particles == 3
