@@ -328,10 +328,10 @@ def test_the_way_of_every_group_is_recorded(backbone, reward, children):
         select_children=children,
     )
     for outcome in grouped(parts, reward, Population(3, 1, "best")):
-        ess, resampled = (outcome.info[name].split() for name in ("ess", "resampled"))
-        assert [step for step, figure in enumerate(ess) if figure != "nan"] == [2, 4, 6]
+        sizes, drawn = (outcome.info[name].split() for name in ("ess", "resampled"))
+        assert [k for k, size in enumerate(sizes) if size != "nan"] == [2, 4, 6]
         # As released the last time counts only if weights differ enough.
-        assert [resampled[step] for step in (2, 4)] == ["1", "1"]
+        assert [drawn[2], drawn[4]] == ["1", "1"]
 
 
 # ---------------------------------------------------------------- consistency models
