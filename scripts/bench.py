@@ -1,4 +1,4 @@
-"""Benchmarks: ``python scripts/bench.py shapes`` and ``python scripts/bench.py dymo``."""
+"""Benchmarks: ``python scripts/bench.py shapes``, ``dymo``, ``search`` and ``smc``."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.benchmarks import dymo, shapes
+from scripts.benchmarks import dymo, particles, shapes
 
-BENCHMARKS = {"shapes": shapes, "dymo": dymo}
+BENCHMARKS = {
+    "shapes": (shapes, shapes.main),
+    "dymo": (dymo, dymo.main),
+    "search": (particles, particles.search),
+    "smc": (particles, particles.smc),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="benchmark", required=True)
-    for name, module in BENCHMARKS.items():
+    for name, (module, run) in BENCHMARKS.items():
         assert module.__doc__ is not None
-        module.add_options(commands.add_parser(name, help=module.__doc__.splitlines()[0]))
+        module.add_options(commands.add_parser(name, help=(run.__doc__ or module.__doc__).splitlines()[0]))
     args = parser.parse_args()
-    BENCHMARKS[args.benchmark].main(args)
+    BENCHMARKS[args.benchmark][1](args)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import argparse
 import gc
 import itertools
 import json
+import os
 import resource
 import statistics
 import sys
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # as the runner does
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from align.results.arms import Arm, cost_columns, value_columns
+from align.results.columns import is_check
 from align.results.errors import ReportError
 from align.results.intervals import bootstrap
 
@@ -106,6 +107,26 @@ def costs(arms: Sequence[Arm], baseline: Arm) -> pandas.DataFrame:
                 }
             )
     return pandas.DataFrame(rows, columns=["arm", "cost", "mean", "ratio"])
+
+
+def independence_notes(arms: Sequence[Arm]) -> list[str]:
+    """What each method optimised and what it did not, and what is missing to judge it; a line each."""
+    notes: list[str] = []
+    told: dict[tuple[str, str], list[str]] = {}
+    for arm in arms:
+        if not arm.optimised:
+            continue
+        measured = value_columns(arm.rows)
+        others = ["checker" if is_check(name) else name for name in measured if name not in arm.optimised]
+        texts = (", ".join(sorted(arm.optimised)), ", ".join(dict.fromkeys(others)))
+        told.setdefault(texts, []).append(arm.label)
+        if blind := sorted(arm.optimised - set(measured)):
+            names = ", ".join(blind)
+            notes.append(f"{arm.label}: optimised {names}, not measured: give it to metrics.rewards")
+    for (optimised, free), labels in told.items():
+        rest = f"did not optimise {free}" if free else "nothing else was measured: no independent evidence"
+        notes.append(f"{', '.join(labels)}: optimised {optimised}; {rest}")
+    return notes
 
 
 def pairing_notes(arms: Sequence[Arm], baseline: Arm) -> list[str]:

@@ -7,7 +7,7 @@ as many prompts as there are, with replacement, and takes all pictures of each d
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy
@@ -38,6 +38,15 @@ def codes(groups: Sequence[Hashable]) -> NDArray[numpy.int64]:
     return numpy.array([seen.setdefault(group, len(seen)) for group in groups], dtype=numpy.int64)
 
 
+def resampled(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Floats]:
+    """How often each resample draws each group, (R, groups), in parts; equal arguments give equal draws."""
+    generator = numpy.random.default_rng(seed)
+    step = max(1, _AT_ONCE // groups)
+    for start in range(0, resamples, step):
+        draws = min(step, resamples - start)
+        yield generator.multinomial(groups, numpy.full(groups, 1 / groups), size=draws).astype(float)
+
+
 def bootstrap(
     values: Floats, groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
@@ -65,13 +74,9 @@ def bootstrap(
     numpy.add.at(counts, group, present)
     with numpy.errstate(invalid="ignore", divide="ignore"):
         mean = pivot + sums.sum(axis=0) / count
-        means = numpy.empty((resamples, values.shape[1]))
-        generator = numpy.random.default_rng(seed)
-        step = max(1, _AT_ONCE // size)
-        for start in range(0, resamples, step):
-            draws = min(step, resamples - start)
-            weights = generator.multinomial(size, numpy.full(size, 1 / size), size=draws).astype(float)
-            means[start : start + draws] = pivot + (weights @ sums) / (weights @ counts)
+        means = numpy.concatenate(
+            [pivot + (weights @ sums) / (weights @ counts) for weights in resampled(size, resamples, seed)]
+        )
     low, high = numpy.full((2, values.shape[1]), numpy.nan)
     known = (counts > 0).sum(axis=0) > 1
     if known.any():

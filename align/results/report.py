@@ -1,7 +1,7 @@
 """`python -m align report FOLDERS...`: what methods gain over a baseline, and what they cost.
 
 Every picture is compared with the baseline's of the same prompt, seed and sample. What has no partner is
-counted and said. Values that a method optimised itself are marked.
+counted and said. Values that a method optimised itself are marked, and stand beside those that it did not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from align.results.arms import Arm
+    from align.results.spread import Spread
 
+TRACES = "traces.svg"
 EXPLANATION = (
     "Intervals are 95% bootstrap intervals over prompts (10,000 resamples, seeded). "
     "A win is a higher value than the baseline's on the same prompt, seed and sample; a tie counts half."
@@ -37,6 +39,9 @@ class Report:
         summary: one row an arm: `label` and the columns of `tables.summary`.
         pairs: one row an arm and value, see `compare.paired_differences`.
         costs: one row an arm and cost: arm, cost, mean, ratio.
+        drift: one row an arm, see `drift.latent_drift`; none where latents were not measured.
+        traces: one row an arm, trace and step, see `traces.traces`; none where methods left none.
+        spread: diversity, where it was asked for.
         notes: what was left out or is incomplete, one line each.
     """
 
@@ -45,10 +50,14 @@ class Report:
     summary: pandas.DataFrame
     pairs: pandas.DataFrame
     costs: pandas.DataFrame
+    drift: pandas.DataFrame
+    traces: pandas.DataFrame
+    spread: Spread | None
     notes: list[str]
 
     def sections(self) -> dict[str, dict[str, dict[str, str]]]:
         """The tables as texts: title, row name, column name."""
+        from align.results.drift import drift_cells
         from align.results.tables import number, summary_cells, with_interval
 
         records = [{str(name): cell for name, cell in row.items()} for row in self.summary.to_dict("records")]
@@ -76,6 +85,8 @@ class Report:
                 "Quality (mean, 95% interval)": quality,
                 f"Paired difference to {self.baseline}": gains,
                 f"Win rate against {self.baseline}": wins,
+                **(self.spread.sections(self.baseline) if self.spread else {}),
+                "Size of the finished latents, |z| / sqrt(dim)": drift_cells(self.drift, self.baseline),
                 f"Cost of a picture (mean, ratio to {self.baseline})": prices,
             }.items()
             if table
@@ -97,31 +108,47 @@ class Report:
         for title, rows in self.sections().items():
             lines += [f"## {_cell(title)}", "", *_markdown_table(rows), ""]
         lines += [line.replace("*", "\\*") + "\n" for line in self._footnotes()[1:]]
+        if len(self.traces):
+            lines += [
+                "## Traces",
+                "",
+                "Mean over pictures and the range of 80% of them.",
+                "",
+                f"![]({TRACES})",
+                "",
+            ]
         if self.notes:
             lines += ["## Notes", "", *(f"- {_cell(note)}" for note in self.notes), ""]
         return "\n".join(lines)
 
     def write(self, out: Path) -> list[Path]:
-        """Write report.md, pairs.csv, costs.csv and summary.csv into the folder `out`; returns their paths.
+        """Write report.md and its tables as CSV files into the folder `out`, and traces.svg where there are traces.
+
+        Returns:
+            Their paths, report.md first.
 
         Raises:
             ReportError: the folder is not writable.
         """
         from align.results import atomic
+        from align.results.traces import plot_traces
 
-        texts = {
-            "report.md": self.markdown(),
-            "summary.csv": self.summary.to_csv(index=False, lineterminator="\n"),
-            "pairs.csv": self.pairs.to_csv(index=False, lineterminator="\n"),
-            "costs.csv": self.costs.to_csv(index=False, lineterminator="\n"),
-        }
+        tables = {"summary.csv": self.summary, "pairs.csv": self.pairs, "costs.csv": self.costs}
+        tables |= {"drift.csv": self.drift} if len(self.drift) else {}
+        tables |= {"traces.csv": self.traces} if len(self.traces) else {}
+        if self.spread is not None:
+            tables |= {"diversity.csv": self.spread.figures, "diversity_prompts.csv": self.spread.prompts}
         try:
             out.mkdir(parents=True, exist_ok=True)
-            for name, text in texts.items():
-                atomic.write_text(out / name, text)
+            atomic.write_text(out / "report.md", self.markdown())
+            for name, table in tables.items():
+                atomic.write_text(out / name, _csv(table))
+            if len(self.traces):
+                plot_traces(self.traces, out / TRACES)
         except OSError as error:
             raise ReportError(f"cannot write to {out}: {error.strerror or error}") from error
-        return [out / name for name in texts]
+        names = ["report.md", *tables, *([TRACES] if len(self.traces) else [])]
+        return [out / name for name in names]
 
     def _footnotes(self) -> list[str]:
         from align.results.tables import FOOTNOTE
@@ -130,23 +157,41 @@ class Report:
         return [EXPLANATION, *([FOOTNOTE] if starred else [])]
 
 
-def report(folders: Sequence[Path], baseline: str | None = None, out: Path | None = None) -> Report:
+def report(
+    folders: Sequence[Path],
+    baseline: str | None = None,
+    out: Path | None = None,
+    *,
+    diversity: bool = False,
+    features: str | None = None,
+) -> Report:
     """Compare the runs in `folders`.
 
     Args:
         folders: run folders, or folders of run folders.
         baseline: label, method or folder to compare with; by default the method "none", else the first.
         out: folder for the files of `Report.write`; None writes nothing.
+        diversity: measure how much the saved pictures differ; reads them all.
+        features: name of the image embeddings for that, see `spread.usual_features`.
 
     Raises:
-        ReportError: a folder is missing or holds no results, the baseline is unknown, or `out` is not
-        writable.
+        ReportError: a folder is missing or holds no results, the baseline is unknown, `out` is not
+        writable, or features are unknown or without weights.
     """
     import pandas
 
     from align.results.arms import load_arms
-    from align.results.compare import choose_baseline, costs, paired_differences, pairing_notes
+    from align.results.compare import (
+        choose_baseline,
+        costs,
+        independence_notes,
+        paired_differences,
+        pairing_notes,
+    )
+    from align.results.drift import latent_drift
+    from align.results.spread import measure
     from align.results.tables import summarise
+    from align.results.traces import traces
 
     arms, notes = load_arms(folders)
     base = choose_baseline(arms, baseline)
@@ -157,17 +202,34 @@ def report(folders: Sequence[Path], baseline: str | None = None, out: Path | Non
         more = {"failed": arm.failed, "optimised": ";".join(sorted(arm.optimised))}
         rows.append(head | summarise(arm.rows) | more)
     tables = [paired_differences(arm, base) for arm in arms if arm is not base]
+    spread = measure(arms, base, features) if diversity else None
     result = Report(
         arms=arms,
         baseline=base.label,
         summary=pandas.DataFrame(rows),
         pairs=pandas.concat(tables, ignore_index=True) if tables else paired_differences(base, base).iloc[:0],
         costs=costs(arms, base),
-        notes=notes + pairing_notes(arms, base),
+        drift=latent_drift(arms, base),
+        traces=traces(arms),
+        spread=spread,
+        notes=[
+            *independence_notes(arms),
+            *notes,
+            *pairing_notes(arms, base),
+            *(spread.notes if spread else []),
+        ],
     )
     if out is not None:
         result.write(Path(out))
     return result
+
+
+def _csv(table: pandas.DataFrame) -> str:
+    """A table as CSV; prompts are escaped as in `results.csv`."""
+    from align.results.csvfile import encode_text
+
+    table = table.assign(prompt=table["prompt"].map(encode_text)) if "prompt" in table else table
+    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
 def _cell(text: str) -> str:
@@ -198,7 +260,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="method, label or folder to compare with (default: the method 'none', else the first)",
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write report.md and CSV files there")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write report.md, CSV files and plots of traces there"
+    )
+    parser.add_argument(
+        "--diversity",
+        action="store_true",
+        help="also measure how much the pictures of a prompt, and of a run, differ (reads all pictures)",
+    )
+    parser.add_argument(
+        "--features",
+        metavar="NAME",
+        help="image embeddings to measure that in (default: shapes_pick or clip_vit_l14, by the backbone)",
+    )
     parser.add_argument(
         "--gallery", action="store_true", help="also write gallery.html and contact_sheet.png (needs --out)"
     )
@@ -215,9 +289,20 @@ def main(argv: Sequence[str]) -> int:
     if options.gallery and options.out is None:
         print("align report: --gallery needs --out FOLDER", file=sys.stderr)
         return 2
+    if options.features is not None and not options.diversity:
+        print("align report: --features needs --diversity", file=sys.stderr)
+        return 2
     try:
-        made = report(options.folders, options.baseline, options.out)
+        made = report(
+            options.folders,
+            options.baseline,
+            options.out,
+            diversity=options.diversity,
+            features=options.features,
+        )
         written = ["report.md"] if options.out else []
+        if options.out and len(made.traces):
+            written.append(TRACES)
         if options.gallery:
             from align.results.contact_sheet import write_contact_sheet
             from align.results.gallery import write_gallery

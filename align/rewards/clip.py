@@ -104,9 +104,13 @@ class ContrastiveReward(Reward):
         """Pictures (P, 3, H, W) in [0, 1] as the tower's input (P, 3, size, size)."""
         return normalise(fit(pictures.to(self._device).float(), self.size, self.variant)).to(self._dtype)
 
+    def features(self, pictures: Tensor, step: Tensor | None = None) -> Tensor:
+        """Image embeddings (P, d) float32 as the tower gives them, not normalised."""
+        return self._see(self.pixels(pictures), step).float()
+
     def image_embeddings(self, pictures: Tensor, step: Tensor | None = None) -> Tensor:
         """Unit image embeddings (P, d) float32."""
-        return F.normalize(self._see(self.pixels(pictures), step).float(), dim=-1)
+        return F.normalize(self.features(pictures, step), dim=-1)
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         """See :meth:`Reward.score`."""

@@ -145,7 +145,8 @@ class Sampler:
         began = time.perf_counter()
         pictures, truncated = self._read(groups)
         ledger = Ledger(len(groups))
-        log = _Log(len(groups))
+        steps = len(self.parts.process.steps)
+        log = _Log(len(groups), steps)
 
         def streams(picture: int, particle: int) -> NoiseStream:
             group = groups[picture]
@@ -156,7 +157,6 @@ class Sampler:
             if self.on_evaluation is not None:
                 self.on_evaluation(info)
 
-        steps = len(self.parts.process.steps)
         shape = self.backbone.latent_shape()
         state = start(streams, len(groups), self.population.particles, shape, self.device)
         state = run(
@@ -205,6 +205,7 @@ class Sampler:
             group = []
             for row in taken:
                 info: dict[str, int | float | str] = dict(described[row])
+                info["latent_norm"] = root_mean_square(state.z[row])
                 if population.particles > population.returned:
                     info["particle"] = slots[row]
                 if judged:
@@ -277,12 +278,21 @@ class Sampler:
         return pictures, [read.truncated for read in encoded]
 
 
+def root_mean_square(z: Tensor) -> float:
+    """Norm of one picture's latents (C, h, w) over the square root of their number: 1 for pure noise.
+
+    A method that leaves what the model knows shows here, whatever rewards say.
+    """
+    return float(z.detach().cpu().double().square().mean().sqrt())
+
+
 class _Log:
     """What rows tell of the way to a picture, gathered while the loop runs."""
 
-    def __init__(self, groups: int) -> None:
+    def __init__(self, groups: int, steps: int) -> None:
         self.rounds = torch.zeros(groups, dtype=torch.long)
         self.nonfinite = torch.zeros(groups, dtype=torch.long)
+        self.steps = steps
         self.traces: list[dict[str, list[float]]] = [{} for _ in range(groups)]
 
     def record(self, info: Info) -> None:
@@ -292,10 +302,10 @@ class _Log:
         self.nonfinite.index_add_(0, info.picture.cpu(), (~info.finite).long().cpu())
         for name, figures in info.trace.items():
             for trace, figure in zip(self.traces, figures.tolist(), strict=True):
-                trace.setdefault(name, []).append(figure)
+                trace.setdefault(name, [math.nan] * self.steps)[info.step.index] = figure
 
     def of(self, group: int) -> dict[str, int | float | str]:
-        """Of one group; a trace is a text of numbers, one a step."""
+        """Of one group; a trace is a text of numbers, one a step, nan where nothing was selected."""
         traces = {
             name: " ".join(f"{figure:.5g}" for figure in trace) for name, trace in self.traces[group].items()
         }

@@ -8,7 +8,7 @@ from align.config.places import group_choices
 from .helpers import align
 
 WRONG = {
-    "group choice": (["method=dimo"], ["method=dimo", "did you mean dymo?", "best_of_n, "]),
+    "group choice": (["method=dimo"], ["method=dimo", "did you mean dymo?"]),
     "group choice far off": (["backbone=zzz"], ["backbone=zzz", "choices: alignprop_sd15"]),
     "group choice in a sweep": (["-m", "method=none,dimo"], ["method=dimo", "dymo"]),
     "group list": (["method=[none]"], ["give the name of a method"]),

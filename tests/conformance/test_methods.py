@@ -24,19 +24,28 @@ METHODS = tuple(group_choices("method"))
 CHEAPER = {
     "best_of_n": ["method.particles=3"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
+    "svdd": ["method.search.candidates=3"],
+    "dsearch": ["method.particles=3"],
+    "dsearch_r": ["method.particles=3", "method.search.replace=0.4", "method.search.candidates=2"],
+    **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
-TRAINED = ("none", "best_of_n", "dymo")
+TRAINED = ("none", "best_of_n", "dymo", "svdd", "das")
 """Those that are tried on the trained world too, which costs most."""
 SHAPES = Path(align.shapes.__file__).parent / "weights"
 GREY = 1 / 255
 
 
-def build_method(method, backbone, reward, batch_size=2, graph=words_graph, strength=1.0, steps=4):
-    """A method by name as its config has it."""
+def config_of(method, strength=1.0, steps=4):
+    """A method by name as its config has it, in a few steps."""
     options = [f"method={method}", f"sampler.steps={steps}", "sampler.eta=1", "sampler.guidance_scale=3"]
     options += [f"method.guidance.strength={strength}", *CHEAPER.get(method, [])]
-    config = jobs_of(parse(options))[0].config
-    return build.assemble(config, backbone, reward, pairs_by_offsets(graph), batch_size, CPU)
+    return jobs_of(parse(options))[0].config
+
+
+def build_method(method, backbone, reward, batch_size=2, graph=words_graph, **options):
+    """What it comes to on a backbone."""
+    pairs = pairs_by_offsets(graph)
+    return build.assemble(config_of(method, **options), backbone, reward, pairs, batch_size, CPU)
 
 
 class World:
@@ -174,27 +183,31 @@ def counts(world):
 
 
 def test_the_ledger_is_what_a_spy_counts(world, method, counts):
-    made = world.method(method, batch_size=1).sample(world.requests)
+    # All pictures of each group, so that the shares of its cost add up.
+    number = config_of(method).method.returned
+    groups = {replace(one, sample=one.sample // number) for one in world.requests}
+    requests = [replace(one, sample=one.sample * number + k) for one in groups for k in range(number)]
+    made = world.method(method, batch_size=1).sample(requests)
     assert counts() == {what: sum(getattr(one.cost, what) for one in made) for what in COUNTS}
 
 
 def test_a_broken_reward_never_wins(world, method, outcomes):
-    prompt = world.requests[0].prompt
+    prompt, config = world.requests[0].prompt, config_of(method).method
     made = world.method(method, reward=FakeReward(broken=[prompt])).sample(world.requests)
     for request, one, sound in zip(world.requests, made, outcomes, strict=True):
         if request.prompt != prompt:
             assert torch.equal(one.picture, sound.picture)
-        elif method == "best_of_n":
+        elif config.choose == "best" or (config.weighs and not config.steering.released):
             assert one.picture is None
             assert "reward" in one.error
-        elif method != "none":
+        else:
             assert torch.isfinite(one.picture).all()
-            assert one.info["nonfinite_gradients"] > 0
+            assert (one.info["nonfinite_gradients"] > 0) is config.reward_needs_gradient
 
 
 def test_with_zero_strength_it_is_plain_sampling(world, method):
-    if method == "best_of_n":
-        pytest.skip("has no strength")
+    if method != "none" and (not config_of(method).method.guided or config_of(method).method.particles > 1):
+        pytest.skip("has no strength, or chooses beside it")
     made = world.method(method, strength=0.0).sample(world.requests)
     plain = world.method("none").sample(world.requests)
     for one, two in zip(made, plain, strict=True):

@@ -5,7 +5,7 @@ from fakes import CPU, SCHEDULE, FakeBackbone, words_graph
 from align.processes.ddim import DDIM
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
-from align.sampling.sampler import Request, Sampler
+from align.sampling.sampler import Request, Sampler, root_mean_square
 from align.semantics.tokens import pairs_by_offsets
 
 REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=1), Request("red cat", seed=1, sample=1)]
@@ -89,3 +89,15 @@ def test_a_picture_that_is_not_finite_fails_alone():
 def test_any_prompt_is_a_prompt(backbone, prompt):
     (outcome,) = sampler_of(backbone).sample([Request(prompt)])
     assert outcome.error is None
+
+
+def test_the_size_of_the_finished_latents_is_told(backbone, monkeypatch):
+    """|z| / sqrt(dim) of the latents that were decoded, of each picture."""
+    decoded = []
+    decode = backbone.decode
+    monkeypatch.setattr(backbone, "decode", lambda z: decoded.append(z) or decode(z))
+    outcomes = sampler_of(backbone, batch_size=1).sample(REQUESTS)
+    for z, outcome in zip(decoded, outcomes, strict=True):
+        expected = float(z.norm()) / z.numel() ** 0.5
+        assert outcome.info["latent_norm"] == pytest.approx(expected, rel=1e-6)
+    assert root_mean_square(torch.full((4, 2, 2), -3.0)) == 3

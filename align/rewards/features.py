@@ -1,0 +1,75 @@
+"""Image embeddings that diversity is measured in: the image towers of registered rewards, by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from align.rewards.errors import UnknownReward
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+    from align.rewards.clip import ContrastiveReward
+
+FEATURES: dict[str, str] = {
+    "clip_vit_l14": "clipscore",
+    "shapes_pick": "shapes_pick",
+    "shapes_hps": "shapes_hps",
+    "pickscore": "pickscore",
+    "hpsv2": "hpsv2",
+    "hpsv21": "hpsv21",
+}
+"""The reward whose image tower it is, by name of the features; ``clip_vit_l14`` is that of the literature."""
+CHUNK = 32
+"""Rows of every call: the same picture has the same features whatever is measured beside it."""
+
+
+def features_reward(name: str) -> str:
+    """The reward whose image tower some features are of.
+
+    Raises:
+        UnknownReward: for another name; the message holds the nearest ones.
+    """
+    if name in FEATURES:
+        return FEATURES[name]
+    near = difflib.get_close_matches(name, FEATURES, n=3, cutoff=0.4) or sorted(FEATURES)
+    raise UnknownReward(f"unknown features {name!r}; did you mean {', '.join(near)}?")
+
+
+def load_features(name: str, device: torch.device | str = "cpu") -> ContrastiveReward:
+    """The model of some features.
+
+    Raises:
+        UnknownReward: for another name than those of ``FEATURES``.
+        WeightsError: its weights are missing or hold something else.
+    """
+    from align.rewards.clip import ContrastiveReward
+    from align.rewards.registry import load
+
+    reward = load(features_reward(name), device)
+    assert isinstance(reward, ContrastiveReward)
+    return reward
+
+
+def embed(model: ContrastiveReward, images: Sequence[Image]) -> Tensor:
+    """Embeddings of 8-bit pictures, (P, d) float32 on the CPU, not normalised.  Sizes may differ."""
+    import torch
+
+    from align.rewards.preprocess import to_pictures
+
+    found: dict[int, Tensor] = {}
+    sizes = [image.size for image in images]
+    for size in dict.fromkeys(sizes):
+        same = [k for k, other in enumerate(sizes) if other == size]
+        for start in range(0, len(same), CHUNK):
+            part = same[start : start + CHUNK]
+            padded = part + part[-1:] * (CHUNK - len(part))
+            with torch.no_grad():
+                pictures = model.prepare_images([images[k] for k in padded], to_pictures)
+                rows = model.features(pictures).cpu()
+            found |= zip(part, rows, strict=False)
+    return torch.stack([found[k] for k in range(len(images))])

@@ -1,0 +1,189 @@
+"""The page of ``scripts/compare.py``: a table, a figure and what was not run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.results.arms import load_arms
+from align.results.compare import paired_differences
+from align.results.spread import measure
+from align.results.tables import number, with_interval
+
+if TYPE_CHECKING:
+    from scripts.compare import Arm
+
+VALUES = {
+    "check_all": "checker: all right",
+    "shapes_pick": "`shapes_pick`*",
+    "shapes_hps": "`shapes_hps`",
+    "shapes_imagereward": "`shapes_imagereward`",
+    "shapes_aesthetic": "`shapes_aesthetic`",
+}
+"""What the table tells of each arm: differences to plain sampling; the star is the reward that is followed."""
+FEATURES = "shapes_hps"
+"""Embeddings of the diversity: not of the reward that is followed."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was measured of one arm.
+
+    Attributes:
+        arm: which.
+        forward, backward: network evaluations a picture, mean.
+        spent: in forward passes.
+        seconds: a picture, mean.
+        differences: (mean, low, high) to plain sampling by value, and of ``diversity``.
+        pictures: how many pairs.
+    """
+
+    arm: Arm
+    forward: float
+    backward: float
+    spent: float
+    seconds: float
+    differences: dict[str, tuple[float, float, float]]
+    pictures: int
+
+
+def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]]:
+    """What the folders of the arms hold, and the facts of the whole: the backward ratio and the baseline's means."""
+    there = [arm for arm in arms if (folder / arm.label / "results.csv").is_file()]
+    loaded, _ = load_arms([folder / arm.label for arm in there])
+    by_method = {one.method: one for one in loaded}
+    base = by_method["none"]
+    ratio = json.loads((folder / "backward.json").read_text())["backward_over_forward"]
+    spread = measure(loaded, base, FEATURES).figures
+    found = []
+    for arm in there:
+        one = by_method[arm.label]
+        rows = one.rows
+        forward, backward = float(rows["network_forward"].mean()), float(rows["network_backward"].mean())
+        differences: dict[str, tuple[float, float, float]] = {}
+        pairs = len(rows)
+        if arm.label != "none":
+            for row in paired_differences(one, base).to_dict("records"):
+                if row["value"] in VALUES:
+                    pairs = int(row["pairs"])
+                    mean, low, high = (float(row[name]) for name in ("difference", "low", "high"))
+                    differences[str(row["value"])] = (mean, low, high)
+            own = spread[
+                (spread["arm"] == one.label) & (spread["of"] == "prompt") & (spread["value"] == "distance")
+            ]
+            mean, low, high = (float(own[f"difference{end}"].iloc[0]) for end in ("", "_low", "_high"))
+            differences["diversity"] = (mean, low, high)
+        seconds = float(rows["seconds"].mean())
+        found.append(Found(arm, forward, backward, forward + ratio * backward, seconds, differences, pairs))
+    plain = {value: float(base.rows[value].mean()) for value in VALUES}
+    own = spread[(spread["arm"] == base.label) & (spread["of"] == "prompt") & (spread["value"] == "distance")]
+    plain["diversity"] = float(own["mean"].iloc[0])
+    return found, {"ratio": ratio, "plain": plain, "pictures": len(base.rows)}
+
+
+def table(found: Sequence[Found], budget: int) -> list[str]:
+    """Markdown rows of one budget; the most of each value's difference first that the checker tells."""
+    some = [one for one in found if one.arm.budget == budget and one.differences]
+    some.sort(key=lambda one: -one.differences["check_all"][0])
+    head = ["method", *VALUES.values(), "diversity", "network forward / backward", "in forward passes"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for one in some:
+        cells = [f"`{one.arm.name}`"]
+        cells += [with_interval(*one.differences[name], signed=True) for name in (*VALUES, "diversity")]
+        cells += [f"{number(one.forward)} / {number(one.backward)}", f"{one.spent:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def draw(found: Sequence[Found], out: Path) -> None:
+    """Gain of the followed reward and of exact accuracy against cost, and the one against the other, as SVG."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    from align.results import atomic
+
+    names = list(dict.fromkeys(one.arm.name for one in found if one.arm.budget))
+    panels_of = (
+        ("shapes_pick", "gain of the reward that is followed"),
+        ("check_all", "gain of exact accuracy (never optimised)"),
+    )
+    with matplotlib.rc_context(
+        {"svg.hashsalt": "align", "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=(13, 4.4), layout="constrained")
+        FigureCanvasSVG(figure)
+        panels = figure.subplots(1, 3)
+        for place, name in enumerate(names):
+            some = sorted((one for one in found if one.arm.name == name), key=lambda one: one.spent)
+            colour, marker = f"C{place % 10}", "os^vD<>Px*"[place % 10]
+            for panel, (value, label) in zip(panels, panels_of, strict=False):
+                at = [one.spent * (1 + 0.012 * (place - len(names) / 2)) for one in some]
+                means, low, high = zip(*(one.differences[value] for one in some), strict=True)
+                errors = [
+                    [mean - bound for mean, bound in zip(means, low, strict=True)],
+                    [bound - mean for mean, bound in zip(means, high, strict=True)],
+                ]
+                style = {
+                    "color": colour,
+                    "marker": marker,
+                    "markersize": 5,
+                    "linewidth": 1.2,
+                    "elinewidth": 0.6,
+                }
+                panel.errorbar(at, means, yerr=errors, label=name, **style)
+                panel.set_ylabel(label)
+            both = [(one.differences["shapes_pick"][0], one.differences["check_all"][0]) for one in some]
+            panels[2].plot(*zip(*both, strict=True), color=colour, marker=marker, markersize=5, linewidth=1.2)
+        for panel in panels[:2]:
+            panel.set_xscale("log")
+            panel.set_xlabel("cost of a picture, network forward passes")
+            panel.axhline(0, color="0.7", linewidth=0.8)
+        panels[2].axhline(0, color="0.7", linewidth=0.8)
+        panels[2].set_xlabel("gain of the reward that is followed")
+        panels[2].set_ylabel("gain of exact accuracy")
+        panels[0].legend(frameon=False, fontsize="small", ncols=2)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    atomic.write_bytes(out, buffer.getvalue())
+
+
+def write_page(arms: Sequence[Arm], folder: Path, docs: Path) -> None:
+    """Write ``compare.svg`` and the tables of ``compare.md``: what stands between the two marks of the page."""
+    found, facts = read(arms, folder)
+    draw(found, docs / "compare.svg")
+    plain = facts["plain"]
+    told = ", ".join(f"{label} {number(plain[name])}" for name, label in VALUES.items())
+    lines = [
+        f"Plain sampling, {facts['pictures']} pictures: {told}, diversity {number(plain['diversity'])}. "
+        f"A backward pass of the network took {facts['ratio']:.2f} forward passes.",
+        "",
+    ]
+    for budget in sorted({one.arm.budget for one in found} - {0}):
+        lines += [f"**About {budget} network evaluations a picture**", "", *table(found, budget), ""]
+    lines += [f"Without a budget: {_line(found)}", ""]
+    page = docs / "compare.md"
+    text = page.read_text(encoding="utf-8") if page.is_file() else "<!-- tables -->\n<!-- end of tables -->\n"
+    before, _, rest = text.partition("<!-- tables -->")
+    _, _, after = rest.partition("<!-- end of tables -->")
+    page.write_text(
+        before + "<!-- tables -->\n\n" + "\n".join(lines) + "\n<!-- end of tables -->" + after,
+        encoding="utf-8",
+    )
+
+
+def _line(found: Sequence[Found]) -> str:
+    """The plain baselines beside the one that others are compared with."""
+    some = [one for one in found if not one.arm.budget and one.differences]
+    parts = [
+        f"`{one.arm.name}` "
+        + ", ".join(
+            f"{label} {with_interval(*one.differences[name], signed=True)}" for name, label in VALUES.items()
+        )
+        for one in some
+    ]
+    return "; ".join(parts) or "none"
