@@ -187,6 +187,11 @@ def _population(config: Config) -> None:
             f"sampler.eta=0 draws no noise, by which method={method.name} tells particles apart: "
             "give sampler=ddim_ancestral or sampler.eta=1"
         )
+    if method.guidance.rule == "variance" and config.sampler.kind == "ddim" and config.sampler.eta == 0:
+        raise ConfigError(
+            "method.guidance.rule=variance moves a step by its noise's variance, and with sampler.eta=0 there is none: "
+            "give sampler=ddim_ancestral or sampler.eta=1"
+        )
     if method.searches and method.weighs:
         raise ConfigError(
             "method.search chooses without weights, method.steering and method.tempering by them: give one of them"

@@ -23,7 +23,7 @@ MORE = {
     ("reward", "sum"): ["reward.terms.shapes_pick=1", "reward.terms.shapes_hps=0.5"],
 }
 
-READS_PROMPTS = {"dymo", "dymo_paper", "dymo_released", "freedom", "mpgd", "ugd"}
+READS_PROMPTS = {"dymo", "dymo_smc", "dymo_paper", "dymo_released", "freedom", "mpgd", "ugd"}
 """Methods that read attention or measure steps by the prompt's correction: toy densities have neither."""
 
 
