@@ -10,13 +10,14 @@ import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
 from scripts.toys.measure import PROBLEMS, run
 from scripts.toys.page import write
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:

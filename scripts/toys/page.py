@@ -48,7 +48,7 @@ def published(path: Path, problem: str, name: str) -> str:
     """A cell: mean reward, and EMD where somebody tells it; second-hand figures are marked."""
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["problem"], row["method"]) == (problem, name)]
-    first = {}
+    first: dict[str, str] = {}
     for row in rows:
         mark = "†" if row["source"].startswith("second-hand") else ""
         first.setdefault(row["quantity"], f"{float(row['value']):.2f}".replace("-", "−") + mark)
@@ -69,7 +69,8 @@ def _table(results: dict[str, Any], source: Path, problem: str) -> Iterator[str]
     yield f"\n**{TITLES[problem]}**\n"
     yield f"| | mean reward | {error} | evidence / exact | EMD | network forward / backward | published |"
     yield "|---|---|---|---|---|---|---|"
-    emd = _with(*truth["floor"], digits=2)
+    floor, error_of_floor = truth["floor"]
+    emd = _with(floor, error_of_floor, digits=2)
     reward, of_target = truth["reward"], published(source, problem, PUBLISHED["target"])
     yield f"| exact, tilted chain | {_number(reward)} | 0 | 1 | {emd} (floor) | | {of_target} |"
     for method in METHODS:
