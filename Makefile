@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench quality ablations parity smoke-full clean
+.PHONY: help setup demo test check format lock bench quality ablations compare toy parity smoke-full clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,13 @@ ablations: setup  ## DyMO without its parts and with more rounds, 100 held-out p
 	$(ABLATE) method.name=five_evaluations method.recurrence.rule=fixed method.recurrence.rounds=4 method.recurrence.cap=9
 	$(ABLATE) method.name=ten_evaluations method.recurrence.rule=fixed method.recurrence.rounds=9 method.recurrence.cap=9
 	$(BIN)/python -m align report outputs/shapes_ablation
+
+compare: setup  ## all methods at equal compute, 100 held-out prompts, and docs/compare.md; about 80 minutes on one core (JOBS=2 for two)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py run --jobs $(or $(JOBS),1) --with run.threads=1
+	$(BIN)/python scripts/compare.py page
+
+toy: setup  ## docs/toy.md: every method where everything is known exactly; about 12 minutes on one core, ARGS=--afresh measures anew
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/toy.py $(ARGS)
 
 parity: setup  ## HPSv2 and ImageReward against the published packages, in an environment of their own
 	$(BIN)/python scripts/parity.py

@@ -179,6 +179,8 @@ def test_every_other_method_on_sd15(method, of, tmp_path):
     more = {
         "dymo_released": ["semantics=file", f"semantics.path={path}", "semantics.matching=released"],
         "best_of_n": ["reward=pickscore"],
+        "dsearch_released": ["method.particles=4", "method.returned=1"],
+        "dsearch_r_released": ["method.particles=4", "method.search.replace=0.25"],
     }.get(method, [])
     made = of("sd15", method, *more)
     assert all(math.isfinite(made.row[name]) for name in PAPER)
@@ -188,6 +190,68 @@ def test_every_other_method_on_sd15(method, of, tmp_path):
         assert made.row["pickscore"] >= plain.row["pickscore"]
     else:
         assert made.picture != plain.picture
+
+
+SEARCHES = {
+    "dsearch_compress": ("method.particles=6", "method.returned=2", "method.search.widen=2"),
+    "dsearch_aesthetic": ("method.particles=6", "method.returned=2", "method.search.widen=2"),
+    "dsearch_hps": ("method.particles=6", "method.returned=2", "method.search.widen=2"),
+    "dsearch_r_compress": ("method.particles=4", "method.search.replace=0.25", "method.search.widen=2"),
+    "svdd_compress": ("method.search.candidates=4",),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", SEARCHES)
+def test_the_commands_of_the_search_release(experiment, at_home, tmp_path):
+    """Smaller: pictures, steps, particles and candidates."""
+    smaller = ["backbone.height=64", "backbone.width=64", "sampler.steps=3", "run.device=cpu"]
+    number = 4 if experiment == "dsearch_r_compress" else 2
+    folder = tmp_path / "run"
+    own = [*SEARCHES[experiment], f"samples={number}", "prompts.limit=2", f"run.folder={folder}"]
+    assert main([f"experiment={experiment}", *smaller, *own]) == 0
+    table = read_csv(folder / "results.csv")
+    assert len(table) == 2 * number
+    assert set(table["status"]) == {"ok"}
+    assert table["prompt"].nunique() == 2
+    optimised = table["optimised"].iloc[0]
+    assert table[optimised].map(math.isfinite).all()
+    assert all(table[name].map(math.isfinite).all() for name in PAPER)
+    assert (table["reward_forward"] > 0).all()
+    assert (table["network_backward"] == 0).all()
+    pictures = {(folder / name).read_bytes() for name in table["image"]}
+    assert (
+        len(pictures) >= len(table) // 2
+    )  # copies of one particle may end alike, but draw their own last noise
+
+
+DAS = [name for name in group_choices("experiment") if name.startswith("das_")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", DAS)
+def test_every_das_experiment(experiment, at_home, tmp_path):
+    folder = tmp_path / "run"
+    small = [option for option in TINY if not option.startswith("prompts")]
+    command = [f"experiment={experiment}", "sampler.steps=3", "prompts.limit=1", f"run.folder={folder}"]
+    assert main([*small, *command]) == 0
+    made = Made(folder)
+    assert all(math.isfinite(made.row[name]) for name in PAPER)
+    guided = 2 if "lcm" in experiment else 3  # a consistency model's last step is not
+    assert made.row["network_forward"] == 4 * 3
+    assert made.row["network_backward"] == made.row["reward_backward"] == 4 * guided
+    assert made.row["decoder_forward"] == made.row["reward_forward"] == 4 * (3 + 1)
+    assert made.row["nonfinite_gradients"] == 0
+    assert len(made.row["info_ess"].split()) == 3
+    assert math.isfinite(made.row["info_log_evidence"])
+    assert made.row["info_particle"] in range(4)
+
+
+@pytest.mark.slow
+def test_released_das_on_a_consistency_model(of):
+    options = ("reward=aesthetic", "method.tempering.gamma=1.0")
+    released, half = (of("lcm", "das_released", *options, f"sampler.eta={eta}") for eta in (1.0, 0.5))
+    assert len({released.picture, half.picture, of("lcm", "das", *options).picture}) == 3
 
 
 @pytest.mark.slow

@@ -108,10 +108,10 @@ def _sampler(config: Config) -> None:
             f"sampler.steps={sampler.steps} is more than the {DISTILLED} that consistency models are distilled on: "
             f"give 1 to {DISTILLED}; 4 to 8 are usual"
         )
-    if sampler.eta != 1:
+    if sampler.eta != 1 and not (method.tempering.rule != "none" and method.tempering.released):
         raise ConfigError(
             f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
-            "leave it at 1"
+            "leave it at 1; method=das_released alone reads it"
         )
     if sampler.guidance_rescale != 0:
         raise ConfigError(
@@ -187,6 +187,11 @@ def _population(config: Config) -> None:
             f"sampler.eta=0 draws no noise, by which method={method.name} tells particles apart: "
             "give sampler=ddim_ancestral or sampler.eta=1"
         )
+    if method.guidance.rule == "variance" and config.sampler.kind == "ddim" and config.sampler.eta == 0:
+        raise ConfigError(
+            "method.guidance.rule=variance moves a step by its noise's variance, and with sampler.eta=0 there is none: "
+            "give sampler=ddim_ancestral or sampler.eta=1"
+        )
     if method.searches and method.weighs:
         raise ConfigError(
             "method.search chooses without weights, method.steering and method.tempering by them: give one of them"
@@ -211,6 +216,11 @@ def _search(config: Config) -> None:
                 f"method.search.{name} lists {len(numbers)} steps: "
                 f"give {steps - 1}, one for each of the {steps} steps but the last"
             )
+    if search.candidates * search.widen + 1e-9 < 1:
+        raise ConfigError(
+            f"method.search.widen={search.widen:g} of method.search.candidates={search.candidates} leaves a searched step none: "
+            f"give method.search.widen={1 / search.candidates:g} or more"
+        )
     if search.drop != "none" and method.particles == method.returned:
         raise ConfigError(
             f"method.search.drop={search.drop} has nothing to drop: give method.particles above method.returned"

@@ -78,7 +78,8 @@ class SamplerConfig:
     steps: Annotated[int, Between(1, 1000)] = 25
     """N, number of sampling steps."""
     eta: Annotated[float, Between(0, 1)] = 1.0
-    """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic.  ``lcm`` always draws all of it."""
+    """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic.  ``lcm`` always draws all of it (and reads
+    this only with ``method=das_released``, whose guidance and weights take it, and the noise not)."""
     guidance_scale: Annotated[float, Between(0, 100)] = 4.0
     """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u), or what a consistency model reads of it."""
     guidance_rescale: Annotated[float, Between(0, 1)] = 0.0
@@ -230,7 +231,8 @@ class SteeringConfig:
     every: Annotated[float, Between(0, 1)] = 0.2
     """Share of the steps from one to the next."""
     floor: float | None = None
-    """Least value that ``max`` remembers; null for none (the released code's is 0, below which all are alike)."""
+    """What is remembered before the first value; null for nothing at all with ``max`` and 0 with the others (the released
+    code's is 0, so that with ``max`` all particles below it are alike)."""
     released: bool = False
     """As released: the children of a step are resampled by their parents' values, weights are clamped at 1e10 and
     forgotten where nothing is resampled, and the end counts the last prediction instead of the finished picture."""
@@ -252,8 +254,8 @@ class TemperingConfig:
     start: Annotated[float, Between(0, 1)] = 0.0
     """Share of the steps that are plain sampling first."""
     released: bool = False
-    """As released: guidance and twists do not follow their particles when those are resampled, and lambda is searched for
-    with Adam."""
+    """As released: guidance and twists do not follow their particles when those are resampled, lambda is searched for with
+    Adam, and a consistency model's guidance, noise and weights disagree."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,12 @@ class MethodConfig:
     @property
     def searches(self) -> bool:
         """Whether candidates are compared, or particles dropped or replaced."""
-        return self.search.candidates > 1 or self.search.drop != "none" or self.search.replace > 0
+        search = self.search
+        return (
+            max(search.candidates, search.candidates * search.widen) >= 2
+            or search.drop != "none"
+            or search.replace > 0
+        )
 
     @property
     def weighs(self) -> bool:

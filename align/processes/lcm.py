@@ -6,8 +6,10 @@ for the next timestep.  The noise is the process's own, so there is no eta; the 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from diffusers import LCMScheduler
 from torch import Tensor
 
@@ -69,6 +71,83 @@ class LCM:
     def renoise(self, z_next: Tensor, step: Step, noise: Tensor) -> Tensor:
         """Back from ``t_next`` to ``t``: time travel."""
         return renoise(z_next, step.alpha / step.alpha_next, noise)
+
+
+class ReleasedLCM(LCM):
+    """Guided and weighed as DAS's code was released (arXiv 2501.05803), for comparison.
+
+    Guidance and densities take the deviation ``eta`` sqrt(1 - abar') and the noise keeps its own.  The last step but one
+    goes unguided, and is weighed by the ratio of the one before it, once more.  The last, whose clean latents have no
+    density, takes eta sqrt(1 - abar) for its deviation, and sqrt(abar) f for the mean of its densities.
+
+    It remembers a step's ratios until the next, by place: particles resampled in between get one another's.
+
+    Args:
+        schedule, steps: as for :class:`LCM`.
+        eta: share of the kernel's deviation, 0 to 1.
+    """
+
+    def __init__(self, schedule: dict[str, Any], steps: int, eta: float) -> None:
+        super().__init__(schedule, steps)
+        self.eta = eta
+        self._memory = _Memory()
+
+    def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
+        """See :class:`LCM`; the deviation is that of the densities."""
+        mean, noise = step.alpha_next**0.5 * x0, super().std(step)
+        if step.index == len(self.steps) - 1:
+            offset = (1 - step.alpha**0.5) * x0
+            return _Mismatched(mean, self.std(step), noise, offset, _Memory())
+        repeated = step.index == len(self.steps) - 2
+        return _Mismatched(mean, self.eta * noise, noise, torch.zeros_like(x0), self._memory, repeated)
+
+    def std(self, step: Step) -> float:
+        """Deviation that guidance goes by."""
+        if step.index == len(self.steps) - 1:
+            return self.eta * (1 - step.alpha) ** 0.5
+        return 0.0 if step.index == len(self.steps) - 2 else self.eta * super().std(step)
+
+
+class _Memory:
+    """The log-ratios of the last step that had its own."""
+
+    ratio: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Mismatched(Gaussian):
+    """A kernel whose density, of deviation ``std``, is not that of what it draws.
+
+    Attributes:
+        noise: deviation of what is drawn.
+        offset: (P, C, h, w), by how much ``mean`` lies beyond the density's.
+        memory: where the ratios are kept.
+        repeated: give those that were kept instead of its own.
+    """
+
+    noise: float
+    offset: Tensor
+    memory: _Memory
+    repeated: bool = False
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """See :class:`Gaussian`."""
+        return self.mean + self.noise * noise
+
+    def shifted(self, shift: Tensor) -> Gaussian:
+        """See :class:`Gaussian`."""
+        return replace(self, mean=self.mean + shift)
+
+    def log_ratio(self, proposal: Gaussian, noise: Tensor) -> Tensor:
+        """-<d, e> / std^2 - |d|^2 / (2 std^2), e = z less the mean of the proposal's density."""
+        if self.repeated:
+            kept = self.memory.ratio
+            return kept if kept is not None else torch.zeros(len(noise), device=noise.device)
+        moved, drawn = (proposal.mean - self.mean) / self.std, (self.noise * noise + self.offset) / self.std
+        kind = torch.float32 if moved.device.type == "mps" else torch.float64
+        moved, drawn = moved.flatten(1).to(kind), drawn.flatten(1).to(kind)
+        self.memory.ratio = -(moved * drawn).sum(dim=1) - moved.square().sum(dim=1) / 2
+        return self.memory.ratio
 
 
 def boundary(scaled: float) -> tuple[float, float]:

@@ -5,7 +5,6 @@ A multirun builds a backbone or reward once for all its runs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -67,18 +66,22 @@ def assemble(
     """The method of a configuration on any backbone, with any reward."""
     from align.sampling.sampler import Population, Sampler
 
-    process = _process(config.sampler, backbone)
+    ladder = config.method.tempering
+    released = ladder.rule != "none" and ladder.released
+    process = _process(config.sampler, backbone, released=released)
     parts = _parts(config, backbone, process, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
 
 
-def _process(sampler: SamplerConfig, backbone: Backbone) -> Process:
-    """The steps of a configuration on the backbone's schedule."""
+def _process(sampler: SamplerConfig, backbone: Backbone, *, released: bool) -> Process:
+    """The steps of a configuration on the backbone's schedule; ``released`` for a consistency model's quirks in DAS."""
     from align.processes.ddim import DDIM
-    from align.processes.lcm import LCM
+    from align.processes.lcm import LCM, ReleasedLCM
 
+    if sampler.kind == "lcm" and released:
+        return ReleasedLCM(backbone.scheduler_config, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
         return LCM(backbone.scheduler_config, sampler.steps)
     return DDIM(backbone.scheduler_config, sampler.steps, sampler.eta)
@@ -132,7 +135,7 @@ def _parts(
         recurrence,
         select=_selection(config),
         search=_search(config),
-        weigh=method.weighs and guidance is not None,
+        weigh=method.weighs and (guidance is not None or clean is not None),
         select_children=method.steering.released and method.steering.potential != "none",
     )
 
@@ -207,9 +210,8 @@ def _selection(config: Config) -> Selection:
     resampling = Resampling(method.resampling.scheme, method.resampling.threshold)
     steering, ladder = method.steering, method.tempering
     if steering.potential != "none":
-        floor = -math.inf if steering.floor is None else steering.floor
         return Steering(
-            steering.potential, steering.rate, steered(config), resampling, floor, steering.released
+            steering.potential, steering.rate, steered(config), resampling, steering.floor, steering.released
         )
     if ladder.rule != "none":
         tempering = Tempering(

@@ -109,3 +109,12 @@ def make_plan(
             key = item_key(what, prompt, seed, sample)
             items.append(Item(key, prompt, negative, seed, sample, len(items)))
     return items
+
+
+def same_group(one: Item, other: Item, returned: int) -> bool:
+    """Whether two items are pictures of one group of particles, of which ``returned`` become pictures."""
+    return (one.prompt, one.seed, one.sample // returned) == (
+        other.prompt,
+        other.seed,
+        other.sample // returned,
+    )

@@ -55,15 +55,13 @@ class Parts:
 
     def need(self, step: Step) -> Need:
         """What an evaluation must yield of the objective; nothing beyond it is computed."""
-        if self.guidance is not None and self.guidance.strength > 0 and self._tilts(step):
+        if self.weigh and self.process.std(step) == 0:
+            return "prediction"  # A weighed particle takes a deterministic step as it is.
+        guidance = self.guidance
+        tilted = guidance is not None and (guidance.rule != "variance" or self.select.tilts(step))
+        if guidance is not None and guidance.strength > 0 and tilted:
             return "gradient"
         return "clean_gradient" if self.evaluate.clean is not None else "prediction"
-
-    def _tilts(self, step: Step) -> bool:
-        """Whether the particles' temperature, if guidance follows it, is above 0 at a step."""
-        assert self.guidance is not None
-        tilted = self.guidance.rule == "variance" and not isinstance(self.select, Keep)
-        return not tilted or self.select.reads(step)
 
 
 @dataclass(frozen=True)
@@ -131,12 +129,12 @@ def run(
             if round == 0 and not parts.select_children:
                 selected = parts.select(state, estimate, step, draws)
                 state, estimate, trace = selected.state, selected.estimate, selected.trace
-            if on_evaluation is not None:
-                on_evaluation(_info(step, round, *before, trace))
             if left is None:
                 left = _rounds(parts, state, estimate, terms, len(pictures.prompts))
             again = left[state.picture] > round
-            state, estimate, again = loop.children(state, estimate, step, terms, round, again)
+            state, estimate, again, chosen = loop.children(state, estimate, step, terms, round, again)
+            if on_evaluation is not None:
+                on_evaluation(_info(step, round, *before, trace or chosen))
             stay = torch.nonzero(~again)[:, 0]
             arrived.append((state.take(stay), estimate.take(stay) if estimate is not None else None))
             if not bool(again.any()):
@@ -157,11 +155,11 @@ def _info(step: Step, round: int, state: State, estimate: Estimate, trace: Mappi
 
 
 def _together(arrived: list[tuple[State, Estimate | None]]) -> tuple[State, Estimate | None]:
-    """Particles that needed different numbers of rounds as one state again, pictures in order."""
+    """Particles that needed different numbers of rounds as one state again, groups in order."""
     if len(arrived) == 1:
         return arrived[0]
     state = State.join([state for state, _ in arrived])
-    order = torch.argsort(state.picture, stable=True)
+    order = torch.argsort(state.group, stable=True)
     known = [estimate for _, estimate in arrived if estimate is not None]
     estimate = Estimate.join(known).take(order) if len(known) == len(arrived) else None
     return state.take(order), estimate
@@ -214,7 +212,7 @@ class _Loop:
 
     def children(
         self, state: State, estimate: Estimate, step: Step, terms: Terms, round: int, again: Tensor
-    ) -> tuple[State, Estimate | None, Tensor]:
+    ) -> tuple[State, Estimate | None, Tensor, Mapping[str, Tensor]]:
         """The next latents, drawn from the (shifted) kernel; weights follow.
 
         Args:
@@ -227,12 +225,12 @@ class _Loop:
 
         Returns:
             The children; what they were evaluated to, if they were and it is all that the next step needs; ``again`` of
-            each.
+            each; the trace of a selection among them.
         """
         parts = self.parts
         kernel = parts.process.kernel(estimate.x0, estimate.eps, step)
         proposal = kernel
-        # A weighted particle takes a deterministic step as it is: shifted, it would have no weight at all.
+        # Shifted, a weighed particle would have no weight at all after a deterministic step.
         weighed = parts.weigh and kernel.std > 0
         guided = parts.need(step) != "prediction" and (terms.semantic or terms.preference)
         if guided and (weighed or not parts.weigh):
@@ -245,7 +243,7 @@ class _Loop:
         if parts.search is not None:
             widths = parts.search.widths(state, step, draws)
             if bool((widths > 1).any()):
-                return *self.search(parts.search, parents, kernel, proposal, step, draws, widths), again
+                return *self.search(parts.search, parents, kernel, proposal, step, draws, widths), again, {}
         z, noise = proposal.mean, None
         if proposal.std > 0:
             noise = draws.normal("step")
@@ -258,8 +256,8 @@ class _Loop:
             selected = parts.select(children, estimate, step, draws)
             if not bool(again.any()):
                 self.twins = _first(selected.index)
-            return selected.state, None, again[selected.index]
-        return children, None, again
+            return selected.state, None, again[selected.index], selected.trace
+        return children, None, again, {}
 
     def search(
         self,
@@ -297,7 +295,7 @@ class _Loop:
             there_draws = replace(mine, step=following.index, round=0)
             estimate = parts.evaluate(child, self.pictures, following, self.ledger, need, there_draws, valued)
             ratio = torch.zeros(len(rows), dtype=child.log_weights.dtype, device=device)
-            if parts.weigh and kernel.std > 0:
+            if search.temperature > 0 and proposal is not kernel and kernel.std > 0:
                 kernel_there, proposal_there = (Gaussian(g.mean[at], g.std) for g in (kernel, proposal))
                 ratio = kernel_there.log_ratio(proposal_there, noise)
             found = _Candidates(at, child, estimate, search.keys(estimate.value, ratio, mine))

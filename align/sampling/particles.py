@@ -22,7 +22,7 @@ from align.sampling.noise import Draws
 from align.sampling.resampling import Resampled, Scheme, resample_when_low
 from align.sampling.selection import Keep, Selected
 from align.sampling.state import Estimate, State
-from align.sampling.tempering import Tempering
+from align.sampling.tempering import Temperatures, Tempering
 
 Potential = Literal["max", "diff", "add", "rt"]
 
@@ -42,7 +42,7 @@ class Resampling:
     def __call__(self, log_weights: Tensor, draws: Draws, row: int) -> tuple[Resampled, Tensor]:
         """Ancestors of a group by (N,) log-weights, and the (N,) log-weights that keep its evidence.
 
-        A group in which no particle has any weight is left as it is.
+        A group in which no particle has any weight is left as it is, with an effective size of 0.
 
         Args:
             log_weights: of the group, float64.
@@ -58,13 +58,49 @@ class Resampling:
         return found, found.log_weights + total
 
 
-def _whole(parts: list[Tensor], like: Tensor) -> Tensor:
-    return torch.cat(parts).to(like)
+@dataclass(frozen=True)
+class _Moved:
+    """What became of a group of N particles: (N,) of each, in their new order.
+
+    Attributes:
+        rows: which of the state's particles each was.
+        log_weights, twist, statistic, tilt: see :class:`State`.
+        figures: for the trace.
+    """
+
+    rows: Tensor
+    log_weights: Tensor
+    twist: Tensor
+    statistic: Tensor
+    tilt: Tensor
+    figures: Mapping[str, float]
 
 
-def _trace(figures: list[dict[str, float]]) -> Mapping[str, Tensor]:
-    """Figures of each group, by name."""
-    return {name: torch.tensor([one[name] for one in figures]) for name in figures[0]}
+def _together(state: State, estimate: Estimate, groups: list[_Moved]) -> Selected:
+    """All groups of a state again."""
+    index = torch.cat([group.rows for group in groups])
+    weights, twist, statistic, tilt = (
+        torch.cat([getattr(group, name) for group in groups]).to(state.log_weights)
+        for name in ("log_weights", "twist", "statistic", "tilt")
+    )
+    moved = replace(state.take(index), log_weights=weights, twist=twist, statistic=statistic, tilt=tilt)
+    names = groups[0].figures
+    trace = {name: torch.tensor([group.figures[name] for group in groups]) for name in names}
+    return Selected(moved, estimate.take(index), index, trace)
+
+
+def _weighed(carried: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) log-weights of a group after a step, and the (N,) log-potentials that went into them.
+
+    A particle whose weight or potential is not finite has no weight any more.  Where that would be all of a group, the step
+    does not weigh: the potential of a step on the way is free, and what is left of the weights still says what they did.
+    """
+    alive = torch.isfinite(carried)
+    sound = alive & torch.isfinite(potential)
+    if not bool(sound.any()):
+        return torch.where(alive, carried, -torch.inf), torch.zeros_like(carried)
+    potential = torch.where(sound, potential, 0)
+    return torch.where(sound, carried + potential, -torch.inf), potential
 
 
 @dataclass(frozen=True)
@@ -94,6 +130,10 @@ class Tempered(Keep):
         """See :class:`Selection`: from the first tempered step on."""
         return self.tempering.tempers(step.index, self.steps)
 
+    def tilts(self, step: Step) -> bool:
+        """See :class:`Selection`: likewise."""
+        return self.reads(step)
+
     def reads_end(self) -> bool:
         """See :class:`Selection`."""
         return True
@@ -102,54 +142,59 @@ class Tempered(Keep):
         """See :class:`Selection`. A particle whose value is not finite has no weight."""
         if not self.reads(step):
             return super().__call__(state, estimate, step, draws)
-        index, weights, twists, tilts, temperatures, figures = [], [], [], [], [], []
-        for rows in state.groups():
-            reward = estimate.value[rows].double().cpu() / self.alpha
-            sound = torch.isfinite(reward)
-            base = (state.log_weights[rows] - state.twist[rows]).double().cpu()
-            scale = self.tempering.temperatures(
-                step.index,
-                self.steps,
-                float(state.statistic[rows[0]]),
-                base=base[sound],
-                reward=reward[sound],
-                correction=self.guidance_scale * estimate.correction[rows],
-                gradient=estimate.gradient[rows] / self.alpha,
-            )
-            twist = torch.where(sound, scale.now * torch.where(sound, reward, 0), -torch.inf)
-            drawn, carried = self.resampling(base + twist, draws, int(rows[0]))
-            moved = rows[drawn.index.to(rows.device)]
-            index.append(moved)
-            weights.append(carried)
-            twist = twist.nan_to_num(neginf=0.0)
-            twists.append(twist if self.released else twist[drawn.index])
-            tilts.append(torch.full_like(twist, scale.next / self.alpha))
-            temperatures.append(torch.full_like(twist, scale.now))
-            figures.append({"ess": drawn.ess, "resampled": drawn.happened, "temperature": scale.now})
-        whole = torch.cat(index)
-        like = state.log_weights
-        after = replace(
-            state.take(whole),
-            log_weights=_whole(weights, like),
-            twist=_whole(twists, like),
-            tilt=_whole(tilts, like),
-            statistic=_whole(temperatures, like),
+        selected = _together(
+            state, estimate, [self._group(state, estimate, step, draws, rows) for rows in state.groups()]
         )
-        found = estimate.take(whole)
-        if self.released:
-            found = replace(found, gradient=estimate.gradient, gradient_norm=estimate.gradient_norm)
-        return Selected(after, found, whole, _trace(figures))
+        if not self.released:
+            return selected
+        stayed = replace(selected.estimate, gradient=estimate.gradient, gradient_norm=estimate.gradient_norm)
+        return replace(selected, estimate=stayed)
+
+    def _group(self, state: State, estimate: Estimate, step: Step, draws: Draws, rows: Tensor) -> _Moved:
+        reward = estimate.value[rows].cpu().double() / self.alpha
+        base = (state.log_weights[rows] - state.twist[rows]).cpu().double()
+        scale = self._temperatures(state, estimate, step, rows, base, reward)
+        weights, twist = _weighed(base, scale.now * reward)
+        drawn, carried = self.resampling(weights, draws, int(rows[0]))
+        return _Moved(
+            rows[drawn.index.to(rows.device)],
+            carried,
+            twist if self.released else twist[drawn.index],
+            torch.full_like(twist, scale.now),
+            torch.full_like(twist, scale.next / self.alpha),
+            {"ess": drawn.ess, "resampled": drawn.happened, "temperature": scale.now},
+        )
+
+    def _temperatures(
+        self, state: State, estimate: Estimate, step: Step, rows: Tensor, base: Tensor, reward: Tensor
+    ) -> Temperatures:
+        """Those of a group, by the particles that have a weight and a reward; the bounds where there is none."""
+        previous = float(state.statistic[rows[0]])
+        sound = torch.isfinite(base) & torch.isfinite(reward)
+        if not bool(sound.any()):
+            return self.tempering.bounds(step.index, self.steps, previous)
+        return self.tempering.temperatures(
+            step.index,
+            self.steps,
+            previous,
+            base=base[sound],
+            reward=reward[sound],
+            correction=self.guidance_scale * estimate.correction[rows],
+            gradient=estimate.gradient[rows] / self.alpha,
+        )
 
     def finish(self, state: State, value: Tensor) -> State:
         """See :class:`Selection`: the last twist gives way to the finished picture's reward, at temperature 1."""
-        return _finished(state, value.double() / self.alpha)
+        return _finished(state, value.to(state.log_weights) / self.alpha)
 
 
 def _finished(state: State, log_target: Tensor) -> State:
     """Weights at the end, for (P,) log-potentials of the finished pictures; what is not finite has none."""
-    log_target = log_target.to(state.log_weights)
-    log_target = torch.where(torch.isfinite(log_target), log_target, -torch.inf)
-    return replace(state, log_weights=state.log_weights + log_target - state.twist, twist=log_target)
+    weights = state.log_weights + log_target - state.twist
+    weights = torch.where(torch.isfinite(weights), weights, -torch.inf)
+    return replace(
+        state, log_weights=weights, twist=torch.where(torch.isfinite(weights), log_target, -torch.inf)
+    )
 
 
 @dataclass(frozen=True)
@@ -166,7 +211,7 @@ class Steering(Keep):
         rate: lambda.
         at: indices of the steps.
         resampling: how.
-        floor: what "max" starts from; minus infinity for nothing.
+        floor: the statistic before the first value; ``None`` for minus infinity with "max" and 0 with the others.
         released: weights are clamped to 1e10 and forgotten where nothing is resampled, also in the product; the last of
             ``at`` takes the product out of the prediction's statistic, and resamples at an effective size below half whatever
             the threshold; nothing is weighed at the end.
@@ -176,7 +221,7 @@ class Steering(Keep):
     rate: float
     at: tuple[int, ...]
     resampling: Resampling
-    floor: float = -torch.inf
+    floor: float | None = None
     released: bool = False
 
     def reads(self, step: Step) -> bool:
@@ -191,54 +236,55 @@ class Steering(Keep):
         """See :class:`Selection`. A particle whose value is not finite has no weight."""
         if not self.reads(step):
             return super().__call__(state, estimate, step, draws)
-        index, weights, twists, statistics, figures = [], [], [], [], []
-        for rows in state.groups():
-            value = estimate.value[rows].double().cpu()
-            twist, before = state.twist[rows].double().cpu(), state.statistic[rows].double().cpu()
-            if step.index == self.at[0] and self.potential == "max":
-                before = torch.full_like(before, self.floor)
-            statistic, gain = self._potential(torch.where(torch.isfinite(value), value, -torch.inf), before)
-            carried = state.log_weights[rows].double().cpu()
-            resampling = self.resampling
-            if self.released:
-                last = step.index == self.at[-1]
-                if last and self.potential != "diff":
-                    gain = gain - twist
-                if last:
-                    resampling = replace(resampling, threshold=0.5)
-                gain = gain.clamp(max=math.log(1e10))
-            drawn, after = resampling(carried + gain, draws, int(rows[0]))
-            kept = gain.nan_to_num(
-                neginf=0.0
-            )  # The twist of a particle that has no weight left does not matter.
-            if self.released:
-                after = torch.full_like(after, -math.log(len(rows)))
-                kept = kept if drawn.happened else torch.zeros_like(kept)
-            index.append(rows[drawn.index.to(rows.device)])
-            weights.append(after)
-            twists.append((twist + kept)[drawn.index])
-            statistics.append(statistic[drawn.index])
-            figures.append({"ess": drawn.ess, "resampled": drawn.happened})
-        whole, like = torch.cat(index), state.log_weights
-        moved = replace(
-            state.take(whole),
-            log_weights=_whole(weights, like),
-            twist=_whole(twists, like),
-            statistic=_whole(statistics, like),
-        )
-        return Selected(moved, estimate.take(whole), whole, _trace(figures))
+        groups = [self._group(state, estimate, step, draws, rows) for rows in state.groups()]
+        return _together(state, estimate, groups)
 
-    def _potential(self, value: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) statistics and log-potentials from values and the statistics so far."""
+    def _group(self, state: State, estimate: Estimate, step: Step, draws: Draws, rows: Tensor) -> _Moved:
+        value = estimate.value[rows].cpu().double()
+        carried, product, before = (
+            part[rows].cpu().double() for part in (state.log_weights, state.twist, state.statistic)
+        )
+        if step.index == self.at[0]:
+            before = torch.full_like(before, self._start)
+        # A value that is not finite says nothing: what is remembered of the particle stays finite.
+        known = torch.isfinite(value)
+        statistic = torch.where(known, self._statistic(value, before), before)
+        potential = self.rate * (statistic - before if self.potential == "diff" else statistic)
+        potential = torch.where(known, potential, torch.nan)
+        resampling = self.resampling
+        if self.released:
+            if step.index == self.at[-1]:
+                resampling = replace(resampling, threshold=0.5)
+                if self.potential != "diff":
+                    potential = potential - product
+            potential = potential.clamp(max=math.log(1e10))
+        weights, gained = _weighed(carried, potential)
+        drawn, after = resampling(weights, draws, int(rows[0]))
+        if self.released:
+            after = torch.full_like(after, -math.log(len(rows)))
+            gained = gained if drawn.happened else torch.zeros_like(gained)
+        return _Moved(
+            rows[drawn.index.to(rows.device)],
+            after,
+            (product + gained)[drawn.index],
+            statistic[drawn.index],
+            state.tilt[rows].cpu(),
+            {"ess": drawn.ess, "resampled": drawn.happened},
+        )
+
+    @property
+    def _start(self) -> float:
+        """The statistic before the first value."""
+        if self.floor is not None:
+            return self.floor
+        return -math.inf if self.potential == "max" else 0.0
+
+    def _statistic(self, value: Tensor, before: Tensor) -> Tensor:
+        """(N,) statistics from values and the statistics so far."""
         if self.potential == "max":
-            statistic = torch.maximum(value, before)
-        elif self.potential == "add":
-            statistic = value + before
-        else:
-            statistic = value
-        gain = self.rate * (statistic - before if self.potential == "diff" else statistic)
-        return statistic, gain
+            return torch.maximum(value, before)
+        return value + before if self.potential == "add" else value
 
     def finish(self, state: State, value: Tensor) -> State:
         """See :class:`Selection`."""
-        return state if self.released else _finished(state, self.rate * value.double())
+        return state if self.released else _finished(state, self.rate * value.to(state.log_weights))

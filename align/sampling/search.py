@@ -122,17 +122,22 @@ class Prune(Keep):
         return Selected.by(state, estimate, torch.cat(chosen))
 
     def _replaced(self, rows: Tensor, value: Tensor, draws: Draws) -> Tensor:
-        """The survivors in their order, then as many copies of them as were worst."""
+        """The survivors in their order, then as many copies of them as were worst.
+
+        One whose value is not known is not copied while there is another; an infinite one counts as the largest known.
+        """
         uniform = draws.of_group(int(rows[0]), "replace")(self.replace)
         worst = torch.sort(value[rows], stable=True).indices[: self.replace]
         stays = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         stays[worst] = False
         rows = rows[stays]
         kept = value[rows].double().cpu()
-        if not bool(torch.isfinite(kept).any()):
-            kept = torch.zeros_like(kept)
-        if self.standardise and len(kept) > 1 and float(kept.std()) > 0:
-            kept = (kept - kept.mean()) / kept.std()
+        known = kept[torch.isfinite(kept)]
+        if not len(known):
+            kept = known = torch.zeros_like(kept)
+        kept = kept.clamp(max=float(known.max()))
+        if self.standardise and len(known) > 1 and float(known.std()) > 0:
+            kept = (kept - known.mean()) / known.std()
         cumulative = torch.softmax(kept / self.temperature, 0).cumsum(0)
         copies = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
         return torch.cat([rows, rows[copies.clamp(max=len(rows) - 1).to(rows.device)]])

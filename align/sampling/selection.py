@@ -50,6 +50,10 @@ class Selection(Protocol):
         """Whether it looks at the finished pictures' rewards."""
         ...
 
+    def tilts(self, step: Step) -> bool:
+        """Whether proposals made at this step follow ``State.tilt``; without, they are the model's own there."""
+        ...
+
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
         """Choose among the particles of each group; groups must stay in order."""
         ...
@@ -69,6 +73,10 @@ class Keep:
     def reads_end(self) -> bool:
         """See :class:`Selection`."""
         return False
+
+    def tilts(self, step: Step) -> bool:
+        """See :class:`Selection`: the tilt stays what it was at the start, 1."""
+        return True
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
         """See :class:`Selection`."""

@@ -32,13 +32,13 @@ def _join(parts: Sequence[Rows]) -> Rows:
 
 @dataclass(frozen=True)
 class State:
-    """What the next step needs; P particles, those of one picture side by side.
+    """What the next step needs; P particles, those of one group side by side.
 
     Attributes:
         z: latents (P, C, h, w).
-        picture: (P,) int64, non-decreasing: which of the batch's prompts a particle draws.
-        group: (P,) int64: particles are selected among those of their own group only; the same as ``picture``
-            but for replays of released code that lets prompts compete.
+        picture: (P,) int64: which of the batch's prompts a particle draws.
+        group: (P,) int64, non-decreasing: particles are selected among those of their own group only; the same as
+            ``picture`` but for replays of released code that lets prompts compete.
         log_weights: (P,) float64 importance weights in log space, not normalised: over a group their log-sum-exp is
             the running estimate of the log evidence.
         twist: (P,) float64, log of the potentials that the weights hold of a particle's ancestors.
@@ -84,9 +84,9 @@ class State:
         return _join(parts)
 
     def slots(self) -> Tensor:
-        """(P,) number of each particle within its picture, from 0."""
-        first = torch.searchsorted(self.picture, self.picture)
-        return torch.arange(len(self.picture), device=self.picture.device) - first
+        """(P,) number of each particle within its group, from 0."""
+        first = torch.searchsorted(self.group, self.group)
+        return torch.arange(len(self.group), device=self.group.device) - first
 
     def groups(self) -> Iterator[Tensor]:
         """Rows (n,) of each group, in order."""

@@ -52,6 +52,7 @@ WRONG = {
     "consistency sampler": (["sampler=lcm"], ["sampler=lcm needs", "backbone=lcm", "sampler=ddim"]),
     "consistency model": (["backbone=lcm", "sampler=ddim"], ["sampler=ddim", "give sampler=lcm"]),
     "consistency steps": (["backbone=lcm", "sampler.steps=51"], ["sampler.steps=51", "1 to 50"]),
+    "no variance": (["method=gradient", "sampler.eta=0"], ["method.guidance.rule=variance", "sampler.eta=1"]),
     "consistency eta": (["backbone=lcm", "sampler.eta=0.5"], ["sampler.eta=0.5", "leave it at 1"]),
     "consistency rescale": (["backbone=lcm", "sampler.guidance_rescale=0.7"], ["guidance_rescale", "at 0"]),
     "no negative half": (["backbone=lcm", "negative=ugly"], ["negative=ugly", "no negative half"]),

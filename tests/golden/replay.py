@@ -55,6 +55,19 @@ def far(ours, recorded):
     return float((ours - recorded).abs().max() / recorded.abs().max())
 
 
+def tiny_backbone(folder, height, width, attention_stride=None):
+    """A tiny pipeline without its text encoders: embeddings are recorded."""
+    modules = Modules(
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        vae=AutoencoderKL.from_pretrained(folder / "vae"),
+        text=(),
+        zero_empty=True,
+        scheduler_config=dict(DDIMScheduler.from_pretrained(folder / "scheduler").config),
+        device=CPU,
+    )
+    return UNetBackbone(modules, height, width, attention_stride=attention_stride)
+
+
 class Recorded:
     """A trace's draws in place of a noise stream."""
 
@@ -97,19 +110,10 @@ class Trace:
 
     @cached_property
     def backbone(self):
-        pipeline = self.folder / "tiny" / self.facts["pipeline"]
-        config = dict(DDIMScheduler.from_pretrained(pipeline / "scheduler").config)
-        modules = Modules(
-            unet=UNet2DConditionModel.from_pretrained(pipeline / "unet"),
-            vae=AutoencoderKL.from_pretrained(pipeline / "vae"),
-            text=(),
-            zero_empty=True,
-            scheduler_config=config,
-            device=CPU,
-        )
-        factor = 2 ** (len(modules.vae.config.block_out_channels) - 1)
+        folder = self.folder / "tiny" / self.facts["pipeline"]
+        factor = 2 ** (len(AutoencoderKL.load_config(folder / "vae")["block_out_channels"]) - 1)
         stride = self.height // factor // self.facts["attention_resolution"][0]
-        backbone = UNetBackbone(modules, self.height, self.width, attention_stride=stride)
+        backbone = tiny_backbone(folder, self.height, self.width, stride)
         with torch.no_grad():
             for name, parameter in backbone.unet.named_parameters():
                 if name.endswith(("attn2.to_q.weight", "attn2.to_k.weight")):

@@ -47,7 +47,7 @@ OTHER = [
     ["negative=blurry"],
     ["method=best_of_n"],
     ["method=dymo"],
-    ["method.particles=2"],
+    ["method.particles=2", "method.choose=best"],
     ["method.recurrence.cap=3"],
 ]
 

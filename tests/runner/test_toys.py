@@ -1,6 +1,7 @@
 """Toy densities through the same command as everything else."""
 
 import pytest
+import torch
 
 from align.__main__ import main
 from align.config.command import parse
@@ -8,6 +9,7 @@ from align.config.compose import jobs_of
 from align.results.csvfile import read_csv
 from align.runner import build
 from align.runner.prepare import prepare
+from align.toy.problems import REWARDS
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +35,45 @@ def test_the_problems_own_reward_guides_and_selects(method, tmp_path):
     assert list(table["status"]) == ["ok"] * 2
     assert set(table["reward"]) == {"toy_swiss_roll"}
     assert (table["reward_forward"] > 0).all()
+
+
+METHODS = ["none", "best_of_n", "svdd", "dsearch", "fk", "das", "das_released", "smc", "tds", "gradient"]
+PROBLEMS = ["toy_gaussian", "toy_gmm", "toy_gmm2", "toy_swiss_roll"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_method_tells_the_coordinates_and_filters_the_evidence(problem, method, tmp_path):
+    few = ["samples=2", "sampler.steps=4", "run.batch_size=8", f"run.folder={tmp_path}"]
+    assert main([f"+experiment={problem}", f"method={method}", *few]) == 0
+    table = read_csv(tmp_path / "results.csv")
+    assert list(table["status"]) == ["ok"] * 2
+    reward = REWARDS["toy_linear" if problem == "toy_gaussian" else problem]
+    axes = [f"info_x{k}" for k in range(reward.dimension)]
+    x = torch.tensor(table[axes].to_numpy())
+    assert x[0].tolist() != x[1].tolist()
+    filters = method in ("fk", "das", "das_released", "smc", "tds")
+    assert ("info_log_evidence" in table) == filters
+    if filters:
+        assert list(table["info_value"]) == pytest.approx(reward(x).tolist(), abs=2e-3)
+        assert torch.isfinite(torch.tensor(table["info_log_evidence"].to_numpy())).all()
+    if method in ("das", "smc", "tds"):
+        assert all(len(str(trace).split()) == 4 for trace in table["info_ess"])
+
+
+def test_the_ten_samples_of_a_prompt_may_come_of_one_filter(tmp_path):
+    """As the published toy figures do: ten particles returned of each run."""
+    few = [
+        "samples=10",
+        "method.particles=20",
+        "method.returned=10",
+        "sampler.steps=4",
+        f"run.folder={tmp_path}",
+    ]
+    assert main(["+experiment=toy_gmm", "method=das", *few]) == 0
+    table = read_csv(tmp_path / "results.csv")
+    assert len(set(table["info_log_evidence"])) == 1
+    assert list(table["network_forward"]) == [8] * 10
 
 
 def test_an_experiment_may_be_added_or_chosen():

@@ -16,6 +16,7 @@ from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Population, Request, Sampler
 from align.sampling.schedules import populations, search_probabilities, searched_width
 from align.sampling.search import Prune, Search
+from align.sampling.selection import by_value
 from align.sampling.state import State
 from align.sampling.values import PosteriorMean
 from align.semantics.tokens import pairs_by_offsets
@@ -143,6 +144,29 @@ def test_guidance_inside_a_search_evaluates_the_chosen_again_with_its_gradient(b
     assert outcome.cost.network_backward == STEPS
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_a_soft_choice_among_guided_candidates_is_weighed_by_the_kernels_ratio(
+    backbone, reward, temperature, monkeypatch
+):
+    """SVDD with another proposal q: a candidate goes on in proportion to exp(v / alpha) p / q."""
+    ratios, keys = [], Search.keys
+
+    def watch(self, value, log_ratio, draws):
+        ratios.append(log_ratio)
+        return keys(self, value, log_ratio, draws)
+
+    monkeypatch.setattr(Search, "keys", watch)
+    objective = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)
+    guided = parts_of(backbone, reward, objective=objective)
+    guided.evaluate.value = PosteriorMean(backbone.decode, reward)
+    search = Search(3, probabilities=(1.0,) * (STEPS - 1), temperature=temperature)
+    sample(replace(guided, search=search), REQUESTS[:1])
+    assert bool((torch.cat(ratios) != 0).any()) is (temperature > 0)
+    ratios.clear()
+    sample(svdd_of(backbone, reward, temperature=temperature), REQUESTS[:1])
+    assert not torch.cat(ratios).any()
+
+
 def test_time_travel_repeats_a_searched_step(backbone, reward):
     parts = replace(svdd_of(backbone, reward, 2), recurrence=Recurrence("fixed", rounds=(1, 1, 1)))
     (outcome,) = sample(parts, REQUESTS[:1])
@@ -204,6 +228,27 @@ def test_copies_are_drawn_by_the_softmax_of_values():
     expected = torch.softmax(torch.tensor(value[:3]) / temperature, 0)
     assert (share[:3] - expected).abs().max() < 4 * 0.5 / number**0.5
     assert len(state.z) == 4
+
+
+@pytest.mark.parametrize(
+    ("unknown", "scores"),
+    [
+        (torch.nan, [-torch.inf, -1.0, 0.0, 1.0]),
+        (-torch.inf, [-torch.inf, -1.0, 0.0, 1.0]),
+        (torch.inf, [1.0, -1.0, 0.0, 1.0]),
+    ],
+)
+def test_a_value_that_is_not_known_leaves_the_others_their_chances(unknown, scores):
+    """Deviations are those of the known values; an infinite value counts as the largest of them."""
+    value = by_value(torch.tensor([-torch.inf, unknown, 0.0, 30.0, 60.0]))
+    rule, number = Prune(replace=1, standardise=True), 3000
+    drawn = []
+    for seed in range(number):
+        draws = Draws([NoiseStream(seed, "p", 0)] * 5, 1, 0, (1, 1, 1), CPU)
+        drawn.append(int(rule._replaced(torch.arange(5), value, draws)[-1]))
+    share = torch.bincount(torch.tensor(drawn), minlength=5) / number
+    assert share[0] == 0  # It was replaced.
+    assert (share[1:] - torch.softmax(torch.tensor(scores), 0)).abs().max() < 4 * 0.5 / number**0.5
 
 
 def test_dsearch_costs_what_its_schedules_say(backbone, reward):

@@ -1,0 +1,89 @@
+"""The experiments das_* are the shipped commands of DAS's code (arXiv 2501.05803): its numbers, in our rewards' units."""
+
+import pytest
+
+from align.config.command import parse
+from align.config.compose import jobs_of
+from align.config.errors import ConfigError
+from align.config.places import conf_folder, group_choices
+from align.runner.prompts import load_prompts
+
+SAMPLER = {  # kind, steps, eta, guidance scale, gamma, pictures, rows of a call
+    "sd15": ("ddim", 100, 1.0, 5.0, 0.008, 2, 2),
+    "sdxl": ("ddim", 100, 1.0, 5.0, 0.008, 2, 1),
+    "lcm": ("lcm", 8, 1.0, 7.5, 0.1, 4, 1),
+}
+REWARD = {  # terms, published alpha, our units over the published ones, prompts
+    "aesthetic": ({"aesthetic": 1.0}, 0.005, 1, "animals_10"),
+    "pick": ({"pickscore": 1.0}, 0.0001, 100, "hpdv2_photo_50"),
+    "multi": ({"aesthetic": 1.0}, 0.005, 1, "hpdv2_photo_50"),
+    "clip": ({"clipscore": 20.0}, 0.01, 1, "hpdv2_photo_50"),
+}
+CASES = [(backbone, reward) for backbone in SAMPLER for reward in REWARD]
+
+
+def compose(*overrides):
+    return jobs_of(parse(overrides))[0].config
+
+
+def test_they_are_all_there():
+    found = {name for name in group_choices("experiment") if name.startswith("das_")}
+    assert found == {f"das_{backbone}_{reward}" for backbone, reward in CASES}
+
+
+@pytest.mark.parametrize(("backbone", "reward"), CASES)
+def test_its_numbers_are_the_published_ones(backbone, reward):
+    config = compose(f"experiment=das_{backbone}_{reward}")
+    kind, steps, eta, scale, gamma, pictures, rows = SAMPLER[backbone]
+    terms, alpha, unit, prompts = REWARD[reward]
+    sampler, method, ladder = config.sampler, config.method, config.method.tempering
+    assert config.backbone.name == backbone
+    assert (sampler.kind, sampler.steps, sampler.eta, sampler.guidance_scale) == (kind, steps, eta, scale)
+    assert (method.name, method.particles, method.returned, method.choose) == ("das", 4, 1, "draw")
+    assert (method.resampling.scheme, method.resampling.threshold) == ("ssp", 0.5)
+    assert (ladder.rule, ladder.schedule, ladder.gamma, ladder.start) == ("schedule", "exp", gamma, 0.0)
+    assert ladder.alpha == pytest.approx(alpha * unit)
+    assert not ladder.released
+    assert (method.guidance.rule, method.guidance.strength) == ("variance", 1.0)
+    assert config.reward.terms == terms
+    assert config.seed == 42
+    assert config.run.batch_size == rows
+    assert config.prompts.name == prompts
+    found = load_prompts(config.prompts)
+    assert found.size == int(prompts.rpartition("_")[2])
+    assert len(found.prompts) == pictures
+
+
+@pytest.mark.parametrize(("backbone", "reward"), CASES)
+def test_the_released_faults_are_one_option_away(backbone, reward):
+    eta = ["sampler.eta=0.5"] if backbone == "lcm" else []
+    config = compose(f"experiment=das_{backbone}_{reward}", "method=das_released", *eta)
+    assert config.method.tempering.released
+    assert config.method.choose == "weight"
+    assert (
+        config.method.tempering.alpha == compose(f"experiment=das_{backbone}_{reward}").method.tempering.alpha
+    )
+    assert config.sampler.eta == (0.5 if eta else 1.0)
+
+
+def test_a_consistency_model_reads_eta_in_released_das_alone():
+    with pytest.raises(ConfigError, match=r"sampler.eta=0.5"):
+        compose("experiment=das_lcm_pick", "sampler.eta=0.5")
+
+
+@pytest.mark.parametrize(("backbone", "reward"), CASES)
+def test_it_names_its_command(backbone, reward):
+    name = f"das_{backbone}_{reward}"
+    text = (conf_folder() / "experiment" / f"{name}.yaml").read_text()
+    assert f"# python -m align experiment={name}\n" in text
+    assert "arXiv 2501.05803" in text
+    assert f"4 particles x {SAMPLER[backbone][1]} steps" in text
+
+
+@pytest.mark.parametrize("name", ["animals_10", "hpdv2_photo_50"])
+def test_the_prompts_are_pinned(name):
+    config = compose("backbone=sd15", f"prompts={name}").prompts
+    assert config.sha256 is not None
+    prompts = load_prompts(config).prompts
+    assert len(set(prompts)) == len(prompts) == int(name.rpartition("_")[2])
+    assert all(prompt == prompt.strip() != "" for prompt in prompts)
