@@ -131,8 +131,10 @@ def main() -> None:
         loss, figures = pixels(small, full)
         judge = step % len(judges)
         texts = [prompts[k] for k in some.tolist()]
-        scores = [judges[judge].score(picture.clamp(0, 1), texts) for picture in (small, full)]
-        away = nn.functional.smooth_l1_loss(*(score / spread[judge] for score in scores))
+        ours, theirs = (
+            judges[judge].score(picture.clamp(0, 1), texts) / spread[judge] for picture in (small, full)
+        )
+        away = nn.functional.smooth_l1_loss(ours, theirs)
         return loss + SCORES * away, {**figures, "away": float(away.detach())}
 
     budget = Budget(args.steps, args.seconds)
