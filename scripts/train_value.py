@@ -12,7 +12,7 @@ that they came from, one network for all timesteps and all rewards asked for.
    states is ``--renoised`` from finished latents at the state's timestep instead, z_t = sqrt(abar) x_0 + sqrt(1 - abar) noise:
    a chain that samples what it was trained for passes through the same states, and they are new each time.
 
-Both resume where they were killed.  The shipped one: the defaults, about 15 minutes of one core to collect, and 10 to 20 to train.
+Both resume where they were killed.  The shipped one: the defaults, about 6 minutes of one core to collect, and 10 to train.
 For another model: ``python scripts/train_value.py backbone=sd15 reward=aesthetic --prompts-file animals.txt --together 8
 --patch 8 --device cuda --out my_value``, then ``method=svdd method.value.estimate=network method.value.weights=my_value``.
 """
@@ -136,7 +136,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--folder", type=Path, default=Path("training/value"), help="paths and checkpoint")
     parser.add_argument("--out", type=Path, default=Path("align/shapes/weights/value_network"))
-    parser.add_argument("--prompts", type=int, default=640, help="captions of the shapes world")
+    parser.add_argument("--prompts", type=int, default=256, help="captions of the shapes world")
     parser.add_argument("--prompts-file", type=Path, default=None, help="a prompt a line, instead")
     parser.add_argument("--samples", type=int, default=TRAIN[1], help="pictures of a prompt")
     parser.add_argument("--together", type=int, default=TOGETHER, help="pictures sampled in one batch")
