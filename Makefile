@@ -26,8 +26,8 @@ demo: setup  ## none, best_of_n and dymo on held-out prompts; writes outputs/sha
 	@$(BIN)/python -m align -m experiment=shapes_demo method=none,best_of_n,dymo
 	@echo "open outputs/shapes_demo/gallery.html"
 
-test: setup  ## all tests
-	$(BIN)/python -m pytest
+test: setup  ## all tests, two processes of one thread (WORKERS=4 for more; each takes about 1.5 GB)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile
 
 check: setup  ## linter, formatting and types
 	$(BIN)/ruff check .

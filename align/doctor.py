@@ -17,6 +17,7 @@ from align.runner.weights import (
     missing_text,
     needed_by,
     reward_files,
+    value_files,
 )
 
 INSTALL = "pip install -e ."
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     from align.rewards.registry import REWARDS
 
     backbone = backbone_files(config.backbone)
-    wanted = [*backbone, *(one for name in REWARDS for one in reward_files(name))]
+    wanted = [*backbone, *value_files(config), *(one for name in REWARDS for one in reward_files(name))]
     print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
     mends = list(dict.fromkeys(needed.mend for needed in wanted if needed.missing()))
     if absent:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from rewards.box import fill_hub
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
@@ -121,6 +121,8 @@ def write_backbones(cache: Path) -> None:
     write_sdxl(repository(cache, "SPO-Diffusion-Models/SPO-SDXL_4k-p_10ep"), 4)
     write_lcm(repository(cache, LCM), 11)
     save(vae(5, 0.13025, force_upcast=False), repository(cache, FIXED_VAE))
+    for seed, name in ((11, "taesd"), (12, "taesdxl")):
+        save(small_decoder(seed), repository(cache, f"madebyollin/{name}"))
     save(sd_unet(6), repository(cache, "mhdang/dpo-sd1.5-text2image-v1") / "unet")
     save(sdxl_unet(7), repository(cache, "mhdang/dpo-sdxl-text2image-v1") / "unet")
     save(sd_unet(8).half(), repository(cache, "jacklishufan/diffusion-kto") / "unet")
@@ -271,6 +273,19 @@ def vae(seed: int, scaling: float, force_upcast: bool | None = None) -> Autoenco
         ),
     )
     return model
+
+
+def small_decoder(seed: int) -> AutoencoderTiny:
+    widths, blocks = (4,) * 4, (1,) * 4
+    return seeded(
+        seed,
+        lambda: AutoencoderTiny(
+            encoder_block_out_channels=widths,
+            decoder_block_out_channels=widths,
+            num_encoder_blocks=blocks,
+            num_decoder_blocks=blocks,
+        ),
+    )
 
 
 def seeded(seed, make):

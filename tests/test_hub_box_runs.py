@@ -148,6 +148,22 @@ def test_a_consistency_model_with_the_methods_that_need_no_pair(method, of):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["sd15", "sdxl"])
+def test_search_through_the_published_small_decoder(backbone, of):
+    search = [
+        "sampler=ddim_ancestral",
+        "method.search.candidates=2",
+        "metrics=none",
+        "reward=jpeg_compressibility",
+    ]
+    small = of(backbone, "svdd", *search, "method.value.estimate=small_decoder")
+    # The first prediction, and two candidates in each of two steps; the end is decoded in full.
+    assert (small.row["network_forward"], small.row["decoder_forward"]) == (5, 5)
+    assert any("madebyollin/taesd" in source for source in small.record["record"]["sources"].values())
+    assert small.record["identity"]["method"]["value"]["weights"]
+
+
+@pytest.mark.slow
 def test_no_two_backbones_make_the_same_picture(of):
     assert len({of(backbone, "none").picture for backbone in BACKBONES}) == len(BACKBONES)
 

@@ -202,6 +202,7 @@ def _population(config: Config) -> None:
         )
     _search(config)
     _tempering(method)
+    _value(config)
 
 
 def _search(config: Config) -> None:
@@ -260,6 +261,30 @@ def _tempering(method: MethodConfig) -> None:
         raise ConfigError(
             "method.tempering.rule=freedom measures the reward's gradient and nothing guides: "
             "give method.guidance.rule=variance and method.objective.preference=1, or another rule"
+        )
+
+
+def _value(config: Config) -> None:
+    method, value, backbone = config.method, config.method.value, config.backbone
+    if value.weights is not None and value.estimate not in ("small_decoder", "network"):
+        raise ConfigError(
+            f"method.value.weights={shown(value.weights)} is not read by method.value.estimate={value.estimate}: "
+            "give method.value.estimate=network or small_decoder, or method.value.weights=null"
+        )
+    if value.estimate != "posterior" and not method.branches:
+        raise ConfigError(
+            f"method.value.estimate={value.estimate} values noisy states, and method={method.name} compares none: "
+            "give method=svdd, or method.value.estimate=posterior"
+        )
+    if value.estimate == "small_decoder" and backbone.kind == "analytic":
+        raise ConfigError(
+            f"method.value.estimate=small_decoder: backbone={backbone.name} decodes nothing, so nothing is saved: "
+            "give method.value.estimate=posterior"
+        )
+    if value.estimate == "network" and value.weights is None and backbone.family != "shapes":
+        raise ConfigError(
+            f"method.value.estimate=network: none comes with backbone={backbone.name}: "
+            "give method.value.weights=FOLDER, which python scripts/train_value.py makes"
         )
 
 

@@ -178,11 +178,12 @@ class ValueConfig:
     estimate: Literal["posterior", "looks", "small_decoder", "network"] = "posterior"
     """``posterior``: the reward of the decoded one-step prediction; ``looks``: the mean over several predictions after noising
     the first again; ``small_decoder``: as posterior, through an AutoencoderTiny; ``network``: a regression network's answer on
-    the noisy latents."""
+    the noisy latents, for which nothing is predicted or decoded (SVDD-MC)."""
     looks: Annotated[int, Between(1, 100)] = 4
     """M, predictions of ``looks``."""
     weights: str | None = None
-    """Folder or repository of the small decoder, or file of the value network; null for what comes with the backbone."""
+    """Folder or repository of the small decoder or of the value network; null for what comes with the backbone (shapes: both;
+    sd15, lcm and sdxl: the decoders madebyollin/taesd and madebyollin/taesdxl)."""
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ COSTS: dict[str, str] = {
     "decoder_backward": "backward passes through the decoder",
     "reward_forward": "reward evaluations",
     "reward_backward": "backward passes through rewards",
+    "value_forward": "calls of a learned value network",
     "seconds": "wall-clock time, the batch's time divided by its pictures",
     "peak_memory_mb": "peak memory of the device, in units of 1e6 bytes",
 }

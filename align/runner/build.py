@@ -14,6 +14,8 @@ from align.config.schema import BackboneConfig, Config, SamplerConfig
 from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from align.backbones.base import Backbone
@@ -67,7 +69,7 @@ def assemble(
     ladder = config.method.tempering
     released = ladder.rule != "none" and ladder.released
     process = _process(config.sampler, backbone, released=released)
-    parts = _parts(config, backbone, process, reward, batch_size)
+    parts = _parts(config, backbone, process, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
@@ -86,7 +88,12 @@ def _process(sampler: SamplerConfig, backbone: Backbone, *, released: bool) -> P
 
 
 def _parts(
-    config: Config, backbone: Backbone, process: Process, reward: Reward | None, batch_size: int
+    config: Config,
+    backbone: Backbone,
+    process: Process,
+    reward: Reward | None,
+    batch_size: int,
+    device: torch.device,
 ) -> Parts:
     from align.sampling.evaluate import Evaluator
     from align.sampling.guidance import CleanGuidance, Guidance
@@ -107,7 +114,9 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = _value(config, backbone, reward) if method.branches and reward is not None else None
+    value = None
+    if method.branches and reward is not None:
+        value = _value(config, backbone, reward, device)
     evaluator = Evaluator(
         backbone,
         config.sampler.guidance_scale,
@@ -131,14 +140,46 @@ def _parts(
     )
 
 
-def _value(config: Config, backbone: Backbone, reward: Reward) -> Value:
-    """How the expected reward is estimated."""
+def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.device) -> Value:
+    """How the expected reward is estimated. Raises WeightsError."""
+    import torch
+
+    from align.runner.weights import value_piece
     from align.sampling.values import Looks, PosteriorMean
 
-    value = config.method.value
+    value, piece = config.method.value, value_piece(config)
     if value.estimate == "looks":
         return Looks(backbone, config.sampler.guidance_scale, reward, value.looks)
-    return PosteriorMean(backbone.decode, reward)
+    if piece is None:
+        return PosteriorMean(backbone.decode, reward)
+    if value.estimate == "network":
+        return _regressed(config, piece.folder, backbone, device)
+    from align.backbones.small_decoder import load_small_decoder
+
+    dtype = getattr(torch, config.backbone.decoder_dtype or config.backbone.dtype)
+    weights = next(name for name in piece.files if name.endswith(".safetensors"))
+    decode = load_small_decoder(piece.folder, weights, backbone.latent_shape(), device, dtype)
+    return PosteriorMean(decode, reward, own_decoder=False)
+
+
+def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.device) -> Value:
+    """The value network in a folder, if it fits. Raises WeightsError."""
+    from align.errors import WrongWeights
+    from align.sampling.value_network import load_value_network
+    from align.sampling.values import Regressed
+
+    network = load_value_network(folder, device)
+    trained = (network.shape.latents, network.shape.text_width)
+    found = (backbone.latent_shape(), backbone.encode("", "").prompt.shape[-1])
+    if trained != found:
+        raise WrongWeights(
+            f"the value network in {folder} reads latents {trained[0]} and text of width {trained[1]}; "
+            f"backbone={config.backbone.name} has {found[0]} and {found[1]}"
+        )
+    try:
+        return Regressed(network, config.reward.terms)
+    except ValueError as error:
+        raise WrongWeights(f"{folder}: {error}") from None
 
 
 def _search(config: Config) -> Search | None:

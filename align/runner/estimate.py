@@ -39,6 +39,9 @@ def _searched(config: Config, *, lucky: bool) -> float:
         width = search.candidates if search.otherwise == "few" else 1
         if chance >= 1 or (lucky and chance > 0):
             width = searched_width(search.candidates, search.widen, plan.budget, number)
+        if method.value.estimate == "network" and width > 1:  # Only the chosen candidate is evaluated.
+            total += number
+            continue
         total += number * width * (looks if width > 1 else 1)
         if method.guided and width > 1:  # The chosen candidate is evaluated again, with a gradient.
             total += number

@@ -46,6 +46,7 @@ def identity(
     backbone_weights: str,
     reward_weights: Mapping[str, str],
     graphs: Mapping[str, Any] | None = None,
+    value_weights: str | None = None,
 ) -> dict[str, Any]:
     """All that decides the pictures of a run, prompts and seeds aside, as plain values.
 
@@ -54,6 +55,7 @@ def identity(
         backbone_weights: fingerprint of the backbone's files.
         reward_weights: fingerprint of each reward's files, by name.
         graphs: what decides the prompts' graphs (see ``graph_identity``), if anything reads them.
+        value_weights: fingerprint of the files that estimate expected rewards, if there are any.
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
@@ -66,6 +68,7 @@ def identity(
     ):  # so that models with weights keep the keys that they had before there were densities
         del backbone["density"]
     del sampler["name"]
+    method["value"]["weights"] = value_weights
     reward = None
     if config.method.uses_reward:
         terms = sorted(config.reward.terms.items())
@@ -106,3 +109,12 @@ def make_plan(
             key = item_key(what, prompt, seed, sample)
             items.append(Item(key, prompt, negative, seed, sample, len(items)))
     return items
+
+
+def same_group(one: Item, other: Item, returned: int) -> bool:
+    """Whether two items are pictures of one group of particles, of which ``returned`` become pictures."""
+    return (one.prompt, one.seed, one.sample // returned) == (
+        other.prompt,
+        other.seed,
+        other.sample // returned,
+    )

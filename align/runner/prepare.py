@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from align.runner.weights import (
     reward_fingerprint,
     reward_record,
     rewards_of,
+    value_files,
+    value_piece,
 )
 
 
@@ -50,7 +53,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     """Make the runs of a command ready, all of them before one starts.
 
     Raises:
-        ConfigError: a prompt set, its graphs or a device cannot be used.
+        ConfigError: a prompt set, its graphs, a value network or a device cannot be used.
         MissingWeights: listing all that is missing for any of the runs.
     """
     sets = [load_prompts(config.prompts) for config in configs]
@@ -61,6 +64,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
         raise MissingWeights(text)
     for config, prompts in zip(configs, sets, strict=True):
         check_graphs(config, prompts.prompts)
+        _check_value(config)
     return [_prepared(config, prompts) for config, prompts in zip(configs, sets, strict=True)]
 
 
@@ -71,9 +75,26 @@ def _prepared(config: Config, prompts: PromptSet) -> Prepared:
     backbone = backbone_fingerprint(backbone_files(config.backbone))
     rewards = {name: reward_fingerprint(name) for name in rewards_of(config)}
     fingerprints |= {key: value for name in rewards for key, value in reward_record(name).items()}
-    what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts))
+    value = next((one.fingerprint() for one in value_files(config)), None)
+    what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts), value)
     items = make_plan(what, prompts.prompts, config.seed, config.samples, config.negative)
     return Prepared(config, prompts, what, items, fingerprints, sources)
+
+
+def _check_value(config: Config) -> None:
+    """Refuse a value network that was not trained for the rewards of the run."""
+    piece = value_piece(config)
+    if piece is None or piece.role != "network":
+        return
+    try:
+        trained = json.loads((piece.folder / "config.json").read_text(encoding="utf-8"))["rewards"]
+    except (ValueError, KeyError, TypeError):
+        return  # no value network at all, which is told when it is loaded
+    if unknown := sorted(config.reward.terms.keys() - set(trained)):
+        raise ConfigError(
+            f"method.value.estimate=network: the network in {piece.folder} was trained for {', '.join(trained)}, "
+            f"not {', '.join(unknown)}: give one of those rewards, or method.value.weights=FOLDER of another network"
+        )
 
 
 def _check_device(name: str) -> None:

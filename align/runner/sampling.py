@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from align.config.schema import Config
 from align.runner import build
-from align.runner.plan import Item
+from align.runner.plan import Item, same_group
 
 if TYPE_CHECKING:
     from align.sampling.sampler import Outcome
@@ -47,7 +47,7 @@ class Sampling:
         from align.sampling.ledger import Cost
         from align.sampling.sampler import Outcome, Request
 
-        if len(items) > self.in_flight:
+        if len(items) > self.in_flight and self._border(items):
             return self._halves(items, on_step)
 
         if self._sampler is None:
@@ -64,18 +64,24 @@ class Sampling:
             no_memory = _out_of_memory(error)
             reason = _said(error)
             log.debug("sampling %d items", len(items), exc_info=True)
+        one_group = not self._border(items)
         if no_memory:
-            self._shrink(max(1, len(items) // 2))
-        elif len(items) == 1:
-            return [Outcome(None, Cost(), {}, reason)]
-        if len(items) == 1:
-            if self._exhausted:
-                return [Outcome(None, Cost(), {}, reason)]
+            together = self.batch_size if one_group and len(items) > 1 else len(items)
+            self._shrink(max(1, together // 2))
+        if not one_group:
+            return self._halves(items, on_step)
+        if no_memory and not self._exhausted:
             return self.sample(items, on_step)
-        return self._halves(items, on_step)
+        return [Outcome(None, Cost(), {}, reason) for _ in items]
+
+    def _border(self, items: Sequence[Item]) -> int:
+        """Where to part the items, about in the middle and never within a group of particles; 0 if there is only one."""
+        returned = self.config.method.returned
+        borders = [k for k in range(1, len(items)) if not same_group(items[k - 1], items[k], returned)]
+        return min(borders, key=lambda k: abs(k - len(items) // 2), default=0)
 
     def _halves(self, items: Sequence[Item], on_step: Callable[[float], None]) -> list[Outcome]:
-        half = len(items) // 2
+        half = self._border(items)
         return self.sample(items[:half], on_step) + self.sample(items[half:], on_step)
 
     def _shrink(self, size: int) -> None:

@@ -10,12 +10,30 @@ from pathlib import Path
 from align.backbones import registry as backbones
 from align.checkpoints.fetch import UrlFile
 from align.checkpoints.hashes import file_hash
-from align.checkpoints.reference import HubReference, fetch_command, hub_names, hub_reference, snapshot
+from align.checkpoints.layout import Piece, module_piece
+from align.checkpoints.reference import (
+    HubReference,
+    fetch_command,
+    folder_of,
+    hub_names,
+    hub_reference,
+    snapshot,
+)
 from align.config.schema import BackboneConfig, Config
 from align.rewards.registry import EMBEDDED, REWARDS
 from align.rewards.sources import PICKLES, Files
 
 TRAIN_SHAPES = "python scripts/train_shapes.py"
+TRAIN_VALUE = {
+    "small_decoder": "python scripts/train_small_decoder.py",
+    "network": "python scripts/train_value.py",
+}
+SMALL_DECODERS = {
+    "sd15": "madebyollin/taesd",
+    "lcm": "madebyollin/taesd",
+    "sdxl": "madebyollin/taesdxl",
+}
+"""Published ones, by the backbone's family."""
 _READ = (".safetensors", ".json", ".txt", ".model", *PICKLES)
 """Files that decide what a model computes; a model card does not."""
 
@@ -110,6 +128,34 @@ def backbone_files(backbone: BackboneConfig) -> list[Needed]:
     return found
 
 
+def value_piece(config: Config) -> Piece | None:
+    """Files of a run's estimate of the expected reward: a small decoder or a value network, if it has one."""
+    value, backbone = config.method.value, config.backbone
+    if value.estimate not in TRAIN_VALUE or not config.method.branches:
+        return None
+    reference = value.weights or SMALL_DECODERS.get(backbone.family)
+    if reference is None:
+        reference = str(EMBEDDED / {"network": "value_network"}.get(value.estimate, value.estimate))
+    if value.estimate == "small_decoder":
+        half = (backbone.decoder_dtype or backbone.dtype) != "float32"
+        return module_piece(reference, value.estimate, half)
+    return Piece(value.estimate, reference, folder_of(reference), ("config.json", "model.safetensors"))
+
+
+def value_files(config: Config) -> list[Needed]:
+    """What :func:`value_piece` needs: one entry or none."""
+    piece = value_piece(config)
+    if piece is None:
+        return []
+    what = f"method {config.method.name} {piece.role}"
+    if piece.hub is not None:
+        return [hub_needed(what, piece.hub, piece.files)]
+    mend = TRAIN_VALUE[piece.role]
+    if config.method.value.weights is not None:
+        mend = f"give method.value.weights=FOLDER, with {' and '.join(piece.files)} in it"
+    return [Needed(what, piece.folder, piece.files, mend)]
+
+
 def backbone_fingerprint(needed: Sequence[Needed]) -> str:
     """One hash for all that :func:`backbone_files` lists."""
     if len(needed) == 1:
@@ -159,9 +205,10 @@ def reward_record(name: str) -> dict[str, str]:
 
 
 def needed_by(config: Config) -> list[Needed]:
-    """Everything a run loads: backbone, rewards that its method uses, metrics."""
+    """Everything a run loads: backbone, what values noisy states, rewards that its method uses, metrics."""
     return [
         *backbone_files(config.backbone),
+        *value_files(config),
         *(one for name in rewards_of(config) for one in reward_files(name)),
     ]
 

@@ -10,7 +10,7 @@ from align.config.schema import Config
 from align.results.store import Store
 from align.runner import build
 from align.runner.interrupts import Interrupts
-from align.runner.plan import Item
+from align.runner.plan import Item, same_group
 from align.runner.progress import Meter
 from align.runner.rows import make_row, to_image
 from align.runner.sampling import Sampling
@@ -79,7 +79,11 @@ class Work:
         if self.store.shared:
             size = min(size, max(self._sampling.batch_size, len(self._todo) // 4))
         group: list[Item] = []
-        while self._todo and len(group) < size:
+        returned = self.config.method.returned
+        while self._todo:
+            # Pictures of one group of particles stay together: apart, the group would be made twice.
+            if len(group) >= size and not same_group(group[-1], self._todo[0], returned):
+                break
             item = self._todo.popleft()
             with self.interrupts.finishing():
                 if self.store.claim(item):

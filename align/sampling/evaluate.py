@@ -29,9 +29,9 @@ from align.sampling.values import Value
 from align.sampling.views import ViewDraws
 from align.semantics.attention_loss import paired_columns, semantic_loss
 
-Need = Literal["prediction", "loss", "clean_gradient", "gradient"]
-"""What is wanted of an evaluation; each includes those before it.  ``clean_gradient`` stops at x0: the network is not
-differentiated."""
+Need = Literal["value", "prediction", "loss", "clean_gradient", "gradient"]
+"""What is wanted of an evaluation; each includes those before it.  ``value`` calls no network, which a value of noisy latents
+alone allows: predictions are NaN.  ``clean_gradient`` stops at x0: the network is not differentiated."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Evaluator:
         shown: ViewDraws | None = None
         judged = torch.zeros(number, dtype=torch.bool)
         terms = Terms(0, False, False)
-        if self.objective is not None and need != "prediction":
+        if self.objective is not None and need not in ("value", "prediction"):
             terms = self.objective.terms(step)
             if terms.preference:
                 judged[:] = True
@@ -148,6 +148,8 @@ class Evaluator:
                     if judge:
                         views = shown.take(some) if shown is not None else None
                         estimate = self._judged(part, pictures, step, terms, need, views, part_of_maps)
+                    elif need == "value":
+                        estimate = _undifferentiated(*[torch.full_like(part.z, torch.nan)] * 3)
                     else:
                         estimate = self._plain(part, pictures, step)
                     if wanted:
@@ -165,11 +167,13 @@ class Evaluator:
     def _charge(
         self, rows: list[int], ledger: Ledger, terms: Terms | None, need: Need, *, valued: bool
     ) -> None:
-        ledger.charge(rows, "network_forward")
+        if need != "value":
+            ledger.charge(rows, "network_forward")
         preference = terms is not None and terms.preference
         if valued and self.value is not None and not (preference and self._scored):
             for what in ("network", "decoder", "reward"):
                 ledger.charge(rows, f"{what}_forward", getattr(self.value, what))
+            ledger.charge(rows, "value_forward", self.value.regression)
         if terms is None:
             return
         if need == "gradient":
@@ -217,18 +221,7 @@ class Evaluator:
             self.guidance_scale,
             guidance_rescale=self.guidance_rescale,
         )
-        number = len(state.z)
-        return Estimate(
-            eps=prediction.eps,
-            x0=prediction.x0,
-            correction=prediction.correction,
-            gradient=torch.zeros_like(state.z),
-            gradient_norm=torch.zeros(number, device=state.z.device),
-            clean_shift=torch.zeros_like(state.z),
-            loss=torch.full((number,), torch.nan, device=state.z.device),
-            value=torch.full((number,), torch.nan, device=state.z.device),
-            finite=torch.ones(number, dtype=torch.bool, device=state.z.device),
-        )
+        return _undifferentiated(prediction.eps, prediction.x0, prediction.correction)
 
     def _judged(
         self,
@@ -309,6 +302,22 @@ class Evaluator:
             _, through, _ = self.preference(estimate.x0 + moved, prompts, step, True, draws)
             moved = moved + clean.step(through, estimate)
         return moved
+
+
+def _undifferentiated(eps: Tensor, x0: Tensor, correction: Tensor) -> Estimate:
+    """Predictions (P, C, h, w) alone."""
+    number, device = len(eps), eps.device
+    return Estimate(
+        eps=eps,
+        x0=x0,
+        correction=correction,
+        gradient=torch.zeros_like(eps),
+        gradient_norm=torch.zeros(number, device=device),
+        clean_shift=torch.zeros_like(eps),
+        loss=torch.full((number,), torch.nan, device=device),
+        value=torch.full((number,), torch.nan, device=device),
+        finite=torch.ones(number, dtype=torch.bool, device=device),
+    )
 
 
 def _without_nonfinite(estimate: Estimate, *, differentiated: bool) -> Estimate:

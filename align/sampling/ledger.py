@@ -14,6 +14,7 @@ COUNTS = (
     "decoder_backward",
     "reward_forward",
     "reward_backward",
+    "value_forward",
 )
 
 
@@ -26,6 +27,7 @@ class Cost:
         network_backward: calls differentiated with respect to the latents.
         decoder_forward, decoder_backward: pictures decoded, and decoded with a gradient.
         reward_forward, reward_backward: pictures scored by the guiding reward, and with a gradient.
+        value_forward: calls of a value network.
     """
 
     network_forward: float = 0
@@ -34,6 +36,7 @@ class Cost:
     decoder_backward: float = 0
     reward_forward: float = 0
     reward_backward: float = 0
+    value_forward: float = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))

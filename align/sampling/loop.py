@@ -3,7 +3,8 @@
 Per step: evaluate the particles, select among them, form the transition kernel, shift it, draw the children, account
 for the shift in the weights; pictures that have rounds left travel back to the same noise level and repeat.  A search
 draws several children of each particle, evaluates them where they are, at the next step, and lets one of them go on: what
-it was evaluated to is the next step's estimate, so the network is never asked twice.
+it was evaluated to is the next step's estimate, so the network is never asked twice.  Where values are of noisy latents
+alone, only the child that goes on is evaluated.
 """
 
 from __future__ import annotations
@@ -280,7 +281,8 @@ class _Loop:
         parent = torch.arange(len(widths)).repeat(int(widths.max()))
         there = number < widths[parent]
         number, parent = number[there], parent[there]
-        size = parts.evaluate.batch_size
+        size, value = parts.evaluate.batch_size, parts.evaluate.value
+        need: Need = "value" if value is not None and value.of_latents else "prediction"
         best: _Candidates | None = None
         for first in range(0, len(parent), size):
             rows, turn = parent[first : first + size], number[first : first + size]
@@ -291,9 +293,7 @@ class _Loop:
             child = replace(state.take(at), z=proposal.mean[at] + proposal.std * noise)
             valued = (widths[rows] > 1) | parts.select.reads(following)
             there_draws = replace(mine, step=following.index, round=0)
-            estimate = parts.evaluate(
-                child, self.pictures, following, self.ledger, "prediction", there_draws, valued
-            )
+            estimate = parts.evaluate(child, self.pictures, following, self.ledger, need, there_draws, valued)
             ratio = torch.zeros(len(rows), dtype=child.log_weights.dtype, device=device)
             if search.temperature > 0 and proposal is not kernel and kernel.std > 0:
                 kernel_there, proposal_there = (Gaussian(g.mean[at], g.std) for g in (kernel, proposal))
@@ -301,7 +301,7 @@ class _Loop:
             found = _Candidates(at, child, estimate, search.keys(estimate.value, ratio, mine))
             best = found.best() if best is None else best.join(found).best()
         assert best is not None
-        return best.state, best.estimate if parts.need(following) == "prediction" else None
+        return best.state, best.estimate if parts.need(following) == need == "prediction" else None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Search ranks candidates by it and particle filters weigh by it (soft values of S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from align.backbones.base import Backbone, Conditioning
 from align.processes.base import Step
 from align.rewards.base import Reward
 from align.sampling.noise import Draws
+from align.sampling.value_network import ValueNetwork
 
 
 class Value(Protocol):
@@ -37,8 +38,18 @@ class Value(Protocol):
         ...
 
     @property
+    def regression(self) -> int:
+        """Calls of a value network."""
+        ...
+
+    @property
     def of_prediction(self) -> bool:
         """Whether it is the score of the decoded x0, which a preference loss computes anyway."""
+        ...
+
+    @property
+    def of_latents(self) -> bool:
+        """Whether it reads noisy latents alone, so that a candidate's value needs no prediction."""
         ...
 
     def __call__(
@@ -54,7 +65,7 @@ class Value(Protocol):
 
         Args:
             z: noisy latents (P, C, h, w).
-            x0: their predicted clean latents.
+            x0: their predicted clean latents; anything if the value is of latents alone.
             prompts: P texts.
             conditioning: of the P particles.
             step: where in the process.
@@ -80,9 +91,10 @@ class PosteriorMean:
     Args:
         decode: the backbone's decoder, or a smaller one.
         reward: what is expected.
+        own_decoder: whether it is the backbone's.
     """
 
-    network, decoder, reward, of_prediction = 0, 1, 1, True
+    network, decoder, reward, regression, of_latents = 0, 1, 1, 0, False
 
     def __init__(self, decode: Decode, reward: Reward, *, own_decoder: bool = True) -> None:
         self.decode = decode
@@ -119,7 +131,9 @@ class Looks:
     guidance_scale: float
     scorer: Reward
     looks: int
+    regression: int = 0
     of_prediction: bool = False
+    of_latents: bool = False
 
     @property
     def network(self) -> int:
@@ -154,3 +168,46 @@ class Looks:
             again = self.backbone.predict(seen, step, conditioning, self.guidance_scale)
             total = total + scored(self.backbone.decode, self.scorer, again.x0, prompts, step.t)
         return total / self.looks
+
+
+class Regressed:
+    """A value network's answer on the noisy latents: nothing is predicted, decoded or scored (SVDD-MC, DSearch-MC).
+
+    Args:
+        regressor: trained for all of the rewards.
+        weights: of each reward in the sum, by name.
+
+    Raises:
+        ValueError: the network was not trained for one of them.
+    """
+
+    network, decoder, reward, regression, of_prediction, of_latents = 0, 0, 0, 1, False, True
+
+    def __init__(self, regressor: ValueNetwork, weights: Mapping[str, float]) -> None:
+        shape = regressor.shape
+        if unknown := sorted(weights.keys() - set(shape.rewards)):
+            raise ValueError(
+                f"the value network was trained for {', '.join(shape.rewards)}, not {', '.join(unknown)}"
+            )
+        self.regressor = regressor
+        by_reward = [weights.get(name, 0.0) for name in shape.rewards]
+        # E[sum w r] = sum w E[r], and the network answers in deviations from each mean.
+        self.factors = torch.tensor(
+            [w * d for w, d in zip(by_reward, shape.deviation, strict=True)], dtype=torch.float32
+        )
+        self.constant = sum(w * m for w, m in zip(by_reward, shape.mean, strict=True))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        z: Tensor,
+        x0: Tensor,
+        prompts: Sequence[str],
+        conditioning: Conditioning,
+        step: Step,
+        draws: Draws,
+    ) -> Tensor:
+        """See :class:`Value`."""
+        fraction = torch.full((len(z),), step.fraction, device=z.device)
+        found = self.regressor(z.float(), fraction, conditioning.prompt.float())
+        return found @ self.factors.to(z.device) + self.constant

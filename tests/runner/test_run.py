@@ -150,6 +150,30 @@ def test_out_of_memory_halves(fake, tmp_path, capsys):
     assert files(tmp_path / "a" / "run") == files(tmp_path / "b" / "run")
 
 
+@pytest.mark.parametrize("most", [10**9, 4])
+def test_pictures_of_one_group_of_particles_are_never_parted(fake, tmp_path, most):
+    """Not at the end of a handful of items, nor when memory runs out."""
+    built = fake(most=most)
+    grouped = ["method.particles=2", "method.returned=2", "samples=6", "prompts.limit=2"]
+    assert main(arguments(tmp_path, *grouped, "run.in_flight=5", "run.batch_size=4")) == 0
+    for call in (call for sampler in built for call in sampler.calls):
+        assert len(call) % 2 == 0
+        for one, two in zip(call[::2], call[1::2], strict=True):
+            assert one[:2] == two[:2]
+            assert one[2] // 2 == two[2] // 2
+    made = [item for sampler in built for call in sampler.calls if len(call) <= most for item in call]
+    assert len(made) == len(set(made)) == 12
+
+
+def test_a_group_that_fits_in_no_memory_fails_as_a_whole(fake, tmp_path):
+    fake(most=1)
+    grouped = ["method.particles=2", "method.returned=2", "samples=2", "prompts.limit=1"]
+    assert main(arguments(tmp_path, *grouped)) == 1
+    rows = read_csv(tmp_path / "run" / "results.csv")
+    assert len(rows) == 2
+    assert rows["status"].str.contains("failed: RuntimeError: CUDA out of memory").all()
+
+
 def test_out_of_memory_at_one_fails_the_item(fake, tmp_path):
     fake(most=0)
     assert main(arguments(tmp_path, "prompts.limit=2")) == 1

@@ -1,0 +1,57 @@
+"""The decoder of a distilled autoencoder (diffusers' AutoencoderTiny): nearly the same picture at a fraction of the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from torch import Tensor
+
+from align.errors import WrongWeights
+from align.rewards.files import build, fill, read_json, read_tensors
+
+PREFIX = "decoder."
+
+
+def load_small_decoder(
+    folder: Path, weights: str, latents: tuple[int, int, int], device: torch.device, dtype: torch.dtype
+) -> Callable[[Tensor], Tensor]:
+    """From clean latents (P, C, h, w), scaled as the process has them, to pictures (P, 3, H, W), about [0, 1].
+
+    Args:
+        folder: of a model in diffusers' layout; its encoder is not read and need not be there.
+        weights: name of the safetensors file in it.
+        latents: (C, h, w) of those that it will be given.
+        device: where it computes.
+        dtype: in which numbers; pictures are float32.
+
+    Raises:
+        MissingWeights, WrongWeights: a file is not there, holds something else, or is for other latents.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("_class_name") != "AutoencoderTiny":
+        raise WrongWeights(f"{folder / 'config.json'} is of {config.get('_class_name')}, not AutoencoderTiny")
+    # Published files have more in them than the class takes, about which it would warn.
+    taken = signature(AutoencoderTiny.__init__).parameters.keys() & config.keys()
+    try:
+        model = build(lambda: AutoencoderTiny(**{key: config[key] for key in taken}))
+    except (TypeError, ValueError, KeyError) as error:
+        raise WrongWeights(f"{folder / 'config.json'} builds no AutoencoderTiny: {error}") from None
+    channels = model.config.latent_channels
+    if channels != latents[0]:
+        raise WrongWeights(
+            f"{folder} decodes latents of {channels} channels, and the backbone's have {latents[0]}"
+        )
+    path = folder / weights
+    own = {k.removeprefix(PREFIX): v for k, v in read_tensors(path).items() if k.startswith(PREFIX)}
+    decoder = fill(model.decoder, own, path).to(device, dtype).to(memory_format=torch.channels_last)
+    scale, shift = model.config.scaling_factor, model.config.shift_factor
+
+    def decode(z0: Tensor) -> Tensor:
+        z = (z0 / scale + shift).to(dtype)
+        return (decoder(z.contiguous(memory_format=torch.channels_last)).float() + 1) / 2
+
+    return decode

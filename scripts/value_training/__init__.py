@@ -1,0 +1,1 @@
+"""Training and measuring estimates of the expected reward."""

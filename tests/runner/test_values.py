@@ -1,0 +1,182 @@
+"""How the expected reward is estimated: which files a run needs for it, what is refused, and the way from options to pictures."""
+
+import json
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+
+from align.__main__ import main
+from align.checkpoints.reference import EMBEDDED
+from align.config.command import parse
+from align.config.compose import jobs_of
+from align.config.errors import ConfigError
+from align.results.csvfile import read_csv
+from align.runner import build
+from align.runner.estimate import network_evaluations
+from align.runner.plan import identity
+from align.runner.weights import needed_by, value_files, value_piece
+from align.sampling.value_network import ValueNetwork, ValueShape, save_value_network
+from runner.test_build import _none_needed, command
+
+SVDD = ["method=svdd", "sampler=ddim_ancestral", "method.search.candidates=3"]
+NETWORK, SMALL = "method.value.estimate=network", "method.value.estimate=small_decoder"
+
+
+def compose(*overrides):
+    return jobs_of(parse(list(overrides)))[0].config
+
+
+@pytest.fixture
+def fake_reward(monkeypatch, reward):
+    monkeypatch.setattr(build, "load_reward", lambda name, device: reward)
+    monkeypatch.setattr("align.runner.weights.REWARDS", _none_needed())
+    yield reward
+    build._backbone.cache_clear()
+
+
+@pytest.fixture
+def value_network(tmp_path):
+    """A network for the tiny pipeline's latents and text, random."""
+    torch.manual_seed(0)
+    shape = ValueShape(
+        (4, 8, 8), 16, ("shapes_pick", "shapes_hps"), (0.0, 0.0), (1.0, 1.0), width=16, layers=1
+    )
+    save_value_network(ValueNetwork(shape), tmp_path / "value")
+    return tmp_path / "value"
+
+
+@pytest.fixture
+def small_decoder(tmp_path):
+    """A small decoder for the tiny pipeline's latents, random."""
+    torch.manual_seed(0)
+    AutoencoderTiny(
+        encoder_block_out_channels=(4,) * 3,
+        decoder_block_out_channels=(4,) * 3,
+        num_encoder_blocks=(1,) * 3,
+        num_decoder_blocks=(1,) * 3,
+    ).save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(("more", "folder"), [([SMALL], "small_decoder"), ([NETWORK], "value_network")])
+def test_null_means_what_comes_with_the_shapes_world(more, folder):
+    (needed,) = value_files(compose(*SVDD, *more))
+    assert needed.folder == EMBEDDED["shapes"] / folder
+    assert needed.mend.startswith("python scripts/train_")
+    assert not needed.missing()
+
+
+@pytest.mark.parametrize(
+    ("backbone", "repository"),
+    [("sd15", "madebyollin/taesd"), ("lcm", "madebyollin/taesd"), ("sdxl", "madebyollin/taesdxl")],
+)
+def test_null_means_the_published_decoder_of_a_family(backbone, repository, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    own = ["sampler=lcm"] if backbone == "lcm" else []
+    config = compose(f"backbone={backbone}", "reward=jpeg_compressibility", *SVDD, *own, SMALL)
+    (needed,) = value_files(config)
+    assert needed.missing() == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert needed.mend == f"hf download {repository} config.json diffusion_pytorch_model.safetensors"
+    assert needed in needed_by(config)
+
+
+def test_a_missing_decoder_ends_a_run_before_it_starts(tmp_path, monkeypatch, capsys, pipeline_folder):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("align.runner.weights.REWARDS", _none_needed())
+    more = [*SVDD, SMALL, "method.value.weights=madebyollin/taesd"]
+    assert main(command(pipeline_folder, tmp_path / "run", *more)) == 3
+    assert "hf download madebyollin/taesd config.json" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "results.csv").exists()
+
+
+@pytest.mark.parametrize("estimate", ["posterior", "looks"])
+def test_other_estimates_need_no_files(estimate):
+    assert value_files(compose(*SVDD, f"method.value.estimate={estimate}")) == []
+    assert value_piece(compose("method=none")) is None
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ([*SVDD, "method.value.weights=somewhere"], r"method\.value\.weights.*posterior.*give"),
+        (["method=none", NETWORK], r"method=none compares none: give method=svdd"),
+        (["method=best_of_n", "method.value.estimate=looks"], r"method=best_of_n compares none"),
+        (["experiment=toy_gmm", *SVDD, SMALL], r"small_decoder: backbone=toy_gmm decodes nothing"),
+        (
+            ["experiment=toy_gmm", *SVDD, NETWORK],
+            r"none comes with backbone=toy_gmm: give method\.value\.weights",
+        ),
+        (
+            ["backbone=sd15", "reward=jpeg_compressibility", *SVDD, NETWORK],
+            r"none comes with backbone=sd15: give method\.value\.weights=FOLDER",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_mend(more, words):
+    with pytest.raises(ConfigError, match=words):
+        compose(*more)
+
+
+def test_a_reward_that_the_network_does_not_know_is_refused(
+    fake_reward, value_network, pipeline_folder, tmp_path, capsys
+):
+    more = [*SVDD, NETWORK, f"method.value.weights={value_network}", "reward=shapes_aesthetic"]
+    assert main(command(pipeline_folder, tmp_path / "run", *more)) == 2
+    error = capsys.readouterr().err
+    assert "trained for shapes_pick, shapes_hps, not shapes_aesthetic" in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_network_for_other_latents_is_told(fake_reward, tmp_path, pipeline_folder, capsys):
+    shape = ValueShape((8, 8, 8), 16, ("shapes_pick",), (0.0,), (1.0,), width=16, layers=1)
+    save_value_network(ValueNetwork(shape), tmp_path / "value")
+    more = [*SVDD, NETWORK, f"method.value.weights={tmp_path / 'value'}", "reward=shapes_pick"]
+    assert main(command(pipeline_folder, tmp_path / "run", *more)) == 3
+    assert "reads latents (8, 8, 8)" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("judge", ["reward=shapes_pick", "reward=sum"])
+def test_svdd_mc_runs_from_the_command(judge, fake_reward, value_network, pipeline_folder, tmp_path):
+    more = [*SVDD, NETWORK, f"method.value.weights={value_network}", judge]
+    if judge == "reward=sum":
+        more += ["reward.terms.shapes_pick=1", "reward.terms.shapes_hps=0.5"]
+    assert main(command(pipeline_folder, tmp_path / "run", *more)) == 0
+    table = read_csv(tmp_path / "run" / "results.csv")
+    names = ["network_forward", "decoder_forward", "reward_forward", "value_forward"]
+    assert {tuple(row) for row in table[names].to_numpy().tolist()} == {(3, 1, 0, 2 * 3)}
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert "method svdd network" in json.dumps(record)
+
+
+def test_svdd_runs_with_a_small_decoder(fake_reward, small_decoder, pipeline_folder, tmp_path):
+    more = [*SVDD, SMALL, f"method.value.weights={small_decoder}", "reward=shapes_pick"]
+    assert main(command(pipeline_folder, tmp_path / "run", *more)) == 0
+    table = read_csv(tmp_path / "run" / "results.csv")
+    names = ["network_forward", "decoder_forward", "reward_forward", "value_forward"]
+    assert {tuple(row) for row in table[names].to_numpy().tolist()} == {(7, 7, 6, 0)}
+
+
+def test_what_the_files_hold_decides_a_picture_and_not_where_they_are():
+    config = compose(*SVDD, NETWORK, "method.value.weights=here")
+    other = compose(*SVDD, NETWORK, "method.value.weights=there")
+    keys = [identity(one, "b", {"shapes_pick": "r"}, None, "v") for one in (config, other)]
+    assert keys[0] == keys[1]
+    assert identity(config, "b", {"shapes_pick": "r"}, None, "w") != keys[0]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "evaluations"), [("posterior", 1 + 24 * 3), ("network", 25), ("looks", 1 + 24 * 3 * 4)]
+)
+def test_the_estimate_of_the_cost_knows_the_value(estimate, evaluations):
+    config = compose(*SVDD, "sampler.steps=25", f"method.value.estimate={estimate}")
+    assert network_evaluations(config) == (evaluations, evaluations)
