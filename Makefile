@@ -68,7 +68,7 @@ compare: setup  ## all methods at equal compute, 100 held-out prompts, and docs/
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py run --jobs $(or $(JOBS),1) --with run.threads=1
 	$(BIN)/python scripts/compare.py page
 
-toy: setup  ## docs/toy.md: every method where everything is known exactly; about 12 minutes on one core, ARGS=--afresh measures anew
+toy: setup  ## docs/toy.md: every method where everything is known exactly; 15 to 20 minutes on one core, ARGS=--afresh measures anew
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/toy.py $(ARGS)
 
 parity: setup  ## HPSv2 and ImageReward against the published packages, in an environment of their own

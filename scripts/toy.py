@@ -17,14 +17,14 @@ import torch
 from scripts.toys.measure import PROBLEMS, run
 from scripts.toys.page import write
 
-ROOT = Path(__file__).resolve().parents[1]
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, default=ROOT / "docs", help="of toy.md and toy.json")
+    parser.add_argument("--folder", type=Path, default=DOCS, help="of toy.md and toy.json")
     parser.add_argument("--seed", type=int, default=1, help="of all noise")
     parser.add_argument("--afresh", action="store_true", help="measure all of it again")
     options = parser.parse_args()

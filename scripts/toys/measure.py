@@ -39,13 +39,18 @@ METHODS: dict[str, tuple[str, ...]] = {
     "svdd": ("method=svdd", f"method.search.candidates={PARTICLES}"),
     "dsearch": ("method=dsearch", "method.particles=8", "method.search.candidates=2"),
     "fk": ("method=fk", f"method.particles={PARTICLES}"),
-    "fk, drawn": ("method=fk", "method.choose=draw", f"method.particles={PARTICLES}"),
+    "fk, diff, drawn": (
+        "method=fk",
+        "method.steering.potential=diff",
+        "method.choose=draw",
+        f"method.particles={PARTICLES}",
+    ),
     "smc": ("method=smc", f"method.particles={PARTICLES}"),
     "tds": ("method=tds", f"method.particles={PARTICLES}"),
     "das": ("method=das", f"method.particles={PARTICLES}"),
     "das_released": ("method=das_released", f"method.particles={PARTICLES}"),
 }
-SWEEP = {4: 800, 16: 250, 64: 80, 100: 60, 256: 30}
+SWEEP = {4: 800, 16: RUNS, 64: 80, 100: 200, 256: 30}
 """Runs of a filter with so many particles."""
 SHOWN = ("none", "best_of_n", "gradient", "smc", "das", "das_released")
 """Methods whose points are kept for the figure."""
@@ -102,13 +107,9 @@ def measure(problem: str, method: str, truth: dict[str, Any], seed: int) -> dict
     alone = not any(option.startswith("method.particles") for option in options) and method != "svdd"
     runs = POINTS if alone else RUNS
     rows = runs * (1 if alone else PARTICLES)
-    began = time.process_time()
     sampler = sampler_of(problem, *options, rows=rows)
     found = ensemble(sampler, problem, runs, seed)
-    row = figures(problem, found, truth) | {"seconds": time.process_time() - began, "runs": runs}
-    if not sampler.parts.select.reads_end():
-        row.pop("evidence")
-        row.pop("evidence_error")
+    row = figures(problem, found, truth) | {"runs": runs}
     points = drawn(found, POINTS // runs, seed)
     row["emd"], row["emd_error"] = distances(problem, points, seed)
     if method in SHOWN and problem in MODES:
@@ -121,7 +122,6 @@ def figures(problem: str, found: Ensemble, truth: dict[str, Any]) -> dict[str, A
     density, reward = DENSITIES[problem](), reward_of(problem)
     runs = len(found.x)
     of_reward = found.means(lambda x: reward(x)[None])[:, 0]
-    ratio = found.evidence / truth["z"]
     if problem in MODES:
         assert isinstance(density, Mixture)
         each = found.means(lambda x: nearest(density, x)) - torch.tensor(truth["masses"])
@@ -130,8 +130,6 @@ def figures(problem: str, found: Ensemble, truth: dict[str, Any]) -> dict[str, A
     row = {
         "reward": float(of_reward.mean()),
         "reward_error": float(of_reward.std()) / runs**0.5,
-        "evidence": float(ratio.mean()),
-        "evidence_error": float(ratio.std()) / runs**0.5,
         "l1": float(each.mean(dim=0).abs().sum()),
         "rms_reward": float((of_reward - truth["reward"]).square().mean().sqrt()),
         "mean_l1": float(each.abs().sum(dim=1).mean()),
@@ -139,7 +137,12 @@ def figures(problem: str, found: Ensemble, truth: dict[str, Any]) -> dict[str, A
         "backward": found.cost.network_backward / runs,
     }
     if len(found.ess):
-        row["resampled"] = float(found.resampled.mean())
+        ratio = found.evidence / truth["z"]
+        row |= {
+            "resampled": float(found.resampled.mean()),
+            "evidence": float(ratio.mean()),
+            "evidence_error": float(ratio.std()) / runs**0.5,
+        }
     return row
 
 
@@ -176,7 +179,7 @@ def emd(one: Tensor, two: Tensor) -> float:
 
 
 def sweep(problem: str, method: str, particles: int, truth: dict[str, Any], seed: int) -> dict[str, Any]:
-    """A point of the curves."""
+    """A point of the curves; with as many particles as in the table it is the same."""
     runs = SWEEP[particles]
     options = (f"method={method}", f"method.particles={particles}")
     sampler = sampler_of(problem, *options, rows=runs * particles)
@@ -207,8 +210,23 @@ def run(path: Path, problems: tuple[str, ...], seed: int) -> dict[str, Any]:
             results[name] = exact(problem) | {"floor": floor(problem, seed)}
         elif kind == "table":
             results[name] = measure(problem, rest[0], results[f"exact/{problem}"], seed)
+        elif int(rest[1]) == PARTICLES:
+            same = results[f"table/{problem}/{rest[0]}"]
+            results[name] = {figure: same[figure] for figure in same if figure != "points"}
         else:
             results[name] = sweep(problem, rest[0], int(rest[1]), results[f"exact/{problem}"], seed)
-        path.write_text(json.dumps(results, separators=(",", ":")).replace('"table/', '\n"table/') + "\n")
+        lines = [
+            f"{json.dumps(key)}: {json.dumps(_rounded(value))}" for key, value in sorted(results.items())
+        ]
+        path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         print(f"{name}: {time.process_time() - began:.1f} s", flush=True)
     return results
+
+
+def _rounded(value: Any) -> Any:
+    """With numbers of eight digits."""
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.8g}") if isinstance(value, float) else value

@@ -69,10 +69,11 @@ def _table(results: dict[str, Any], source: Path, problem: str) -> Iterator[str]
     yield f"\n**{TITLES[problem]}**\n"
     yield f"| | mean reward | {error} | evidence / exact | EMD | network forward / backward | published |"
     yield "|---|---|---|---|---|---|---|"
-    floor, error_of_floor = truth["floor"]
-    emd = _with(floor, error_of_floor, digits=2)
+    emd = _with(truth["floor"][0], truth["floor"][1], 2)
     reward, of_target = truth["reward"], published(source, problem, PUBLISHED["target"])
-    yield f"| exact, tilted chain | {_number(reward)} | 0 | 1 | {emd} (floor) | | {of_target} |"
+    yield f"| exact, tilted chain | {_number(reward)} | 0 | 1 | {emd} (floor) | | {of_target} |".replace(
+        "|  |", "| |"
+    )
     for method in METHODS:
         row = results[f"table/{problem}/{method}"]
         evidence = ""
@@ -161,10 +162,14 @@ def errors(results: dict[str, Any], path: Path) -> None:
         _masses(two, results, problem)
         _rewards(three, results, problem)
         _evidence(four, results, problem)
+    labels: dict[str, Any] = {}
     for ax in grid.flat:
-        ax.tick_params(labelsize=7)
+        ax.tick_params(which="both", labelsize=7)
         ax.grid(alpha=0.25)
-    _save(figure, path)
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            labels.setdefault(label, handle)
+    figure.legend(labels.values(), labels.keys(), loc="lower center", ncol=len(labels), fontsize=8)
+    _save(figure, path, below=0.05)
 
 
 def _curve(results: dict[str, Any], problem: str, method: str, name: str) -> tuple[list[float], list[float]]:
@@ -177,10 +182,9 @@ def _by_particles(ax: Axes, results: dict[str, Any], problem: str) -> None:
         values = _curve(results, problem, method, "rms_reward")[1]
         ax.loglog(list(SWEEP), values, "o-", color=COLOURS[method], label=method)
     start = _curve(results, problem, "smc", "rms_reward")[1][-1] * list(SWEEP)[-1] ** 0.5
-    ax.loglog(list(SWEEP), [start / p**0.5 for p in SWEEP], "k--", lw=1, label="P$^{-1/2}$")
+    ax.loglog(list(SWEEP), [start / p**0.5 for p in SWEEP], "k--", lw=1, label="P$^{-1/2}$ (first column)")
     ax.set_title(f"toy_{problem}: a run's mean reward, rms error", fontsize=8)
     ax.set_xlabel("particles P", fontsize=8)
-    ax.legend(fontsize=7)
 
 
 def _masses(ax: Axes, results: dict[str, Any], problem: str) -> None:
@@ -191,11 +195,16 @@ def _masses(ax: Axes, results: dict[str, Any], problem: str) -> None:
         row = results[f"table/{problem}/{method}"]
         ax.loglog([row["forward"] + row["backward"]], [row["l1"]], "s", color=COLOURS[method], label=method)
     costs, values = _curve(results, problem, "smc", "l1")
-    ax.loglog(costs, [values[0] * costs[0] / cost for cost in costs], "k--", lw=1, label="1 / evaluations")
+    ax.loglog(
+        costs,
+        [values[0] * costs[0] / cost for cost in costs],
+        "k:",
+        lw=1,
+        label="1 / evaluations (second column)",
+    )
     ax.set_ylim(min(3e-3, *values), 3)
     ax.set_title("masses of the modes over all runs, L1 error", fontsize=8)
     ax.set_xlabel("network evaluations of a run, forward + backward", fontsize=8)
-    ax.legend(fontsize=7)
 
 
 def _rewards(ax: Axes, results: dict[str, Any], problem: str) -> None:
@@ -206,12 +215,11 @@ def _rewards(ax: Axes, results: dict[str, Any], problem: str) -> None:
     ax.plot(
         [row["forward"] + row["backward"]], [row["reward"]], "s", color=COLOURS["gradient"], label="gradient"
     )
-    ax.axhline(results[f"exact/{problem}"]["reward"], color="black", ls="--", lw=1, label="exact")
+    ax.axhline(results[f"exact/{problem}"]["reward"], color="black", lw=1, label="exact")
     ax.set_xscale("log")
     ax.set_ylim(-3 if problem == "gmm2" else -1, 0.1)
     ax.set_title("mean reward of what is returned (above exact: over-optimised)", fontsize=8)
     ax.set_xlabel("network evaluations of a run, forward + backward", fontsize=8)
-    ax.legend(fontsize=7)
 
 
 def _evidence(ax: Axes, results: dict[str, Any], problem: str) -> None:
@@ -220,15 +228,14 @@ def _evidence(ax: Axes, results: dict[str, Any], problem: str) -> None:
         values = _curve(results, problem, method, "evidence")[1]
         places = [shift * particles for particles in SWEEP]
         ax.errorbar(places, values, yerr=errors, fmt="o", capsize=3, color=COLOURS[method], label=method)
-    ax.axhline(1, color="black", ls="--", lw=1)
+    ax.axhline(1, color="black", lw=1)
     ax.set_xscale("log")
     ax.set_title("mean evidence over the exact one, ± standard error", fontsize=8)
     ax.set_xlabel("particles P", fontsize=8)
-    ax.legend(fontsize=7)
 
 
-def _save(figure: Any, path: Path) -> None:
-    figure.tight_layout()
+def _save(figure: Any, path: Path, below: float = 0.0) -> None:
+    figure.tight_layout(rect=(0, below, 1, 1))
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
