@@ -1,6 +1,7 @@
 """What every method must do, whatever it is made of."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ SHAPES = Path(align.shapes.__file__).parent / "weights"
 GREY = 1 / 255
 
 
+@cache
 def config_of(method, strength=1.0, steps=4):
     """A method by name as its config has it, in a few steps."""
     options = [f"method={method}", f"sampler.steps={steps}", "sampler.eta=1", "sampler.guidance_scale=3"]
