@@ -64,7 +64,7 @@ ablations: setup  ## DyMO without its parts and with more rounds, 100 held-out p
 	$(ABLATE) method.name=ten_evaluations method.recurrence.rule=fixed method.recurrence.rounds=9 method.recurrence.cap=9
 	$(BIN)/python -m align report outputs/shapes_ablation
 
-compare: setup  ## all methods at equal compute, 100 held-out prompts, and docs/compare.md; about 80 minutes on one core (JOBS=2 for two)
+compare: setup  ## all methods at equal compute, 100 held-out prompts, and docs/compare.md; some two hours on one core (JOBS=2 for two)
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py run --jobs $(or $(JOBS),1) --with run.threads=1
 	$(BIN)/python scripts/compare.py page
 
