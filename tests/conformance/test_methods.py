@@ -28,6 +28,19 @@ CHEAPER = {
     "svdd": ["method.search.candidates=3"],
     "dsearch": ["method.particles=3"],
     "dsearch_r": ["method.particles=3", "method.search.replace=0.4", "method.search.candidates=2"],
+    "svdd_released": ["method.search.candidates=3"],
+    "dsearch_released": [
+        "method.particles=3",
+        "method.returned=1",
+        "method.search.candidates=2",
+        "method.search.widen=1",
+    ],
+    "dsearch_r_released": [
+        "method.particles=3",
+        "method.search.widen=1",
+        "method.search.replace=0.4",
+        "method.search.candidates=2",
+    ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
 TRAINED = ("none", "best_of_n", "dymo", "svdd", "das")
