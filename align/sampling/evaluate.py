@@ -171,9 +171,8 @@ class Evaluator:
             ledger.charge(rows, "network_forward")
         preference = terms is not None and terms.preference
         if valued and self.value is not None and not (preference and self._scored):
-            for what in ("network", "decoder", "reward"):
-                ledger.charge(rows, f"{what}_forward", getattr(self.value, what))
-            ledger.charge(rows, "value_forward", self.value.regression)
+            for what, each in self.value.costs.items():
+                ledger.charge(rows, what, each)
         if terms is None:
             return
         if need == "gradient":

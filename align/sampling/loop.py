@@ -150,8 +150,7 @@ def run(
 
 
 def _info(step: Step, round: int, state: State, estimate: Estimate, trace: Mapping[str, Tensor]) -> Info:
-    seen = estimate
-    return Info(step, round, state.picture, seen.value, seen.gradient_norm, seen.finite, trace)
+    return Info(step, round, state.picture, estimate.value, estimate.gradient_norm, estimate.finite, trace)
 
 
 def _together(arrived: list[tuple[State, Estimate | None]]) -> tuple[State, Estimate | None]:

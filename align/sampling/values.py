@@ -20,26 +20,11 @@ from align.sampling.value_network import ValueNetwork
 
 
 class Value(Protocol):
-    """An estimate, and what one row of it costs beyond the network's own call."""
+    """An estimate, and what it costs."""
 
     @property
-    def network(self) -> int:
-        """Further network calls."""
-        ...
-
-    @property
-    def decoder(self) -> int:
-        """Pictures decoded."""
-        ...
-
-    @property
-    def reward(self) -> int:
-        """Pictures scored by the reward."""
-        ...
-
-    @property
-    def regression(self) -> int:
-        """Calls of a value network."""
+    def costs(self) -> Mapping[str, int]:
+        """What one row is charged beyond the network's own call, by the ledger's names."""
         ...
 
     @property
@@ -94,7 +79,8 @@ class PosteriorMean:
         own_decoder: whether it is the backbone's.
     """
 
-    network, decoder, reward, regression, of_latents = 0, 1, 1, 0, False
+    costs: Mapping[str, int] = {"decoder_forward": 1, "reward_forward": 1}
+    of_latents = False
 
     def __init__(self, decode: Decode, reward: Reward, *, own_decoder: bool = True) -> None:
         self.decode = decode
@@ -131,24 +117,17 @@ class Looks:
     guidance_scale: float
     scorer: Reward
     looks: int
-    regression: int = 0
     of_prediction: bool = False
     of_latents: bool = False
 
     @property
-    def network(self) -> int:
-        """M - 1."""
-        return self.looks - 1
-
-    @property
-    def decoder(self) -> int:
-        """M."""
-        return self.looks
-
-    @property
-    def reward(self) -> int:
-        """M."""
-        return self.looks
+    def costs(self) -> Mapping[str, int]:
+        """M - 1 further predictions, M pictures."""
+        return {
+            "network_forward": self.looks - 1,
+            "decoder_forward": self.looks,
+            "reward_forward": self.looks,
+        }
 
     @torch.no_grad()
     def __call__(
@@ -181,7 +160,8 @@ class Regressed:
         ValueError: the network was not trained for one of them.
     """
 
-    network, decoder, reward, regression, of_prediction, of_latents = 0, 0, 0, 1, False, True
+    costs: Mapping[str, int] = {"value_forward": 1}
+    of_prediction, of_latents = False, True
 
     def __init__(self, regressor: ValueNetwork, weights: Mapping[str, float]) -> None:
         shape = regressor.shape
