@@ -83,7 +83,8 @@ class Recorded:
         assert round == 0
         name, _, candidate = purpose.partition(", candidate ")
         assert name == "step"
-        return self.batch.of(step, "noise")[int(candidate or 0), self.place]
+        recorded = self.batch.of(step, "noise")[int(candidate or 0)]
+        return recorded[self.place % len(recorded)]  # one who should have been dropped has another's
 
     def uniform(self, purpose, step, round, shape):
         if purpose == "coin":
@@ -276,7 +277,7 @@ class Trace:
         estimate = loop.evaluate(state, step, Draws.of(batch.streams, state, index, 0))
         parts.evaluate.seen.clear()
         once = torch.zeros(len(state.z), dtype=torch.bool)
-        state, estimate, _ = loop.children(state, estimate, step, UNGUIDED, 0, once)
+        state, estimate, *_ = loop.children(state, estimate, step, UNGUIDED, 0, once)
         parts.select(state, estimate, following, Draws.of(batch.streams, state, following.index, 0))
         return self._found(parts, index)
 
