@@ -440,6 +440,8 @@ class RunConfig:
     """CPU threads of torch; null for all cores."""
     device: Annotated[str, Text("device")] = "auto"
     """auto, cpu, cuda, cuda:<number> or mps."""
+    plugins: tuple[str, ...] = ()
+    """Python files that add rewards. They are run, so only the command line may name them, never a config file."""
     extend: bool = False
     """Allow a folder of another configuration and keep its rows."""
     shared: bool = False

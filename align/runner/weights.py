@@ -35,8 +35,8 @@ SMALL_DECODERS = {
     "sdxl": "madebyollin/taesdxl",
 }
 """Published ones, by the backbone's family."""
-_READ = (".safetensors", ".json", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".parquet")
-"""Files that decide what a model computes or which prompts there are; a model card does not."""
+_READ = (".safetensors", ".json", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".parquet", ".py")
+"""Files that decide what a model or a user's reward computes, or which prompts there are; a model card does not."""
 
 
 @dataclass(frozen=True)
