@@ -13,6 +13,7 @@ from align.runner.exits import DONE, MISSING_WEIGHTS
 from align.runner.weights import (
     Needed,
     backbone_files,
+    dataset_files,
     file_hash,
     missing_text,
     needed_by,
@@ -58,7 +59,13 @@ def main(argv: Sequence[str]) -> int:
     from align.rewards.registry import REWARDS
 
     backbone = backbone_files(config.backbone)
-    wanted = [*backbone, *value_files(config), *(one for name in REWARDS for one in reward_files(name))]
+    prompts = dataset_files(config.prompts)
+    wanted = [
+        *prompts,
+        *backbone,
+        *value_files(config),
+        *(one for name in REWARDS for one in reward_files(name)),
+    ]
     print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
     mends = list(dict.fromkeys(needed.mend for needed in wanted if needed.missing()))
     if absent:
@@ -95,7 +102,7 @@ def fetch_missing(needed: Sequence[Needed], again: Callable[[], Sequence[Needed]
     if left:
         print(left, file=sys.stderr)
     else:
-        print("all weights of this configuration are there")
+        print("all files of this configuration are there")
     return MISSING_WEIGHTS if left else DONE
 
 

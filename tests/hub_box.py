@@ -1,4 +1,4 @@
-"""The hub in a box: a cache of the hub with real repository names and file layouts, and tiny random weights."""
+"""The hub in a box: a cache of the hub with real repository names and file layouts, tiny random weights, few prompts."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 LCM = "SimianLuo/LCM_Dreamshaper_v7"
 FIXED_VAE = "madebyollin/sdxl-vae-fp16-fix"
 START, END = "<|startoftext|>", "<|endoftext|>"
+STYLES = {
+    "anime": ["a fox with a lantern, anime", "a corpse flower in a greenhouse, anime"],
+    "concept-art": ["a harbour of airships, concept art"],
+    "paintings": ["a still life of pears, oil on canvas"],
+    "photo": ["A bus stop in the rain.", "Two cups on a table."],
+    "drawbench": ["A red car and a white sheep."],
+}
+"""Prompts of HPDv2's files; one has an unsafe word and is none."""
+PARTI = (
+    "Prompt\tCategory\tChallenge\tNote\n"
+    "a teapot\tArtifacts\tBasic\t\n"
+    'a sign that says "Open, at last"\tArtifacts\tWriting & Symbols\tquotes\n'
+)
+PICKED = ["a lighthouse at dusk", "a corpse flower"]
 _INDEX = {
     "scheduler": ["diffusers", "DDIMScheduler"],
     "text_encoder": ["transformers", "CLIPTextModel"],
@@ -76,8 +90,9 @@ _LCM = {
 
 
 def write_box(home: Path) -> None:
-    """``HF_HOME`` of a machine on which every backbone and every reward was fetched."""
+    """``HF_HOME`` of a machine on which every backbone, every reward and every data set was fetched."""
     write_backbones(home / "hub")
+    write_datasets(home / "hub")
     with torch.random.fork_rng():
         fill_hub(home)
 
@@ -128,9 +143,26 @@ def write_backbones(cache: Path) -> None:
     save(sd_unet(8).half(), repository(cache, "jacklishufan/diffusion-kto") / "unet")
 
 
-def repository(cache: Path, name: str) -> Path:
+def write_datasets(cache: Path) -> None:
+    """All data sets that conf/prompts names, in a cache folder; those in parquet only where pyarrow is."""
+    hpd = repository(cache, "zhwang/HPDv2", "dataset") / "benchmark"
+    for name, prompts in STYLES.items():
+        write(hpd / f"{name}.json", json.dumps(prompts))
+    parti = repository(cache, "nateraw/parti-prompts", "dataset")
+    write(parti / "PartiPrompts.tsv", PARTI)
+    pick = repository(cache, "yuvalkirstain/pickapic_v1_no_images", "dataset") / "data"
+    try:
+        from pyarrow import parquet, table
+    except ImportError:
+        return
+    pick.mkdir(parents=True, exist_ok=True)
+    columns = {"are_different": [True, False], "caption": PICKED, "ranking_id": [1, 2]}
+    parquet.write_table(table(columns), pick / "test_unique-00000-of-00001-0123456789abcdef.parquet")
+
+
+def repository(cache: Path, name: str, kind: str = "model") -> Path:
     """The folder of a repository's only commit, as the hub's client makes it."""
-    folder = cache / f"models--{name.replace('/', '--')}"
+    folder = cache / f"{kind}s--{name.replace('/', '--')}"
     commit = hashlib.sha1(name.encode()).hexdigest()
     write(folder / "refs/main", commit)
     return folder / "snapshots" / commit

@@ -130,7 +130,7 @@ def test_doctor_fetches_what_is_missing_and_looks_again(capsys, without, monkeyp
 
 def test_doctor_has_nothing_to_fetch(capsys):
     assert main(["doctor", "--fetch", "backbone=sdxl", "metrics=none"]) == 0
-    assert "all weights of this configuration are there" in capsys.readouterr().out
+    assert "all files of this configuration are there" in capsys.readouterr().out
 
 
 def test_alternatives_stand_in_for_the_presets_weights_only(box, tmp_path, monkeypatch, capsys):

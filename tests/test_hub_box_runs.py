@@ -282,4 +282,4 @@ def test_doctor_finds_everything(capsys):
 
 def test_doctor_has_nothing_to_fetch_for_a_guided_run(capsys):
     assert main(["doctor", "--fetch", "backbone=sdxl", "method=dymo"]) == 0
-    assert "all weights of this configuration are there" in capsys.readouterr().out
+    assert "all files of this configuration are there" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Fetching checkpoints: from the hub into its cache, and single files by address.  All hashes are checked.
+"""Fetching checkpoints and data sets: from the hub into its cache, and single files by address; hashes are checked.
 
 Nothing but ``python -m align doctor --fetch`` calls this; runs never touch the network.
 """
@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from align.checkpoints.hashes import read_hash
-from align.checkpoints.reference import HubReference
+from align.checkpoints.reference import HubReference, is_pattern
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0
@@ -46,7 +47,7 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
 
     Args:
         reference: repository and revision.
-        names: paths within the repository.
+        names: paths within the repository; a pattern stands for every file that it fits.
 
     Returns:
         Where the files are in the cache, in the order of ``names``.
@@ -59,15 +60,17 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
 
     _refuse_offline(reference.repo)
     try:
-        facts = HfApi().model_info(
-            reference.repo, revision=reference.revision, files_metadata=True, timeout=TIMEOUT
-        )
+        info = HfApi().dataset_info if reference.kind == "dataset" else HfApi().model_info
+        facts = info(reference.repo, revision=reference.revision, files_metadata=True, timeout=TIMEOUT)
         known = {file.rfilename: file for file in facts.siblings or []}
-        if absent := [name for name in names if name not in known]:
+        fitting = {name: _fitting(name, known) for name in names}
+        if absent := [name for name, files in fitting.items() if not files]:
             raise FetchError(f"{reference.repo} does not hold {', '.join(absent)}")
         found = []
-        for name in names:
-            path = Path(hf_hub_download(reference.repo, name, revision=reference.revision))
+        for name in (file for files in fitting.values() for file in files):
+            path = Path(
+                hf_hub_download(reference.repo, name, revision=reference.revision, repo_type=reference.kind)
+            )
             lfs = known[name].lfs
             if lfs is not None:
                 _check_cached(path, lfs.sha256, f"{name} of {reference.repo}")
@@ -107,6 +110,11 @@ def fetch_url(url: str, sha256: str, target: Path) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def _fitting(name: str, known: Iterable[str]) -> list[str]:
+    """The files of a repository that a name or pattern stands for, sorted."""
+    return sorted(one for one in known if one == name or (is_pattern(name) and fnmatchcase(one, name)))
 
 
 def _check_cached(path: Path, sha256: str, what: str) -> None:

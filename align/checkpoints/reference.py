@@ -1,4 +1,4 @@
-"""A checkpoint by name: embedded, a local folder, or a repository of the hub in its local cache.
+"""A checkpoint or data set by name: embedded, a local folder, or a repository of the hub in its local cache.
 
 ``shapes`` is embedded; ``FOLDER`` any path; ``owner/name``, ``owner/name@revision``, ``owner/name:sub/folder`` and
 ``owner/name@revision:sub/folder`` are on the hub.  A folder that exists goes before a repository of the same name.
@@ -8,12 +8,17 @@ Nothing here touches the network: what is not in the cache is missing.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 EMBEDDED = {"shapes": Path(__file__).parent.parent / "shapes" / "weights"}
 """Weights that come with the package, by name."""
+
+Kind = Literal["model", "dataset"]
+"""What a repository of the hub holds; the two have names of their own there."""
 
 _HUB = re.compile(
     r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+?))?(:(?P<folder>[\w./-]+))?"
@@ -28,14 +33,16 @@ class HubReference:
         repo: ``owner/name``.
         revision: commit, branch or tag; ``None`` for the default branch.
         folder: sub-folder that is meant, empty for all.
+        kind: what it holds.
     """
 
     repo: str
     revision: str | None = None
     folder: str = ""
+    kind: Kind = "model"
 
 
-def hub_reference(text: str) -> HubReference | None:
+def hub_reference(text: str, kind: Kind = "model") -> HubReference | None:
     """A reference to the hub; ``None`` for an embedded name or a local folder.
 
     A path that exists is local; so is all that does not look like ``owner/name``.
@@ -45,24 +52,24 @@ def hub_reference(text: str) -> HubReference | None:
     found = _HUB.fullmatch(text)
     if found is None:
         return None
-    return HubReference(found["repo"], found["revision"], found["folder"] or "")
+    return HubReference(found["repo"], found["revision"], found["folder"] or "", kind)
 
 
-def folder_of(text: str) -> Path:
+def folder_of(text: str, kind: Kind = "model") -> Path:
     """The local folder that a reference means, whether it is there or not."""
     if text in EMBEDDED:
         return EMBEDDED[text]
-    reference = hub_reference(text)
+    reference = hub_reference(text, kind)
     if reference is None:
         return Path(text).expanduser()
-    return snapshot(reference.repo, reference.revision) / reference.folder
+    return snapshot(reference.repo, reference.revision, kind) / reference.folder
 
 
-def snapshot(repo: str, revision: str | None = None) -> Path:
+def snapshot(repo: str, revision: str | None = None, kind: Kind = "model") -> Path:
     """The folder of a repository's files in the hub's cache (``HF_HUB_CACHE``, ``HF_HOME``), there or not."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    folder = Path(HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+    folder = Path(HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
     name = revision or "main"
     pointer = folder / "refs" / name
     commit = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else name
@@ -74,7 +81,17 @@ def hub_names(reference: HubReference, parts: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{reference.folder}/{part}" if reference.folder else part for part in parts)
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a file's name is a pattern such as ``data/test-*.parquet``."""
+    return "*" in name
+
+
 def fetch_command(reference: HubReference, files: tuple[str, ...]) -> str:
-    """The command that brings files (paths within the repository) into the cache."""
-    at = f" --revision {reference.revision}" if reference.revision else ""
-    return f"hf download {reference.repo} {' '.join(files)}{at}"
+    """The command that brings files (paths within the repository, or patterns) into the cache."""
+    words = ["hf", "download", reference.repo]
+    # The client takes names as they are, and does not look at --include where it is given names.
+    patterns = any(map(is_pattern, files))
+    words += [word for name in files for word in (["--include"] if patterns else []) + [name]]
+    words += ["--repo-type", reference.kind] if reference.kind != "model" else []
+    words += ["--revision", reference.revision] if reference.revision else []
+    return shlex.join(words)

@@ -323,6 +323,11 @@ def _registered(path: str, name: str) -> None:
 def _prompts(prompts: PromptsConfig) -> None:
     if prompts.kind == "file" and not prompts.path:
         raise ConfigError(f"prompts={prompts.name} needs a file: give prompts.path=FILE")
+    if prompts.kind == "dataset" and not (prompts.dataset and prompts.files):
+        raise ConfigError(
+            f"prompts={prompts.name} needs a data set: "
+            "give prompts.dataset=owner/name and 'prompts.files=[FILE]'"
+        )
     if prompts.kind == "text" and not prompts.text:
         raise ConfigError(
             f'prompts={prompts.name} needs prompts: give \'prompts.text=["first prompt", "second"]\''

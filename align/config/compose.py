@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
 from align.config.folder import default_folder
 from align.config.places import conf_folder, group_choices
+from align.config.plugins import read_plugins
 from align.config.schema import GROUPS, Config
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -94,15 +95,20 @@ def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:
         ConfigError: for the first wrong option.
     """
     values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    config = _own_weights(build(Config, values), overrides)
+    given = {text.lstrip("+").partition("=")[0] for text in overrides}
+    config = _own_weights(build(Config, values), given)
+    if config.run.plugins and "run.plugins" not in given:
+        raise ConfigError(
+            "run.plugins in a config file would run code named by a configuration: give it on the command line"
+        )
+    read_plugins(config.run.plugins)
     check(config)
     folder = config.run.folder or default_folder(config, overrides)
     return replace(config, run=replace(config.run, folder=folder))
 
 
-def _own_weights(config: Config, overrides: Sequence[str]) -> Config:
+def _own_weights(config: Config, given: Set[str]) -> Config:
     """Drop a preset's alternatives where the command names other weights: they stand in for the preset's alone."""
-    given = {text.lstrip("+").partition("=")[0] for text in overrides}
     if "backbone.weights" not in given or "backbone.alternatives" in given:
         return config
     return replace(config, backbone=replace(config.backbone, alternatives=()))

@@ -25,6 +25,7 @@ Common options (--cfg job shows all of them, with their values)
   run.batch_size=8     rows of a network call       run.in_flight=32     pictures made together
   run.device=auto      auto, cpu, cuda, cuda:1      run.threads=2        CPU threads
   run.shared=true      share the folder's work      run.extend=true      keep another config's rows
+  run.plugins=[a.py]   rewards of your own, from a Python file that is run
 
 Flags
   -m, --multirun       run all combinations         -c, --cfg job        print the configuration

@@ -357,8 +357,8 @@ class PromptsConfig:
     """Which prompts."""
 
     name: Annotated[str, Text("name")]
-    kind: Literal["text", "file", "shapes"] = "text"
-    """``text`` lists them here, ``file`` reads them, ``shapes`` draws captions from the grammar."""
+    kind: Literal["text", "file", "dataset", "shapes"] = "text"
+    """``text`` lists them here, ``file`` and ``dataset`` read them, ``shapes`` draws captions from the grammar."""
     version: str = "1"
     """Raised when the set changes."""
     sha256: Annotated[str, Text("sha256")] | None = None
@@ -366,7 +366,15 @@ class PromptsConfig:
     text: tuple[str, ...] = ()
     """The prompts themselves."""
     path: str | None = None
-    """A .json list, a .jsonl file with the key ``prompt``, or any other text file with a prompt a line."""
+    """A .json list, a .jsonl, .csv, .tsv or .parquet file, or any other text file with a prompt a line."""
+    dataset: str | None = None
+    """A data set on the hub, owner/name or owner/name@revision, or a folder that holds its files."""
+    files: tuple[str, ...] = ()
+    """Which of its files, one after another; ``*`` stands for the part of one file's name that is not known."""
+    column: str = "prompt"
+    """Where the prompt is: column of a table, key of JSON objects."""
+    unsafe: Literal["keep", "drop"] = "keep"
+    """``drop`` leaves out prompts with words of a short English list of unsafe ones, before all that follows, and says how many."""
     split: Literal["train", "val", "test"] = "test"
     """Which captions: those of combinations never rendered in training are ``val`` and ``test``."""
     number: Annotated[int, Between(1, 1_000_000)] = 200
@@ -432,6 +440,8 @@ class RunConfig:
     """CPU threads of torch; null for all cores."""
     device: Annotated[str, Text("device")] = "auto"
     """auto, cpu, cuda, cuda:<number> or mps."""
+    plugins: tuple[str, ...] = ()
+    """Python files that add rewards. They are run, so only the command line may name them, never a config file."""
     extend: bool = False
     """Allow a folder of another configuration and keep its rows."""
     shared: bool = False

@@ -17,6 +17,7 @@ from align.runner.prompts import PromptSet, load_prompts
 from align.runner.weights import (
     backbone_files,
     backbone_fingerprint,
+    dataset_files,
     missing_text,
     needed_by,
     reward_fingerprint,
@@ -56,11 +57,12 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
         ConfigError: a prompt set, its graphs, a value network or a device cannot be used.
         MissingWeights: listing all that is missing for any of the runs.
     """
-    sets = [load_prompts(config.prompts) for config in configs]
+    # Mistakes in prompts that are here come before downloads; a data set that is not here is among the missing files.
+    here = [config.prompts for config in configs if not missing_text(dataset_files(config.prompts))]
+    sets = [load_prompts(prompts) for prompts in here]
     for config in configs:
         _check_device(config.run.device)
-    needed = {one.what: one for config in configs for one in needed_by(config)}
-    if text := missing_text(needed.values()):
+    if text := missing_text(dict.fromkeys(one for config in configs for one in needed_by(config))):
         raise MissingWeights(text)
     for config, prompts in zip(configs, sets, strict=True):
         check_graphs(config, prompts.prompts)

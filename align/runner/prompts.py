@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from align.config.errors import ConfigError, suggestion
+from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
+from align.runner.prompt_files import read_prompts
+from align.runner.unsafe import is_unsafe, words_hash
+from align.runner.weights import dataset_files
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class PromptSet:
         sha256: hash of the whole set in its own order.
         size: number of prompts in the whole set.
         prompts: those that the run takes, in order.
+        dropped: how many of the whole set were left out as unsafe; ``None`` if nobody looked.
     """
 
     name: str
@@ -30,14 +34,17 @@ class PromptSet:
     sha256: str
     size: int
     prompts: tuple[str, ...]
+    dropped: int | None = None
 
     def record(self) -> dict[str, Any]:
         """What ``run.json`` tells of it."""
+        unsafe = {"dropped": self.dropped, "words_sha256": words_hash()} if self.dropped is not None else None
         return {
             "name": self.name,
             "version": self.version,
             "sha256": self.sha256,
             "size": self.size,
+            "unsafe": unsafe,
             "taken": len(self.prompts),
         }
 
@@ -45,20 +52,13 @@ class PromptSet:
 def load_prompts(config: PromptsConfig) -> PromptSet:
     """The prompts that a configuration names.
 
-    Raises:
-        ConfigError: the file cannot be read, the set is not what was pinned, or no prompt is left.
-    """
-    if config.kind == "file":
-        every = read_prompts(Path(str(config.path)))
-    elif config.kind == "shapes":
-        from align.shapes.grammar import distinct_captions
+    From the whole set unsafe ones are dropped if it says so, the rest is shuffled if it says so, and of that
+    ``limit`` prompts from ``offset`` on are taken.
 
-        drawn = distinct_captions(
-            config.split, config.number, config.set_seed, config.objects, counts=config.counts
-        )
-        every = [caption.text() for caption in drawn]
-    else:
-        every = list(config.text)
+    Raises:
+        ConfigError: a file cannot be read, the set is not what was pinned, or no prompt is left.
+    """
+    every = _whole(config)
     found = prompts_hash(every)
     if config.sha256 is not None and found != config.sha256:
         raise ConfigError(
@@ -66,77 +66,53 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
             "use prompts.limit and prompts.offset for a part, or prompts.sha256=null for a set of your own"
         )
     taken = list(every)
+    dropped = None
+    if config.unsafe == "drop":
+        taken = [prompt for prompt in every if not is_unsafe(prompt)]
+        dropped = len(every) - len(taken)
     if config.shuffle_seed is not None:
         random.Random(config.shuffle_seed).shuffle(taken)
     end = None if config.limit is None else config.offset + config.limit
     taken = taken[config.offset : end]
     if not taken:
+        without = f", {dropped} of them dropped as unsafe" if dropped else ""
         raise ConfigError(
-            f"prompts={config.name} has {len(every)} prompts, prompts.offset={config.offset} leaves none: "
+            f"prompts={config.name} has {len(every)} prompts{without}, prompts.offset={config.offset} leaves none: "
             "give a smaller offset or a set that is not empty"
         )
-    return PromptSet(config.name, config.version, found, len(every), tuple(taken))
+    return PromptSet(config.name, config.version, found, len(every), tuple(taken), dropped)
+
+
+def _whole(config: PromptsConfig) -> list[str]:
+    """The whole set in its own order."""
+    if config.kind == "file":
+        return read_prompts(Path(str(config.path)), config.column)
+    if config.kind == "dataset":
+        return _dataset(config)
+    if config.kind == "shapes":
+        from align.shapes.grammar import distinct_captions
+
+        drawn = distinct_captions(
+            config.split, config.number, config.set_seed, config.objects, counts=config.counts
+        )
+        return [caption.text() for caption in drawn]
+    return list(config.text)
+
+
+def _dataset(config: PromptsConfig) -> list[str]:
+    (needed,) = dataset_files(config)
+    if len(needed.parts) > len(config.files):
+        raise ConfigError(
+            f"prompts.files={list(config.files)} fits {', '.join(needed.parts)}: name those that are meant"
+        )
+    return [
+        prompt
+        for part in needed.parts
+        for prompt in read_prompts(needed.folder / part, config.column, f"{part} of {config.dataset}")
+    ]
 
 
 def prompts_hash(prompts: Sequence[str]) -> str:
     """sha256 of prompts as a JSON list in pure ASCII, so any text has one, lone surrogates too."""
     text = json.dumps(list(prompts), ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file, in order.
-
-    A ``.json`` file holds a list, a ``.jsonl`` file a value a line; each entry is a text or an object with
-    the key ``prompt``, so prompts may be empty and hold newlines.  Any other file holds a prompt a line;
-    empty lines are left out.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            text = file.read()
-    except FileNotFoundError:
-        near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ConfigError(
-            f"prompts.path={path}: there is no such file{_near_file(path.name, near)}"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"prompts.path={path} is not UTF-8 (byte {error.start}): save it as UTF-8"
-        ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"prompts.path={path} cannot be read: {reason}; give another file") from None
-    if path.suffix == ".json":
-        entries = _json(path, text, "")
-        if not isinstance(entries, list):
-            raise ConfigError(f"prompts.path={path} holds no list: give a JSON list of prompts")
-        return [_prompt(path, entry, f"entry {place}") for place, entry in enumerate(entries, 1)]
-    lines = [(place, line.removesuffix("\r")) for place, line in enumerate(text.split("\n"), 1)]
-    if path.suffix == ".jsonl":
-        filled = [(f"line {place}", line) for place, line in lines if line.strip()]
-        return [_prompt(path, _json(path, line, f", {place}"), place) for place, line in filled]
-    return [line for _, line in lines if line.strip()]
-
-
-def _near_file(name: str, others: list[str]) -> str:
-    hint = suggestion(name, others)
-    return hint.partition("?")[0] + "?" if "did you mean" in hint else "; give the path of a file"
-
-
-def _json(path: Path, text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"prompts.path={path}{place} is not JSON ({error}): mend it") from None
-
-
-def _prompt(path: Path, entry: Any, place: str) -> str:
-    value = entry.get("prompt") if isinstance(entry, dict) else entry
-    if not isinstance(value, str):
-        raise ConfigError(
-            f'prompts.path={path}, {place} has no prompt: give a text or an object with the key "prompt"'
-        )
-    return value

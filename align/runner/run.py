@@ -19,6 +19,7 @@ from align.runner.finish import show_results
 from align.runner.interrupts import Interrupts
 from align.runner.prepare import Prepared
 from align.runner.progress import Meter
+from align.runner.prompts import PromptSet
 from align.runner.record import record
 
 
@@ -110,12 +111,19 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
         "method": method,
         "prompts": f"{len(prompts.prompts)} of {prompts.name}, {config.samples} each, seed {config.seed}",
+        **({} if prompts.dropped is None else {"unsafe": _unsafe_line(prompts)}),
         "items": f"{len(prepared.items)}, {done} done already" if done else str(len(prepared.items)),
         "cost": cost_line(config, pending) if pending else "nothing is left to do",
         "folder": str(store.folder),
     }
     for name, text in lines.items():
         console.print(f"{name:<8} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _unsafe_line(prompts: PromptSet) -> str:
+    return (
+        f"{prompts.dropped} of {prompts.size} prompts left out by a word list (prompts.unsafe=keep takes all)"
+    )
 
 
 def _close(store: Store) -> None:

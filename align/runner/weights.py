@@ -1,4 +1,4 @@
-"""Which weight files a run needs, whether they are there, and their fingerprints.  Imports no torch."""
+"""Which weight files and data sets a run needs, whether they are there, and their fingerprints.  Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from align.checkpoints.reference import (
     folder_of,
     hub_names,
     hub_reference,
+    is_pattern,
     snapshot,
 )
-from align.config.schema import BackboneConfig, Config
+from align.config.schema import BackboneConfig, Config, PromptsConfig
 from align.rewards.registry import EMBEDDED, REWARDS
 from align.rewards.sources import PICKLES, Files
 
@@ -34,8 +35,8 @@ SMALL_DECODERS = {
     "sdxl": "madebyollin/taesdxl",
 }
 """Published ones, by the backbone's family."""
-_READ = (".safetensors", ".json", ".txt", ".model", *PICKLES)
-"""Files that decide what a model computes; a model card does not."""
+_READ = (".safetensors", ".json", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".parquet", ".py")
+"""Files that decide what a model or a user's reward computes, or which prompts there are; a model card does not."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ class Needed:
         """Repository and commit that the hub's cache holds, for the record; ``None`` for what is not from there."""
         if self.hub is None:
             return None
-        return f"{self.hub.repo}@{snapshot(self.hub.repo, self.hub.revision).name}"
+        return f"{self.hub.repo}@{snapshot(self.hub.repo, self.hub.revision, self.hub.kind).name}"
 
 
 def hub_needed(what: str, hub: HubReference, parts: tuple[str, ...]) -> Needed:
     """Files of a repository of the hub; the command names only those that are missing."""
-    folder = snapshot(hub.repo, hub.revision) / hub.folder
+    folder = snapshot(hub.repo, hub.revision, hub.kind) / hub.folder
     needed = Needed(what, folder, parts, "", hub)
     names = hub_names(hub, needed.missing() or list(parts))
     return replace(needed, mend=fetch_command(hub, names))
@@ -204,9 +205,32 @@ def reward_record(name: str) -> dict[str, str]:
     return {f"reward {name}: {key}": value for key, value in found.items()}
 
 
+def dataset_files(prompts: PromptsConfig) -> list[Needed]:
+    """The data set that prompts are read from, its parts in the order of ``prompts.files``: one entry or none.
+
+    A pattern stands for the file that fits it, and for itself until that is there.
+    """
+    if prompts.kind != "dataset":
+        return []
+    reference = str(prompts.dataset)
+    folder = folder_of(reference, "dataset")
+    parts = tuple(part for name in prompts.files for part in _there(folder, name))
+    what, hub = f"prompts {prompts.name}", hub_reference(reference, "dataset")
+    if hub is not None:
+        return [hub_needed(what, hub, parts)]
+    return [Needed(what, folder, parts, f"give prompts.dataset=FOLDER, with {' and '.join(parts)} in it")]
+
+
+def _there(folder: Path, name: str) -> list[str]:
+    """The files of a folder that a name stands for, sorted; the name itself if there are none."""
+    fitting = folder.glob(name) if is_pattern(name) else []
+    return sorted(path.relative_to(folder).as_posix() for path in fitting) or [name]
+
+
 def needed_by(config: Config) -> list[Needed]:
-    """Everything a run loads: backbone, what values noisy states, rewards that its method uses, metrics."""
+    """Everything a run loads: prompts, backbone, what values noisy states, rewards that its method uses, metrics."""
     return [
+        *dataset_files(config.prompts),
         *backbone_files(config.backbone),
         *value_files(config),
         *(one for name in rewards_of(config) for one in reward_files(name)),
@@ -229,4 +253,4 @@ def missing_text(needed: Iterable[Needed]) -> str:
         mends.append(
             "  or all that can be fetched: python -m align doctor --fetch, with the options of this command"
         )
-    return "\n".join(["align: weights are missing", *lines, "to mend it:", *mends])
+    return "\n".join(["align: files are missing", *lines, "to mend it:", *mends])

@@ -13,6 +13,7 @@ from align.checkpoints.reference import HubReference, snapshot
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = b"weights" * 1000
 FILES = {"unet/config.json": b"{}", "unet/model.safetensors": LARGE}
+TABLES = {"data/test-1ab.csv": b"prompt\na cat\n", "data/train-2cd.csv": b"prompt\n"}
 
 
 def sha(data):
@@ -20,7 +21,7 @@ def sha(data):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Two repositories: ``o/open``, ``o/gated``; the hash of large files is what ``server.stated`` says."""
+    """Models ``o/open`` and ``o/gated``, data set ``o/open``; the hash of large files is what ``server.stated`` says."""
 
     def log_message(self, *_):
         pass
@@ -33,20 +34,20 @@ class Hub(BaseHTTPRequestHandler):
         self.server.asked.append(f"{self.command} {path}")
         if path.startswith("api/models/o/gated"):
             return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        if path.startswith("api/models/o/open"):
-            return self.answer(200, json.dumps(self.facts()).encode())
-        if path.startswith("o/open/resolve/"):
+        for kind, place, files in (("models", "", FILES), ("datasets", "datasets/", TABLES)):
+            if path.startswith(f"api/{kind}/o/open"):
+                return self.answer(200, json.dumps(self.facts(files)).encode())
             name = path.partition("/resolve/")[2].partition("/")[2]
-            if name in FILES:
-                tag = self.server.stated if name.endswith(".safetensors") else sha(FILES[name])[:40]
-                return self.answer(200, FILES[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
+            if path.startswith(f"{place}o/open/resolve/") and name in files:
+                tag = self.server.stated if name.endswith(".safetensors") else sha(files[name])[:40]
+                return self.answer(200, files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
         if path == "head.pth":
             return self.answer(200, LARGE)
         return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
 
-    def facts(self):
+    def facts(self, files):
         siblings = []
-        for name, data in FILES.items():
+        for name, data in files.items():
             one = {"rfilename": name, "size": len(data), "blobId": "b"}
             if name.endswith(".safetensors"):
                 one["lfs"] = {"sha256": self.server.stated, "size": len(data), "pointerSize": 100}
@@ -91,6 +92,15 @@ def test_files_of_the_hub_come_into_its_cache_once(server):
     server.asked.clear()
     fetch_hub(OPEN, list(FILES))
     assert not [line for line in server.asked if line.startswith("GET o/open")]
+
+
+def test_of_a_data_set_comes_what_a_pattern_fits(server):
+    reference = HubReference("o/open", kind="dataset")
+    (found,) = fetch_hub(reference, ["data/test-*.csv"])
+    assert found == snapshot("o/open", kind="dataset") / "data/test-1ab.csv"
+    assert found.read_bytes() == TABLES["data/test-1ab.csv"]
+    with pytest.raises(FetchError, match=r"o/open does not hold data/val-\*\.csv"):
+        fetch_hub(reference, ["data/val-*.csv"])
 
 
 def test_a_wrong_hash_leaves_nothing(server, tmp_path):

@@ -50,8 +50,19 @@ def test_a_branch_is_looked_up_in_the_cache(tmp_path, monkeypatch):
     assert snapshot("owner/name", "def456") == cached / "snapshots/def456"
 
 
-def test_the_command_that_fetches():
-    assert (
-        fetch_command(HubReference("o/n", "v1"), ("a.json", "b/c"))
-        == "hf download o/n a.json b/c --revision v1"
-    )
+def test_a_data_set_has_a_place_and_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert hub_reference("o/n@v1", "dataset") == HubReference("o/n", "v1", "", "dataset")
+    assert folder_of("o/n@v1", "dataset") == tmp_path / "datasets--o--n/snapshots/v1"
+
+
+@pytest.mark.parametrize(
+    ("reference", "files", "words"),
+    [
+        (HubReference("o/n", "v1"), ("a.json", "b/c"), "a.json b/c --revision v1"),
+        (HubReference("o/n", None, "", "dataset"), ("a b",), "'a b' --repo-type dataset"),
+        (HubReference("o/n"), ("a-*.txt", "b"), "--include 'a-*.txt' --include b"),
+    ],
+)
+def test_the_command_that_fetches(reference, files, words):
+    assert fetch_command(reference, files) == f"hf download o/n {words}"

@@ -21,6 +21,13 @@ class EchoConfig:
 
 ConfigStore.instance().store(group="hydra/launcher", name="echo", node=EchoConfig)
 """
+REWARD = """
+from align.rewards.plugins import reward
+
+@reward(differentiable=False)
+def bright(pictures, prompts):
+    return pictures.mean((1, 2, 3))
+"""
 CODE = """
 import sys
 sys.path[:0] = [".", "TESTS"]
@@ -36,10 +43,12 @@ sys.exit(main(sys.argv[1:]))
 def test_another_launcher_does_the_jobs(tmp_path):
     (tmp_path / "hydra_plugins" / "echo").mkdir(parents=True)
     (tmp_path / "hydra_plugins" / "echo" / "__init__.py").write_text(PLUGIN)
+    (tmp_path / "bright.py").write_text(REWARD)
     fake_weights(tmp_path / "weights")
     from .helpers import ROOT
 
     options = ["backbone.weights=weights", "metrics=none", "prompts.limit=2", "run.gallery=false"]
+    options += ["run.plugins=[bright.py]", "reward=sum", "reward.terms.bright=1"]
     sweep = ["-m", "hydra/launcher=echo", "method=none,best_of_n", "method.particles=1"]
     code = CODE.replace("TESTS", str(ROOT / "tests"))
     done = align(*sweep, *options, folder=tmp_path, code=code)

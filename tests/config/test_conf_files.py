@@ -87,7 +87,12 @@ def test_the_pinned_prompt_sets_are_what_they_say(name):
 
 @pytest.mark.parametrize(
     ("name", "number", "first"),
-    [("simple_animals", 45, "cat"), ("search_animals", 7, "cat"), ("hps_photo", 50, "A passenger jet")],
+    [
+        ("simple_animals", 45, "cat"),
+        ("search_animals", 7, "cat"),
+        ("hpdv2_photo_50", 50, "A passenger jet"),
+        ("geneval", 553, "a photo of a bench"),
+    ],
 )
 def test_published_prompt_sets_are_pinned(name, number, first):
     config = compose(f"prompts={name}").prompts

@@ -7,7 +7,7 @@ from align.config.compose import jobs_of
 from align.runner.estimate import network_evaluations
 from align.runner.plan import identity, item_key, make_plan
 from align.runner.prepare import prepare
-from align.runner.prompts import prompts_hash, read_prompts
+from align.runner.prompts import prompts_hash
 
 from .helpers import fake_weights
 
@@ -104,18 +104,6 @@ def test_any_text_has_a_key():
     assert len({item_key({}, text, 0, 0) for text in texts}) == len(texts)
     assert len({prompts_hash([text]) for text in texts}) == len(texts)
     assert prompts_hash(["a", "b"]) != prompts_hash(["a,b"])
-
-
-def test_prompt_files(tmp_path):
-    text = tmp_path / "a.txt"
-    text.write_bytes("\ufeff- one \r\n\r\ntwo\u2028still two\n".encode())
-    assert read_prompts(text) == ["- one ", "two\u2028still two"]
-    lines = tmp_path / "a.jsonl"
-    lines.write_text('{"prompt": "a\\nb"}\n\n""\n"\\ud800"\n')
-    assert read_prompts(lines) == ["a\nb", "", "\ud800"]
-    listed = tmp_path / "a.json"
-    listed.write_text('["a", {"prompt": "b"}]')
-    assert read_prompts(listed) == ["a", "b"]
 
 
 def test_estimates():

@@ -1,0 +1,45 @@
+"""The user's own Python files, named on the command line: each is run once, and then its rewards have names."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from align.config.errors import ConfigError
+
+
+def read_plugins(files: Sequence[str]) -> None:
+    """Run files, unless this process has; call it before anything looks for a reward by name.
+
+    Raises:
+        ConfigError: one of them cannot be read, fails, or adds no reward.
+    """
+    if not files:
+        return
+    from align.rewards.plugins import read_plugin
+
+    for file in files:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"run.plugins: there is no file {file}; give the path of a Python file")
+        try:
+            added = read_plugin(path)
+        except (Exception, SystemExit) as error:
+            raise ConfigError(
+                f"run.plugins: {file}{_line(error, path)}: {type(error).__name__}: {error}; mend the file"
+            ) from error
+        if not added:
+            raise ConfigError(
+                f"run.plugins: {file} adds no reward: write @reward(differentiable=...) above a function"
+            )
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in the file it happened, as far as that is known."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    own = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.resolve())
+    ]
+    return f", line {own[-1].lineno}" if own else ""

@@ -1,0 +1,48 @@
+"""A reward that is one function of pictures and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from align.rewards.base import Reward, check_pairing
+
+
+class FunctionReward(Reward):
+    """What a function says of each picture.
+
+    Args:
+        name: of the reward.
+        function: takes pictures, (P, 3, H, W) float in [0, 1], and P prompts; returns P numbers, each of its own row alone.
+        differentiable: whether gradients reach the pictures.
+        fingerprint: of the function's code.
+    """
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], differentiable: bool, fingerprint: dict[str, str]
+    ) -> None:
+        self.name, self.function, self.differentiable = name, function, differentiable
+        self.fingerprint = fingerprint
+
+    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
+        """See :meth:`Reward.score`.
+
+        Raises:
+            ValueError: also if the function does not return P numbers, or none with the gradient that it promises.
+        """
+        check_pairing(pictures, prompts, step)
+        values = torch.as_tensor(
+            self.function(pictures, list(prompts)), dtype=torch.float32, device=pictures.device
+        )
+        if values.shape != (len(pictures),):
+            raise ValueError(
+                f"reward {self.name} returned numbers of shape {tuple(values.shape)} for {len(pictures)} pictures: "
+                "return one a picture"
+            )
+        asked = self.differentiable and pictures.requires_grad and torch.is_grad_enabled()
+        if asked and not values.requires_grad:
+            raise ValueError(f"reward {self.name} has no gradient: write @reward(differentiable=False)")
+        return values

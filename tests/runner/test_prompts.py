@@ -1,0 +1,206 @@
+"""Prompts: files of every kind, data sets of the hub, the filter of unsafe ones, and which of them a run takes."""
+
+import json
+import re
+import sys
+from dataclasses import replace
+
+import pytest
+from hub_box import PARTI, STYLES, repository, write_datasets
+
+from align.__main__ import main
+from align.config.command import parse
+from align.config.compose import jobs_of
+from align.config.errors import ConfigError
+from align.config.schema import PromptsConfig
+from align.results.csvfile import read_csv
+from align.runner import build
+from align.runner.prompt_files import read_prompts
+from align.runner.prompts import load_prompts
+from align.runner.unsafe import is_unsafe, words, words_hash
+
+from .helpers import FakeSampler, arguments
+
+
+def test_prompt_files(tmp_path):
+    text = tmp_path / "a.txt"
+    text.write_bytes("\ufeff- one \r\n\r\ntwo\u2028still two\n".encode())
+    assert read_prompts(text) == ["- one ", "two\u2028still two"]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"prompt": "a\\nb"}\n\n""\n"\\ud800"\n')
+    assert read_prompts(lines) == ["a\nb", "", "\ud800"]
+    listed = tmp_path / "a.json"
+    listed.write_text('["a", {"prompt": "b"}]')
+    assert read_prompts(listed) == ["a", "b"]
+
+
+TABLES = {
+    "a.csv": ('id,text\r\n1,"a cat, a dog"\r\n2,"two\nlines"\r\n', ["a cat, a dog", "two\nlines"]),
+    "a.tsv": ('text\tid\na "red" cat\t1\n\ta\n', ['a "red" cat', ""]),
+    "a.jsonl": ('{"text": "a cat", "prompt": "not this"}\n', ["a cat"]),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_have_prompts_in_a_named_column(tmp_path, name):
+    content, prompts = TABLES[name]
+    (tmp_path / name).write_bytes(content.encode())
+    assert read_prompts(tmp_path / name, "text") == prompts
+
+
+def test_parquet_is_a_table(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"caption": ["a cat", "a\ndog"], "label": [0.5, 1.0]}), path)
+    assert read_prompts(path, "caption") == ["a cat", "a\ndog"]
+    with pytest.raises(
+        ConfigError, match=r"no column 'prompt': give prompts.column=NAME, one of caption, label"
+    ):
+        read_prompts(path)
+    with pytest.raises(ConfigError, match="row 1 has no prompt"):
+        read_prompts(path, "label")
+    path.write_bytes(b"PAR1 torn")
+    with pytest.raises(ConfigError, match="cannot be read") as error:
+        read_prompts(path)
+    assert "\n" not in str(error.value)
+
+
+def test_without_pyarrow_parquet_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigError, match="pip install pyarrow"):
+        read_prompts(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "id,text\n1,a cat\n", "no column 'prompt': give prompts.column=NAME, one of id, text"),
+        ("a.csv", "", "no column 'prompt'"),
+        ("a.tsv", "id\tprompt\n1\ta cat\n2\n", "line 3 has no prompt"),
+        ("a.csv", f'prompt\n"{"x" * 140_000}"\n', "is no table after line 1"),
+        ("a.json", '{"prompt": "a"}', "holds no list"),
+        ("a.json", '["a", 1]', "entry 2 has no prompt"),
+        ("a.jsonl", '"a"\n{"text": "b"}\n', r"line 2 has no prompt.*prompts\.column=KEY"),
+        ("a.jsonl", '"a"\n"b\n', "line 2 is not JSON"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_says_where(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=words) as error:
+        read_prompts(path)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"prompts.path={path}")
+
+
+@pytest.mark.parametrize("prompt", ["a corpse flower", "A CORPSE!", "two ｃｏｒｐｓｅ flowers", "self-harm"])
+def test_unsafe_words_count_whatever_their_case_and_typeface(prompt):
+    assert is_unsafe(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["", "a scorpse", "a view of Sussex", "Essex grapes", "corpse_1"])
+def test_parts_of_words_do_not_count(prompt):
+    assert not is_unsafe(prompt)
+
+
+def test_the_word_list_is_well_formed():
+    assert len(words()) > 60
+    assert len(set(words())) == len(words())
+    assert all(word == word.casefold().strip() for word in words())
+
+
+FIVE = PromptsConfig("five", text=("one", "a corpse flower", "three", "four", "five"))
+
+
+def test_dropping_comes_before_everything_else():
+    dropping = replace(FIVE, unsafe="drop")
+    assert load_prompts(dropping).prompts == ("one", "three", "four", "five")
+    assert load_prompts(replace(dropping, offset=1, limit=2)).prompts == ("three", "four")
+    shuffled = load_prompts(replace(dropping, shuffle_seed=1)).prompts
+    assert sorted(shuffled) == ["five", "four", "one", "three"]
+    assert load_prompts(replace(dropping, shuffle_seed=1, limit=2)).prompts == shuffled[:2]
+    assert load_prompts(replace(dropping, shuffle_seed=2)).prompts != shuffled
+
+
+def test_what_was_dropped_is_recorded_and_the_set_is_still_the_whole_one():
+    kept, dropped = load_prompts(FIVE), load_prompts(replace(FIVE, unsafe="drop", limit=2))
+    assert kept.record()["unsafe"] is None
+    assert dropped.record()["unsafe"] == {"dropped": 1, "words_sha256": words_hash()}
+    assert dropped.record()["taken"] == 2
+    assert [dropped.record()[key] for key in ("sha256", "size")] == [kept.sha256, 5]
+
+
+def test_if_all_is_dropped_the_message_says_so():
+    with pytest.raises(ConfigError, match="has 1 prompts, 1 of them dropped as unsafe"):
+        load_prompts(replace(FIVE, text=("a corpse flower",), unsafe="drop"))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A cache of the hub that holds the data sets and nothing else."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    write_datasets(tmp_path / "hub")
+    return tmp_path / "hub"
+
+
+def loaded(*overrides):
+    return load_prompts(jobs_of(parse(overrides))[0].config.prompts)
+
+
+def test_data_sets_are_read_in_the_order_of_their_files(hub):
+    four = [prompt for style, prompts in STYLES.items() if style != "drawbench" for prompt in prompts]
+    assert list(loaded("prompts=hpdv2", "prompts.unsafe=keep").prompts) == four
+    assert list(loaded("prompts=hpdv2").prompts) == [prompt for prompt in four if "corpse" not in prompt]
+    assert list(loaded("prompts=hpdv2", "prompts.files=[benchmark/photo.json]").prompts) == STYLES["photo"]
+    assert list(loaded("prompts=drawbench").prompts) == STYLES["drawbench"]
+    assert loaded("prompts=partiprompts").prompts == ("a teapot", 'a sign that says "Open, at last"')
+
+
+def test_pick_a_pic_is_filtered(hub):
+    pytest.importorskip("pyarrow")
+    found = loaded("prompts=pickapic_test")
+    assert found.prompts == ("a lighthouse at dusk",)
+    assert (found.size, found.dropped) == (2, 1)
+
+
+def test_a_folder_stands_in_for_the_hub(tmp_path):
+    (tmp_path / "PartiPrompts.tsv").write_text(PARTI)
+    assert len(loaded("prompts=partiprompts", f"prompts.dataset={tmp_path}").prompts) == 2
+
+
+def test_a_pattern_stands_for_one_file(hub):
+    with pytest.raises(ConfigError, match=r"fits benchmark/anime\.json, .*: name those that are meant"):
+        loaded("prompts=hpdv2", "prompts.files=[benchmark/*.json]")
+    assert loaded("prompts=hpdv2", "prompts.files=[benchmark/ph*.json]").size == 2
+
+
+def test_a_data_set_that_is_not_here_is_asked_for_with_the_weights(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    sweep = ["prompts.dataset=zhwang/HPDv2,zhwang/HPDv2@c0ffee", "backbone=sd15", f"run.root={tmp_path}"]
+    assert main(["-m", "prompts=drawbench", *sweep]) == 3
+    error = capsys.readouterr().err
+    command = "hf download zhwang/HPDv2 benchmark/drawbench.json --repo-type dataset"
+    assert f"\n  {command}\n  " in error
+    assert f"\n  {command} --revision c0ffee\n" in error
+    assert "backbone sd15" in error
+    assert not list(tmp_path.iterdir())
+    assert main(["prompts=pickapic_test", f"run.root={tmp_path}"]) == 3
+    wanted = "pickapic_v1_no_images --include 'data/test_unique-*.parquet' --repo-type dataset"
+    assert wanted in capsys.readouterr().err
+
+
+def test_a_run_tells_the_data_sets_commit_and_what_was_left_out(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "build_sampler", lambda config, size: FakeSampler(size))
+    assert main(arguments(tmp_path, "prompts=hpdv2")) == 0
+    assert re.search(
+        r"^unsafe +1 of 6 prompts left out by a word list", capsys.readouterr().out, re.MULTILINE
+    )
+    record = json.loads((tmp_path / "run/run.json").read_text())["record"]
+    commit = repository(hub, "zhwang/HPDv2", "dataset").name
+    assert record["sources"] == {"prompts hpdv2": f"zhwang/HPDv2@{commit}"}
+    assert len(record["fingerprints"]["prompts hpdv2"]) == 64
+    assert record["prompts"]["unsafe"]["dropped"] == 1
+    assert "a corpse flower" not in " ".join(read_csv(tmp_path / "run/results.csv")["prompt"])
+    assert read_csv(tmp_path / "run/results.csv").shape[0] == 5
