@@ -38,7 +38,7 @@ class Found:
         forward, backward: network evaluations a picture, mean.
         spent: in forward passes.
         seconds: a picture, mean.
-        differences: (mean, low, high) to plain sampling by value, and of ``diversity``.
+        differences: (mean, low, high) to plain sampling by value.
         pictures: how many pairs.
     """
 
@@ -58,7 +58,6 @@ def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]
     by_method = {one.method: one for one in loaded}
     base = by_method["none"]
     ratio = json.loads((folder / "backward.json").read_text())["backward_over_forward"]
-    spread = measure(loaded, base, FEATURES).figures
     found = []
     for arm in there:
         one = by_method[arm.label]
@@ -72,28 +71,47 @@ def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]
                     pairs = int(row["pairs"])
                     mean, low, high = (float(row[name]) for name in ("difference", "low", "high"))
                     differences[str(row["value"])] = (mean, low, high)
-            own = spread[
-                (spread["arm"] == one.label) & (spread["of"] == "prompt") & (spread["value"] == "distance")
-            ]
-            mean, low, high = (float(own[f"difference{end}"].iloc[0]) for end in ("", "_low", "_high"))
-            differences["diversity"] = (mean, low, high)
         seconds = float(rows["seconds"].mean())
         found.append(Found(arm, forward, backward, forward + ratio * backward, seconds, differences, pairs))
     plain = {value: float(base.rows[value].mean()) for value in VALUES}
-    own = spread[(spread["arm"] == base.label) & (spread["of"] == "prompt") & (spread["value"] == "distance")]
-    plain["diversity"] = float(own["mean"].iloc[0])
     return found, {"ratio": ratio, "plain": plain, "pictures": len(base.rows)}
 
 
-def table(found: Sequence[Found], budget: int) -> list[str]:
-    """Markdown rows of one budget; the most of each value's difference first that the checker tells."""
+def read_diversity(arms: Sequence[Arm], folder: Path) -> tuple[dict[str, tuple[float, float, float]], str]:
+    """Distance of pictures of one prompt: of each label, as a difference to plain sampling's; and the latter in words."""
+    there = [arm for arm in arms if (folder / arm.label / "results.csv").is_file()]
+    loaded, _ = load_arms([folder / arm.label for arm in there])
+    base = next(one for one in loaded if one.method == "none")
+    figures = measure(loaded, base, FEATURES).figures
+    figures = figures[(figures["of"] == "prompt") & (figures["value"] == "distance")].set_index("arm")
+    found = {
+        one.method: tuple(float(figures.loc[one.label, f"difference{end}"]) for end in ("", "_low", "_high"))
+        for one in loaded
+        if one is not base
+    }
+    prompts, pictures = base.rows["prompt"].nunique(), len(base.rows)
+    told = f"{pictures // prompts} pictures of each of {prompts} prompts, mean distance {number(float(figures.loc[base.label, 'mean']))}"
+    return found, told
+
+
+def table(found: Sequence[Found], budget: int, diversity: dict[str, tuple[float, float, float]]) -> list[str]:
+    """Markdown rows of one budget, the best by the checker first; diversity where it was measured."""
     some = [one for one in found if one.arm.budget == budget and one.differences]
     some.sort(key=lambda one: -one.differences["check_all"][0])
-    head = ["method", *VALUES.values(), "diversity", "network forward / backward", "in forward passes"]
+    measured = any(one.arm.label in diversity for one in some)
+    head = [
+        "method",
+        *VALUES.values(),
+        *["diversity"] * measured,
+        "network forward / backward",
+        "in forward passes",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for one in some:
         cells = [f"`{one.arm.name}`"]
-        cells += [with_interval(*one.differences[name], signed=True) for name in (*VALUES, "diversity")]
+        cells += [with_interval(*one.differences[name], signed=True) for name in VALUES]
+        if measured:
+            cells.append(with_interval(*diversity[one.arm.label], signed=True))
         cells += [f"{number(one.forward)} / {number(one.backward)}", f"{one.spent:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -152,19 +170,27 @@ def draw(found: Sequence[Found], out: Path) -> None:
     atomic.write_bytes(out, buffer.getvalue())
 
 
-def write_page(arms: Sequence[Arm], folder: Path, docs: Path) -> None:
+def write_page(
+    arms: Sequence[Arm], folder: Path, several: Sequence[Arm], diversity_folder: Path, docs: Path
+) -> None:
     """Write ``compare.svg`` and the tables of ``compare.md``: what stands between the two marks of the page."""
     found, facts = read(arms, folder)
+    diversity, told_of_diversity = read_diversity(several, diversity_folder)
     draw(found, docs / "compare.svg")
     plain = facts["plain"]
     told = ", ".join(f"{label} {number(plain[name])}" for name, label in VALUES.items())
     lines = [
-        f"Plain sampling, {facts['pictures']} pictures: {told}, diversity {number(plain['diversity'])}. "
+        f"Plain sampling, {facts['pictures']} pictures: {told}. Diversity: {told_of_diversity}. "
         f"A backward pass of the network took {facts['ratio']:.2f} forward passes.",
         "",
     ]
     for budget in sorted({one.arm.budget for one in found} - {0}):
-        lines += [f"**About {budget} network evaluations a picture**", "", *table(found, budget), ""]
+        lines += [
+            f"**About {budget} network evaluations a picture**",
+            "",
+            *table(found, budget, diversity),
+            "",
+        ]
     lines += [f"Without a budget: {_line(found)}", ""]
     page = docs / "compare.md"
     text = page.read_text(encoding="utf-8") if page.is_file() else "<!-- tables -->\n<!-- end of tables -->\n"
