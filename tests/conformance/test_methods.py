@@ -43,6 +43,8 @@ CHEAPER = {
     ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
+PRESETS = ("_released", "_paper")
+"""Endings of other settings of a method that is there without them: tried on the fake world alone."""
 TRAINED = ("none", "best_of_n", "dymo", "svdd", "das")
 """Those that are tried on the trained world too, which costs most."""
 SHAPES = Path(align.shapes.__file__).parent / "weights"
@@ -107,6 +109,8 @@ def world(request):
 def method(request, world):
     if world.name == "shapes" and request.param not in TRAINED:
         pytest.skip("tried on the tiny worlds")
+    if world.name == "unet" and request.param.endswith(PRESETS):
+        pytest.skip("tried on the fake world")
     return request.param
 
 
