@@ -51,7 +51,7 @@ FK = "method.steering.rate=1"
 SMC = "method.tempering.alpha=0.1"
 DAS = ("method.tempering.alpha=0.1", "method.guidance.coefficient=0.1")
 DYMO_SMC = ("method.tempering.alpha=0.1", "method.guidance.strength=0.03")
-DIVERSITY = ("prompts.limit=20", "samples=4")
+DIVERSITY = ("prompts.limit=12", "samples=4")
 """Of the runs whose diversity is measured: at the smallest budget, several pictures of each of fewer prompts."""
 
 
@@ -64,7 +64,7 @@ def arms() -> list[Arm]:
     # Particles without gradients and with; candidates of SVDD; particles and candidates of DSearch and of DSearch-R.
     for budget, plain, guided, candidates, start, tree, several, each in (
         (60, 4, 2, 4, 2, 2, 2, 2),
-        (180, 12, 7, 13, 5, 3, 4, 3),
+        (120, 8, 4, 8, 4, 2, 4, 2),
     ):
         found += [
             Arm("best_of_n", budget, ("method=best_of_n", f"method.particles={plain}")),
