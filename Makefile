@@ -69,9 +69,9 @@ compare: setup  ## all methods at equal compute, 100 held-out prompts, and docs/
 	$(BIN)/python scripts/compare.py page
 
 SCALE ?= shapes
-TABLE := $(BIN)/python -m align table --scale $(SCALE) --jobs $(or $(JOBS),1) $(if $(SIZE),prompts.limit=$(SIZE)) $(ARGS)
+TABLE = $(BIN)/python -m align table --scale $(SCALE) --jobs $(or $(JOBS),$(if $(filter shapes,$(SCALE)),2,1)) $(if $(SIZE),prompts.limit=$(SIZE)) $(ARGS)
 
-tables: setup  ## DyMO's four tables, paper and ours: SCALE=shapes (about 45 minutes on one core, JOBS=2 for two) or full, SIZE=prompts
+tables: setup  ## DyMO's four tables, paper and ours: SCALE=shapes (about 25 minutes on two cores) or full, SIZE=prompts, JOBS=runs at a time
 	$(TABLE) dymo_table1 dymo_table2 dymo_table3 dymo_table4
 
 table1 table2 table3 table4: setup  ## one of them; ARGS='--only dymo run.batch_size=4' and the like

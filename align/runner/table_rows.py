@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +13,7 @@ from align.config.command import Command
 from align.config.compose import jobs_of
 from align.config.convert import plain
 from align.config.errors import ConfigError, suggestion
-from align.config.places import group_choices
+from align.config.places import conf_folder, group_choices
 from align.config.schema import Config, RowConfig, TableConfig
 from align.results.manifest import digest
 from align.runner.graphs import reads_graphs
@@ -132,9 +134,12 @@ def _table_of(name: str, config_dir: Path | None) -> TableConfig:
 
 
 def _known(config_dir: Path | None) -> list[str]:
-    """Names of the experiments that are tables."""
-    names = group_choices("experiment", config_dir)
-    return [name for name in names if _compose([f"experiment={name}"], config_dir).table is not None]
+    """Names of the experiments that are tables, by their files alone."""
+    folders = [conf_folder(), *([config_dir] if config_dir else [])]
+    files = [path for folder in folders for path in (folder / "experiment").glob("*.yaml")]
+    return sorted(
+        {path.stem for path in files if re.search(r"^table:", path.read_text("utf-8"), re.MULTILINE)}
+    )
 
 
 def _at_scale(name: str, table: TableConfig, choice: Choice) -> Table:
@@ -159,8 +164,15 @@ def _row(key: str, row: RowConfig, protocol: str, choice: Choice) -> Row:
     return replace(made, chosen=chosen, why_not="" if chosen else NOT_CHOSEN)
 
 
-def _compose(texts: Sequence[str], config_dir: Path | None) -> Config:
-    return jobs_of(Command(tuple(texts), config_dir=config_dir))[0].config
+def _compose(texts: Iterable[str], config_dir: Path | None) -> Config:
+    return _composed(tuple(texts), config_dir)
+
+
+@lru_cache(
+    maxsize=256
+)  # rows of several tables are the same run, and composing is most of what this module costs
+def _composed(texts: tuple[str, ...], config_dir: Path | None) -> Config:
+    return jobs_of(Command(texts, config_dir=config_dir))[0].config
 
 
 def _key(text: str) -> str:
