@@ -95,25 +95,31 @@ class Published:
         means = {str(row["label"]): row for row in summary.to_dict("records")}
         gains = {(str(row["arm"]), str(row["value"])): row for row in pairs.to_dict("records")}
         base = self.lines[0].paper
+        columns = [*self.columns.items(), *((("", EXACT),) if self.toys else ())]
         rows: list[dict[str, Any]] = []
         for line in self.lines:
-            head: dict[str, Any] = {"row": line.row.key, "label": line.row.label, "why_not": line.row.why_not}
-            head |= {"paper_row": line.row.paper, "paper_table": line.row.of_table if line.paper else None}
-            for metric, column in (*self.columns.items(), *((("", EXACT),) if self.toys else ())):
-                mine = means.get(line.arm or "", {})
+            mine = means.get(line.arm or "", {})
+            optimised = str(mine.get("optimised") or "").split(";")
+            for metric, column in columns:
                 gain = gains.get((line.arm or "", column), {})
-                printed = line.paper.values.get(metric) if line.paper else None
-                other = base.values.get(metric) if base else None
-                known = printed is not None and other is not None and line.paper is not base
-                optimised = str(mine.get("optimised") or "").split(";")
                 rows.append(
-                    head
-                    | {"metric": metric, "paper": printed}
-                    | {"paper_difference": printed - other if known else None}  # type: ignore[operator]
-                    | {"column": column, "pictures": mine.get("n"), "ours": mine.get(column)}
-                    | {f"ours_{end}": mine.get(f"{column}_{end}") for end in ("low", "high")}
-                    | {"optimised": column in optimised}
-                    | {name: gain.get(name) for name in _GAIN}
+                    {
+                        "row": line.row.key,
+                        "label": line.row.label,
+                        "why_not": line.row.why_not,
+                        "paper_row": line.row.paper,
+                        "paper_table": line.row.of_table if line.paper else None,
+                        "metric": metric,
+                        "paper": line.paper.values.get(metric) if line.paper else None,
+                        "paper_difference": _difference(line.paper, base, metric),
+                        "column": column,
+                        "pictures": mine.get("n"),
+                        "ours": mine.get(column),
+                        "ours_low": mine.get(f"{column}_low"),
+                        "ours_high": mine.get(f"{column}_high"),
+                        "optimised": column in optimised,
+                        **{name: gain.get(name) for name in _GAIN},
+                    }
                 )
         return pandas.DataFrame(rows)
 
@@ -187,7 +193,11 @@ class Published:
             )
         if not checked:
             return f"Whether our baseline is the paper's is not known: {base.row.label} has no intervals on one side."
-        return f"Our baseline agrees with the paper's ({base.row.label}): its {checked} means lie within our intervals."
+        pictures = int(frame[frame["row"] == base.row.key]["pictures"].iloc[0])
+        return (
+            f"Our baseline agrees with the paper's ({base.row.label}): "
+            f"its {checked} means lie within our intervals of {pictures} pictures."
+        )
 
     def _agreement(self, frame: pandas.DataFrame) -> dict[str, dict[str, str]]:
         """For each metric in how many rows our difference has the paper's sign, and how many pairs of rows its order."""
@@ -216,6 +226,13 @@ class Published:
 
 
 _GAIN = ("pairs", "difference", "low", "high", "win_rate", "win_low", "win_high")
+
+
+def _difference(row: PaperRow | None, base: PaperRow | None, metric: str) -> float | None:
+    """What the paper's row has more of a metric than its baseline; None for the baseline itself."""
+    if row is None or base is None or row is base or metric not in row.values or metric not in base.values:
+        return None
+    return row.values[metric] - base.values[metric]
 
 
 def load_published(
