@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench quality ablations compare toy parity smoke-full clean
+.PHONY: help setup demo test check format lock bench quality ablations compare tables table1 table2 table3 table4 toy parity smoke-full clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP)  ## make .venv from the lock
 
@@ -68,6 +68,15 @@ compare: setup  ## all methods at equal compute, 100 held-out prompts, and docs/
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py run --jobs $(or $(JOBS),1) --with run.threads=1
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py diversity --jobs $(or $(JOBS),1) --with run.threads=1
 	$(BIN)/python scripts/compare.py page
+
+SCALE ?= shapes
+TABLE = $(BIN)/python -m align table --scale $(SCALE) --jobs $(or $(JOBS),$(if $(filter shapes,$(SCALE)),2,1)) $(if $(SIZE),prompts.limit=$(SIZE)) $(ARGS)
+
+tables: setup  ## DyMO's four tables, paper and ours: SCALE=shapes (about 25 minutes on two cores) or full, SIZE=prompts, JOBS=runs at a time
+	$(TABLE) dymo_table1 dymo_table2 dymo_table3 dymo_table4
+
+table1 table2 table3 table4: setup  ## one of them; ARGS='--only dymo run.batch_size=4' and the like
+	$(TABLE) dymo_$@
 
 toy: setup  ## docs/toy.md: every method where everything is known exactly; 15 to 20 minutes on one core, ARGS=--afresh measures anew
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/toy.py $(ARGS)

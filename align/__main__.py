@@ -45,6 +45,10 @@ def dispatch(argv: list[str]) -> int:
         from align.results.report import main as report
 
         return report(argv[1:])
+    if argv and argv[0] == "table":
+        from align.runner.table import main as table
+
+        return table(argv[1:])
     if argv and argv[0] == "graph":
         from align.runner.show_graph import main as show_graph
 

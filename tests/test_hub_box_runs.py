@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import cache
 
+import pandas
 import pytest
 from hub_box import FIXED_VAE, SDXL, box_environment, repository, write_lora
 from rewards.box import AESTHETIC, COMMIT, HEAD, HPS, SPM
@@ -283,3 +284,18 @@ def test_doctor_finds_everything(capsys):
 def test_doctor_has_nothing_to_fetch_for_a_guided_run(capsys):
     assert main(["doctor", "--fetch", "backbone=sdxl", "method=dymo"]) == 0
     assert "all files of this configuration are there" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_published_table_runs_with_what_the_user_brings(at_home, tmp_path):
+    lora = write_lora(tmp_path / "lora.safetensors")
+    small = [*TINY, "sampler.steps=2", "method.recurrence.cap=1", f"run.root={tmp_path}"]
+    some = ["--only", "plain,alignprop,kto,dymo", "--for", "alignprop", f"backbone.lora={lora}"]
+    assert main(["table", "dymo_table1", *small, *some]) == 0
+    table = pandas.read_csv(tmp_path / "dymo_table1" / "table.csv").set_index(["row", "metric"])
+    for row in ("plain", "alignprop", "kto", "dymo"):
+        for metric in PAPER:
+            assert math.isfinite(table.loc[(row, metric), "ours"])
+            assert table.loc[(row, metric), "column"] == metric
+    assert table.loc[("spo", "hpsv2"), "why_not"] == "not chosen: --only names other rows"
+    assert math.isfinite(table.loc[("alignprop", "pickscore"), "difference"])

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from align.config.errors import ConfigError, nearest
 
-SUBCOMMANDS = ("doctor", "report", "gallery", "graph")
+SUBCOMMANDS = ("doctor", "report", "gallery", "graph", "table")
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,23 @@ def paired_differences(arm: Arm, baseline: Arm) -> pandas.DataFrame:
     )
 
 
+def prompt_differences(arm: Arm, baseline: Arm) -> pandas.DataFrame:
+    """Mean of (arm - baseline) over the pairs of each prompt: arm, prompt, pairs, and each value that both have."""
+    mine, theirs = matched(arm, baseline)
+    known = set(value_columns(baseline.rows))
+    names = [name for name in value_columns(arm.rows) if name in known]
+    rows, others = arm.rows.iloc[mine], baseline.rows.iloc[theirs]
+    delta = rows[names].reset_index(drop=True).astype(float) - others[names].reset_index(drop=True).astype(
+        float
+    )
+    groups = delta.groupby(rows["prompt"].to_numpy(), sort=False)
+    means = groups.mean()
+    means.insert(0, "pairs", groups.size())
+    means.insert(0, "prompt", means.index)
+    means.insert(0, "arm", arm.label)
+    return means.reset_index(drop=True)
+
+
 def costs(arms: Sequence[Arm], baseline: Arm) -> pandas.DataFrame:
     """Mean cost of a picture: one row an arm and cost, with its ratio to the baseline's (NaN over zero)."""
     import pandas

@@ -21,6 +21,7 @@ from align.results.columns import CHECKS, is_check
 from align.results.csvfile import readable
 from align.results.errors import ReportError
 from align.results.gallery_summary import summary_groups
+from align.results.page import environment
 from align.results.report import Report, report
 from align.results.tables import number
 
@@ -71,29 +72,24 @@ def write_gallery(
     Raises:
         ReportError: as for `report`, or the file cannot be written.
     """
-    import jinja2
-
     made = report(folders, baseline)
     shown = pictures_of(made, limit)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     rows = [_row(shown, number_, pair) for number_, pair in enumerate(shown.pairs)]
-    text = environment.get_template("gallery.html.jinja").render(
-        arms=[_arm(arm) for arm in shown.arms],
-        baseline=made.baseline,
-        summary=summary_groups(made),
-        notes=[readable(note) for note in made.notes],
-        rows=rows,
-        total=shown.total,
-        prompts=len({pair[0] for pair in shown.pairs}),
-        sorts=_sorts(shown),
-        has_checks=any("check_all" in value_columns(arm.rows) for arm in shown.arms),
-        data=script_json([row["data"] for row in rows]),
+    text = (
+        environment()
+        .get_template("gallery.html.jinja")
+        .render(
+            arms=[_arm(arm) for arm in shown.arms],
+            baseline=made.baseline,
+            summary=summary_groups(made),
+            notes=[readable(note) for note in made.notes],
+            rows=rows,
+            total=shown.total,
+            prompts=len({pair[0] for pair in shown.pairs}),
+            sorts=_sorts(shown),
+            has_checks=any("check_all" in value_columns(arm.rows) for arm in shown.arms),
+            data=script_json([row["data"] for row in rows]),
+        )
     )
     out = Path(out)
     try:

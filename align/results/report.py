@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from align.results.arms import Arm
+    from align.results.document import Document, Figure
+    from align.results.published import Published
     from align.results.spread import Spread
 
+PAGES = ("report.md", "report.tex", "report.html")
 TRACES = "traces.svg"
+TRADEOFF = "tradeoff.svg"
+DIFFERENCES = "differences.svg"
 EXPLANATION = (
     "Intervals are 95% bootstrap intervals over prompts (10,000 resamples, seeded). "
     "A win is a higher value than the baseline's on the same prompt, seed and sample; a tie counts half."
@@ -40,8 +45,10 @@ class Report:
         pairs: one row an arm and value, see `compare.paired_differences`.
         costs: one row an arm and cost: arm, cost, mean, ratio.
         drift: one row an arm, see `drift.latent_drift`; none where latents were not measured.
+        prompts: one row an arm and prompt, see `compare.prompt_differences`.
         traces: one row an arm, trace and step, see `traces.traces`; none where methods left none.
         spread: diversity, where it was asked for.
+        published: the printed table that the arms are rows of, if they are.
         notes: what was left out or is incomplete, one line each.
     """
 
@@ -51,13 +58,48 @@ class Report:
     pairs: pandas.DataFrame
     costs: pandas.DataFrame
     drift: pandas.DataFrame
+    prompts: pandas.DataFrame
     traces: pandas.DataFrame
     spread: Spread | None
+    published: Published | None
     notes: list[str]
 
     def sections(self) -> dict[str, dict[str, dict[str, str]]]:
         """The tables as texts: title, row name, column name."""
         from align.results.drift import drift_cells
+
+        quality, gains, wins, prices = self._compared()
+        first = {
+            "Quality (mean, 95% interval)": quality,
+            f"Paired difference to {self.baseline}": gains,
+        }
+        if self.published is not None:
+            first = self.published.sections(self.comparison())
+            for label, time in self.published.seconds().items():
+                prices.setdefault(label, {})["seconds, paper"] = time
+        return {
+            title: table
+            for title, table in {
+                **first,
+                f"Win rate against {self.baseline}": wins,
+                **(self.spread.sections(self.baseline) if self.spread else {}),
+                "Size of the finished latents, |z| / sqrt(dim)": drift_cells(self.drift, self.baseline),
+                f"Cost of a picture (mean, ratio to {self.baseline})": prices,
+                "Rows that are not run": self.published.skipped() if self.published else {},
+            }.items()
+            if table
+        }
+
+    def comparison(self) -> pandas.DataFrame:
+        """Paper and ours as data, see `Published.frame`; empty where there is no printed table."""
+        import pandas
+
+        return (
+            pandas.DataFrame() if self.published is None else self.published.frame(self.summary, self.pairs)
+        )
+
+    def _compared(self) -> Sequence[dict[str, dict[str, str]]]:
+        """Means, paired differences, win rates and costs as texts, by arm and column."""
         from align.results.tables import number, summary_cells, with_interval
 
         records = [{str(name): cell for name, cell in row.items()} for row in self.summary.to_dict("records")]
@@ -79,18 +121,7 @@ class Report:
         for row in self.costs.to_dict("records"):
             ratio = f" ({row['ratio']:.3g}×)" if row["ratio"] == row["ratio"] else ""
             prices.setdefault(str(row["arm"]), {})[str(row["cost"])] = number(row["mean"]) + ratio
-        return {
-            title: table
-            for title, table in {
-                "Quality (mean, 95% interval)": quality,
-                f"Paired difference to {self.baseline}": gains,
-                f"Win rate against {self.baseline}": wins,
-                **(self.spread.sections(self.baseline) if self.spread else {}),
-                "Size of the finished latents, |z| / sqrt(dim)": drift_cells(self.drift, self.baseline),
-                f"Cost of a picture (mean, ratio to {self.baseline})": prices,
-            }.items()
-            if table
-        }
+        return quality, gains, wins, prices
 
     def render(self) -> Group:
         """The report for the terminal."""
@@ -99,30 +130,35 @@ class Report:
 
         from align.results.tables import grid
 
-        tables = [grid(title, rows) for title, rows in self.sections().items()]
-        return Group(*tables, *(Text(line, style="dim") for line in [*self._footnotes(), *self.notes]))
+        made = self.document()
+        head = [Text(line) for line in made.lead] if self.published else []
+        tables = [grid(title, rows) for title, rows in made.sections.items()]
+        return Group(*head, *tables, *(Text(line, style="dim") for line in [*made.footnotes, *made.notes]))
+
+    def document(self) -> Document:
+        """The report for the page formats, its figures those that `write` draws."""
+        from align.results.document import Document
+        from align.results.published import DOUBT
+        from align.results.tables import FOOTNOTE
+
+        starred = any(arm.optimised & {str(name) for name in self.summary.columns} for arm in self.arms)
+        marks = [EXPLANATION, *([FOOTNOTE] if starred else [])]
+        title, lead = "Report", [f"Baseline: {self.baseline}."]
+        if self.published is not None:
+            title = self.published.title
+            lead = [*self.published.lead(self.comparison()), *lead]
+            marks.append(DOUBT)
+        notes = [*self.notes, *(self.published.notes() if self.published else [])]
+        return Document(title, lead, self.sections(), marks, self._figures(), notes)
 
     def markdown(self) -> str:
         """The report as Markdown."""
-        lines = ["# Report", "", f"Baseline: **{_cell(self.baseline)}**. {EXPLANATION}", ""]
-        for title, rows in self.sections().items():
-            lines += [f"## {_cell(title)}", "", *_markdown_table(rows), ""]
-        lines += [line.replace("*", "\\*") + "\n" for line in self._footnotes()[1:]]
-        if len(self.traces):
-            lines += [
-                "## Traces",
-                "",
-                "Mean over pictures and the range of 80% of them.",
-                "",
-                f"![]({TRACES})",
-                "",
-            ]
-        if self.notes:
-            lines += ["## Notes", "", *(f"- {_cell(note)}" for note in self.notes), ""]
-        return "\n".join(lines)
+        from align.results.document import markdown
+
+        return markdown(self.document())
 
     def write(self, out: Path) -> list[Path]:
-        """Write report.md and its tables as CSV files into the folder `out`, and traces.svg where there are traces.
+        """Write report.md, .tex and .html, the tables as CSV files and the drawings into the folder `out`.
 
         Returns:
             Their paths, report.md first.
@@ -130,31 +166,61 @@ class Report:
         Raises:
             ReportError: the folder is not writable.
         """
-        from align.results import atomic
-        from align.results.traces import plot_traces
+        from align.results import atomic, document
 
         tables = {"summary.csv": self.summary, "pairs.csv": self.pairs, "costs.csv": self.costs}
-        tables |= {"drift.csv": self.drift} if len(self.drift) else {}
-        tables |= {"traces.csv": self.traces} if len(self.traces) else {}
+        more = {
+            "drift.csv": self.drift,
+            "prompts.csv": self.prompts,
+            "traces.csv": self.traces,
+            "table.csv": self.comparison(),
+        }
+        tables |= {name: table for name, table in more.items() if len(table)}
         if self.spread is not None:
             tables |= {"diversity.csv": self.spread.figures, "diversity_prompts.csv": self.spread.prompts}
+        made = self.document()
         try:
             out.mkdir(parents=True, exist_ok=True)
-            atomic.write_text(out / "report.md", self.markdown())
             for name, table in tables.items():
                 atomic.write_text(out / name, _csv(table))
-            if len(self.traces):
-                plot_traces(self.traces, out / TRACES)
+            self._draw(out)
+            texts = (document.markdown(made), document.latex(made), document.html(made, out))
+            for page, text in zip(PAGES, texts, strict=True):
+                atomic.write_text(out / page, text)
         except OSError as error:
             raise ReportError(f"cannot write to {out}: {error.strerror or error}") from error
-        names = ["report.md", *tables, *([TRACES] if len(self.traces) else [])]
-        return [out / name for name in names]
+        return [out / name for name in [*PAGES, *tables, *(figure.name for figure in made.figures)]]
 
-    def _footnotes(self) -> list[str]:
-        from align.results.tables import FOOTNOTE
+    def _figures(self) -> list[Figure]:
+        """The drawings that there is something for."""
+        from align.results.document import Figure
 
-        starred = any(arm.optimised & {str(name) for name in self.summary.columns} for arm in self.arms)
-        return [EXPLANATION, *([FOOTNOTE] if starred else [])]
+        marks = "Hollow marks: the method optimised this itself." if self.pairs["optimised"].any() else ""
+        gain = Figure(TRADEOFF, "Gain and cost", f"Differences with their 95% intervals. {marks}".strip())
+        single = Figure(DIFFERENCES, "Prompts", "Differences of single prompts, sorted for each method.")
+        steps = Figure(TRACES, "Traces", "Mean over pictures and the range of 80% of them.")
+        return [*([gain, single] if self._shown_values() else []), *([steps] if len(self.traces) else [])]
+
+    def _draw(self, out: Path) -> None:
+        """Draw them. Raises OSError."""
+        from align.results.figures import plot_differences, plot_tradeoff
+        from align.results.traces import plot_traces
+
+        values = self._shown_values()
+        drawn = {figure.name for figure in self._figures()}
+        if TRADEOFF in drawn:
+            plot_tradeoff(self.pairs[self.pairs["value"].isin(values)], self.costs, out / TRADEOFF)
+        if DIFFERENCES in drawn:
+            plot_differences(self.prompts, values, out / DIFFERENCES)
+        if TRACES in drawn:
+            plot_traces(self.traces, out / TRACES)
+
+    def _shown_values(self) -> list[str]:
+        """The values that are drawn: of the checker's verdicts only the one that sums them up."""
+        from align.results.columns import is_check
+
+        names = list(dict.fromkeys(map(str, self.pairs["value"])))
+        return [name for name in names if name == "check_all" or not is_check(name)]
 
 
 def report(
@@ -168,8 +234,9 @@ def report(
     """Compare the runs in `folders`.
 
     Args:
-        folders: run folders, or folders of run folders.
-        baseline: label, method or folder to compare with; by default the method "none", else the first.
+        folders: run folders, or folders of run folders; or the one folder of a published table.
+        baseline: label, method or folder to compare with (of a table: row); by default the table's, or the method
+            "none", else the first.
         out: folder for the files of `Report.write`; None writes nothing.
         diversity: measure how much the saved pictures differ; reads them all.
         features: name of the image embeddings for that, see `spread.usual_features`.
@@ -187,21 +254,32 @@ def report(
         independence_notes,
         paired_differences,
         pairing_notes,
+        prompt_differences,
     )
     from align.results.drift import latent_drift
+    from align.results.published import load_published
     from align.results.spread import measure
+    from align.results.tablefile import read_table
     from align.results.tables import summarise
     from align.results.traces import traces
 
-    arms, notes = load_arms(folders)
-    base = choose_baseline(arms, baseline)
+    published = None
+    file = read_table(Path(folders[0])) if len(folders) == 1 else None
+    if file is not None:
+        published, arms, notes = load_published(Path(folders[0]), file, baseline)
+        base = arms[0]
+    else:
+        arms, notes = load_arms(folders)
+        base = choose_baseline(arms, baseline)
     arms = [base, *(arm for arm in arms if arm is not base)]
     rows = []
     for arm in arms:
         head = {"label": arm.label, "method": arm.method, "backbone": arm.backbone, "reward": arm.reward}
         more = {"failed": arm.failed, "optimised": ";".join(sorted(arm.optimised))}
         rows.append(head | summarise(arm.rows) | more)
-    tables = [paired_differences(arm, base) for arm in arms if arm is not base]
+    others = [arm for arm in arms if arm is not base]
+    tables = [paired_differences(arm, base) for arm in others]
+    single = [prompt_differences(arm, base) for arm in others]
     spread = measure(arms, base, features) if diversity else None
     result = Report(
         arms=arms,
@@ -210,8 +288,10 @@ def report(
         pairs=pandas.concat(tables, ignore_index=True) if tables else paired_differences(base, base).iloc[:0],
         costs=costs(arms, base),
         drift=latent_drift(arms, base),
+        prompts=pandas.concat(single, ignore_index=True) if single else pandas.DataFrame(),
         traces=traces(arms),
         spread=spread,
+        published=published,
         notes=[
             *independence_notes(arms),
             *notes,
@@ -232,20 +312,6 @@ def _csv(table: pandas.DataFrame) -> str:
     return str(table.to_csv(index=False, lineterminator="\n"))
 
 
-def _cell(text: str) -> str:
-    for special in "\\|*_[":
-        text = text.replace(special, f"\\{special}")
-    return text.replace("\n", " ").replace("<", "&lt;")
-
-
-def _markdown_table(rows: Mapping[str, Mapping[str, str]]) -> list[str]:
-    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
-    lines = [f"| | {' | '.join(map(_cell, columns))} |", f"|---|{'---:|' * len(columns)}"]
-    for label, cells in rows.items():
-        lines.append(f"| {_cell(label)} | {' | '.join(_cell(cells.get(name, '–')) for name in columns)} |")
-    return lines
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="align report",
@@ -253,15 +319,22 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXPLANATION,
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folder, or a folder of them"
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="run folder, a folder of them, or the folder of a published table",
     )
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="method, label or folder to compare with (default: the method 'none', else the first)",
+        help="method, label, folder or row to compare with (default: the table's, the method 'none', else the first)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="write report.md, CSV files and plots of traces there"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write report.md, .tex and .html, CSV files and drawings there",
     )
     parser.add_argument(
         "--diversity",
@@ -300,9 +373,7 @@ def main(argv: Sequence[str]) -> int:
             diversity=options.diversity,
             features=options.features,
         )
-        written = ["report.md"] if options.out else []
-        if options.out and len(made.traces):
-            written.append(TRACES)
+        written = [*PAGES, *(figure.name for figure in made.document().figures)] if options.out else []
         if options.gallery:
             from align.results.contact_sheet import write_contact_sheet
             from align.results.gallery import write_gallery

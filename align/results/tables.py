@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -125,7 +126,7 @@ def grid(title: str, rows: Mapping[str, Mapping[str, str]]) -> Group:
 
 def _narrow(text: str | None) -> str:
     """A cell that breaks only between a mean and its interval."""
-    return (text or "–").replace(", ", ",")
+    return re.sub(r"(\[[^],]*), ", r"\1,", text or "–")
 
 
 def render(summaries: pandas.DataFrame) -> Group:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import warnings
 from collections.abc import Sequence
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from align.results import atomic
 from align.results.arms import Arm
+from align.results.figures import drawing, plain_label
 from align.results.intervals import Floats
 
 if TYPE_CHECKING:
@@ -74,22 +73,10 @@ def plot_traces(found: pandas.DataFrame, out: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     names, arms = list(dict.fromkeys(found["trace"])), list(dict.fromkeys(found["arm"]))
-    options: Any = {
-        "svg.hashsalt": "align",
-        "svg.fonttype": "none",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with matplotlib.rc_context(options):
-        figure = Figure(figsize=(7, 2.4 * len(names) + 0.6), layout="constrained")
-        FigureCanvasSVG(figure)
-        panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    with drawing(out, len(names)) as panels:
         for panel, name in zip(panels, names, strict=True):
             for place, arm in enumerate(arms):
                 line = found[(found["trace"] == name) & (found["arm"] == arm)]
@@ -97,15 +84,12 @@ def plot_traces(found: pandas.DataFrame, out: Path) -> None:
                 if not len(line):
                     continue
                 colour = f"C{place % 10}"
-                label = arm.replace("$", r"\$")
+                label = plain_label(arm)
                 panel.plot(line["step"], line["mean"], color=colour, label=label, marker=".", linewidth=1.5)
                 if name != "resampled":  # of 0 and 1 the mean says all
                     low, high = line["low"], line["high"]
                     panel.fill_between(line["step"], low, high, color=colour, alpha=0.15, linewidth=0)
-            panel.set_ylabel(MEANINGS.get(name, name.replace("$", r"\$")))
+            panel.set_ylabel(MEANINGS.get(name, plain_label(name)))
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.legend(frameon=False, fontsize="small")
         panels[-1].set_xlabel("step")
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    atomic.write_bytes(out, buffer.getvalue())

@@ -28,8 +28,9 @@ READS_PROMPTS = {"dymo", "dymo_smc", "dymo_paper", "dymo_released", "freedom", "
 
 
 def names_its_method(experiment):
-    """Whether it is one published run and not a setting for any method."""
-    return "override /method:" in (conf_folder() / "experiment" / f"{experiment}.yaml").read_text()
+    """Whether it is one published run, or a table whose rows name theirs, and not a setting for any method."""
+    text = (conf_folder() / "experiment" / f"{experiment}.yaml").read_text()
+    return "override /method:" in text or "\ntable:" in text
 
 
 def compose(*overrides, multirun=False):

@@ -138,8 +138,9 @@ def test_the_command(tmp_path, capsys):
     folders = [str(tmp_path / "a"), str(tmp_path / "b")]
     assert main([*folders, "--out", str(out), "--gallery"]) == 0
     assert "Paired difference to none" in capsys.readouterr().out
-    names = ["contact_sheet.png", "costs.csv", "gallery.html", "pairs.csv", "report.md", "summary.csv"]
-    assert sorted(path.name for path in out.iterdir()) == names
+    tables = {"costs.csv", "pairs.csv", "prompts.csv", "summary.csv"}
+    pages = {"report.md", "report.tex", "report.html", "gallery.html", "contact_sheet.png"}
+    assert {path.name for path in out.iterdir()} == {*tables, *pages, "tradeoff.svg", "differences.svg"}
     assert pandas.read_csv(out / "pairs.csv")["win_rate"].tolist() == [0.5]
     sheet = (out / "contact_sheet.png").read_bytes()
     assert main([*folders, "--out", str(out), "--gallery"]) == 0

@@ -1,0 +1,80 @@
+"""`table.json`: which run stands beside which row of a published table, and why others have none."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from align.results import atomic
+from align.results.errors import ReportError
+
+NAME = "table.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A row.
+
+    Attributes:
+        key: its name on the command line.
+        label: what the report calls it; unique in the table.
+        paper: its name in the paper's file; None where the paper has no such row.
+        of_table: number of the table that the paper has it in.
+        folder: of its run, relative to the file's own folder; None where it is not run.
+        why_not: then the reason.
+        note: in what the run is known to differ from the paper's.
+    """
+
+    key: str
+    label: str
+    paper: str | None
+    of_table: int
+    folder: str | None
+    why_not: str
+    note: str
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table: its name, the paper's file and number, title, scale, key of the baseline, rows in the paper's order."""
+
+    name: str
+    paper: str
+    number: int
+    title: str
+    scale: str
+    baseline: str
+    rows: tuple[FileRow, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write it into a folder, which is made if missing. Raises OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(folder / NAME, json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n")
+
+
+def relative(folder: Path, base: Path) -> str:
+    """A folder as seen from another, so that both can be moved together."""
+    return Path(os.path.relpath(folder, base)).as_posix()
+
+
+def read_table(folder: Path) -> TableFile | None:
+    """The table of a folder; None where there is no `table.json`.
+
+    Raises:
+        ReportError: the file is damaged.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if value.pop("format") != FORMAT:
+            raise ValueError("another format")
+        rows = tuple(FileRow(**row) for row in value.pop("rows"))
+        return TableFile(rows=rows, **value)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReportError(f"{path} is damaged ({error}): run `python -m align table` again") from error
