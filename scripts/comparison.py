@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.results.arms import Arm as Results
 from align.results.arms import load_arms
 from align.results.compare import paired_differences
 from align.results.spread import measure
@@ -25,8 +26,14 @@ VALUES = {
     "shapes_aesthetic": "`shapes_aesthetic`",
 }
 """What the table tells of each arm: differences to plain sampling; the star is the reward that is followed."""
+RIVAL, AGAINST = "best_of_n", ("check_all", "shapes_pick")
+"""Whom each method is also compared with at its budget, and in what."""
 FEATURES = "shapes_hps"
 """Embeddings of the diversity: not of the reward that is followed."""
+
+
+Intervals = dict[str, tuple[float, float, float]]
+"""(mean, low, high) by value or label."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Found:
         spent: in forward passes.
         seconds: a picture, mean.
         differences: (mean, low, high) to plain sampling by value.
+        against: the same to the rival at that budget; nothing for the rival.
         pictures: how many pairs.
     """
 
@@ -47,7 +55,8 @@ class Found:
     backward: float
     spent: float
     seconds: float
-    differences: dict[str, tuple[float, float, float]]
+    differences: Intervals
+    against: Intervals
     pictures: int
 
 
@@ -63,21 +72,34 @@ def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]
         one = by_method[arm.label]
         rows = one.rows
         forward, backward = float(rows["network_forward"].mean()), float(rows["network_backward"].mean())
-        differences: dict[str, tuple[float, float, float]] = {}
-        pairs = len(rows)
-        if arm.label != "none":
-            for row in paired_differences(one, base).to_dict("records"):
-                if row["value"] in VALUES:
-                    pairs = int(row["pairs"])
-                    mean, low, high = (float(row[name]) for name in ("difference", "low", "high"))
-                    differences[str(row["value"])] = (mean, low, high)
-        seconds = float(rows["seconds"].mean())
-        found.append(Found(arm, forward, backward, forward + ratio * backward, seconds, differences, pairs))
+        rival = by_method.get(f"{RIVAL}_{arm.budget}")
+        found.append(
+            Found(
+                arm,
+                forward,
+                backward,
+                forward + ratio * backward,
+                float(rows["seconds"].mean()),
+                differences(one, base) if one is not base else {},
+                differences(one, rival) if rival is not None and rival is not one else {},
+                len(rows),
+            )
+        )
     plain = {value: float(base.rows[value].mean()) for value in VALUES}
     return found, {"ratio": ratio, "plain": plain, "pictures": len(base.rows)}
 
 
-def read_diversity(arms: Sequence[Arm], folder: Path) -> tuple[dict[str, tuple[float, float, float]], str]:
+def differences(one: Results, other: Results) -> Intervals:
+    """Of the means of each value over the pictures that both have."""
+    rows = paired_differences(one, other).set_index("value")
+    return {
+        str(value): tuple(float(rows.loc[value, name]) for name in ("difference", "low", "high"))  # type: ignore[misc]
+        for value in rows.index
+        if value in VALUES
+    }
+
+
+def read_diversity(arms: Sequence[Arm], folder: Path) -> tuple[Intervals, str]:
     """Distance of pictures of one prompt: of each label, as a difference to plain sampling's; and the latter in words."""
     there = [arm for arm in arms if (folder / arm.label / "results.csv").is_file()]
     loaded, _ = load_arms([folder / arm.label for arm in there])
@@ -90,11 +112,11 @@ def read_diversity(arms: Sequence[Arm], folder: Path) -> tuple[dict[str, tuple[f
         if one is not base
     }
     prompts, pictures = base.rows["prompt"].nunique(), len(base.rows)
-    told = f"{pictures // prompts} pictures of each of {prompts} prompts, mean distance {number(float(figures.loc[base.label, 'mean']))}"
-    return found, told
+    mean = number(float(figures.loc[base.label, "mean"]))
+    return found, f"{pictures // prompts} pictures of each of {prompts} prompts, mean distance {mean}"
 
 
-def table(found: Sequence[Found], budget: int, diversity: dict[str, tuple[float, float, float]]) -> list[str]:
+def table(found: Sequence[Found], budget: int, diversity: Intervals) -> list[str]:
     """Markdown rows of one budget, the best by the checker first; diversity where it was measured."""
     some = [one for one in found if one.arm.budget == budget and one.differences]
     some.sort(key=lambda one: -one.differences["check_all"][0])
@@ -103,6 +125,7 @@ def table(found: Sequence[Found], budget: int, diversity: dict[str, tuple[float,
         "method",
         *VALUES.values(),
         *["diversity"] * measured,
+        *(f"{VALUES[name]} against `{RIVAL}`" for name in AGAINST),
         "network forward / backward",
         "in forward passes",
     ]
@@ -112,6 +135,7 @@ def table(found: Sequence[Found], budget: int, diversity: dict[str, tuple[float,
         cells += [with_interval(*one.differences[name], signed=True) for name in VALUES]
         if measured:
             cells.append(with_interval(*diversity[one.arm.label], signed=True))
+        cells += [with_interval(*one.against[name], signed=True) if one.against else "" for name in AGAINST]
         cells += [f"{number(one.forward)} / {number(one.backward)}", f"{one.spent:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
