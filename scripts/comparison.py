@@ -91,11 +91,11 @@ def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]
 
 def differences(one: Results, other: Results) -> Intervals:
     """Of the means of each value over the pictures that both have."""
-    rows = paired_differences(one, other).set_index("value")
+    rows = paired_differences(one, other).to_dict("records")
     return {
-        str(value): tuple(float(rows.loc[value, name]) for name in ("difference", "low", "high"))  # type: ignore[misc]
-        for value in rows.index
-        if value in VALUES
+        str(row["value"]): (float(row["difference"]), float(row["low"]), float(row["high"]))
+        for row in rows
+        if row["value"] in VALUES
     }
 
 
@@ -105,14 +105,15 @@ def read_diversity(arms: Sequence[Arm], folder: Path) -> tuple[Intervals, str]:
     loaded, _ = load_arms([folder / arm.label for arm in there])
     base = next(one for one in loaded if one.method == "none")
     figures = measure(loaded, base, FEATURES).figures
-    figures = figures[(figures["of"] == "prompt") & (figures["value"] == "distance")].set_index("arm")
-    found = {
-        one.method: tuple(float(figures.loc[one.label, f"difference{end}"]) for end in ("", "_low", "_high"))
-        for one in loaded
-        if one is not base
-    }
+    distances = figures[(figures["of"] == "prompt") & (figures["value"] == "distance")]
+    rows: dict[str, dict[str, Any]] = {str(row["arm"]): row for row in distances.to_dict("records")}  # type: ignore[misc]
+    found: Intervals = {}
+    for one in loaded:
+        if one is not base:
+            row = rows[one.label]
+            found[one.method] = (row["difference"], row["difference_low"], row["difference_high"])
     prompts, pictures = base.rows["prompt"].nunique(), len(base.rows)
-    mean = number(float(figures.loc[base.label, "mean"]))
+    mean = number(float(rows[base.label]["mean"]))
     return found, f"{pictures // prompts} pictures of each of {prompts} prompts, mean distance {mean}"
 
 
