@@ -107,7 +107,9 @@ def pull(command: Command, folder: Path, kills: int, longest: float | None, seed
     whole = time.monotonic() - began
     expected = content(folder / "whole")
     longest = longest or max(2 * whole / kills, whole / 3)
-    print(f"undisturbed: {whole:.1f} s, {len(expected) - 1} pictures; kills within {longest:.2f} s", flush=True)
+    print(
+        f"undisturbed: {whole:.1f} s, {len(expected) - 1} pictures; kills within {longest:.2f} s", flush=True
+    )
     draw, differences = random.Random(seed), list[str]()
     done = run = saved = 0
     while True:

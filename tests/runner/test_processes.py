@@ -127,8 +127,21 @@ def test_the_second_ctrl_c_does_not_wait_for_a_disk_that_hangs(tmp_path):
 
 def test_twenty_kills_at_random_moments_change_no_byte(tmp_path):
     """The shapes model itself; ``make plug`` does the same with a run of ten minutes."""
-    options = ["prompts.limit=16", "sampler.steps=3", "metrics=checker", "run.batch_size=2", "run.in_flight=3"]
-    command = [sys.executable, "scripts/pull_the_plug.py", "--folder", str(tmp_path / "plug"), "--kills", "20"]
+    options = [
+        "prompts.limit=16",
+        "sampler.steps=3",
+        "metrics=checker",
+        "run.batch_size=2",
+        "run.in_flight=3",
+    ]
+    command = [
+        sys.executable,
+        "scripts/pull_the_plug.py",
+        "--folder",
+        str(tmp_path / "plug"),
+        "--kills",
+        "20",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--", *options], cwd=ROOT, env=environment, capture_output=True, text=True
