@@ -69,6 +69,7 @@ ablations: setup  ## DyMO without its parts and with more rounds, 100 held-out p
 
 compare: setup  ## all methods at equal compute, 100 held-out prompts, and docs/compare.md; some two hours on one core (JOBS=2 for two)
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py run --jobs $(or $(JOBS),1) --with run.threads=1
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py diversity --jobs $(or $(JOBS),1) --with run.threads=1
 	$(BIN)/python scripts/compare.py page
 
 toy: setup  ## docs/toy.md: every method where everything is known exactly; 15 to 20 minutes on one core, ARGS=--afresh measures anew

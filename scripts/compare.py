@@ -1,9 +1,9 @@
 """All methods at equal compute on the shapes world: ``python scripts/compare.py run`` and ``... page``.
 
 ``tune`` tries the settings that say how hard a method follows the reward, on validation prompts; ``run`` makes every method's
-pictures at each budget (a run that was stopped goes on where it was); ``page`` reads the folders and writes docs/compare.md with
-its figure.  A budget is in network evaluations a picture; a backward pass counts as many as it takes as long as, measured on the
-device that makes the pictures.
+pictures at each budget (a run that was stopped goes on where it was), ``diversity`` several of a prompt; ``page`` reads the
+folders and writes docs/compare.md with its figure.  A budget is in network evaluations a picture; a backward pass counts as
+many as it takes as long as, measured on the device that makes the pictures.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 ROOT_FOLDER = Path("outputs/shapes_compare")
+DIVERSITY_FOLDER = Path("outputs/shapes_compare_diversity")
 TUNE_FOLDER = Path("outputs/shapes_compare_tune")
 ETA_0 = "sampler.eta=0"
 
@@ -48,8 +49,10 @@ class Arm:
 # What decides how hard a method follows the reward; chosen by the reward that is followed, on validation prompts (tune).
 FK = "method.steering.rate=1"
 SMC = "method.tempering.alpha=0.1"
-DAS = "method.tempering.alpha=1"
-DYMO_SMC = ("method.tempering.alpha=0.25", "method.guidance.strength=0.1")
+DAS = ("method.tempering.alpha=0.1", "method.guidance.coefficient=0.1")
+DYMO_SMC = ("method.tempering.alpha=0.1", "method.guidance.strength=0.03")
+DIVERSITY = ("prompts.limit=20", "samples=4")
+"""Of the runs whose diversity is measured: at the smallest budget, several pictures of each of fewer prompts."""
 
 
 def arms() -> list[Arm]:
@@ -85,7 +88,7 @@ def arms() -> list[Arm]:
             ),
             Arm("fk", budget, ("method=fk", f"method.particles={plain}", FK)),
             Arm("smc", budget, ("method=smc", f"method.particles={plain}", SMC)),
-            Arm("das", budget, ("method=das", f"method.particles={guided}", DAS)),
+            Arm("das", budget, ("method=das", f"method.particles={guided}", *DAS)),
             Arm("dymo_smc", budget, ("method=dymo_smc", f"method.particles={guided}", *DYMO_SMC)),
             Arm("dymo", budget, ("method=dymo", f"method.particles={guided}", "method.choose=best", ETA_0)),
             Arm(
@@ -98,6 +101,13 @@ def arms() -> list[Arm]:
     return found
 
 
+def for_diversity() -> list[Arm]:
+    """The smallest budget's arms and plain sampling."""
+    every = arms()
+    least = min(arm.budget for arm in every if arm.budget)
+    return [arm for arm in every if arm.budget in (0, least)]
+
+
 def tuned() -> list[Arm]:
     """What ``tune`` tries, at the larger budget."""
     found = [Arm("none", 0, ("method=none",))]
@@ -107,14 +117,17 @@ def tuned() -> list[Arm]:
         )
     for alpha in (0.1, 0.25, 0.5, 1, 2):
         scale = f"method.tempering.alpha={alpha}"
-        found += [
-            Arm(f"smc_alpha{alpha}", 180, ("method=smc", "method.particles=12", scale)),
-            Arm(f"das_alpha{alpha}", 180, ("method=das", "method.particles=7", scale)),
-        ]
-    for strength in (0.03, 0.1, 0.3):
-        pushed = f"method.guidance.strength={strength}"
-        options = ("method=dymo_smc", "method.particles=7", pushed, "method.tempering.alpha=0.25")
-        found.append(Arm(f"dymo_smc_strength{strength}", 180, options))
+        found.append(Arm(f"smc_alpha{alpha}", 180, ("method=smc", "method.particles=12", scale)))
+    # The coefficient: how much of the target's tilt the proposals take on; weights correct for the rest.
+    for alpha, coefficient in ((0.1, 0.03), (0.1, 0.1), (0.25, 1), (0.5, 1), (1, 1)):
+        options = (f"method.tempering.alpha={alpha}", f"method.guidance.coefficient={coefficient}")
+        name = f"das_alpha{alpha}_coefficient{coefficient}"
+        found.append(Arm(name, 180, ("method=das", "method.particles=7", *options)))
+    for strength in (0.03, 0.1):
+        options = ("method.tempering.alpha=0.1", f"method.guidance.strength={strength}")
+        found.append(
+            Arm(f"dymo_smc_strength{strength}", 180, ("method=dymo_smc", "method.particles=7", *options))
+        )
     return found
 
 
@@ -174,36 +187,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("tune", "run", "page"))
+    parser.add_argument("what", choices=("tune", "run", "diversity", "page"))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only", nargs="*", help="labels of arms")
     parser.add_argument(
         "--with", nargs="*", default=[], dest="more", help="options of runs: run.batch_size=256"
     )
     args = parser.parse_args()
-    more = args.more
     if args.what == "page":
         from scripts.comparison import write_page
 
-        write_page(arms(), ROOT_FOLDER, ROOT / "docs")
+        write_page(arms(), ROOT_FOLDER, for_diversity(), DIVERSITY_FOLDER, ROOT / "docs")
         return
-    tune = args.what == "tune"
-    some, folder = (tuned(), TUNE_FOLDER) if tune else (arms(), ROOT_FOLDER)
-    experiment = ["experiment=shapes_compare"]
-    if tune:
-        experiment += ["prompts=shapes_val_pair", "prompts.limit=32"]
+    some, folder, experiment = {
+        "tune": (tuned(), TUNE_FOLDER, ("prompts=shapes_val_pair", "prompts.limit=32")),
+        "run": (arms(), ROOT_FOLDER, ()),
+        "diversity": (for_diversity(), DIVERSITY_FOLDER, DIVERSITY),
+    }[args.what]
     if args.only:
         if unknown := set(args.only) - {arm.label for arm in some}:
             parser.error(
                 f"no such arms: {', '.join(sorted(unknown))}; there are {', '.join(arm.label for arm in some)}"
             )
         some = [arm for arm in some if arm.label in args.only]
-    device = next((one.partition("=")[2] for one in more if one.startswith("run.device=")), "auto")
+    device = next((one.partition("=")[2] for one in args.more if one.startswith("run.device=")), "auto")
     ratio = backward_cost(device, 64)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "backward.json").write_text(json.dumps({"backward_over_forward": ratio}) + "\n")
     print(f"a backward pass of the network takes {ratio:.2f} times as long as a forward pass", flush=True)
-    make(some, folder, experiment, args.jobs, more)
+    make(some, folder, ["experiment=shapes_compare", *experiment], args.jobs, args.more)
 
 
 if __name__ == "__main__":
