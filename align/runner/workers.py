@@ -26,7 +26,7 @@ from align.runner.progress import Meter
 from align.runner.record import record
 from align.runner.sampling import DeviceLost
 
-POLL = 0.5
+POLL = 1.0
 """Seconds between two looks at what the workers have done."""
 
 
@@ -63,6 +63,8 @@ def _cluster(config: RunnerConfig) -> Iterator[Any]:
     joined = not ray.is_initialized()
     if joined:
         more: dict[str, Any] = {"include_dashboard": False} if config.address is None else {}
+        # Else workers yield to everything on the machine, which local runs don't.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             ray.init(address=config.address or "local", log_to_driver=False, logging_level="ERROR", **more)
         except (ConnectionError, ValueError, RuntimeError) as error:
