@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench quality ablations compare tables table1 table2 table3 table4 toy parity smoke-full clean
+.PHONY: help setup demo test check format lock bench quality ablations compare tables table1 table2 table3 table4 toy parity smoke-full plug clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ quality: setup  ## measure the shipped weights as the model card states them
 
 smoke-full: setup  ## a guided evaluation at full size, random weights: BACKBONE=sd15 (11 GB) or sdxl (over 14 GB); ARGS='--device cuda --both'
 	$(BIN)/python scripts/smoke_full.py $(or $(BACKBONE),sd15) $(ARGS)
+
+plug: setup  ## kill a run of some ten minutes 20 times and compare it with an undisturbed one (docs/reliability.md)
+	$(BIN)/python scripts/pull_the_plug.py --folder outputs/plug --kills 20 -- method=dymo prompts=shapes_pair $(ARGS)
 
 ABLATE := $(BIN)/python -m align experiment=shapes_ablation method=dymo
 

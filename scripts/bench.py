@@ -1,4 +1,4 @@
-"""Benchmarks: ``python scripts/bench.py shapes``, ``dymo``, ``search`` and ``smc``."""
+"""Benchmarks: ``python scripts/bench.py shapes``, ``dymo``, ``search``, ``smc`` and ``store``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.benchmarks import dymo, particles, shapes
+from scripts.benchmarks import dymo, particles, shapes, store
 
 BENCHMARKS = {
     "shapes": (shapes, shapes.main),
     "dymo": (dymo, dymo.main),
     "search": (particles, particles.search),
     "smc": (particles, particles.smc),
+    "store": (store, store.main),
 }
 
 

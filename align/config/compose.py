@@ -31,6 +31,7 @@ from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
 from align.config.folder import default_folder
+from align.config.no_code import refuse_code
 from align.config.places import conf_folder, group_choices
 from align.config.plugins import read_plugins
 from align.config.schema import GROUPS, Config
@@ -76,9 +77,8 @@ def _job(command: Command, overrides: list[str]) -> Job:
     register()
     search = search_path(command)
     composed = compose(command.config_name, [*search, *overrides], return_hydra_config=True)
-    if composed.hydra.callbacks:
-        raise ConfigError("hydra.callbacks would run code named by a configuration: leave it out")
     hydra = composed.hydra
+    refuse_code(hydra)
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     return Job(checked(composed, overrides), tuple(overrides), hydra)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from align.config.schema import Config
 
 _TOLD = re.compile(
-    r"(backbone|method|prompts|experiment|metrics|seed|samples|run\..*|prompts\..*|metrics\..*"
+    r"(backbone|method|prompts|experiment|metrics|seed|samples|run\..*|runner|runner\..*|prompts\..*|metrics\..*"
     r"|semantics\.(endpoint|key_variable|retries|timeout)|hydra.*)="
 )
 """Overrides that the folder's name tells already, or that don't decide what a picture looks like."""

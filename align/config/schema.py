@@ -494,6 +494,21 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
+class RunnerConfig:
+    """Which processes do the work; nothing here changes a picture."""
+
+    name: Annotated[str, Text("name")]
+    kind: Literal["local", "ray"] = "local"
+    """``local``: this process; ``ray``: workers of a Ray cluster, each with a device of its own."""
+    workers: Annotated[int, Between(1, 65536)] | None = None
+    """How many; null for one on each GPU, or without GPUs one for each ``run.threads`` (1 where that is null) CPU cores."""
+    address: str | None = None
+    """Of a running cluster, or ``auto``; null starts one of this machine alone."""
+    restarts: Annotated[int, Between(0, 65536)] = 3
+    """How many workers may die, each being replaced, before the run stops."""
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole run."""
 
@@ -504,6 +519,7 @@ class Config:
     metrics: MetricsConfig
     prompts: PromptsConfig
     semantics: SemanticsConfig = field(default_factory=lambda: SemanticsConfig("auto"))
+    runner: RunnerConfig = field(default_factory=lambda: RunnerConfig("local"))
     run: RunConfig = field(default_factory=RunConfig)
     seed: Annotated[int, Between(0, 2**63 - 1)] = 0
     """Seed of the noise of every picture."""
@@ -515,5 +531,15 @@ class Config:
     """The published table that the protocol is of; a run by itself does not read it."""
 
 
-GROUPS = ("backbone", "sampler", "method", "reward", "metrics", "prompts", "semantics", "experiment")
+GROUPS = (
+    "backbone",
+    "sampler",
+    "method",
+    "reward",
+    "metrics",
+    "prompts",
+    "semantics",
+    "runner",
+    "experiment",
+)
 """The config groups, in the order of the help."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +112,7 @@ def load_arms(folders: Iterable[Path]) -> tuple[list[Arm], list[str]]:
         status = _status(folder)
         if status not in ("finished", ""):
             notes.append(f"{folder.name}: the run is not finished (status {status!r})")
-        table["path"] = [str(folder / image) if image else None for image in table["image"]]
+        table["path"] = [os.path.join(folder, image) if image else None for image in table["image"]]
         own = f"folder {folder}"
         texts = [table["config"], table["method"], table["backbone"], table["reward"]]
         arms = [(config or own, *map(str, rest)) for config, *rest in zip(*texts, strict=True)]

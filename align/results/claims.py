@@ -45,6 +45,13 @@ class Claims:
         with suppress(OSError):
             (self.folder / key).unlink()
 
+    def void(self, token: str) -> None:
+        """Give up all that another process claimed, which is known to be gone. Raises OSError."""
+        for path in self.folder.glob("*"):
+            holder = self._holder(path)
+            if holder is not None and holder.token == token:
+                path.unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Remove all claims; for the last process in the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

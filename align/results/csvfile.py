@@ -109,23 +109,23 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
         reader = csv.reader(file)
         try:
             names = [decode_text(name) for name in next(reader, [])]
-            cells: list[list[str]] = [[] for _ in names]
+            rows = []
             for row in reader:
                 if len(row) != len(names):
                     raise ValueError(
                         f"line {reader.line_num} has {len(row)} cells and the header {len(names)}"
                     )
-                for column, cell in zip(cells, row, strict=True):
-                    column.append(cell)
+                rows.append(row)
         except csv.Error as error:
             raise ValueError(f"line {reader.line_num}: {error}") from error
     if not names:
         raise ValueError("the file is empty")
+    cells = zip(*rows, strict=True) if rows else [()] * len(names)
     series = {name: _column(name, column) for name, column in zip(names, cells, strict=True)}
     return pandas.DataFrame(series, columns=names)
 
 
-def _column(name: str, cells: list[str]) -> pandas.Series[Any]:
+def _column(name: str, cells: Sequence[str]) -> pandas.Series[Any]:
     import pandas
 
     if name not in TEXT:
@@ -138,4 +138,5 @@ def _column(name: str, cells: list[str]) -> pandas.Series[Any]:
             return pandas.Series([float(cell) if cell else float("nan") for cell in cells], dtype="float64")
         except ValueError:
             pass
-    return pandas.Series([decode_text(cell) for cell in cells], dtype=object)
+    texts = {cell: decode_text(cell) for cell in set(cells)}  # most texts are there many times
+    return pandas.Series([texts[cell] for cell in cells], dtype=object)

@@ -3,6 +3,8 @@
 Pictures of one prompt resemble each other, so the bootstrap draws prompts, not pictures: each resample draws
 as many prompts as there are, with replacement, and takes all pictures of each draw. The interval is from the
 2.5th to the 97.5th percentile of the resampled means. Draws are seeded: the same rows give the same interval.
+With more than `MANY` prompts the resampled means are normal to within a few percent of the interval's width, and
+their deviation is known without drawing any: tables of 100,000 pictures take seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import numpy
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
+MANY = 2_000
 _AT_ONCE = 2_000_000  # numbers drawn at a time: bounds memory to some 30 MB
+_Z = 1.959963984540054  # 97.5th percentile of the normal distribution
 
 Floats = NDArray[numpy.float64]
 
@@ -72,13 +76,19 @@ def bootstrap(
     sums, counts = numpy.zeros((2, size, values.shape[1]))
     numpy.add.at(sums, group, numpy.where(present, values - pivot, 0.0))
     numpy.add.at(counts, group, present)
+    low, high = numpy.full((2, values.shape[1]), numpy.nan)
+    known = (counts > 0).sum(axis=0) > 1
     with numpy.errstate(invalid="ignore", divide="ignore"):
-        mean = pivot + sums.sum(axis=0) / count
+        shift = sums.sum(axis=0) / count
+        mean = pivot + shift
+        if size > MANY:
+            # The deviation of a ratio of sums over prompts that are drawn with replacement.
+            deviation = numpy.sqrt(numpy.square(sums - shift * counts).sum(axis=0)) / count
+            low[known], high[known] = (mean + _Z * numpy.array([[-1], [1]]) * deviation)[:, known]
+            return Interval(mean, low, high, count)
         means = numpy.concatenate(
             [pivot + (weights @ sums) / (weights @ counts) for weights in resampled(size, resamples, seed)]
         )
-    low, high = numpy.full((2, values.shape[1]), numpy.nan)
-    known = (counts > 0).sum(axis=0) > 1
     if known.any():
         low[known], high[known] = numpy.nanpercentile(means[:, known], [2.5, 97.5], axis=0)
     return Interval(mean, low, high, count)

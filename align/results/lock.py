@@ -40,10 +40,11 @@ class Owner:
     shared: bool = False
 
     @classmethod
-    def current(cls, *, shared: bool = False) -> Owner:
+    def current(cls, *, shared: bool = False, token: str | None = None) -> Owner:
         """The record of this process."""
         pid = os.getpid()
-        return cls(socket.gethostname(), pid, _start_time(pid), _boot_id(), secrets.token_hex(8), shared)
+        token = token or secrets.token_hex(8)
+        return cls(socket.gethostname(), pid, _start_time(pid), _boot_id(), token, shared)
 
     @classmethod
     def from_record(cls, record: Any) -> Owner | None:
@@ -97,9 +98,9 @@ def _boot_id() -> str | None:
 class FolderLock:
     """The `.lock` of one folder, seen from one process."""
 
-    def __init__(self, folder: Path, *, shared: bool) -> None:
+    def __init__(self, folder: Path, *, shared: bool, token: str | None = None) -> None:
         self.path = folder / ".lock"
-        self.owner = Owner.current(shared=shared)
+        self.owner = Owner.current(shared=shared, token=token)
 
     def acquire(self, entering: Callable[[bool], None]) -> None:
         """Enter the folder.
@@ -139,6 +140,12 @@ class FolderLock:
                     self._write(handle, others)
                 else:
                     self.path.unlink(missing_ok=True)
+
+    def strike(self, token: str) -> None:
+        """Remove the record of another process that is known to be gone. Raises StoreError."""
+        with self.guard() as handle:
+            others = [other for other in self._others(handle) if other.token != token]
+            self._write(handle, [*others, self.owner])
 
     @contextmanager
     def guard(self) -> Iterator[int]:

@@ -50,13 +50,14 @@ def intact(folder: Path, record: dict[str, Any], verify: Verify) -> bool:
     touched, or the folder copied) and otherwise trusts its size: that notices every missing, truncated,
     emptied or edited picture at the cost of one `stat`, but not bits that rot on the disk.
     """
-    path = folder / str(record["name"])
+    path = f"{folder}{os.sep}{record['name']}"  # which is much faster than a Path
     try:
         stat = os.stat(path)
         if stat.st_size != record["size"]:
             return False
         if verify == "quick" and stat.st_mtime_ns == record["mtime_ns"]:
             return True
-        return hashlib.sha256(path.read_bytes()).hexdigest() == record["sha256"]
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == record["sha256"]
     except OSError:
         return False

@@ -59,7 +59,14 @@ class Store:
     """The open results of one run; made by `Store.open`, used as a context manager."""
 
     def __init__(
-        self, folder: Path, manifest: Manifest, plan: Sequence[Item], *, shared: bool, csv_every: float
+        self,
+        folder: Path,
+        manifest: Manifest,
+        plan: Sequence[Item],
+        *,
+        shared: bool,
+        csv_every: float,
+        token: str | None = None,
     ):
         """Not for callers: see `open`."""
         self.folder = folder
@@ -69,7 +76,7 @@ class Store:
         self._plan = {item.key: place for place, item in enumerate(self._items)}
         if len(self._plan) != len(self._items):
             raise ValueError("the plan holds an item twice")
-        self._lock = FolderLock(folder, shared=shared)
+        self._lock = FolderLock(folder, shared=shared, token=token)
         self._claims = Claims(folder, self._lock.owner)
         self._config = manifest.digest
         self._mutex = threading.RLock()
@@ -88,6 +95,7 @@ class Store:
         shared: bool = False,
         verify: Verify = "quick",
         csv_every: float = 30.0,
+        token: str | None = None,
     ) -> Store:
         """Create the folder or go on with it, and check what is finished.
 
@@ -101,13 +109,14 @@ class Store:
                 with pictures of 3 kB in memory took 1.6 s with "quick" and 2.2 s with "full"; on large
                 pictures "full" costs the time to read them all.
             csv_every: seconds between rebuilds of `results.csv` while committing; longer when one takes long.
+            token: what this process is known by to others in the folder, see `bury`; null draws one.
 
         Raises:
             StoreError: in use by another process, of another configuration, damaged, or not writable. Nothing
                 in the folder has changed then.
             ValueError: the plan holds a key twice.
         """
-        store = cls(Path(folder), manifest, plan, shared=shared, csv_every=csv_every)
+        store = cls(Path(folder), manifest, plan, shared=shared, csv_every=csv_every, token=token)
         with as_store_error(f"create {store.folder}"):
             store.folder.mkdir(parents=True, exist_ok=True)
         store._lock.acquire(lambda alone: store._enter(alone, extend))
@@ -196,9 +205,18 @@ class Store:
         return self._index.rows(self._plan)
 
     def refresh(self) -> None:
-        """Take in what other processes have finished. Raises StoreError."""
-        with self._mutex, as_store_error(f"read {self._journal.path}"):
-            self._index.refresh()
+        """Take in what other processes have finished; `results.csv` follows from time to time. Raises StoreError."""
+        with self._mutex:
+            with as_store_error(f"read {self._journal.path}"):
+                self._index.refresh()
+            if self._snapshot.due():
+                self.rebuild_csv()
+
+    def bury(self, token: str) -> None:
+        """Let others have what a process had claimed that is known to be gone, wherever it ran. Raises StoreError."""
+        self._lock.strike(token)
+        with self._mutex, self._lock.guard(), as_store_error(f"write to {self.folder}"):
+            self._claims.void(token)
 
     def claim(self, item: Item) -> bool:
         """Whether this process shall make `item` now: not done, and in a shared folder nobody else is at it.

@@ -23,6 +23,7 @@ MEANINGS = {
     "ess": "effective sample size, particles",
     "resampled": "resampled, share of pictures",
     "temperature": "temperature",
+    "unvalued": "particles without a candidate of finite value",
 }
 """What plots call the traces that are known."""
 

@@ -14,7 +14,11 @@ from align.runner.exits import INTERRUPTED
 
 
 class Interrupts:
-    """While entered, both signals raise ``KeyboardInterrupt``, but never inside ``finishing``."""
+    """While entered, both signals raise ``KeyboardInterrupt``, but never inside ``finishing``.
+
+    A signal that somebody else handles already stays theirs: submitit lets SIGTERM pass, which SLURM sends before the signal
+    on which a job is submitted again.
+    """
 
     def __init__(self) -> None:
         self.seen = False
@@ -24,7 +28,8 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(

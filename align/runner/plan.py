@@ -87,9 +87,29 @@ def identity(
 
 def item_key(what: Mapping[str, Any], prompt: str, seed: int, sample: int) -> str:
     """The key of an item, 64 hex digits; JSON in pure ASCII, so that any text has one."""
-    parts = {"identity": what, "prompt": prompt, "seed": seed, "sample": sample}
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return Keys(what).key(prompt, seed, sample)
+
+
+class Keys:
+    """Keys of many items of one identity, which is written out once for all of them.
+
+    A key is the sha256 of the JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, in this (sorted) order.
+    """
+
+    def __init__(self, what: Mapping[str, Any]) -> None:
+        self._began = hashlib.sha256(b'{"identity":' + _json(what))
+
+    def key(self, prompt: str, seed: int, sample: int) -> str:
+        """Of one item, 64 hex digits."""
+        digest = self._began.copy()
+        digest.update(b"," + _json({"prompt": prompt, "sample": sample, "seed": seed})[1:])
+        return digest.hexdigest()
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False
+    ).encode("ascii")
 
 
 def make_plan(
@@ -100,13 +120,14 @@ def make_plan(
     Occurrence k of a prompt (from 0) has the samples k * samples to (k + 1) * samples - 1, so duplicates
     get pictures of their own.
     """
+    keys = Keys(what)
     seen: Counter[str] = Counter()
     items: list[Item] = []
     for prompt in prompts:
         first = seen[prompt] * samples
         seen[prompt] += 1
         for sample in range(first, first + samples):
-            key = item_key(what, prompt, seed, sample)
+            key = keys.key(prompt, seed, sample)
             items.append(Item(key, prompt, negative, seed, sample, len(items)))
     return items
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from align.config.convert import shown
@@ -62,6 +63,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     sets = [load_prompts(prompts) for prompts in here]
     for config in configs:
         _check_device(config.run.device)
+        _check_runner(config)
     if text := missing_text(dict.fromkeys(one for config in configs for one in needed_by(config))):
         raise MissingWeights(text)
     for config, prompts in zip(configs, sets, strict=True):
@@ -96,6 +98,18 @@ def _check_value(config: Config) -> None:
         raise ConfigError(
             f"method.value.estimate=network: the network in {piece.folder} was trained for {', '.join(trained)}, "
             f"not {', '.join(unknown)}: give one of those rewards, or method.value.weights=FOLDER of another network"
+        )
+
+
+def _check_runner(config: Config) -> None:
+    if config.runner.kind != "ray":
+        return
+    if find_spec("ray") is None:
+        raise ConfigError("runner=ray needs Ray: pip install 'align[ray]', or give runner=local")
+    if ":" in config.run.device:
+        raise ConfigError(
+            f"run.device={config.run.device} is one device and runner=ray gives each worker its own: "
+            "give run.device=auto, cuda or cpu"
         )
 
 

@@ -5,12 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 EVERY = 10.0
 """Least seconds between two plain lines."""
+
+
+class Listener(Protocol):
+    """Who is told how the work goes on."""
+
+    def sampling(self, pictures: int, share: float) -> None:
+        """A group of pictures is in flight and this share of its work is done."""
+        ...
+
+    def committed(self, *, failed: bool) -> None:
+        """One more item is kept."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        ...
 
 
 class Meter:

@@ -71,7 +71,7 @@ def _open(prepared: Prepared, console: Console) -> Store:
                 manifest,
                 prepared.items,
                 extend=options.extend,
-                shared=options.shared,
+                shared=options.shared or prepared.config.runner.kind == "ray",
                 verify=options.verify,
             )
         except StoreError as error:
@@ -88,13 +88,25 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
     if not pending:
         return DONE
     from align.runner.sampling import DeviceLost
-    from align.runner.work import Work
+    from align.runner.workers import WorkersLost
 
     with Meter(console, len(prepared.items), len(prepared.items) - len(pending)) as meter:
         try:
-            Work(prepared.config, store, meter, interrupts).run()
+            if prepared.config.runner.kind == "ray":
+                from align.runner import workers
+
+                workers.work(prepared, store, meter)
+            else:
+                from align.runner.work import Work
+
+                Work(prepared.config, store, meter, interrupts).run()
         except DeviceLost as error:
             _say(f"align: the device is lost ({error}); what is finished is kept, the same command goes on")
+            return FAILED
+        except WorkersLost as error:
+            _say(
+                f"align: too many workers died ({error}); what is finished is kept, the same command goes on"
+            )
             return FAILED
     store.refresh()
     return FAILED if store.failed else DONE

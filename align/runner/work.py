@@ -11,7 +11,7 @@ from align.results.store import Store
 from align.runner import build
 from align.runner.interrupts import Interrupts
 from align.runner.plan import Item, same_group
-from align.runner.progress import Meter
+from align.runner.progress import Listener
 from align.runner.rows import make_row, to_image
 from align.runner.sampling import Sampling
 from align.runner.score import Scorer
@@ -27,7 +27,7 @@ class Work:
         interrupts: lets a commit end.
     """
 
-    def __init__(self, config: Config, store: Store, meter: Meter, interrupts: Interrupts) -> None:
+    def __init__(self, config: Config, store: Store, meter: Listener, interrupts: Interrupts) -> None:
         self.config = config
         self.store = store
         self.meter = meter

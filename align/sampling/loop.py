@@ -242,7 +242,9 @@ class _Loop:
         if parts.search is not None:
             widths = parts.search.widths(state, step, draws)
             if bool((widths > 1).any()):
-                return *self.search(parts.search, parents, kernel, proposal, step, draws, widths), again, {}
+                found = self.search(parts.search, parents, kernel, proposal, step, draws, widths)
+                children, estimated, unvalued = found
+                return children, estimated, again, {"unvalued": unvalued} if len(unvalued) else {}
         z, noise = proposal.mean, None
         if proposal.std > 0:
             noise = draws.normal("step")
@@ -267,11 +269,14 @@ class _Loop:
         step: Step,
         draws: Draws,
         widths: Tensor,
-    ) -> tuple[State, Estimate | None]:
+    ) -> tuple[State, Estimate | None, Tensor]:
         """Of each particle's candidates one, and what it was evaluated to at the next step.
 
         Candidates are evaluated in calls of one size and only the best of each particle is kept, so memory does not
         grow with their number.
+
+        Also told, (G,): how many particles of each group had no candidate of a finite value, so that the first candidate
+        went on; NaN for a group where there was none such, empty where there is no such group.
         """
         parts, device = self.parts, state.z.device
         following = parts.process.steps[step.index + 1]
@@ -300,7 +305,10 @@ class _Loop:
             found = _Candidates(at, child, estimate, search.keys(estimate.value, ratio, mine))
             best = found.best() if best is None else best.join(found).best()
         assert best is not None
-        return best.state, best.estimate if parts.need(following) == need == "prediction" else None
+        unknown = torch.isneginf(best.key) & (widths > 1).to(device)
+        counts = torch.stack([unknown[rows].sum() for rows in best.state.groups()]).float()
+        unvalued = torch.where(counts > 0, counts, torch.nan) if bool(unknown.any()) else counts[:0]
+        return best.state, best.estimate if parts.need(following) == need == "prediction" else None, unvalued
 
 
 @dataclass(frozen=True)

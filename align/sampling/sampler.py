@@ -302,7 +302,8 @@ class _Log:
         self.nonfinite.index_add_(0, info.picture.cpu(), (~info.finite).long().cpu())
         for name, figures in info.trace.items():
             for trace, figure in zip(self.traces, figures.tolist(), strict=True):
-                trace.setdefault(name, [math.nan] * self.steps)[info.step.index] = figure
+                if not math.isnan(figure):
+                    trace.setdefault(name, [math.nan] * self.steps)[info.step.index] = figure
 
     def of(self, group: int) -> dict[str, int | float | str]:
         """Of one group; a trace is a text of numbers, one a step, nan where nothing was selected."""

@@ -124,7 +124,7 @@ class Prune(Keep):
     def _replaced(self, rows: Tensor, value: Tensor, draws: Draws) -> Tensor:
         """The survivors in their order, then as many copies of them as were worst.
 
-        One whose value is not known is not copied while there is another; an infinite one counts as the largest known.
+        One whose value is not finite is not copied while there is another.
         """
         uniform = draws.of_group(int(rows[0]), "replace")(self.replace)
         worst = torch.sort(value[rows], stable=True).indices[: self.replace]
@@ -135,7 +135,6 @@ class Prune(Keep):
         known = kept[torch.isfinite(kept)]
         if not len(known):
             kept = known = torch.zeros_like(kept)
-        kept = kept.clamp(max=float(known.max()))
         if self.standardise and len(known) > 1 and float(known.std()) > 0:
             kept = (kept - known.mean()) / known.std()
         cumulative = torch.softmax(kept / self.temperature, 0).cumsum(0)

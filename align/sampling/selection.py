@@ -88,5 +88,5 @@ class Keep:
 
 
 def by_value(value: Tensor) -> Tensor:
-    """(P,) values by which to rank: one that is not a number is below all others."""
-    return torch.where(torch.isnan(value), -torch.inf, value)
+    """(P,) values by which to rank: one that is not finite is below all others, an infinite one too."""
+    return torch.where(torch.isfinite(value), value, -torch.inf)

@@ -1,9 +1,17 @@
 """Multiruns through another launcher of Hydra."""
 
-import pytest
-from runner.helpers import fake_weights
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
 
-from .helpers import align
+import pytest
+from runner.helpers import fake_weights, files
+
+from .helpers import ROOT, align
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -45,8 +53,6 @@ def test_another_launcher_does_the_jobs(tmp_path):
     (tmp_path / "hydra_plugins" / "echo" / "__init__.py").write_text(PLUGIN)
     (tmp_path / "bright.py").write_text(REWARD)
     fake_weights(tmp_path / "weights")
-    from .helpers import ROOT
-
     options = ["backbone.weights=weights", "metrics=none", "prompts.limit=2", "run.gallery=false"]
     options += ["run.plugins=[bright.py]", "reward=sum", "reward.terms.bright=1"]
     sweep = ["-m", "hydra/launcher=echo", "method=none,best_of_n", "method.particles=1"]
@@ -61,3 +67,53 @@ def test_another_launcher_does_the_jobs(tmp_path):
     refused = align("hydra/launcher=echo", *options, folder=tmp_path, code=code)
     assert refused.returncode == 2
     assert "add -m" in refused.stderr
+
+
+SMALL = ["metrics=none", "sampler.steps=2", "run.gallery=false", "run.threads=1", "run.batch_size=2"]
+
+
+def made(folder, seed):
+    (run,) = (path for path in (folder / "outputs").glob(f"*seed{seed}*") if path.is_dir())
+    return files(run)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs align[joblib]")
+def test_joblib_runs_jobs_side_by_side(tmp_path):
+    sweep = ["-m", "seed=0,1", "prompts.limit=2", *SMALL]
+    done = align(*sweep, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "here").mkdir()
+    assert align(*sweep, folder=tmp_path / "here").returncode == 0
+    for seed in (0, 1):
+        assert made(tmp_path, seed) == made(tmp_path / "here", seed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("hydra_plugins.hydra_submitit_launcher") is None, reason="needs align[submitit]"
+)
+def test_a_preempted_job_of_submitit_is_submitted_again_and_goes_on(tmp_path):
+    """SLURM sends SIGTERM, and then the signal on which submitit asks for the job anew."""
+    sweep = ["-m", "seed=0", "prompts.limit=16", "samples=8", "run.in_flight=2", *SMALL]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "align", *sweep, "hydra/launcher=submitit_local"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    lock = tmp_path / "outputs" / "shapes-none-shapes_demo-seed0" / ".lock"
+    journal, ends = lock.with_name("journal.jsonl"), time.monotonic() + 200
+    while not (journal.exists() and journal.read_bytes().count(b'"row"') >= 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    (job,) = json.loads(lock.read_text())
+    os.kill(job["pid"], signal.SIGTERM)
+    os.kill(job["pid"], signal.SIGUSR2)
+    _, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error
+    logs = "".join(path.read_text() for path in tmp_path.rglob("*_log.err"))
+    assert "Requeued job" in logs
+    assert "Bypassing signal SIGTERM" in logs
+    (tmp_path / "here").mkdir()
+    assert align(*sweep, folder=tmp_path / "here").returncode == 0
+    assert made(tmp_path, 0) == made(tmp_path / "here", 0)
+    assert journal.read_bytes().count(b'"row"') == 128, "an item was made twice"

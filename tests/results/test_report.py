@@ -6,6 +6,7 @@ import numpy
 import pandas
 import pytest
 
+from align.results import intervals
 from align.results.arms import load_arms
 from align.results.compare import choose_baseline
 from align.results.csvfile import read_csv
@@ -81,6 +82,23 @@ def test_seeds_of_one_prompt_are_not_independent():
     assert by_picture.high[0] - by_picture.low[0] < 0.5 * expected * 2
     again = bootstrap(values, names)
     assert (again.low, again.high) == (by_prompt.low, by_prompt.high)
+
+
+def test_with_very_many_prompts_the_interval_is_that_of_the_bootstrap_without_drawing(monkeypatch):
+    draw = numpy.random.default_rng(3)
+    values = draw.gamma(2.0, size=(3000, 2)) * [1, 100]
+    values[draw.random((3000, 2)) < 0.1] = numpy.nan
+    names = [f"prompt {number // 3}" for number in range(3000)]  # 1000 prompts
+    drawn = bootstrap(values, names)
+    monkeypatch.setattr(intervals, "MANY", 500)
+    monkeypatch.setattr(intervals, "resampled", None)
+    known = bootstrap(values, names)
+    assert known.mean.tolist() == drawn.mean.tolist()
+    width = drawn.high - drawn.low
+    assert (abs(known.low - drawn.low) < 0.05 * width).all()
+    assert (abs(known.high - drawn.high) < 0.05 * width).all()
+    same = bootstrap(numpy.full((1000, 1), 0.1), range(1000))
+    assert same.low == same.mean == same.high == 0.1
 
 
 def test_missing_values_and_too_few_prompts():

@@ -15,8 +15,20 @@ import torch
 from align.backbones.registry import Recipe, pieces
 from align.sampling.ledger import Cost
 from align.sampling.sampler import Outcome
+from scripts.pull_the_plug import content as files
+
+__all__ = ["HOSTILE", "FakeSampler", "arguments", "fake_weights", "files", "start"]
 
 ROOT = Path(__file__).parents[2]
+HOSTILE = [
+    '', ' ', '../../../etc/passwd', '..\\..\\x', '/absolute', 'a/b/c', 'C:\\x', 'CON', 'nul.png', '.',
+    '..', '~', 'a\x00b', 'a\nb', 'a\r\nb', 'a\tb', '\x1b[31mred', '\u202eright to left', '\u2028line',
+    '\U0001f7e5\U0001f535\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466', '\xe9',
+    'e\u0301', "x" * 10_000, "word " * 300, '-rf', '--help', "=cmd|' /C calc'!A1", '+1+1', '@SUM(A1)',
+    '-2+3', "'quoted", '"double"', 'a,b;c', '<script>alert(1)</script>', '{{ 7*7 }}', '${oc.env:HOME}',
+    '%s%n', '\\n', '\ufeffbom', '\ud800 lone', 'a red circle', 'NaN',
+]  # fmt: skip
+"""Prompts that a careless program would use as a path, a formula, markup or a format."""
 
 
 class FakeSampler:
@@ -82,21 +94,11 @@ def arguments(folder: Path, *more: str) -> list[str]:
     ]
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Pictures by name, and the rows without timing."""
-    import pandas
-
-    from align.results.columns import TIMING
-    from align.results.csvfile import read_csv
-
-    rows = read_csv(folder / "results.csv").drop(columns=list(TIMING))
-    assert isinstance(rows, pandas.DataFrame)
-    pictures = {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
-    return pictures | {"rows": rows.to_csv(index=False).encode("utf-8", "surrogatepass")}
-
-
 def start(*arguments: str) -> subprocess.Popen[str]:
-    """The command in a process of its own, with a sampler that takes 50 ms a picture."""
+    """The command in a process of its own, with a sampler that takes 50 ms a picture.
+
+    ``--hang`` goes before the command where its first commit shall never end.
+    """
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "runner.helpers", *arguments]
     return subprocess.Popen(
@@ -106,10 +108,19 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 if __name__ == "__main__":
     from align.__main__ import main
+    from align.results import store
     from align.runner import build
 
     def announce(requests):
         print("sampling", flush=True)
 
+    def hang(*_):
+        print("hanging", flush=True)
+        time.sleep(100)
+
     build.build_sampler = lambda config, size: FakeSampler(size, wait=0.05, hook=announce)
-    sys.exit(main(sys.argv[1:]))
+    command = sys.argv[1:]
+    if command[0] == "--hang":
+        command.pop(0)
+        store.save_picture = hang
+    sys.exit(main(command))

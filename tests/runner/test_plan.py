@@ -113,3 +113,19 @@ def test_estimates():
         compose("method=dymo", "method.recurrence.rule=gradient_norm", "method.recurrence.cap=4")
     )
     assert (least, most) == (25, 125)
+
+
+def test_a_key_is_the_hash_of_its_parts_as_sorted_json():
+    """Spelt out, as folders of finished runs depend on it."""
+    import hashlib
+    import json
+
+    parts = {
+        "identity": {"b": [1, 2.5], "a": {"é": None}},
+        "prompt": 'a "red" \ud800 circle',
+        "seed": 7,
+        "sample": 3,
+    }
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    key = item_key(parts["identity"], parts["prompt"], parts["seed"], parts["sample"])
+    assert key == hashlib.sha256(text.encode("ascii")).hexdigest()

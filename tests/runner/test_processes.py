@@ -1,6 +1,12 @@
 """Runs in processes of their own: interruption, kill, sharing."""
 
+import json
+import os
+import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,7 +15,7 @@ from align.__main__ import main
 from align.results.csvfile import read_csv
 from align.runner import build
 
-from .helpers import FakeSampler, arguments, files, start
+from .helpers import ROOT, FakeSampler, arguments, files, start
 
 pytestmark = pytest.mark.slow
 LONG = ["samples=3", "metrics=none"]
@@ -86,18 +92,11 @@ with Interrupts() as interrupts:
         time.sleep(0.1)
         print("never")
 """
-    import subprocess
-    import sys
-
-    from .helpers import ROOT
-
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "still here\n")
 
 
 def test_a_signal_waits_for_the_commit():
-    import os
-
     from align.runner.interrupts import Interrupts
 
     done = []
@@ -110,3 +109,119 @@ def test_a_signal_waits_for_the_commit():
     with pytest.raises(KeyboardInterrupt):
         commit()
     assert done
+
+
+def test_the_second_ctrl_c_does_not_wait_for_a_disk_that_hangs(tmp_path):
+    assert main(arguments(tmp_path / "a")) == 0
+    process = start("--hang", *arguments(tmp_path / "b"))
+    wait_for(process, "hanging")
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)  # the first one waits for the commit
+    process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 130
+    process.communicate()
+    assert main(arguments(tmp_path / "b")) == 0
+    assert files(tmp_path / "b" / "run") == files(tmp_path / "a" / "run")
+
+
+def test_twenty_kills_at_random_moments_change_no_byte(tmp_path):
+    """The shapes model itself; ``make plug`` does the same with a run of ten minutes."""
+    options = [
+        "prompts.limit=16",
+        "sampler.steps=3",
+        "metrics=checker",
+        "run.batch_size=2",
+        "run.in_flight=3",
+    ]
+    command = [
+        sys.executable,
+        "scripts/pull_the_plug.py",
+        "--folder",
+        str(tmp_path / "plug"),
+        "--kills",
+        "20",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--", *options], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"(\d+) kills in .* after (\d+) pictures in all; 0 differences", done.stdout)
+    assert found, done.stdout
+    assert int(found[1]) == 20
+    assert int(found[2]) > 0, "no kill came after a picture"
+
+
+IN_A_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+MOUNT = "mount -t tmpfs -o size=160k tmpfs"
+SMALL_DISK = """
+import json, shutil, subprocess, sys
+from pathlib import Path
+from align.__main__ import main
+from align.runner import build
+from runner.helpers import FakeSampler
+
+disk, kept, *command = sys.argv[1:]
+built = []
+build.build_sampler = lambda config, size: built.append(size) or FakeSampler(size)
+subprocess.run([*MOUNT.split(), disk], check=True)
+codes = [main(command)]
+shutil.copytree(Path(disk) / "run", Path(kept) / "full")
+subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+codes.append(main(command))
+shutil.copytree(Path(disk) / "run", Path(kept) / "mended")
+subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+built.clear()
+codes.append(main([*command, f"run.folder={disk}/new"]))
+codes.append(main([*command, "prompts.limit=9"]))
+print(json.dumps({"codes": codes, "built": built}))
+"""
+
+
+def namespaces(folder):
+    """Whether this system lets anybody mount a small disk that nobody else sees."""
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run([*IN_A_NAMESPACE, *MOUNT.split(), str(folder)], capture_output=True)
+    return tried.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory):
+    """A run on a disk of 160 kB; the same command when there is space; and with the disk read-only."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "disk").mkdir()
+    if not namespaces(folder / "disk"):
+        pytest.skip("this system lets nobody mount a disk of his own")
+    command = [*arguments(folder, *LONG), f"run.folder={folder / 'disk' / 'run'}"]
+    code = SMALL_DISK.replace("MOUNT", repr(MOUNT))
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*IN_A_NAMESPACE, sys.executable, "-c", code, str(folder / "disk"), str(folder), *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, json.loads(done.stdout.splitlines()[-1]), done.stderr.splitlines()
+
+
+def test_a_full_disk_stops_the_run_and_space_mends_it(small_disk, tmp_path):
+    folder, told, errors = small_disk
+    assert told["codes"][:2] == [1, 0]
+    assert "No space left on device" in errors[0]
+    assert "run the same command again" in errors[0]
+    rows = read_csv(folder / "full" / "results.csv")  # an older state, but whole
+    assert set(rows["image"]) <= {f"images/{path.name}" for path in (folder / "full/images").iterdir()}
+    for line in (folder / "full" / "journal.jsonl").read_text().splitlines():
+        json.loads(line)
+    assert main(arguments(tmp_path, *LONG)) == 0
+    assert files(folder / "mended") == files(tmp_path / "run")
+
+
+def test_a_read_only_disk_is_found_before_weights_are_loaded(small_disk):
+    _, told, errors = small_disk
+    assert told["codes"][2:] == [2, 2]
+    assert told["built"] == []
+    assert all("Read-only file system" in line for line in errors[-2:])

@@ -10,24 +10,7 @@ from align.__main__ import main
 from align.results.csvfile import read_csv
 from align.runner import build
 
-from .helpers import FakeSampler, arguments, files
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    """Install a fake sampler; returns the samplers built."""
-
-    def install(**options):
-        built = []
-
-        def make(config, batch_size):
-            built.append(FakeSampler(batch_size, **options))
-            return built[-1]
-
-        monkeypatch.setattr(build, "build_sampler", make)
-        return built
-
-    return install
+from .helpers import HOSTILE, FakeSampler, arguments, files
 
 
 def calls(built):
@@ -269,16 +252,6 @@ def test_missing_weights_of_one_run_stop_all(fake, tmp_path, monkeypatch):
     assert main(["-m", *arguments(tmp_path), "backbone.weights=weights,nowhere"]) == 3
     assert not built
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
-
-
-HOSTILE = [
-    '', ' ', '../../../etc/passwd', '..\\..\\x', '/absolute', 'a/b/c', 'C:\\x', 'CON', 'nul.png', '.',
-    '..', '~', 'a\x00b', 'a\nb', 'a\r\nb', 'a\tb', '\x1b[31mred', '\u202eright to left', '\u2028line',
-    '\U0001f7e5\U0001f535\U0001f469\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466', '\xe9',
-    'e\u0301', "x" * 10_000, "word " * 300, '-rf', '--help', "=cmd|' /C calc'!A1", '+1+1', '@SUM(A1)',
-    '-2+3', "'quoted", '"double"', 'a,b;c', '<script>alert(1)</script>', '{{ 7*7 }}', '${oc.env:HOME}',
-    '%s%n', '\\n', '\ufeffbom', '\ud800 lone', 'a red circle', 'NaN',
-]  # fmt: skip
 
 
 def test_hostile_prompts_round_trip(fake, tmp_path):

@@ -12,6 +12,6 @@ def test_keep_keeps_everything():
     assert kept.estimate == "estimate"
 
 
-def test_what_is_no_number_ranks_below_all_others():
-    value = by_value(torch.tensor([torch.nan, -1e30, torch.inf, 3.0]))
-    assert value.argsort().tolist() == [0, 1, 3, 2]
+def test_what_is_not_finite_ranks_below_all_others():
+    value = by_value(torch.tensor([torch.nan, -1e30, torch.inf, 3.0, -torch.inf]))
+    assert value.argsort(descending=True, stable=True).tolist() == [3, 1, 0, 2, 4]
