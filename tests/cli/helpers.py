@@ -14,4 +14,4 @@ def align(*arguments: str, folder: Path, code: str | None = None) -> subprocess.
     """Run ``python -m align`` (or some code) in a folder."""
     command = [sys.executable, *(["-c", code] if code else ["-m", "align"]), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)

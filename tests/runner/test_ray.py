@@ -49,7 +49,7 @@ def workers(folder: Path, process) -> list[int]:
 
 
 def wait(process, condition):
-    ends = time.monotonic() + 240
+    ends = time.monotonic() + 500
     while not condition():
         if process.poll() is not None or time.monotonic() > ends:
             process.kill()
@@ -64,7 +64,7 @@ def test_two_workers_interrupted_and_killed_make_the_bytes_of_one_process(tmp_pa
     process = start(folder)
     wait(process, lambda: rows(folder) >= 4)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "interrupted; " in err
     made = rows(folder)
@@ -74,7 +74,7 @@ def test_two_workers_interrupted_and_killed_make_the_bytes_of_one_process(tmp_pa
     process = start(folder)
     wait(process, lambda: len(workers(folder, process)) == 2 and rows(folder) > made)
     os.kill(workers(folder, process)[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     assert "another one takes its place" in out
     assert rows(folder) == 64, "an item was made twice"
