@@ -147,6 +147,7 @@ def draw(found: Sequence[Found], out: Path) -> None:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     from align.results import atomic
 
@@ -184,12 +185,15 @@ def draw(found: Sequence[Found], out: Path) -> None:
             panels[2].plot(*zip(*both, strict=True), color=colour, marker=marker, markersize=5, linewidth=1.2)
         for panel in panels[:2]:
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(FixedLocator(range(20, 200, 20)))
+            panel.xaxis.set_major_formatter("{x:.0f}")
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.set_xlabel("cost of a picture, network forward passes")
             panel.axhline(0, color="0.7", linewidth=0.8)
         panels[2].axhline(0, color="0.7", linewidth=0.8)
         panels[2].set_xlabel("gain of the reward that is followed")
         panels[2].set_ylabel("gain of exact accuracy")
-        panels[0].legend(frameon=False, fontsize="small", ncols=2)
+        panels[2].legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize="small", ncols=2)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     atomic.write_bytes(out, buffer.getvalue())
