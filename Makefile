@@ -18,7 +18,7 @@ $(STAMP): requirements.lock pyproject.toml
 	else \
 	  $(PYTHON) -m venv --clear $(VENV) && $(BIN)/python -m pip install --quiet uv && installer=$(BIN)/uv; \
 	fi && \
-	$$installer pip install --quiet --python $(BIN)/python -r requirements.lock && \
+	$$installer pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock && \
 	$$installer pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

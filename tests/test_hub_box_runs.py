@@ -248,6 +248,23 @@ def test_every_das_experiment(experiment, at_home, tmp_path):
     assert made.row["info_particle"] in range(4)
 
 
+OTHERS = [name for name in group_choices("experiment") if name not in (*SEARCHES, *DAS)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", OTHERS)
+def test_every_other_experiment_makes_a_picture(experiment, at_home, tmp_path):
+    published = experiment.startswith("dymo_table") and "shapes" not in experiment
+    size = ["backbone.height=64", "backbone.width=64"] if published else []
+    small = [*size, "prompts.limit=1", "samples=1", "sampler.steps=2", "run.batch_size=2", "run.device=cpu"]
+    folder = tmp_path / "run"
+    assert main([f"experiment={experiment}", *small, "run.gallery=false", f"run.folder={folder}"]) == 0
+    made = Made(folder)
+    assert made.row["status"] == "ok"
+    if published:
+        assert all(math.isfinite(made.row[name]) for name in PAPER)
+
+
 @pytest.mark.slow
 def test_released_das_on_a_consistency_model(of):
     options = ("reward=aesthetic", "method.tempering.gamma=1.0")

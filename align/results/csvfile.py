@@ -104,6 +104,9 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
     """
     import pandas
 
+    from align.results.frames import keep_any_text
+
+    keep_any_text()
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 27))
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file)

@@ -24,8 +24,10 @@ def show_results(config: Config, store: Store, rows: Sequence[Mapping[str, Any]]
     """
     import pandas
 
+    from align.results.frames import keep_any_text
     from align.results.tables import render, summary
 
+    keep_any_text()
     own = store.done | store.failed
     planned = [dict(row) for row in rows if row["key"] in own]
     if planned:
