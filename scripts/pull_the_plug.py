@@ -3,8 +3,8 @@
     python scripts/pull_the_plug.py --folder /tmp/plug --kills 20 -- method=dymo prompts.limit=200
 
 What follows ``--`` are options of ``python -m align``.  Each attempt is a process of its own that gets SIGKILL at a moment drawn
-uniformly between its start and ``--longest`` seconds: by default twice the undisturbed time over the number of kills, at least
-a third of it.  A run that ends before its kill is compared, and another one begins.  The exit code is 0 if everything is equal,
+uniformly between its start and ``--longest`` seconds: by default until the first picture of an undisturbed run and, of the time
+from there to its end, twice the share of one kill or half, whichever is more.  A run that ends before its kill is compared, and another one begins.  The exit code is 0 if everything is equal,
 timing aside.
 """
 
@@ -102,11 +102,12 @@ def pull(command: Command, folder: Path, kills: int, longest: float | None, seed
         raise SystemExit(f"{folder} exists: give --folder another one, or delete it")
     folder.mkdir(parents=True)
     command.preload()
-    began = time.monotonic()
+    began = time.time()
     command.attempt(folder / "whole")
-    whole = time.monotonic() - began
+    whole = time.time() - began
+    first = min(path.stat().st_mtime for path in (folder / "whole" / "images").iterdir()) - began
     expected = content(folder / "whole")
-    longest = longest or max(2 * whole / kills, whole / 3)
+    longest = longest or first + max(2 * (whole - first) / kills, (whole - first) / 2)
     print(
         f"undisturbed: {whole:.1f} s, {len(expected) - 1} pictures; kills within {longest:.2f} s", flush=True
     )

@@ -128,8 +128,8 @@ def test_the_second_ctrl_c_does_not_wait_for_a_disk_that_hangs(tmp_path):
 def test_twenty_kills_at_random_moments_change_no_byte(tmp_path):
     """The shapes model itself; ``make plug`` does the same with a run of ten minutes."""
     options = [
-        "prompts.limit=16",
-        "sampler.steps=3",
+        "prompts.limit=8",
+        "sampler.steps=2",
         "metrics=checker",
         "run.batch_size=2",
         "run.in_flight=3",
