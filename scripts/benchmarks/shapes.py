@@ -29,17 +29,15 @@ from align.shapes.grammar import distinct_captions
 from align.shapes.semantics import graph
 
 
-def fastest(
-    calls: list[Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
-) -> list[float]:
+def fastest(calls: list[Callable[[], object]], repeats: int) -> list[float]:
     """Least seconds of each call, alternating."""
     best = [float("inf")] * len(calls)
     for _ in range(repeats + 1):
         for k, call in enumerate(calls):
-            began = clock()
+            began = time.perf_counter()
             call()
             if _:
-                best[k] = min(best[k], clock() - began)
+                best[k] = min(best[k], time.perf_counter() - began)
     return best
 
 
