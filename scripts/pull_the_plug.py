@@ -1,11 +1,11 @@
 """Kill a run at random moments, let it go on, and compare what it made with an undisturbed run, byte for byte.
 
-    python scripts/pull_the_plug.py --folder /tmp/plug --kills 20 -- method=dymo prompts.limit=200
+    python scripts/pull_the_plug.py --folder outputs/plug --kills 20 -- method=dymo prompts.limit=200
 
 What follows ``--`` are options of ``python -m align``.  Each attempt is a process of its own that gets SIGKILL at a moment drawn
 uniformly between its start and ``--longest`` seconds: by default until the first picture of an undisturbed run and, of the time
-from there to its end, twice the share of one kill or half, whichever is more.  A run that ends before its kill is compared, and another one begins.  The exit code is 0 if everything is equal,
-timing aside.
+from there to its end, twice the share of one kill or half, whichever is more.  A run that ends before its kill is compared, and
+another one begins.  The exit code is 0 if everything is equal, timing aside.
 """
 
 from __future__ import annotations

@@ -61,11 +61,8 @@ def paired_differences(arm: Arm, baseline: Arm) -> pandas.DataFrame:
     """
     import pandas
 
-    mine, theirs = matched(arm, baseline)
-    rows, others = arm.rows.iloc[mine], baseline.rows.iloc[theirs]
-    known = set(value_columns(baseline.rows))
-    names = [name for name in value_columns(arm.rows) if name in known]
-    delta = rows[names].to_numpy(dtype=float) - others[names].to_numpy(dtype=float)
+    rows, differences = _pairs(arm, baseline)
+    names, delta = list(differences.columns), differences.to_numpy()
     wins = numpy.where(numpy.isnan(delta), numpy.nan, (numpy.sign(delta) + 1) / 2)
     prompts = list(rows["prompt"])
     mean = bootstrap(delta, prompts)
@@ -77,7 +74,7 @@ def paired_differences(arm: Arm, baseline: Arm) -> pandas.DataFrame:
             "value": names,
             "optimised": [name in arm.optimised for name in names],
             "pairs": mean.number,
-            "incomplete": len(mine) - mean.number,
+            "incomplete": len(rows) - mean.number,
             "difference": mean.mean,
             "low": mean.low,
             "high": mean.high,
@@ -89,15 +86,21 @@ def paired_differences(arm: Arm, baseline: Arm) -> pandas.DataFrame:
     )
 
 
-def prompt_differences(arm: Arm, baseline: Arm) -> pandas.DataFrame:
-    """Mean of (arm - baseline) over the pairs of each prompt: arm, prompt, pairs, and each value that both have."""
+def _pairs(arm: Arm, baseline: Arm) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """The arm's rows that the baseline has too, and (arm - baseline) of each value that both have, row by row."""
+    import pandas
+
     mine, theirs = matched(arm, baseline)
+    rows, others = arm.rows.iloc[mine], baseline.rows.iloc[theirs]
     known = set(value_columns(baseline.rows))
     names = [name for name in value_columns(arm.rows) if name in known]
-    rows, others = arm.rows.iloc[mine], baseline.rows.iloc[theirs]
-    delta = rows[names].reset_index(drop=True).astype(float) - others[names].reset_index(drop=True).astype(
-        float
-    )
+    delta = rows[names].to_numpy(dtype=float) - others[names].to_numpy(dtype=float)
+    return rows, pandas.DataFrame(delta, columns=names)
+
+
+def prompt_differences(arm: Arm, baseline: Arm) -> pandas.DataFrame:
+    """Mean of (arm - baseline) over the pairs of each prompt: arm, prompt, pairs, and each value that both have."""
+    rows, delta = _pairs(arm, baseline)
     groups = delta.groupby(rows["prompt"].to_numpy(), sort=False)
     means = groups.mean()
     means.insert(0, "pairs", groups.size())
