@@ -254,7 +254,7 @@ OTHERS = [name for name in group_choices("experiment") if name not in (*SEARCHES
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", OTHERS)
 def test_every_other_experiment_makes_a_picture(experiment, at_home, tmp_path):
-    published = experiment.startswith("dymo_table") and "shapes" not in experiment
+    published = experiment.startswith(("dymo_table", "spo_")) and "shapes" not in experiment
     size = ["backbone.height=64", "backbone.width=64"] if published else []
     small = [*size, "prompts.limit=1", "samples=1", "sampler.steps=2", "run.batch_size=2", "run.device=cpu"]
     folder = tmp_path / "run"

@@ -1,5 +1,9 @@
 """Every file in conf/ composes, passes the checks and says what it is."""
 
+import re
+import shlex
+from itertools import takewhile
+
 import pytest
 
 from align.config.command import parse
@@ -73,6 +77,26 @@ def test_every_experiment_takes_every_method(method, experiment):
             compose(f"experiment={experiment}", f"method={method}", "sampler.eta=1")
         return
     assert compose(f"experiment={experiment}", f"method={method}", "sampler.eta=1").method.name == method
+
+
+@pytest.mark.parametrize("experiment", group_choices("experiment"))
+def test_every_experiment_says_its_command_and_its_cost(experiment):
+    """At its head: how it is run, which is checked by resolving it, and what that takes in evaluations and in time."""
+    text = (conf_folder() / "experiment" / f"{experiment}.yaml").read_text()
+    head = [
+        line.removeprefix("#").strip() for line in takewhile(lambda line: line[0] == "#", text.splitlines())
+    ]
+    commands = [line for line in head if line.startswith(("python -m align ", "make "))]
+    assert len(commands) == 1
+    command = shlex.split(commands[0].removeprefix("python -m align"))
+    if command[0] == "table":
+        assert command[1:] == [experiment]
+    elif command[0] != "make":
+        assert f"experiment={experiment}" in [word.lstrip("+") for word in command]
+        assert compose(*(word for word in command if word != "-m"), multirun="-m" in command)
+    prose = " ".join(head)
+    assert "evaluations" in prose or "candidates" in prose
+    assert re.search(r"\b(seconds?|minutes?|hours?|hour)\b", prose)
 
 
 @pytest.mark.parametrize("name", [name for name in group_choices("prompts") if name.startswith("shapes")])
