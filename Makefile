@@ -52,7 +52,7 @@ smoke-full: setup  ## a guided evaluation at full size, random weights: BACKBONE
 	$(BIN)/python scripts/smoke_full.py $(or $(BACKBONE),sd15) $(ARGS)
 
 plug: setup  ## kill a run of some ten minutes 20 times and compare it with an undisturbed one (docs/reliability.md)
-	$(BIN)/python scripts/pull_the_plug.py --folder outputs/plug --kills 20 -- method=dymo prompts=shapes_pair $(ARGS)
+	$(BIN)/python scripts/pull_the_plug.py --folder outputs/plug --kills 20 -- method=dymo prompts=shapes_pair samples=3 $(ARGS)
 
 ABLATE := $(BIN)/python -m align experiment=shapes_ablation method=dymo
 

@@ -1,4 +1,4 @@
-"""Benchmarks: ``python scripts/bench.py shapes``, ``dymo``, ``search``, ``smc`` and ``store``."""
+"""Benchmarks: ``python scripts/bench.py shapes``, ``dymo``, ``search``, ``smc``, ``store`` and ``workers``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.benchmarks import dymo, particles, shapes, store
+from scripts.benchmarks import dymo, particles, shapes, store, workers
 
 BENCHMARKS = {
     "shapes": (shapes, shapes.main),
@@ -16,6 +16,7 @@ BENCHMARKS = {
     "search": (particles, particles.search),
     "smc": (particles, particles.smc),
     "store": (store, store.main),
+    "workers": (workers, workers.main),
 }
 
 

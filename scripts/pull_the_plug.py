@@ -3,9 +3,10 @@
     python scripts/pull_the_plug.py --folder outputs/plug --kills 20 -- method=dymo prompts.limit=200
 
 What follows ``--`` are options of ``python -m align``.  Each attempt is a process of its own that gets SIGKILL at a moment drawn
-uniformly between its start and ``--longest`` seconds: by default until the first picture of an undisturbed run and, of the time
-from there to its end, twice the share of one kill or half, whichever is more.  A run that ends before its kill is compared, and
-another one begins.  The exit code is 0 if everything is equal, timing aside.
+uniformly between its start and ``--longest`` seconds: by default until the first picture of an undisturbed run and then, of the
+time from there to its end, twice the share of one kill, so that the kills spread over the whole run (of short runs half, up to
+ten seconds, in which some work is done).  A run that ends before its kill is compared, and another one begins.  The exit code is 0
+if everything is equal, timing aside.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ def pull(command: Command, folder: Path, kills: int, longest: float | None, seed
     whole = time.time() - began
     first = min(path.stat().st_mtime for path in (folder / "whole" / "images").iterdir()) - began
     expected = content(folder / "whole")
-    longest = longest or first + max(2 * (whole - first) / kills, (whole - first) / 2)
+    longest = longest or first + max(2 * (whole - first) / kills, min((whole - first) / 2, 10))
     print(
         f"undisturbed: {whole:.1f} s, {len(expected) - 1} pictures; kills within {longest:.2f} s", flush=True
     )

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib.util import find_spec
 
 import pytest
 from runner.helpers import fake_weights, files
+
+from align.__main__ import main
 
 from .helpers import ROOT, align
 
@@ -77,27 +80,40 @@ def made(folder, seed):
     return files(run)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Does a job here, without a launcher, once; its files."""
+
+    @cache
+    def run(*options):
+        folder = tmp_path_factory.mktemp("alone") / "run"
+        assert main([*options, *SMALL, f"run.folder={folder}"]) == 0
+        return files(folder)
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs align[joblib]")
-def test_joblib_runs_jobs_side_by_side(tmp_path):
+def test_joblib_runs_jobs_side_by_side(tmp_path, alone):
     sweep = ["-m", "seed=0,1", "prompts.limit=2", *SMALL]
     done = align(*sweep, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "here").mkdir()
-    assert align(*sweep, folder=tmp_path / "here").returncode == 0
     for seed in (0, 1):
-        assert made(tmp_path, seed) == made(tmp_path / "here", seed)
+        assert made(tmp_path, seed) == alone(f"seed={seed}", "prompts.limit=2")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
     find_spec("hydra_plugins.hydra_submitit_launcher") is None, reason="needs align[submitit]"
 )
-def test_a_preempted_job_of_submitit_is_submitted_again_and_goes_on(tmp_path):
-    """SLURM sends SIGTERM, and then the signal on which submitit asks for the job anew."""
-    sweep = ["-m", "seed=0", "prompts.limit=16", "samples=8", "run.in_flight=2", "run.folder=run", *SMALL]
+@pytest.mark.parametrize(("minutes", "case"), [(60, "preempted"), (1, "timed-out")])
+def test_a_stopped_job_of_submitit_is_submitted_again_and_goes_on(minutes, case, tmp_path, alone):
+    """SLURM sends SIGTERM, and the signal on which submitit asks for the job anew and counts it if its time is nearly over."""
+    options = ["prompts.limit=16", "samples=6", "run.in_flight=2"]
+    command = [sys.executable, "-m", "align", "-m", "seed=0", *options, *SMALL, "run.folder=run"]
+    command += ["hydra/launcher=submitit_local", f"hydra.launcher.timeout_min={minutes}"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "align", *sweep, "hydra/launcher=submitit_local"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     lock = tmp_path / "run" / ".lock"
     journal, ends = lock.with_name("journal.jsonl"), time.monotonic() + 500
@@ -112,9 +128,8 @@ def test_a_preempted_job_of_submitit_is_submitted_again_and_goes_on(tmp_path):
     _, error = process.communicate(timeout=500)
     assert process.returncode == 0, error
     logs = "".join(path.read_text() for path in tmp_path.rglob("*_log.err"))
-    assert "this job is preempted" in logs
+    assert f"this job is {case}" in logs
     assert "Bypassing signal SIGTERM" in logs
-    (tmp_path / "here").mkdir()
-    assert align(*sweep, folder=tmp_path / "here").returncode == 0
-    assert files(tmp_path / "run") == files(tmp_path / "here" / "run")
-    assert journal.read_bytes().count(b'"row"') == 128, "an item was made twice"
+    assert ("2 remaining timeouts" in logs) == (case == "timed-out")
+    assert files(tmp_path / "run") == alone("seed=0", *options)
+    assert journal.read_bytes().count(b'"row"') == 96, "an item was made twice"
