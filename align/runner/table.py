@@ -18,7 +18,7 @@ from align.config.command import OneLineParser
 from align.config.errors import ConfigError
 from align.results.errors import ReportError
 from align.results.tablefile import FileRow, TableFile, relative
-from align.runner.estimate import cost_line
+from align.runner.estimate import cost_line, network_evaluations
 from align.runner.exits import DONE, INTERRUPTED
 from align.runner.interrupts import Interrupts
 from align.runner.table_rows import Choice, Row, Table, resolve
@@ -107,8 +107,19 @@ def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -
     more = [f"--config-dir={choice.config_dir}"] if choice.config_dir else []
     if not any(text.lstrip("+").startswith("run.threads=") for text in choice.options):
         more.append(f"run.threads={max(1, (os.cpu_count() or 1) // jobs)}")
-    commands = {folder: [*more, *row.options] for folder, row in runs.items()}
-    return _Children(console).run(commands, jobs)
+    return _Children(console).run(
+        {folder: [*more, *runs[folder].options] for folder in _longest_first(runs)}, jobs
+    )
+
+
+def _longest_first(runs: Mapping[str, Row]) -> list[str]:
+    """The folders of runs in the order in which several at a time take them, so that none is left alone at the end."""
+
+    def cost(row: Row) -> float:
+        assert row.config is not None
+        return network_evaluations(row.config)[1] * (1 + row.config.method.guided)
+
+    return sorted(runs, key=lambda folder: cost(runs[folder]), reverse=True)
 
 
 class _Children:

@@ -8,7 +8,7 @@ from align.config.errors import ConfigError
 from align.config.places import conf_folder
 from align.results.papers import load_paper
 from align.results.tablefile import read_table
-from align.runner.table import _Children, plan_text, runs_of
+from align.runner.table import _Children, _longest_first, plan_text, runs_of
 from align.runner.table_rows import Choice, resolve
 
 TABLES = ("dymo_table1", "dymo_table2", "dymo_table3", "dymo_table4")
@@ -172,6 +172,13 @@ def test_several_runs_at_a_time(tmp_path):
     assert "bad" in text
     assert "exit 2, align: method=nothing: there is no such method" in text
     assert "good" in text
+
+
+def test_of_several_at_a_time_the_longest_starts_first(toys):
+    fourth = toys["dymo_table4"]
+    folders = {key: str(row.config.run.folder) for key, row in fourth.items()}
+    runs = {folders[key]: fourth[key] for key in ("plain", "fixed_1", "fixed_5", "fixed_10")}
+    assert _longest_first(runs) == [folders[key] for key in ("fixed_10", "fixed_5", "fixed_1", "plain")]
 
 
 def test_what_was_stopped_does_not_start(tmp_path):

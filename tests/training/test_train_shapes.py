@@ -10,21 +10,21 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
-def test_every_stage_runs_and_writes_loadable_weights(tmp_path):
-    command = [sys.executable, "scripts/train_shapes.py", "--weights", str(tmp_path / "weights")]
-    command += [
-        "--folder",
-        str(tmp_path / "training"),
-        "--steps",
-        "2",
-        "--pictures",
-        "250",
-        "--captions",
-        "8",
-    ]
+def train(folder, *options):
+    command = [sys.executable, "scripts/train_shapes.py", *options, "--weights", str(folder / "weights")]
+    command += ["--folder", str(folder / "training"), "--pictures", "250", "--captions", "8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_every_stage_runs_and_writes_loadable_weights(tmp_path):
+    train(tmp_path, "--steps", "2", "--processes", "1")
+    file = tmp_path / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+    before = file.read_bytes()
+    # Then the stage that two processes train together goes on from there.
+    train(tmp_path, "denoiser", "--steps", "4", "--processes", "2")
+    assert file.read_bytes() != before
 
     from align.backbones.unet import UNetBackbone
     from align.rewards.registry import load
