@@ -131,8 +131,8 @@ def costs(arms: Sequence[Arm], baseline: Arm) -> pandas.DataFrame:
 
 def independence_notes(arms: Sequence[Arm]) -> list[str]:
     """What each method optimised and what it did not, and what is missing to judge it; a line each."""
-    notes: list[str] = []
     told: dict[tuple[str, str], list[str]] = {}
+    unseen: dict[str, list[str]] = {}
     for arm in arms:
         if not arm.optimised:
             continue
@@ -141,8 +141,11 @@ def independence_notes(arms: Sequence[Arm]) -> list[str]:
         texts = (", ".join(sorted(arm.optimised)), ", ".join(dict.fromkeys(others)))
         told.setdefault(texts, []).append(arm.label)
         if blind := sorted(arm.optimised - set(measured)):
-            names = ", ".join(blind)
-            notes.append(f"{arm.label}: optimised {names}, not measured: give it to metrics.rewards")
+            unseen.setdefault(", ".join(blind), []).append(arm.label)
+    notes = [
+        f"{', '.join(labels)}: optimised {names}, not measured: give it to metrics.rewards"
+        for names, labels in unseen.items()
+    ]
     for (optimised, free), labels in told.items():
         rest = f"did not optimise {free}" if free else "nothing else was measured: no independent evidence"
         notes.append(f"{', '.join(labels)}: optimised {optimised}; {rest}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -13,26 +12,22 @@ from align.results.errors import ReportError
 from align.results.store import Store
 
 
-def show_results(config: Config, store: Store, rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+def show_results(config: Config, store: Store, console: Console) -> None:
     """Print the summary of a run's own rows and where its results are; write its pages if asked for.
 
     Args:
         config: the run.
         store: its results, closed.
-        rows: all rows of the folder.
         console: where to print.
     """
-    import pandas
-
-    from align.results.frames import keep_any_text
+    from align.results.csvfile import read_csv
     from align.results.tables import render, summary
 
-    keep_any_text()
-    own = store.done | store.failed
-    planned = [dict(row) for row in rows if row["key"] in own]
-    if planned:
-        console.print(render(summary(pandas.DataFrame(planned))))
-    _path(console, store.folder / "results.csv")
+    path = store.folder / "results.csv"
+    if own := store.done | store.failed:
+        rows = read_csv(path)  # which holds the rows of many items in less memory than the journal's do
+        console.print(render(summary(rows[rows["key"].isin(own)].reset_index(drop=True))))
+    _path(console, path)
     counts = store.counts()
     if counts["remaining"]:
         console.print(f"{counts['remaining']} items are not done yet", highlight=False)

@@ -39,9 +39,8 @@ def run(prepared: Prepared, console: Console) -> int:
             with store:
                 code = _work(prepared, store, console, interrupts)
                 with interrupts.finishing():
-                    rows = store.rows()
                     store.close()
-            show_results(prepared.config, store, rows, console)
+            show_results(prepared.config, store, console)
             return code
         except KeyboardInterrupt:
             _close(store)
