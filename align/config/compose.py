@@ -61,14 +61,11 @@ def jobs_of(command: Command) -> list[Job]:
     Raises:
         ConfigError: the first thing that is wrong with any of them.
     """
-    if command.config_name != "config" and not _primary_there(command):
-        raise ConfigError(
-            f"--config-name {command.config_name}: there is no such config; leave it out, or add --config-dir"
-        )
+    home = primary_folder(command)
     overrides = parse_overrides(command)
     with (
         explained(command.config_dir),
-        initialize_config_dir(str(conf_folder()), job_name="align", version_base="1.3"),
+        initialize_config_dir(str(home), job_name="align", version_base="1.3"),
     ):
         return [_job(command, list(chosen)) for chosen in itertools.product(*overrides)]
 
@@ -115,10 +112,12 @@ def _own_weights(config: Config, given: Set[str]) -> Config:
 
 
 def search_path(command: Command) -> list[str]:
-    """The override that adds the user's folder of config groups."""
+    """The override that adds the user's folder of config groups, or ours to that where the user's has the primary config."""
     if command.config_dir is None:
         return []
-    path = str(command.config_dir.resolve()).replace("\\", "\\\\").replace('"', '\\"')
+    folders = {conf_folder(), command.config_dir.resolve()}
+    (other,) = folders - {primary_folder(command)} or folders
+    path = str(other).replace("\\", "\\\\").replace('"', '\\"')
     return [f'hydra.searchpath=["file://{path}"]']
 
 
@@ -217,9 +216,15 @@ def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _primary_there(command: Command) -> bool:
-    folders = [conf_folder()] + ([command.config_dir] if command.config_dir else [])
-    return any((folder / f"{command.config_name}.yaml").is_file() for folder in folders)
+def primary_folder(command: Command) -> Path:
+    """The folder that holds the primary config: ours, or else the user's. Raises ConfigError where neither does."""
+    folders = [conf_folder(), *([command.config_dir.resolve()] if command.config_dir else [])]
+    found = [folder for folder in folders if (folder / f"{command.config_name}.yaml").is_file()]
+    if command.config_name != "config" and not found:
+        raise ConfigError(
+            f"--config-name {command.config_name}: there is no such config; leave it out, or add --config-dir"
+        )
+    return (found or folders)[0]
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from rich.console import Console
 from align.config.command import Command
 from align.config.compose import BASIC_LAUNCHER, BASIC_SWEEPER, Job, checked, explained, search_path
 from align.config.errors import ConfigError
-from align.config.places import conf_folder
 from align.config.schema import Config
 from align.runner.exits import DONE, INTERRUPTED
 from align.runner.prepare import prepare
@@ -74,12 +73,12 @@ def _elsewhere(command: Command) -> int:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from align.config.compose import parse_overrides
+    from align.config.compose import parse_overrides, primary_folder
 
     keep = [text for values in parse_overrides(command) for text in [_as_sweep(values)]]
     with (
         explained(command.config_dir),
-        initialize_config_dir(str(conf_folder()), job_name="align", version_base="1.3"),
+        initialize_config_dir(str(primary_folder(command)), job_name="align", version_base="1.3"),
     ):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None

@@ -175,3 +175,10 @@ def test_own_groups_are_found(tmp_path):
             (folder / "method" / "mine.yaml").write_text("name: mine\nparticles: 3\nchoose: best\n")
         (job,) = jobs_of(parse(["method=mine", "--config-dir", str(folder)]))
         assert job.config.method.particles == 3
+
+
+def test_a_folder_of_ones_own_may_hold_the_primary_config(tmp_path):
+    (tmp_path / "mine.yaml").write_text("defaults: [config, _self_]\nsampler: {steps: 7}\n")
+    command = ["--config-dir", str(tmp_path), "--config-name", "mine", "method=best_of_n"]
+    (job,) = jobs_of(parse(command))
+    assert (job.config.sampler.steps, job.config.method.name) == (7, "best_of_n")
