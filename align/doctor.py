@@ -16,7 +16,7 @@ from align.runner.weights import (
     dataset_files,
     file_hash,
     missing_text,
-    needed_by,
+    needed_by_all,
     reward_files,
     value_files,
 )
@@ -32,7 +32,7 @@ python -m align doctor --fetch backbone=sdxl
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command ``doctor``; returns 0 if the backbone can run, 3 if not.
+    """The command ``doctor``; returns 0 if the backbone can run (with ``-m`` all of them), 3 if not.
 
     With ``--fetch``, what the configuration needs is fetched first; 3 if any of it is missing afterwards.
 
@@ -50,43 +50,44 @@ def main(argv: Sequence[str]) -> int:
     if command.help:
         print(USAGE, end="")
         return DONE
-    config = jobs_of(command)[0].config
+    configs = [job.config for job in jobs_of(command)]
     if fetch:
-        return fetch_missing(needed_by(config), lambda: needed_by(config))
+        return fetch_missing(lambda: needed_by_all(configs))
     packages, absent = _packages()
     print("packages", *packages, sep="\n")
     print("devices", *(f"  {line}" for line in _devices()), sep="\n")
     from align.rewards.registry import REWARDS
 
-    backbone = backbone_files(config.backbone)
-    prompts = dataset_files(config.prompts)
-    wanted = [
-        *prompts,
-        *backbone,
-        *value_files(config),
-        *(one for name in REWARDS for one in reward_files(name)),
-    ]
+    backbones = {config.backbone.name: backbone_files(config.backbone) for config in configs}
+    wanted = dict.fromkeys(
+        [
+            *(one for config in configs for one in dataset_files(config.prompts)),
+            *(one for files in backbones.values() for one in files),
+            *(one for config in configs for one in value_files(config)),
+            *(one for name in REWARDS for one in reward_files(name)),
+        ]
+    )
     print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
     mends = list(dict.fromkeys(needed.mend for needed in wanted if needed.missing()))
     if absent:
         mends.insert(0, INSTALL)
     if mends:
         print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
-    able = not absent and not any(needed.missing() for needed in backbone)
-    print(f"backbone {config.backbone.name} {'can run' if able else 'cannot run yet'}")
-    return DONE if able else MISSING_WEIGHTS
+    able = {name: not absent and not any(one.missing() for one in files) for name, files in backbones.items()}
+    for name, can in able.items():
+        print(f"backbone {name} {'can run' if can else 'cannot run yet'}")
+    return DONE if all(able.values()) else MISSING_WEIGHTS
 
 
-def fetch_missing(needed: Sequence[Needed], again: Callable[[], Sequence[Needed]]) -> int:
+def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
     """Fetch all that is missing and on the net; returns 0 if nothing is missing afterwards, else 3.
 
     Args:
-        needed: what has to be there.
-        again: makes the list anew: where files are can change when they come.
+        needed: what has to be there; called again in the end, as where files are can change when they come.
     """
     from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
 
-    for one in needed:
+    for one in needed():
         gone = one.missing()
         if not gone:
             continue
@@ -98,7 +99,7 @@ def fetch_missing(needed: Sequence[Needed], again: Callable[[], Sequence[Needed]
                 fetch_url(file.url, file.sha256, file.target)
         except FetchError as error:
             print(f"align: {error}", file=sys.stderr)
-    left = missing_text(again())
+    left = missing_text(needed())
     if left:
         print(left, file=sys.stderr)
     else:

@@ -128,6 +128,32 @@ def test_doctor_fetches_what_is_missing_and_looks_again(capsys, without, monkeyp
     assert "fetching backbone sd15: vae/config.json" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["doctor", "--fetch", "-m", "backbone=sd15,spo_sd15", "metrics=none", "method=none"],
+        ["table", "dymo_table1", "--only", "plain,spo", "--fetch", "metrics=none"],
+    ],
+    ids=["sweep", "table"],
+)
+def test_all_runs_of_a_command_are_fetched_for(command, capsys, without):
+    without(SD15, "vae/config.json")
+    without("SPO-Diffusion-Models/SPO-SD-v1-5_4k-p_10ep", "vae/config.json")
+    assert main(command) == 3
+    out = capsys.readouterr()
+    assert "fetching backbone sd15: vae/config.json" in out.out
+    assert "fetching backbone spo_sd15: vae/config.json" in out.out
+    assert "HF_HUB_OFFLINE is set" in out.err
+
+
+def test_doctor_looks_at_every_backbone_of_a_sweep(capsys, without):
+    without("SPO-Diffusion-Models/SPO-SD-v1-5_4k-p_10ep", "vae/config.json")
+    assert main(["doctor", "-m", "backbone=sd15,spo_sd15"]) == 3
+    out = capsys.readouterr().out
+    assert "backbone sd15 can run\n" in out
+    assert "backbone spo_sd15 cannot run yet\n" in out
+
+
 def test_doctor_has_nothing_to_fetch(capsys):
     assert main(["doctor", "--fetch", "backbone=sdxl", "metrics=none"]) == 0
     assert "all files of this configuration are there" in capsys.readouterr().out

@@ -21,6 +21,7 @@ from align.runner.weights import (
     dataset_files,
     missing_text,
     needed_by,
+    needed_by_all,
     reward_fingerprint,
     reward_record,
     rewards_of,
@@ -64,7 +65,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     for config in configs:
         _check_device(config.run.device)
         _check_runner(config)
-    if text := missing_text(dict.fromkeys(one for config in configs for one in needed_by(config))):
+    if text := missing_text(needed_by_all(configs)):
         raise MissingWeights(text)
     for config, prompts in zip(configs, sets, strict=True):
         check_graphs(config, prompts.prompts)

@@ -58,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
     console.print(plan_text(tables, runs), markup=False)
     if options.plan:
         return DONE
+    if options.fetch:
+        return fetch(runs)
     code = make(runs, options.jobs, choice, console)
     if code == INTERRUPTED:
         return code
@@ -87,6 +89,15 @@ def plan_text(tables: Sequence[Table], runs: Mapping[str, Row]) -> str:
             cost = cost_line(row.config, 1).partition(";")[0]
             lines.append(f"  {Path(folder).name}: {cost}")
     return "\n".join(lines)
+
+
+def fetch(runs: Mapping[str, Row]) -> int:
+    """Fetch what the runs need and the net has; returns 0 if nothing is missing afterwards, else 3."""
+    from align.doctor import fetch_missing
+    from align.runner.weights import needed_by_all
+
+    configs = [row.config for row in runs.values() if row.config is not None]
+    return fetch_missing(lambda: needed_by_all(configs))
 
 
 def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -> int:
@@ -239,5 +250,8 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--plan", action="store_true", help="say what would be run, and why the rest is not")
+    parser.add_argument(
+        "--fetch", action="store_true", help="bring the weights that the rows need, run nothing"
+    )
     parser.add_argument("--config-dir", type=Path, metavar="FOLDER", help="further folder of config groups")
     return parser

@@ -237,6 +237,11 @@ def needed_by(config: Config) -> list[Needed]:
     ]
 
 
+def needed_by_all(configs: Iterable[Config]) -> list[Needed]:
+    """Everything that any of several runs loads, each once."""
+    return list(dict.fromkeys(one for config in configs for one in needed_by(config)))
+
+
 def missing_text(needed: Iterable[Needed]) -> str:
     """What is missing and what mends it, for people; empty if nothing is."""
     gone = [(one, missing) for one in needed if (missing := one.missing())]
@@ -248,9 +253,16 @@ def missing_text(needed: Iterable[Needed]) -> str:
             lines.append(f"  {one.what}: nothing of {one.hub.repo} in {one.folder}")
         else:
             lines.append(f"  {one.what}: {', '.join(missing)} in {one.folder}")
-    mends = [f"  {mend}" for mend in dict.fromkeys(one.mend for one, _ in gone)]
+    mends = [f"  {mend}" for mend in _widest(dict.fromkeys(one.mend for one, _ in gone))]
     if any(one.hub is not None or one.urls for one, _ in gone):
         mends.append(
             "  or all that can be fetched: python -m align doctor --fetch, with the options of this command"
+            " (for a table: this command with --fetch)"
         )
     return "\n".join(["align: files are missing", *lines, "to mend it:", *mends])
+
+
+def _widest(commands: Iterable[str]) -> list[str]:
+    """Commands without those that fetch nothing but what another one of them fetches too."""
+    words = {command: set(command.split()) for command in commands}
+    return [command for command, mine in words.items() if not any(mine < other for other in words.values())]

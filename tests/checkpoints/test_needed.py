@@ -45,6 +45,14 @@ def test_the_command_names_what_is_missing_and_nothing_else(cached):
     assert "python -m align doctor --fetch" in text
 
 
+def test_a_command_does_not_stand_beside_one_that_fetches_more(cached):
+    for name in PARTS:
+        (cached / name).unlink()
+    text = missing_text([hub_needed("x", HUB, PARTS[:1]), hub_needed("y", HUB, PARTS)])
+    assert text.count("hf download") == 1
+    assert "hf download owner/name sub/a.json sub/b.safetensors\n" in text
+
+
 def test_a_broken_link_is_missing(cached):
     (cached / "b.safetensors").resolve().unlink()
     assert hub_needed("x", HUB, PARTS).missing() == ["b.safetensors"]
