@@ -116,7 +116,7 @@ def search_path(command: Command) -> list[str]:
     if command.config_dir is None:
         return []
     folders = {conf_folder(), command.config_dir.resolve()}
-    (other,) = folders - {primary_folder(command)} or folders
+    (other,) = folders - {primary_folder(command)} or folders  # or ours again, where that is what the user names
     path = str(other).replace("\\", "\\\\").replace('"', '\\"')
     return [f'hydra.searchpath=["file://{path}"]']
 
