@@ -116,7 +116,8 @@ def search_path(command: Command) -> list[str]:
     if command.config_dir is None:
         return []
     folders = {conf_folder(), command.config_dir.resolve()}
-    (other,) = folders - {primary_folder(command)} or folders  # or ours again, where that is what the user names
+    # Ours again, where that is what the user names.
+    (other,) = folders - {primary_folder(command)} or folders
     path = str(other).replace("\\", "\\\\").replace('"', '\\"')
     return [f'hydra.searchpath=["file://{path}"]']
 
