@@ -263,6 +263,11 @@ def missing_text(needed: Iterable[Needed]) -> str:
 
 
 def _widest(commands: Iterable[str]) -> list[str]:
-    """Commands without those that fetch nothing but what another one of them fetches too."""
+    """Commands without those that fetch nothing but what another one of them, with the same options, fetches too."""
     words = {command: set(command.split()) for command in commands}
-    return [command for command, mine in words.items() if not any(mine < other for other in words.values())]
+
+    def contained(mine: set[str]) -> bool:
+        more = [other - mine for other in words.values() if mine < other]
+        return any(not any(word.startswith("--") for word in names) for names in more)
+
+    return [command for command, mine in words.items() if not contained(mine)]
