@@ -45,7 +45,7 @@ CHEAPER = {
 }
 PRESETS = ("_released", "_paper")
 """Endings of other settings of a method that is there without them: tried on the fake world alone."""
-TRAINED = ("none", "best_of_n", "dymo", "svdd", "das")
+TRAINED = ("none", "dymo", "svdd", "das")
 """Those that are tried on the trained world too, which costs most."""
 SHAPES = Path(align.shapes.__file__).parent / "weights"
 GREY = 1 / 255
