@@ -15,6 +15,7 @@ from align.runner.weights import (
     backbone_files,
     dataset_files,
     file_hash,
+    mending,
     missing_text,
     needed_by_all,
     reward_files,
@@ -68,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
         ]
     )
     print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
-    mends = list(dict.fromkeys(needed.mend for needed in wanted if needed.missing()))
+    mends = mending(needed for needed in wanted if needed.missing())
     if absent:
         mends.insert(0, INSTALL)
     if mends:

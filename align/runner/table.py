@@ -16,6 +16,7 @@ from rich.console import Console
 
 from align.config.command import OneLineParser
 from align.config.errors import ConfigError
+from align.config.schema import Config
 from align.results.errors import ReportError
 from align.results.tablefile import FileRow, TableFile, relative
 from align.runner.estimate import cost_line, network_evaluations
@@ -96,8 +97,7 @@ def fetch(runs: Mapping[str, Row]) -> int:
     from align.doctor import fetch_missing
     from align.runner.weights import needed_by_all
 
-    configs = [row.config for row in runs.values() if row.config is not None]
-    return fetch_missing(lambda: needed_by_all(configs))
+    return fetch_missing(lambda: needed_by_all(_configs(runs)))
 
 
 def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -> int:
@@ -109,7 +109,7 @@ def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -
     from align.runner.launch import run_all
     from align.runner.prepare import prepare
 
-    configs = [row.config for row in runs.values() if row.config is not None]
+    configs = _configs(runs)
     if not configs:
         return DONE
     if jobs == 1:
@@ -121,6 +121,10 @@ def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -
     return _Children(console).run(
         {folder: [*more, *runs[folder].options] for folder in _longest_first(runs)}, jobs
     )
+
+
+def _configs(runs: Mapping[str, Row]) -> list[Config]:
+    return [row.config for row in runs.values() if row.config is not None]
 
 
 def _longest_first(runs: Mapping[str, Row]) -> list[str]:

@@ -253,7 +253,7 @@ def missing_text(needed: Iterable[Needed]) -> str:
             lines.append(f"  {one.what}: nothing of {one.hub.repo} in {one.folder}")
         else:
             lines.append(f"  {one.what}: {', '.join(missing)} in {one.folder}")
-    mends = [f"  {mend}" for mend in _widest(dict.fromkeys(one.mend for one, _ in gone))]
+    mends = [f"  {mend}" for mend in mending(one for one, _ in gone)]
     if any(one.hub is not None or one.urls for one, _ in gone):
         mends.append(
             "  or all that can be fetched: python -m align doctor --fetch, with the options of this command"
@@ -262,9 +262,9 @@ def missing_text(needed: Iterable[Needed]) -> str:
     return "\n".join(["align: files are missing", *lines, "to mend it:", *mends])
 
 
-def _widest(commands: Iterable[str]) -> list[str]:
-    """Commands without those that fetch nothing but what another one of them, with the same options, fetches too."""
-    words = {command: set(command.split()) for command in commands}
+def mending(missing: Iterable[Needed]) -> list[str]:
+    """The commands that bring what is missing, without those that another one, with the same options, contains."""
+    words = {one.mend: set(one.mend.split()) for one in missing}
 
     def contained(mine: set[str]) -> bool:
         more = [other - mine for other in words.values() if mine < other]

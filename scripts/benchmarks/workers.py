@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from align.results.csvfile import read_csv
+from scripts.benchmarks.store import ALIGN, measured
 
 MIDDLE = (0.2, 0.85)
 """The part of the pictures, in order of time, whose rate is told: before it workers start, after it they run out of work."""
@@ -48,14 +46,17 @@ def rate(times: Sequence[float]) -> float:
 def timed(root: Path, name: str, pictures: int, options: Sequence[str]) -> tuple[float, float]:
     """Seconds of a command, and its pictures a second."""
     folder = root / name
-    command = [sys.executable, "-m", "align", "prompts=shapes_pair", "prompts.limit=100"]
-    command += [f"samples={-(-pictures // 100)}", f"run.folder={folder}", "run.gallery=false", "metrics=none"]
-    command += ["run.threads=1", *options]
-    began = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-    seconds = time.perf_counter() - began
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+    seconds, _, _ = measured(
+        *ALIGN,
+        "prompts=shapes_pair",
+        "prompts.limit=100",
+        f"samples={-(-pictures // 100)}",
+        f"run.folder={folder}",
+        "run.gallery=false",
+        "metrics=none",
+        "run.threads=1",
+        *options,
+    )
     images = read_csv(folder / "results.csv")["image"]
     return seconds, rate([(folder / str(image)).stat().st_mtime for image in images])
 
