@@ -32,7 +32,7 @@ from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
 from align.config.folder import default_folder
 from align.config.no_code import refuse_code
-from align.config.places import conf_folder, group_choices
+from align.config.places import config_folders, group_choices
 from align.config.plugins import read_plugins
 from align.config.schema import GROUPS, Config
 
@@ -61,7 +61,7 @@ def jobs_of(command: Command) -> list[Job]:
     Raises:
         ConfigError: the first thing that is wrong with any of them.
     """
-    home = primary_folder(command)
+    home, *_ = search_order(command)
     overrides = parse_overrides(command)
     with (
         explained(command.config_dir),
@@ -112,14 +112,12 @@ def _own_weights(config: Config, given: Set[str]) -> Config:
 
 
 def search_path(command: Command) -> list[str]:
-    """The override that adds the user's folder of config groups, or ours to that where the user's has the primary config."""
-    if command.config_dir is None:
-        return []
-    folders = {conf_folder(), command.config_dir.resolve()}
-    # Ours again, where that is what the user names.
-    (other,) = folders - {primary_folder(command)} or folders
-    path = str(other).replace("\\", "\\\\").replace('"', '\\"')
-    return [f'hydra.searchpath=["file://{path}"]']
+    """The override that adds the folder of config groups beside the one that holds the primary config."""
+    return [f'hydra.searchpath=["file://{_quoted(folder)}"]' for folder in search_order(command)[1:]]
+
+
+def _quoted(folder: Path) -> str:
+    return str(folder).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def parse_overrides(command: Command) -> list[list[str]]:
@@ -217,15 +215,22 @@ def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def primary_folder(command: Command) -> Path:
-    """The folder that holds the primary config: ours, or else the user's. Raises ConfigError where neither does."""
-    folders = [conf_folder(), *([command.config_dir.resolve()] if command.config_dir else [])]
-    found = [folder for folder in folders if (folder / f"{command.config_name}.yaml").is_file()]
-    if command.config_name != "config" and not found:
+def search_order(command: Command) -> list[Path]:
+    """The folders of configs, first the one that holds the primary config: ours, or else the user's.
+
+    Raises:
+        ConfigError: neither holds it.
+    """
+
+    def lacks(folder: Path) -> bool:
+        return not (folder / f"{command.config_name}.yaml").is_file()
+
+    folders = sorted((folder.resolve() for folder in config_folders(command.config_dir)), key=lacks)
+    if lacks(folders[0]):
         raise ConfigError(
             f"--config-name {command.config_name}: there is no such config; leave it out, or add --config-dir"
         )
-    return (found or folders)[0]
+    return folders
 
 
 @contextmanager

@@ -15,10 +15,14 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
+def config_folders(more: Path | None = None) -> list[Path]:
+    """Ours, and the user's own folder of groups if there is one."""
+    return [conf_folder(), *([more] if more else [])]
+
+
 def group_choices(group: str, more: Path | None = None) -> list[str]:
     """Names in a config group, sorted; ``more`` is the user's own folder of groups."""
-    folders = [conf_folder()] + ([more] if more else [])
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    return sorted({path.stem for folder in config_folders(more) for path in (folder / group).glob("*.yaml")})
 
 
 def default_choices() -> dict[str, str]:
@@ -30,7 +34,7 @@ def default_choices() -> dict[str, str]:
 
 def summary_line(group: str, name: str, more: Path | None = None) -> str:
     """The first line of a config's header comment, Hydra's package directive aside."""
-    for folder in [conf_folder()] + ([more] if more else []):
+    for folder in config_folders(more):
         path = folder / group / f"{name}.yaml"
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()

@@ -73,12 +73,13 @@ def _elsewhere(command: Command) -> int:
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
-    from align.config.compose import parse_overrides, primary_folder
+    from align.config.compose import parse_overrides, search_order
 
+    home, *_ = search_order(command)
     keep = [text for values in parse_overrides(command) for text in [_as_sweep(values)]]
     with (
         explained(command.config_dir),
-        initialize_config_dir(str(primary_folder(command)), job_name="align", version_base="1.3"),
+        initialize_config_dir(str(home), job_name="align", version_base="1.3"),
     ):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None

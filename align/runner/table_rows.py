@@ -13,7 +13,7 @@ from align.config.command import Command
 from align.config.compose import jobs_of
 from align.config.convert import plain
 from align.config.errors import ConfigError, suggestion
-from align.config.places import conf_folder, group_choices
+from align.config.places import config_folders, group_choices
 from align.config.schema import Config, RowConfig, TableConfig
 from align.results.manifest import digest
 from align.runner.graphs import reads_graphs
@@ -135,8 +135,7 @@ def _table_of(name: str, config_dir: Path | None) -> TableConfig:
 
 def _known(config_dir: Path | None) -> list[str]:
     """Names of the experiments that are tables, by their files alone."""
-    folders = [conf_folder(), *([config_dir] if config_dir else [])]
-    files = [path for folder in folders for path in (folder / "experiment").glob("*.yaml")]
+    files = [path for folder in config_folders(config_dir) for path in (folder / "experiment").glob("*.yaml")]
     return sorted(
         {path.stem for path in files if re.search(r"^table:", path.read_text("utf-8"), re.MULTILINE)}
     )
