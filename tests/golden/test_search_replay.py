@@ -231,6 +231,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_would_show(fault, monkeypatch):
     """The first drop is after step 1."""
