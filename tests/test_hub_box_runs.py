@@ -279,7 +279,9 @@ def test_one_command_in_a_process_of_its_own(at_home, tmp_path, make):
     options = ["method=dymo", "backbone=sdxl", "sampler.steps=6", "method.recurrence.cap=2"]
     command = [sys.executable, "-m", "align", *TINY, *options, f"run.folder={tmp_path / 'run'}"]
     environment = box_environment(at_home)
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=1200
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     made = Made(tmp_path / "run")
