@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock bench quality ablations compare tables table1 table2 table3 table4 toy parity smoke-full plug clean
+.PHONY: help setup demo test test-slow test-all check format lock bench quality ablations compare tables table1 table2 table3 table4 toy parity smoke-full plug clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,8 +26,15 @@ demo: setup  ## none, best_of_n and dymo on held-out prompts; writes outputs/sha
 	@$(BIN)/python -m align -m experiment=shapes_demo method=none,best_of_n,dymo
 	@echo "open outputs/shapes_demo/gallery.html"
 
-test: setup  ## all tests, two processes of one thread (WORKERS=4 for more; each takes about 1.5 GB)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile
+TESTS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile
+
+test: setup  ## the tests that a change is judged by: under five minutes on two cores (WORKERS=4 for more; each takes 1.5 GB)
+	$(TESTS) -m "not slow"
+
+test-slow: setup  ## all others: whole recorded runs, kills, launchers, training, every layout of the hub
+	$(TESTS) -m slow
+
+test-all: test test-slow  ## all tests, each once
 
 check: setup  ## linter, formatting and types
 	$(BIN)/ruff check .

@@ -1,3 +1,4 @@
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,12 @@ def golden(request):
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard():
+    """By processes that tests start too: a shell lets what it starts with ``&`` ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

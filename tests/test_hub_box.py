@@ -17,7 +17,11 @@ from align.config.places import group_choices
 from align.results.csvfile import read_csv
 from align.runner import build
 
-NAMES = [name for name in group_choices("backbone") if name not in ("shapes", "alignprop_sd15")]
+NAMES = [
+    name
+    for name in group_choices("backbone")
+    if name not in ("shapes", "alignprop_sd15") and not name.startswith("toy_")
+]
 CHEAP = [
     "method=none",
     "metrics=none",

@@ -139,6 +139,10 @@ def odd_heads(path, old):
     path.write_text(json.dumps(content))
 
 
+MENDED = {f"unet/{HALF}", "tokenizer/vocab.json", "unet/config.json", "sdxl_step-aware_preference_model.bin"}
+"""A file of each kind: weights, words, a config, and a pickle, of which a converted copy is kept."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "backbone", "repo", "file"),
@@ -197,6 +201,8 @@ def test_damage_is_one_line_and_mending_it_is_enough(
     assert new <= {whole}, "the bomb went off, or something was left"
     assert not list(converted.glob(".*"))
 
+    if file not in MENDED:
+        return
     path.unlink()
     path.write_bytes(whole.read_bytes())
     forget_models()

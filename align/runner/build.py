@@ -300,5 +300,7 @@ def set_up_torch(threads: int | None) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode(
+        "warn"
+    )  # as use_deterministic_algorithms, which imports all of inductor
     torch.backends.cudnn.benchmark = False

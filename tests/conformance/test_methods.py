@@ -1,4 +1,8 @@
-"""What every method must do, whatever it is made of."""
+"""What every method must do, whatever it is made of.
+
+Every method is held to it on the fake world, where all of the sampling is as everywhere.  A real network adds its own calls
+(forward alone, back through network and decoder, with attention maps), and methods that make each kind of call show those.
+"""
 
 from dataclasses import replace
 from functools import cache
@@ -43,10 +47,12 @@ CHEAPER = {
     ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
-PRESETS = ("_released", "_paper")
-"""Endings of other settings of a method that is there without them: tried on the fake world alone."""
-TRAINED = ("none", "dymo", "svdd", "das")
-"""Those that are tried on the trained world too, which costs most."""
+CASES = {
+    "fake": METHODS,
+    "unet": ("none", "dymo", "svdd", "dymo_smc"),
+    "shapes": ("dymo", "svdd", "das"),
+}
+"""The methods of a world: none, one that guides by attention and reward, one that chooses, and weighed particles."""
 SHAPES = Path(align.shapes.__file__).parent / "weights"
 GREY = 1 / 255
 
@@ -88,10 +94,16 @@ CAPTIONS = [
 ]
 
 
-@pytest.fixture(
-    scope="module",
-    params=["fake", "unet", pytest.param("shapes", marks=pytest.mark.slow)],
-)
+def pytest_generate_tests(metafunc):
+    cases = [
+        pytest.param(world, method, marks=pytest.mark.slow if world == "shapes" else ())
+        for world, methods in CASES.items()
+        for method in methods
+    ]
+    metafunc.parametrize(("world", "method"), cases, indirect=["world"], scope="module")
+
+
+@pytest.fixture(scope="module")
 def world(request):
     if request.param == "fake":
         return World("fake", FakeBackbone(), FakeReward(), WORDS)
@@ -105,21 +117,12 @@ def world(request):
     return World("shapes", UNetBackbone.from_folder(SHAPES, CPU), FakeReward(), CAPTIONS, shapes_graph)
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def method(request, world):
-    if world.name == "shapes" and request.param not in TRAINED:
-        pytest.skip("tried on the tiny worlds")
-    if world.name == "unet" and request.param.endswith(PRESETS):
-        pytest.skip("tried on the fake world")
-    return request.param
-
-
 @pytest.fixture(scope="module")
 def outcomes(world, method):
     return world.method(method).sample(world.requests)
 
 
-def test_one_finished_picture_a_request(world, outcomes):
+def test_one_finished_picture_a_request(world, method, outcomes):
     assert len(outcomes) == len(world.requests)
     for outcome in outcomes:
         assert outcome.error is None
@@ -128,29 +131,25 @@ def test_one_finished_picture_a_request(world, outcomes):
         assert 0 <= float(outcome.picture.min()) <= float(outcome.picture.max()) <= 1
 
 
-def test_different_samples_and_prompts_differ(outcomes):
+def test_different_samples_and_prompts_differ(world, method, outcomes):
     pictures = [outcome.picture for outcome in outcomes]
     for k, one in enumerate(pictures):
         assert not any(torch.equal(one, two) for two in pictures[k + 1 :])
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(world, method, outcomes):
-    again = world.method(method).sample(world.requests)
+def test_another_seed_gives_another_picture(world, method, outcomes):
     other = world.method(method).sample([replace(request, seed=6) for request in world.requests])
-    for one, two, three in zip(outcomes, again, other, strict=True):
-        assert torch.equal(one.picture, two.picture)
-        assert (one.cost, one.info) == (two.cost, two.info)
-        assert not torch.equal(one.picture, three.picture)
+    for one, two in zip(outcomes, other, strict=True):
+        assert not torch.equal(one.picture, two.picture)
 
 
-def test_neither_order_nor_company_changes_a_byte(world, method, outcomes):
+def test_done_again_neither_order_nor_company_changes_a_byte(world, method, outcomes):
     backwards = world.method(method).sample(world.requests[::-1])[::-1]
-    alone = [world.method(method).sample([request])[0] for request in world.requests]
-    for one, two, three in zip(outcomes, backwards, alone, strict=True):
+    alone = [world.method(method).sample([request])[0] for request in world.requests[:3]]
+    for one, two in [*zip(outcomes, backwards, strict=True), *zip(outcomes, alone, strict=False)]:
         assert torch.equal(one.picture, two.picture)
-        assert torch.equal(one.picture, three.picture)
-        assert one.cost == two.cost == three.cost
-        assert one.info == two.info == three.info
+        assert one.cost == two.cost
+        assert one.info == two.info
 
 
 def test_the_batch_size_changes_rounding_alone(world, method, monkeypatch):

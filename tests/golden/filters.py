@@ -24,7 +24,7 @@ from align.sampling.noise import Draws
 from align.sampling.sampler import Sampler
 from align.semantics.sources import no_pairs
 
-from .replay import CPU, SLIM
+from .replay import CPU, SLIM, parameters
 from .tiny_lcm import tiny_lcm
 
 PARTICLES = 4
@@ -41,11 +41,10 @@ def cases(kind, pattern, given):
     ]
 
 
-def parametrize(metafunc, kind, pattern):
-    """One test for each trace."""
+def parametrize(metafunc, kind, pattern, soon):
+    """One test for each trace, slow but for some."""
     found = cases(kind, pattern, metafunc.config.getoption("--golden"))
-    ids = [f"{'slim' if folder is SLIM else 'given'}-{name}" for folder, name in found]
-    metafunc.parametrize("trace", found, ids=ids, indirect=True, scope="module")
+    metafunc.parametrize("trace", parameters(found, soon), indirect=True, scope="module")
 
 
 @cache

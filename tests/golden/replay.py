@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
@@ -32,6 +33,20 @@ CPU = torch.device("cpu")
 TESTS = Path(__file__).parent.parent
 SLIM = TESTS / "golden/data"
 """Traces that come with the tests: without what follows from the rest."""
+
+
+def parameters(cases, soon=()):
+    """Parameters of a test of traces, (folder, name) each; those that are not named for every change are slow."""
+    return [
+        pytest.param(
+            (folder, name),
+            id=f"{'slim' if folder is SLIM else 'given'}-{name}",
+            marks=() if name in soon else pytest.mark.slow,
+        )
+        for folder, name in cases
+    ]
+
+
 VIEWS = {
     "brightness": "brightness_u",
     "saturation": "saturation_u",

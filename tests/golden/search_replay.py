@@ -160,19 +160,14 @@ class Watching(Evaluator):
 
 
 class Chosen:
-    """A selection that keeps what went in and what came out, by the step's index.
-
-    An evaluator that it is given computes as many at a time as there are particles, as the released code does.
-    """
+    """A selection that keeps what went in and what came out, by the step's index."""
 
     def __init__(self, select):
-        self.select, self.evaluate, self.seen = select, None, {}
+        self.select, self.seen = select, {}
 
     def __call__(self, state, estimate, step, draws):
         selected = self.select(state, estimate, step, draws)
         self.seen[step.index] = (state.z, selected)
-        if self.evaluate is not None:
-            self.evaluate.batch_size = len(selected.index)
         return selected
 
     def __getattr__(self, name):
@@ -247,15 +242,13 @@ class Trace:
 
         Args:
             batch: whose draws.
-            batch_size: of every call; ``None`` is as the released code has it, one candidate of each particle.
+            batch_size: of every call.
             steps: how many selecting steps to take; ``None`` for the whole run.
 
         Returns:
             What was found at each selecting step, the final latents and the ledger.
         """
-        parts = self.parts(batch_size or len(batch.start))
-        if batch_size is None:
-            parts.select.evaluate = parts.evaluate
+        parts = self.parts(batch_size)
         ledger = Ledger(len(batch.start))
         state = batch.state(batch.start, range(len(batch.start)))
         taken = steps or self.facts["steps"] - 1

@@ -58,7 +58,7 @@ OBJECTIVE = Objective(preference=1, semantic=0, semantic_until=2, both_until=2, 
 
 def pytest_generate_tests(metafunc):
     if "trace" in metafunc.fixturenames:
-        parametrize(metafunc, "das", "*")
+        parametrize(metafunc, "das", "*", ("trace_das_schedule", "trace_das_lcm"))
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +232,7 @@ def ancestors(replay, steps):
     return [selected.index.tolist() for _, selected in replay.selected[:steps]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["trace_das_schedule", "permuted_das_schedule"])
 def test_neither_trace_replays_with_the_other_ones_indexing(name):
     """The released fault, gradients and twists that stay behind, decides who survives."""

@@ -13,7 +13,7 @@ from align.sampling.noise import Draws
 from align.sampling.views import ViewDraws, views
 from align.semantics.attention_loss import semantic_loss
 
-from .replay import CPU, SLIM, Trace, far, traces
+from .replay import CPU, SLIM, Trace, far, parameters, traces
 
 LIMITS = {
     "eps": 1e-4,
@@ -35,8 +35,8 @@ def pytest_generate_tests(metafunc):
     if "trace" in metafunc.fixturenames:
         folders = [SLIM, metafunc.config.getoption("--golden")]
         cases = [(folder, name) for folder in folders if folder for name in traces(folder)]
-        ids = [f"{'slim' if folder is SLIM else 'given'}-{name}" for folder, name in cases]
-        metafunc.parametrize("trace", cases, ids=ids, indirect=True, scope="module")
+        soon = ("trace_sd_full", "trace_sdxl_full")
+        metafunc.parametrize("trace", parameters(cases, soon), indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")

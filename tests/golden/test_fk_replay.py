@@ -49,7 +49,7 @@ reach 40), weights and products, in which rates of up to 30 multiply values, as 
 
 def pytest_generate_tests(metafunc):
     if "trace" in metafunc.fixturenames:
-        parametrize(metafunc, "search", "fk_*")
+        parametrize(metafunc, "search", "fk_*", ("fk_max_default_floor", "fk_rt_last"))
 
 
 @pytest.fixture(scope="module")

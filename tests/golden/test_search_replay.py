@@ -17,10 +17,9 @@ from align.sampling.selection import Selected
 from .replay import SLIM
 from .search_replay import REWARDS, RedBlue, Trace, traces
 
-LATENTS = 3e-4
-"""Latents reach 40, where the numbers of float32 are 4e-6 apart.  In the released code's own calls the recording machine's kernels
-give 3e-5 and another processor's 1e-4; in calls of another size and memory layout both give 1e-4, half of which is the record's
-own: a network in float64 is 5e-5 away from it."""
+LATENTS = 2e-4
+"""They reach 40, where the numbers of float32 are 4e-6 apart, and processors sum in other orders: 3e-5 on one in the released
+code's own calls is 9e-5 on another.  With a network in float64 it is 5e-5, the record's own part."""
 VALUES = {"redblue": 5e-4, "tensor224": 1e-6, "jpeg": 0.03}
 PIXELS = 50
 """Most bytes of the final pictures that may be off by one."""
@@ -51,12 +50,6 @@ def trace(request):
 @pytest.fixture(scope="module")
 def stepped(request):
     return Trace(*request.param)
-
-
-@pytest.fixture
-def contiguous(monkeypatch):
-    """Networks in torch's usual memory layout, as the released code has them."""
-    monkeypatch.setattr("torch.channels_last", torch.contiguous_format)
 
 
 def wrong(batch, found):
@@ -90,9 +83,10 @@ def differences(batch, found, latents):
     return {"values": float(max(values)), "latents": float(max([*between, final]))}
 
 
-def check_run(trace, batch_size):
+@pytest.mark.slow
+def test_the_whole_run_from_the_recorded_draws(trace):
     for batch in trace.batches:
-        found, latents, ledger = trace.run(batch, batch_size)
+        found, latents, ledger = trace.run(batch)
         assert wrong(batch, found) == []
         far = differences(batch, found, latents)
         candidates = sum(one.values.numel() for one in found)
@@ -119,16 +113,6 @@ def check_run(trace, batch_size):
     assert released == sum(
         batch.of(step["index"], "values").numel() for batch in trace.batches for step in batch.steps[:-1]
     )
-
-
-@pytest.mark.slow
-def test_the_whole_run_in_calls_as_released(trace, contiguous):
-    check_run(Trace(trace.folder, trace.name), None)
-
-
-@pytest.mark.slow
-def test_the_whole_run_in_our_own_calls(trace):
-    check_run(trace, 16)
 
 
 def test_every_step_by_jpeg_size_from_the_recorded_latents(stepped):
@@ -231,6 +215,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_would_show(fault, monkeypatch):
     """The first drop is after step 1."""

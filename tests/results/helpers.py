@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,17 +69,17 @@ def picture_files(folder: Path) -> dict[str, bytes]:
 
 
 def work_shared(folder: str, size: int) -> None:
-    """A process of a shared run; says on stdout which items it did."""
+    """A process of a shared run; says on stdout which items it did, and waits before the first and after it."""
     plan = make_plan(size)
     order = plan if os.getpid() % 2 else plan[::-1]
     with Store.open(folder, MANIFEST, plan, shared=True, csv_every=0.02) as store:
         print("open", flush=True)
         sys.stdin.readline()
-        for item in order:
-            if store.claim(item):
-                time.sleep(0.001)
-                commit(store, item)
-                print(item.key, flush=True)
+        for number, item in enumerate(item for item in order if store.claim(item)):
+            commit(store, item)
+            print(item.key, flush=True)
+            if number == 0:
+                sys.stdin.readline()
 
 
 def work_until_killed(folder: str, size: int, commits: int) -> None:

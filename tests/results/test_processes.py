@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,7 @@ def test_a_zombie_is_dead():
     owner = Owner.from_record(record)
     assert owner.alive()
     process.kill()
-    time.sleep(0.2)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert not owner.alive()
     process.communicate()
 
@@ -98,9 +97,12 @@ def test_two_processes_share_a_run(tmp_path):
     for process in children:
         assert process.stdout.readline() == "open\n"
     for process in children:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    done = [process.communicate(timeout=60)[0].split() for process in children]
+        print("go", file=process.stdin, flush=True)
+    first = [process.stdout.readline().split() for process in children]
+    for process in children:  # both have begun
+        print("go", file=process.stdin, flush=True)
+    rest = [process.communicate(timeout=500)[0].split() for process in children]
+    done = [some + more for some, more in zip(first, rest, strict=True)]
     assert [process.returncode for process in children] == [0, 0]
     assert sorted(done[0] + done[1]) == sorted(item.key for item in make_plan(size))
     assert all(done), "one process did everything: nothing was shared"
@@ -150,7 +152,7 @@ def test_kills_leave_no_duplicate_and_no_half_file(tmp_path):
     kills = 0
     for turn in range(12):
         process = child("work_until_killed", folder, size, turn % 3)
-        process.communicate(timeout=60)
+        process.communicate(timeout=500)
         kills += process.returncode == -signal.SIGKILL
         for path in (folder / "images").glob("*.png"):
             assert path.read_bytes() == picture_files(tmp_path / "whole")[path.name]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from align.sampling.ledger import Cost
 from align.sampling.sampler import Outcome
 from scripts.pull_the_plug import content as files
 
-__all__ = ["HOSTILE", "FakeSampler", "arguments", "fake_weights", "files", "start"]
+__all__ = ["HOSTILE", "FakeSampler", "arguments", "fake_weights", "files", "go_on", "start"]
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = [
@@ -34,23 +34,15 @@ HOSTILE = [
 class FakeSampler:
     """A picture is a function of its request alone.  Hooks make it fail, wait or run out of memory."""
 
-    def __init__(self, batch_size=8, fail=(), broken=(), most=10**9, wait=0.0, lost=False, hook=None):
+    def __init__(self, batch_size=8, fail=(), broken=(), most=10**9, lost=False, hook=None):
         self.batch_size = batch_size
-        self.fail, self.broken, self.most, self.wait, self.lost, self.hook = (
-            fail,
-            broken,
-            most,
-            wait,
-            lost,
-            hook,
-        )
+        self.fail, self.broken, self.most, self.lost, self.hook = fail, broken, most, lost, hook
         self.calls = []
 
     def sample(self, requests, on_step=None):
         self.calls.append([(request.prompt, request.seed, request.sample) for request in requests])
         if self.hook is not None:
             self.hook(requests)
-        time.sleep(self.wait * len(requests))
         if self.lost:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if max(len(requests), self.batch_size) > self.most:
@@ -94,16 +86,28 @@ def arguments(folder: Path, *more: str) -> list[str]:
     ]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    """The command in a process of its own, with a sampler that takes 50 ms a picture.
+def start(*arguments: str, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """The command in a process of its own, whose sampler waits in every call until it is let go on (``go_on``) or nobody can.
 
     ``--hang`` goes before the command where its first commit shall never end.
     """
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "runner.helpers", *arguments]
     return subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    """Let a process that said ``sampling`` sample; without standard input, as after ``communicate``, none waits."""
+    assert process.stdin is not None
+    print(file=process.stdin, flush=True)
 
 
 if __name__ == "__main__":
@@ -113,12 +117,21 @@ if __name__ == "__main__":
 
     def announce(requests):
         print("sampling", flush=True)
+        sys.stdin.readline()
 
     def hang(*_):
-        print("hanging", flush=True)
-        time.sleep(100)
+        first = signal.getsignal(signal.SIGINT)
 
-    build.build_sampler = lambda config, size: FakeSampler(size, wait=0.05, hook=announce)
+        def told(*given):
+            first(*given)
+            print("still hanging", flush=True)
+
+        signal.signal(signal.SIGINT, told)
+        print("hanging", flush=True)
+        while True:
+            signal.pause()
+
+    build.build_sampler = lambda config, size: FakeSampler(size, hook=announce)
     command = sys.argv[1:]
     if command[0] == "--hang":
         command.pop(0)

@@ -122,7 +122,7 @@ def test_a_refusal_is_not_repeated(server, tmp_path, code, words):
 
 
 def test_timeout(server, tmp_path):
-    server.answers = [1.0]
+    server.answers = [60.0]
     with pytest.raises(GraphError, match=r"does not answer in 0\.1 s"):
         asking(server, tmp_path, retries=0, timeout=0.1)(PROMPT)
 

@@ -120,16 +120,13 @@ def of_chain(problem, steps):
 
 
 CASES = [  # problem, method, particles, runs, deviation of a run's evidence over the evidence
-    ("gmm", "smc", 4, 300, 5.6),  # heavy tails: published, 1000 to 20 000 runs of 100 steps
-    ("gmm", "smc", 16, 150, 4.2),
-    ("gmm", "smc", 100, 30, 1.6),
+    ("gmm", "smc", 100, 30, 1.6),  # heavy tails: published, 1000 to 20 000 runs of 100 steps
     ("gmm2", "smc", 4, 300, 1.6),  # 120 to 1600 runs of 25 steps
-    ("gmm2", "smc", 16, 150, 0.85),
     ("gmm2", "smc", 100, 30, 0.35),
-    ("gmm2", "das", 4, 300, 5.0),
     ("gmm2", "das", 16, 150, 2.5),
     ("gmm2", "das", 100, 40, 0.7),
 ]
+"""Fewer particles have tails in which a wrong mean would not show: 3 standard errors would be as much as the evidence."""
 
 
 def is_unbiased(found, z, deviation):
@@ -182,6 +179,7 @@ def test_steering_leaves_the_evidence_unbiased_whatever_the_potential(potential)
     assert is_unbiased(found, of_chain("gmm2", 25)[0], 1.3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["smc", "das"])
 def test_weighted_particles_have_the_rewards_and_masses_of_the_tilted_chain(method):
     """Not those of the continuous target, whose evidence is 5 % lower at 25 steps."""
@@ -219,6 +217,7 @@ class KeepsTwists(Tempered):
         return replace(found, state=replace(found.state, twist=twist))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["gradients and twists", "predictions", "twists"])
 def test_a_filter_that_leaves_something_behind_is_found_out(wrong):
     method = "das_released" if wrong == "gradients and twists" else "das"

@@ -50,6 +50,7 @@ def test_a_run_is_told_by_what_it_returns():
     torch.testing.assert_close(points, best.repeat_interleave(2, dim=0))
 
 
+@pytest.mark.slow
 def test_the_chains_figures_of_the_gaussian():
     truth = exact("gaussian")
     assert truth["z"] == pytest.approx(8.722445, rel=1e-6)

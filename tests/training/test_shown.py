@@ -69,6 +69,7 @@ def test_held_out_combinations_are_not_described():
     assert describe(segment(render(sample_scene(caption, rng, None))), rng) is None
 
 
+@pytest.mark.slow
 def test_described_pairs_have_true_and_false_captions(judged):
     pairs = shown(judged, 5)
     assert len(pairs) >= 18
@@ -78,6 +79,7 @@ def test_described_pairs_have_true_and_false_captions(judged):
             assert not check(picture, parse(str(wrong))).all
 
 
+@pytest.mark.slow
 def test_groups_carry_the_utilities_of_their_captions(judged):
     batch = from_judged(judged, np.array([0, 3]), np.random.default_rng(0))
     assert batch.pictures.shape == (2, 4, 3, 64, 64)
@@ -112,6 +114,7 @@ def test_a_recolouring_renames_the_caption_alike():
         assert check(recoloured(picture, seen, mapping), renamed(caption, mapping)).all
 
 
+@pytest.mark.slow
 def test_early_looks_come_with_the_timesteps_of_their_own_group(judged):
     """Groups may have been looked at at different timesteps; all looks are drawn equally often."""
     rng = np.random.default_rng(4)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def train(folder, *options):
     command = [sys.executable, "scripts/train_shapes.py", *options, "--weights", str(folder / "weights")]
     command += ["--folder", str(folder / "training"), "--pictures", "250", "--captions", "8"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

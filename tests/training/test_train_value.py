@@ -140,7 +140,7 @@ def test_both_scripts_run_and_write_what_loads(tmp_path):
     for script, own in (("train_value.py", value), ("train_small_decoder.py", small)):
         folder = ["--folder", str(tmp_path / script)]
         command = [sys.executable, f"scripts/{script}", *more, *own, *folder]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
         assert done.returncode == 0, done.stderr[-2000:]
     network = load_value_network(tmp_path / "value", CPU)
     assert len(network.shape.rewards) == 5
