@@ -313,9 +313,7 @@ def test_columns_of_negatives_and_seeds_have_usual_names_or_those_that_are_given
     with pytest.raises(ConfigError, match=r"no column 'avoids': give prompts.tag_columns"):
         rows(path, tag_columns=("avoids",))
     path.write_text("prompt,negative,negative_prompt\na cat,blurry,blue\n")
-    with pytest.raises(
-        ConfigError, match="columns 'negative' and 'negative_prompt': give prompts.negative_col"
-    ):
+    with pytest.raises(ConfigError, match=r"'negative' and 'negative_prompt': give prompts\.negative_col"):
         rows(path)
 
 
@@ -329,7 +327,7 @@ def test_a_seed_that_is_none_is_refused_with_its_line(tmp_path, seed):
 
 def test_a_negative_prompt_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "negative": ["b", "c"]}')
-    with pytest.raises(ConfigError, match="line 1: negative=.* is no text"):
+    with pytest.raises(ConfigError, match=r"line 1: negative=.* is no text"):
         rows(tmp_path / "a.jsonl")
 
 
@@ -338,7 +336,9 @@ def test_tags_of_parquet_are_texts_and_pictures_are_none(tmp_path):
     path = tmp_path / "a.parquet"
     table = {"prompt": ["a", "b"], "seed": [None, 3], "level": [0.5, None], "image": [b"x", b"y"]}
     pyarrow.parquet.write_table(pyarrow.table(table), path)
-    with pytest.raises(ConfigError, match="row 1, column 'image': it holds bytes; give prompts.tag_columns="):
+    with pytest.raises(
+        ConfigError, match=r"row 1, column 'image': it holds bytes; give prompts\.tag_columns="
+    ):
         rows(path)
     assert [(row.seed, row.tags) for row in rows(path, tag_columns=("level",))] == [
         (None, {"level": "0.5"}),
