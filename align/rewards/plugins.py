@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from align.results.columns import is_metric
 from align.rewards.errors import RewardError
 from align.rewards.registry import REWARDS
 from align.rewards.sources import Files
@@ -37,7 +38,7 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
         differentiable: whether gradients reach the pictures, as methods that guide need.
 
     Raises:
-        RewardError: another file has a reward of this name.
+        RewardError: another file has a reward of this name, or `results.csv` has another use for such a column.
     """
 
     def add(function: Judge) -> Judge:
@@ -45,6 +46,10 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
         weights = (Files(str(file.parent), (file.name,)),)
         if name in REWARDS and REWARDS[name].weights != weights:
             raise RewardError(f"there is a reward {name} already: give the function another name")
+        if not is_metric(name):
+            raise RewardError(
+                f"the column {name} of results.csv is no reward's: give the function another name"
+            )
 
         def load(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
             from align.checkpoints.hashes import file_hash

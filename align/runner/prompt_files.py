@@ -1,113 +1,169 @@
-"""Reading prompts from files: texts, JSON and tables."""
+"""Prompts from files: a text a line, or the rows of a table or of JSON objects, with what they say beside the prompt."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from align.config.errors import ConfigError, suggestion
+from align.config.schema import PromptsConfig
+from align.runner.row_files import TABLES, cell_text, read_entries, shown
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-"""Of tables in text, by ending."""
+NEGATIVE = ("negativeprompt", "negative", "negprompt")
+"""What a column of negative prompts is called with ``prompts.negative_column=auto``, whatever its case, ``_`` and spaces."""
+SEED = ("seed",)
+"""Likewise for ``prompts.seed_column=auto``."""
+SEEDS = 2**63
 
 
-def read_prompts(path: Path, column: str = "prompt", name: str | None = None) -> list[str]:
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt of a set.
+
+    Attributes:
+        text: the prompt.
+        negative, seed: the row's own; None where it has the run's.
+        tags: what else the row says, by column; no part of the picture.
+        place: where it stands, for messages.
+    """
+
+    text: str
+    negative: str | None = None
+    seed: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file are for: names, or None where it has none such."""
+
+    prompt: str
+    negative: str | None
+    seed: str | None
+    tags: tuple[str, ...]
+
+    def all(self) -> list[str]:
+        """Every column that is read."""
+        named = (self.prompt, self.negative, self.seed, *self.tags)
+        return [name for name in dict.fromkeys(named) if name is not None]
+
+
+def read_prompts(path: Path, config: PromptsConfig, name: str | None = None) -> list[PromptRow]:
     """The prompts of a file, in order.
 
-    A ``.json`` file holds a list, a ``.jsonl`` file a value a line; each entry is a text or an object with the key
-    ``column``, so prompts may be empty and hold newlines.  A ``.csv``, ``.tsv`` or ``.parquet`` file is a table with
-    named columns.  Any other file holds a prompt a line; empty lines are left out.
-
     Args:
-        path: the file.
-        column: where a table or an object has the prompt.
+        path: the file, see ``row_files``; its entries are texts or objects.
+        config: which columns are what.
         name: what messages call the file; ``prompts.path=<path>`` by default.
 
     Raises:
         ConfigError: it cannot be read, or holds no such prompts.
     """
     name = name or f"prompts.path={path}"
-    if path.suffix == ".parquet":
-        rows = _parquet(path, column, name)
-        return [_prompt(value, column, f"{name}, row {row}") for row, value in enumerate(rows, 1)]
-    text = _text(path, name)
-    if path.suffix in SEPARATORS:
-        return _table(text, SEPARATORS[path.suffix], column, name)
-    if path.suffix == ".json":
-        entries = _json(text, name)
-        if not isinstance(entries, list):
-            raise ConfigError(f"{name} holds no list: give a JSON list of prompts")
-        return [_prompt(entry, column, f"{name}, entry {place}") for place, entry in enumerate(entries, 1)]
-    lines = [(place, line.removesuffix("\r")) for place, line in enumerate(text.split("\n"), 1)]
-    filled = [(f"{name}, line {place}", line) for place, line in lines if line.strip()]
-    if path.suffix == ".jsonl":
-        return [_prompt(_json(line, place), column, place) for place, line in filled]
-    return [line for _, line in filled]
+
+    def choose(found: list[str]) -> list[str]:
+        if config.column not in found:
+            raise ConfigError(
+                f"{name} has no column {config.column!r}: give prompts.column=NAME, one of {', '.join(found)}"
+            )
+        return columns_of(found, config, name).all()
+
+    entries = list(read_entries(path, name, choose))
+    found = dict.fromkeys(key for _, entry in entries if isinstance(entry, dict) for key in entry)
+    columns = columns_of(list(found), config, name)
+    blank = path.suffix.lower() not in TABLES
+    return [_row(entry, columns, place, blank=blank) for place, entry in entries]
 
 
-def _text(path: Path, name: str) -> str:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return file.read()
-    except FileNotFoundError:
-        near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ConfigError(f"{name}: there is no such file{_near_file(path.name, near)}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{name} cannot be read: {reason}; give another file") from None
+def columns_of(found: Sequence[str], config: PromptsConfig, name: str) -> Columns:
+    """What the columns that a file has are for. Raises ConfigError."""
+    negative = _column(found, config.column, "negative_column", config.negative_column, NEGATIVE, name)
+    seed = _column(found, config.column, "seed_column", config.seed_column, SEED, name)
+    rest = tuple(column for column in found if column not in (config.column, negative, seed))
+    for column in config.tag_columns or ():
+        if column not in found:
+            raise ConfigError(
+                f"{name} has no column {column!r}: give prompts.tag_columns=[...] of what it has"
+                f"{suggestion(column, found, 'columns')}"
+            )
+    return Columns(config.column, negative, seed, rest if config.tag_columns is None else config.tag_columns)
 
 
-def _near_file(name: str, others: list[str]) -> str:
-    hint = suggestion(name, others)
-    return hint.partition("?")[0] + "?" if "did you mean" in hint else "; give the path of a file"
+def _column(
+    found: Sequence[str], prompt: str, option: str, wanted: str | None, usual: Sequence[str], name: str
+) -> str | None:
+    """The column that an option means, if the file has one."""
+    if wanted is None:
+        return None
+    if wanted != "auto":
+        if wanted not in found:
+            raise ConfigError(
+                f"{name} has no column {wanted!r}: give prompts.{option}=NAME, or null for none"
+                f"{suggestion(wanted, found, 'columns')}"
+            )
+        return wanted
+    fitting = [
+        column for column in found if column != prompt and re.sub(r"[\W_]", "", column).casefold() in usual
+    ]
+    if len(fitting) > 1:
+        raise ConfigError(
+            f"{name} has the columns {' and '.join(map(repr, fitting))}: give prompts.{option}=NAME, or null for none"
+        )
+    return fitting[0] if fitting else None
 
 
-def _table(text: str, separator: str, column: str, name: str) -> list[str]:
-    """The cells of a column below a line of names; fields may be quoted, and then hold newlines."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-    try:
-        _check_column(column, list(reader.fieldnames or ()), name)
-        return [_prompt(row[column], column, f"{name}, line {reader.line_num}") for row in reader]
-    except csv.Error as error:
-        raise ConfigError(f"{name} is no table after line {reader.line_num} ({error}): mend it") from None
+def _row(entry: Any, columns: Columns, place: str, *, blank: bool) -> PromptRow:
+    """An entry as a prompt; ``blank`` if it may be empty. Raises ConfigError."""
+    cells = entry if isinstance(entry, dict) else {columns.prompt: entry}
+    text = cells.get(columns.prompt)
+    if not isinstance(text, str):
+        raise ConfigError(
+            f'{place} has no prompt: give a text or an object with the key "{columns.prompt}", or prompts.column=KEY'
+        )
+    if not blank and not text.strip():
+        raise ConfigError(
+            f'{place} has an empty prompt: fill it in or leave the row out (a .jsonl file may hold "")'
+        )
+    tags: dict[str, str] = {}
+    for column in columns.tags:
+        try:
+            if tag := cell_text(cells.get(column)).strip():
+                tags[column] = tag
+        except ValueError as error:
+            raise ConfigError(
+                f"{place}, column {column!r}: {error}; give prompts.tag_columns=[...] without it"
+            ) from None
+    return PromptRow(
+        text, _negative(cells, columns.negative, place), _seed(cells, columns.seed, place), tags, place
+    )
 
 
-def _parquet(path: Path, column: str, name: str) -> list[Any]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise ConfigError(f"{name} is read with pyarrow, which is not here: pip install pyarrow") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_column(column, file.schema_arrow.names, name)
-            values: list[Any] = file.read(columns=[column]).column(column).to_pylist()
-            return values
-    except (ArrowException, OSError) as error:
-        raise ConfigError(f"{name} cannot be read: {str(error).splitlines()[0]}; give another file") from None
-
-
-def _check_column(column: str, columns: list[str], name: str) -> None:
-    if column not in columns:
-        which = f"one of {', '.join(columns)}" if columns else "of a file that has columns"
-        raise ConfigError(f"{name} has no column {column!r}: give prompts.column=NAME, {which}")
-
-
-def _json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{place} is not JSON ({error}): mend it") from None
-
-
-def _prompt(entry: Any, column: str, place: str) -> str:
-    value = entry.get(column) if isinstance(entry, dict) else entry
+def _negative(cells: Mapping[str, Any], column: str | None, place: str) -> str | None:
+    value = cells.get(column) if column is not None else None
+    if value is None or value == "" or value != value:
+        return None
     if not isinstance(value, str):
         raise ConfigError(
-            f'{place} has no prompt: give a text or an object with the key "{column}", or prompts.column=KEY'
+            f"{place}: {column}={shown(str(value))} is no text: "
+            "give a negative prompt, or prompts.negative_column=null to keep it as a tag"
         )
-    return value
+    return value if value.strip() else None
+
+
+def _seed(cells: Mapping[str, Any], column: str | None, place: str) -> int | None:
+    value = cells.get(column) if column is not None else None
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    text = value.strip() if isinstance(value, str) else "" if isinstance(value, bool) else str(value)
+    # Tables of whole numbers with gaps are written as 7.0.
+    found = re.fullmatch(r"0*([0-9]{1,19})(\.0*)?", text)
+    if found is None or int(found.group(1)) >= SEEDS:
+        raise ConfigError(
+            f"{place}: {column}={shown(str(value))} is no seed: give a whole number from 0 to {SEEDS - 1}, "
+            "an empty cell for the run's seed, or prompts.seed_column=null to keep it as a tag"
+        )
+    return int(found.group(1))
