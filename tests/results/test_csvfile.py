@@ -1,6 +1,5 @@
 import csv
 import math
-
 import re
 
 import pandas
