@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from align.config.convert import plain, shown
+from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.schema import Config
 
@@ -106,7 +106,7 @@ def refuse_commands_own(config: Config, said: Set[str]) -> None:
         value = attrgetter(path)(config)
         if value and value not in _PRESET and path not in said:
             raise ConfigError(
-                f"{path}={shown(plain(value))} in a config file names {what}, which no file may: give it on the command line"
+                f"{path} in a config file names {what}, which no file may: give it on the command line"
             )
 
 

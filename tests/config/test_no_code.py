@@ -130,19 +130,21 @@ def test_a_file_may_say_options_places_numbers_and_the_characters_themselves(tmp
 
 
 def test_the_command_line_says_them(tmp_path, monkeypatch):
-    monkeypatch.setenv("SECRET", "a tame default")
+    monkeypatch.setenv("SECRET", "tame")
     asked = ["negative=${oc.env:SECRET}", "hydra.job.env_copy=[SECRET]", "+hydra.job.env_set.A=b"]
     asked += ["semantics=llm", "semantics.endpoint=https://own.example/v1", "semantics.model=m"]
     asked += ["semantics.key_variable=SECRET", "runner.address=auto", "hydra/launcher=basic"]
     (job,) = jobs_of(parse([*asked, *own(tmp_path, "runner: {address: evil.example:1}")]))
-    assert job.config.negative == "a tame default"
+    assert job.config.negative == "tame"
     assert job.config.runner.address == "auto"
-    assert job.hydra.job.env_set == {"A": "b", "SECRET": "a tame default"}
+    assert job.hydra.job.env_set == {"A": "b", "SECRET": "tame"}
 
 
 def test_an_option_beside_it_does_not_stand_for_it(tmp_path, capsys):
     for beside in (["run={batch_size: 4}"], ["-m", "run={plugins: [own.py]},{batch_size: 4}"]):
-        assert "run.plugins=[" in one_line([*beside, *own(tmp_path, "run: {plugins: [evil.py]}")], capsys)
+        assert "run.plugins in a config file" in one_line(
+            [*beside, *own(tmp_path, "run: {plugins: [evil.py]}")], capsys
+        )
 
 
 TABLE = """
