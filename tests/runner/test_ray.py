@@ -15,7 +15,7 @@ from align.__main__ import main
 
 from .helpers import ROOT, arguments, files
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra: pip install 'align[ray]'")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra: pip install -e '.[ray]'")
 WORK = [
     "prompts.limit=16",
     "samples=4",
@@ -90,7 +90,7 @@ def test_without_ray_it_says_how_to_get_it(fake, tmp_path, monkeypatch, capsys):
     assert main(arguments(tmp_path, "runner=ray")) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "pip install 'align[ray]'" in error
+    assert "pip install -e '.[ray]'" in error
     assert "runner=local" in error
     assert not built
     assert not (tmp_path / "run").exists()
