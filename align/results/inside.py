@@ -35,8 +35,8 @@ def refuse_links(folder: Path) -> None:
             raise StoreError(f"{path} is {what}: remove it, or choose another run.folder")
 
 
-def pictures_in(folder: Path, names: Iterable[str]) -> list[str | None]:
-    """The paths of pictures that a table names; None for no name, and for what is not a file inside the folder.
+def pictures_in(folder: Path, names: Iterable[str]) -> list[str]:
+    """The paths of pictures that a table names; empty for no name, and for what is not a file inside the folder.
 
     A file that is not there is a path: whoever reads it says so.
     """
@@ -46,20 +46,20 @@ def pictures_in(folder: Path, names: Iterable[str]) -> list[str | None]:
     def is_inside(place: str) -> bool:
         return os.path.commonpath([root, os.path.realpath(place)]) == root
 
-    def path_of(name: str) -> str | None:
+    def path_of(name: str) -> str:
         if not name or "\0" in name or os.path.isabs(name) or PureWindowsPath(name).drive or "\\" in name:
-            return None
+            return ""
         path = os.path.join(folder, name)
         try:
             if not is_inside(os.path.dirname(path)):
-                return None
+                return ""
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
                 mode = os.stat(path).st_mode if is_inside(path) else 0
         except FileNotFoundError:
             return path
         except (OSError, ValueError):
-            return None
-        return path if stat.S_ISREG(mode) else None
+            return ""
+        return path if stat.S_ISREG(mode) else ""
 
     return [path_of(str(name)) for name in names]
