@@ -21,6 +21,7 @@ from align.runner.weights import (
     reward_files,
     value_files,
 )
+from align.version import DISTRIBUTION
 
 INSTALL = "pip install -e ."
 
@@ -111,7 +112,7 @@ def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
 def _packages() -> tuple[list[str], list[str]]:
     """A line for each package that the project needs, and the names of those that are absent."""
     try:
-        names = [_name(text) for text in requires("align") or [] if "extra ==" not in text]
+        names = [_name(text) for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
     except PackageNotFoundError:  # run from a checkout without installation
         names = [
             "torch",

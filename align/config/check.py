@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from itertools import pairwise
 
 from align.config.convert import shown
@@ -343,10 +345,16 @@ def _semantics(semantics: SemanticsConfig) -> None:
                 f"semantics={semantics.name} needs one model: give semantics.endpoint=URL and semantics.model=NAME, "
                 "or semantics.local=FOLDER"
             )
-        if semantics.endpoint is not None and not semantics.endpoint.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"semantics.endpoint={shown(semantics.endpoint)} is no URL: give one such as http://localhost:8000/v1"
-            )
+        if semantics.endpoint is not None:
+            from align.semantics.endpoint import address_fault, key_fault
+
+            if not re.fullmatch(r"[A-Za-z_]\w{0,39}", semantics.key_variable or "_", re.ASCII):
+                raise ConfigError(
+                    "semantics.key_variable is no name of a variable: give the name, never the key, which would be recorded"
+                )
+            key = os.environ.get(semantics.key_variable, "") if semantics.key_variable else ""
+            if fault := address_fault(semantics.endpoint) or key_fault(semantics.endpoint, key):
+                raise ConfigError(fault)
         if semantics.endpoint is not None and not semantics.model:
             raise ConfigError("semantics.endpoint needs a model: give semantics.model=NAME")
     if semantics.matching == "released":

@@ -24,6 +24,7 @@ class Command:
         show: print the configuration ("job", "hydra" or "all") and stop.
         config_dir: further folder of config groups.
         config_name: the primary config.
+        told: further ``key=value`` texts before ``overrides``, from a file (a table's rows), which may say less.
     """
 
     overrides: tuple[str, ...]
@@ -32,6 +33,7 @@ class Command:
     show: str | None = None
     config_dir: Path | None = None
     config_name: str = "config"
+    told: tuple[str, ...] = ()
 
 
 class OneLineParser(argparse.ArgumentParser):

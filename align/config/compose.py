@@ -31,13 +31,18 @@ from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
 from align.config.folder import default_folder
-from align.config.no_code import refuse_code
+from align.config.no_code import (
+    composing,
+    refuse_commands_own,
+    refuse_hydra,
+    refuse_reaching_out,
+    said_by,
+)
 from align.config.places import config_folders, group_choices
 from align.config.plugins import read_plugins
 from align.config.schema import GROUPS, Config
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass(frozen=True)
@@ -63,41 +68,47 @@ def jobs_of(command: Command) -> list[Job]:
     """
     home, *_ = search_order(command)
     overrides = parse_overrides(command)
+    said = said_of(command)
     with (
         explained(command.config_dir),
         initialize_config_dir(str(home), job_name="align", version_base="1.3"),
     ):
-        return [_job(command, list(chosen)) for chosen in itertools.product(*overrides)]
+        return [_job(command, list(chosen), said) for chosen in itertools.product(*overrides)]
 
 
-def _job(command: Command, overrides: list[str]) -> Job:
+def said_of(command: Command) -> frozenset[str]:
+    """What the command line itself gives, see ``no_code.said_by``."""
+    return said_by(parse_overrides(replace(command, told=())))
+
+
+def _job(command: Command, overrides: list[str], said: Set[str]) -> Job:
     register()
-    search = search_path(command)
-    composed = compose(command.config_name, [*search, *overrides], return_hydra_config=True)
+    texts = [*search_path(command), *overrides]
+    with composing():
+        composed = compose(command.config_name, texts, return_hydra_config=True)
     hydra = composed.hydra
-    refuse_code(hydra)
+    refuse_hydra(hydra, said, len(texts))
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
-    return Job(checked(composed, overrides), tuple(overrides), hydra)
+    return Job(checked(composed, overrides, said), tuple(overrides), hydra)
 
 
-def checked(composed: DictConfig, overrides: Sequence[str]) -> Config:
+def checked(composed: DictConfig, overrides: Sequence[str], said: Set[str]) -> Config:
     """The schema's configuration of a composed one, checked, folder filled in.
 
     Args:
         composed: the composition, without Hydra's own part.
-        overrides: the command's ``key=value`` texts.
+        overrides: the run's ``key=value`` texts.
+        said: what the command line itself gives, see ``no_code.said_by``.
 
     Raises:
         ConfigError: for the first wrong option.
     """
+    refuse_reaching_out(composed, said)
     values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     given = {text.lstrip("+").partition("=")[0] for text in overrides}
     config = _own_weights(build(Config, values), given)
-    if config.run.plugins and "run.plugins" not in given:
-        raise ConfigError(
-            "run.plugins in a config file would run code named by a configuration: give it on the command line"
-        )
+    refuse_commands_own(config, said)
     read_plugins(config.run.plugins)
     check(config)
     folder = config.run.folder or default_folder(config, overrides)
@@ -127,7 +138,7 @@ def parse_overrides(command: Command) -> list[list[str]]:
         ConfigError: an override that cannot be read, of an unknown key or choice, or a sweep without ``-m``.
     """
     parsed: dict[str, list[str]] = {}
-    for text in command.overrides:
+    for text in (*command.told, *command.overrides):
         try:
             (override,) = OverridesParser.create().parse_overrides([text])
         except OverrideParseException as error:
@@ -288,4 +299,5 @@ def _first_line(error: BaseException) -> str:
         for line in lines
         if not line.startswith(("See http", "^", "LexerNoViable", "Set the environment"))
     ]
-    return (useful or lines or [type(error).__name__])[0].rstrip(".")
+    first, *more = useful or lines or [type(error).__name__]
+    return f"{first} {more[0]}" if first.endswith(":") and more else first.rstrip(".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from align.results.columns import COSTS, is_check, is_metric
 from align.results.csvfile import read_csv
 from align.results.errors import ReportError
+from align.results.inside import pictures_in
 
 if TYPE_CHECKING:
     import pandas
@@ -112,7 +112,13 @@ def load_arms(folders: Iterable[Path]) -> tuple[list[Arm], list[str]]:
         status = _status(folder)
         if status not in ("finished", ""):
             notes.append(f"{folder.name}: the run is not finished (status {status!r})")
-        table["path"] = [os.path.join(folder, image) if image else None for image in table["image"]]
+        table["path"] = pictures_in(folder, table["image"])
+        if outside := sum(
+            bool(name) and not path for name, path in zip(table["image"], table["path"], strict=True)
+        ):
+            notes.append(
+                f"{folder.name}: {outside} pictures are no files inside the folder and are not shown"
+            )
         own = f"folder {folder}"
         texts = [table["config"], table["method"], table["backbone"], table["reward"]]
         arms = [(config or own, *map(str, rest)) for config, *rest in zip(*texts, strict=True)]

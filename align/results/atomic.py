@@ -6,14 +6,15 @@ interrupt), the temporary file is removed and the target is untouched. Only a ki
 temporary file behind; `remove_leftovers` deletes those.
 
 Accepted: old and new content exist side by side for a moment (twice the space), and each write waits for the
-disk. A target that is a symbolic link stays one: the file it points to is replaced. Permissions of an
-existing target are kept; a new file follows the umask.
+disk. A target that is a symbolic link is itself replaced, so nothing is written outside the folder that was
+named. Permissions of an existing file are kept; a new one follows the umask.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,13 +34,15 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
     Raises:
         OSError: from the file system; the old file is then intact and no temporary file stays behind.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(path)
     temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
             with suppress(FileNotFoundError):
-                os.chmod(temporary, target.stat().st_mode & 0o7777)
+                old = target.lstat().st_mode
+                if stat.S_ISREG(old):
+                    os.chmod(temporary, old & 0o7777)
             yield file
             file.flush()
             if durable:

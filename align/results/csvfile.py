@@ -1,11 +1,12 @@
-r"""Write and read `results.csv` so that every text survives and no spreadsheet runs one.
+r"""Write and read CSV files so that every text survives and no spreadsheet runs one.
 
-Text cells: backslash, control characters, line and paragraph separators and lone surrogates are written as
-escapes (`\\`, `\n`, `\r`, `\t`, `\x00`, `\u2028`, `\ud800`), so a row is always one physical line of valid
-UTF-8. A text that then starts with `=`, `+`, `-`, `@` (or their full-width forms), which a spreadsheet would
-take for a formula, gets a leading `'`; so does one that starts with `'` itself, which makes the rule
-reversible: when reading, one leading `'` is dropped. Numbers are written with the fewest digits that read
-back to the same bits.
+Texts, those of the header too: backslash, control characters, line and paragraph separators and lone surrogates
+are written as escapes (`\\`, `\n`, `\r`, `\t`, `\x00`, `\u2028`, `\ud800`), so a row is always one physical line
+of valid UTF-8. A text that then starts with `=`, `+`, `-`, `@` (or their full-width forms), spaces and quotes
+before it aside, would be a formula to a spreadsheet and gets a leading `'`; so does one that starts with `'`
+itself, which makes the rule reversible: when reading, one leading `'` is dropped. A `;` before such a character
+is an escape as well (`\x3b`), as spreadsheets of many countries split lines there. Numbers are written with the
+fewest digits that read back to the same bits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from align.results.columns import is_text
 if TYPE_CHECKING:
     import pandas
 
-_GUARDED = frozenset("=+-@'＝＋－＠")
+_FORMULA = r"""[\s"'\u200b-\u200f\u2060]*[=+\-@＝＋－＠]"""
+_GUARDED = re.compile(f"'|{_FORMULA}")
+_SPLITS = re.compile(f";(?={_FORMULA})")
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\\\\\u2028\u2029\ufeff\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\(\\|n|r|t|x[0-9a-f]{2}|u[0-9a-f]{4})")
 _SHORT = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -45,8 +48,8 @@ def _unescape(match: re.Match[str]) -> str:
 
 def encode_text(text: str) -> str:
     """`text` as the cell of a CSV file; `decode_text` undoes it exactly."""
-    text = _UNSAFE.sub(_escape, text)
-    return f"'{text}" if text and text[0] in _GUARDED else text
+    text = _SPLITS.sub(r"\\x3b", _UNSAFE.sub(_escape, text))
+    return f"'{text}" if _GUARDED.match(text) else text
 
 
 def decode_text(cell: str) -> str:
@@ -54,6 +57,23 @@ def decode_text(cell: str) -> str:
     if cell.startswith("'"):
         cell = cell[1:]
     return _ESCAPE.sub(_unescape, cell)
+
+
+def encode_header(names: Iterable[str]) -> list[str]:
+    """The header's cells: names come from files of users (metrics, tags), so they are texts like others."""
+    return [encode_text(name) for name in names]
+
+
+def decode_header(cells: Iterable[str]) -> list[str]:
+    """The names that `encode_header` turned into `cells`.
+
+    Raises:
+        ValueError: two columns have one name, so that one of them would be lost.
+    """
+    names = [decode_text(cell) for cell in cells]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two columns are called {twice[0]!r}")
+    return names
 
 
 def readable(text: str) -> str:
@@ -78,11 +98,26 @@ def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iter
     """The lines of the file, header first, encoded; one row in memory at a time."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([encode_text(name) for name in columns])
+    writer.writerow(encode_header(columns))
     for row in rows:
         yield _drain(buffer)
         writer.writerow([encode_cell(row.get(name)) for name in columns])
     yield _drain(buffer)
+
+
+def frame_csv(table: pandas.DataFrame) -> str:
+    """A whole table as CSV: header and texts encoded, numbers as pandas writes them."""
+    import pandas
+
+    encoded = {
+        place: column
+        if pandas.api.types.is_numeric_dtype(column)
+        else column.astype(object).map(lambda cell: encode_text(cell) if isinstance(cell, str) else cell)
+        for place, (_, column) in enumerate(table.items())
+    }
+    safe = pandas.DataFrame(encoded, index=table.index)
+    header = encode_header(map(str, table.columns))
+    return str(safe.to_csv(index=False, lineterminator="\n", header=header))
 
 
 def _drain(buffer: io.StringIO) -> bytes:
@@ -111,7 +146,7 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         try:
-            names = [decode_text(name) for name in next(reader, [])]
+            names = decode_header(next(reader, []))
             rows = []
             for row in reader:
                 if len(row) != len(names):

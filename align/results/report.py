@@ -171,6 +171,7 @@ class Report:
             ReportError: the folder is not writable.
         """
         from align.results import atomic, document
+        from align.results.csvfile import frame_csv
 
         tables = {"summary.csv": self.summary, "pairs.csv": self.pairs, "costs.csv": self.costs}
         more = {
@@ -189,7 +190,7 @@ class Report:
         try:
             out.mkdir(parents=True, exist_ok=True)
             for name, table in tables.items():
-                atomic.write_text(out / name, _csv(table))
+                atomic.write_text(out / name, frame_csv(table))
             self._draw(out)
             texts = (document.markdown(made), document.latex(made), document.html(made, out))
             for page, text in zip(PAGES, texts, strict=True):
@@ -314,14 +315,6 @@ def report(
     if out is not None:
         result.write(Path(out))
     return result
-
-
-def _csv(table: pandas.DataFrame) -> str:
-    """A table as CSV; prompts are escaped as in `results.csv`."""
-    from align.results.csvfile import encode_text
-
-    table = table.assign(prompt=table["prompt"].map(encode_text)) if "prompt" in table else table
-    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
 def _parser() -> argparse.ArgumentParser:

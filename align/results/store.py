@@ -26,6 +26,7 @@ from align.results import atomic
 from align.results.claims import Claims
 from align.results.errors import StoreError, as_store_error
 from align.results.index import Index
+from align.results.inside import refuse_links
 from align.results.journal import Journal
 from align.results.lock import FolderLock
 from align.results.manifest import Manifest, check_identity, now, read_run, started_run, write_run
@@ -119,6 +120,7 @@ class Store:
         store = cls(Path(folder), manifest, plan, shared=shared, csv_every=csv_every, token=token)
         with as_store_error(f"create {store.folder}"):
             store.folder.mkdir(parents=True, exist_ok=True)
+        refuse_links(store.folder)
         store._lock.acquire(lambda alone: store._enter(alone, extend))
         try:
             store._load(verify)

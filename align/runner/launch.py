@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from align.config.command import Command
-from align.config.compose import BASIC_LAUNCHER, BASIC_SWEEPER, Job, checked, explained, search_path
+from align.config.compose import BASIC_LAUNCHER, Job, checked, explained, said_of, search_path
 from align.config.errors import ConfigError
+from align.config.no_code import refuse_hydra
 from align.config.schema import Config
 from align.runner.exits import DONE, INTERRUPTED
 from align.runner.prepare import prepare
@@ -23,10 +26,6 @@ def launch(command: Command, jobs: Sequence[Job]) -> int:
         ConfigError, MissingWeights: before any of them starts.
     """
     hydra = jobs[0].hydra
-    if hydra.sweeper._target_ != BASIC_SWEEPER:
-        raise ConfigError(
-            f"hydra/sweeper={hydra.sweeper._target_} is not supported: leave it out, -m tries all values"
-        )
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:
             raise ConfigError("hydra/launcher only works on multiruns: add -m")
@@ -76,7 +75,7 @@ def _elsewhere(command: Command) -> int:
     from align.config.compose import parse_overrides, search_order
 
     home, *_ = search_order(command)
-    keep = [text for values in parse_overrides(command) for text in [_as_sweep(values)]]
+    keep = [*search_path(command), *map(_as_sweep, parse_overrides(command))]
     with (
         explained(command.config_dir),
         initialize_config_dir(str(home), job_name="align", version_base="1.3"),
@@ -85,8 +84,8 @@ def _elsewhere(command: Command) -> int:
         assert hydra is not None
         batches = hydra.multirun(
             config_name=command.config_name,
-            task_function=run_job,
-            overrides=[*search_path(command), *keep],
+            task_function=partial(run_job, said=said_of(command), overrides=len(keep)),
+            overrides=keep,
             with_log_configuration=False,
         )
     return max((int(job.return_value) for batch in batches for job in batch), default=DONE)
@@ -99,8 +98,16 @@ def _as_sweep(values: Sequence[str]) -> str:
     return f"{key}={','.join(value.partition('=')[2] for value in values)}"
 
 
-def run_job(composed: DictConfig) -> int:
-    """One job of another launcher; returns its exit code."""
+def run_job(composed: DictConfig, *, said: Set[str], overrides: int) -> int:
+    """One job of another launcher, composed anew where it runs, so that its files are looked at anew; its exit code.
+
+    Args:
+        composed: its configuration.
+        said: what the command line gave, see ``no_code.said_by``.
+        overrides: how many overrides.
+    """
     from hydra.core.hydra_config import HydraConfig
 
-    return run_all([checked(composed, list(HydraConfig.get().overrides.task))])
+    hydra: Any = HydraConfig.get()
+    refuse_hydra(hydra, said, overrides)
+    return run_all([checked(composed, list(hydra.overrides.task), said)])

@@ -133,7 +133,7 @@ def _check_runner(config: Config) -> None:
     if config.runner.kind != "ray":
         return
     if find_spec("ray") is None:
-        raise ConfigError("runner=ray needs Ray: pip install 'align[ray]', or give runner=local")
+        raise ConfigError("runner=ray needs Ray: pip install -e '.[ray]', or give runner=local")
     if ":" in config.run.device:
         raise ConfigError(
             f"run.device={config.run.device} is one device and runner=ray gives each worker its own: "

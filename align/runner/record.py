@@ -11,9 +11,9 @@ from typing import Any
 
 from align.config.convert import plain
 from align.runner.prepare import Prepared
+from align.version import version as own_version
 
 PACKAGES = (
-    "align",
     "torch",
     "diffusers",
     "transformers",
@@ -40,7 +40,7 @@ def record(prepared: Prepared) -> dict[str, Any]:
 
 def versions() -> dict[str, str | None]:
     """Versions of Python and of what decides the numbers; None for what is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {"python": platform.python_version(), "align": own_version()}
     for name in PACKAGES:
         try:
             found[name] = version(name)

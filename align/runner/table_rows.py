@@ -160,8 +160,14 @@ def _row(key: str, row: RowConfig, protocol: str, choice: Choice) -> Row:
     options = row.full if choice.scale == "full" else row.shapes
     if options is None or not set(row.needs) <= {_key(text) for text in own}:
         return replace(made, why_not=row.why_not or "there is no such run at this scale")
-    texts = [f"experiment={protocol}", *options, *choice.options, *own]
-    config = _compose(texts, choice.config_dir)
+    for text in options:
+        if re.match(r"[+~]*hydra\b", text):
+            raise ConfigError(
+                f"table.rows.{key}: {text} may not come from a config file: give it on the command line"
+            )
+    told, asked = (f"experiment={protocol}", *options), (*choice.options, *own)
+    texts = (*told, *asked)
+    config = _compose(asked, choice.config_dir, told)
     folder = str(run_folder(config))
     config = replace(config, run=replace(config.run, folder=folder))
     chosen = not choice.only or key in choice.only
@@ -169,15 +175,15 @@ def _row(key: str, row: RowConfig, protocol: str, choice: Choice) -> Row:
     return replace(made, chosen=chosen, why_not="" if chosen else NOT_CHOSEN)
 
 
-def _compose(texts: Iterable[str], config_dir: Path | None) -> Config:
-    return _composed(tuple(texts), config_dir)
+def _compose(texts: Iterable[str], config_dir: Path | None, told: tuple[str, ...] = ()) -> Config:
+    return _composed(tuple(texts), config_dir, told)
 
 
 @lru_cache(
     maxsize=256
 )  # rows of several tables are the same run, and composing is most of what this module costs
-def _composed(texts: tuple[str, ...], config_dir: Path | None) -> Config:
-    return jobs_of(Command(texts, config_dir=config_dir))[0].config
+def _composed(texts: tuple[str, ...], config_dir: Path | None, told: tuple[str, ...]) -> Config:
+    return jobs_of(Command(texts, config_dir=config_dir, told=told))[0].config
 
 
 def _key(text: str) -> str:

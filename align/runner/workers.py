@@ -59,6 +59,9 @@ def work(prepared: Prepared, store: Store, meter: Meter) -> None:
 def _cluster(config: RunnerConfig) -> Iterator[Any]:
     """Ray, joined to the cluster that is asked for; left again if it was not joined before."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if config.address is None and os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
+        # Ray listens on all interfaces even of a cluster of one machine, and runs the code of whoever it lets in.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     joined = not ray.is_initialized()

@@ -3,83 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from align.results.atomic import write_text
+from align.semantics.endpoint import Endpoint as Endpoint
 from align.semantics.errors import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge, read_knowledge
 from align.semantics.prompting import messages, read_answer, reproach, template_hash
 
 Chat = Callable[[Sequence[dict[str, str]]], str]
 """From messages to the model's answer. Raises GraphError."""
-
-MOST_TOKENS = 2048
-"""Of an answer; the longest published graph takes a third of it."""
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """An OpenAI-compatible chat endpoint.
-
-    Attributes:
-        url: base URL such as ``http://localhost:8000/v1``, or the whole ``.../chat/completions``.
-        model: name that the endpoint knows.
-        key: sent as a bearer token unless empty.
-        timeout: seconds to wait for an answer.
-    """
-
-    url: str
-    model: str
-    key: str = ""
-    timeout: float = 60.0
-
-    def __call__(self, chat: Sequence[dict[str, str]]) -> str:
-        """Ask once, at temperature 0. Raises GraphError, RefusedError."""
-        url = self.url.rstrip("/")
-        if not url.endswith("/chat/completions"):
-            url += "/chat/completions"
-        body = {
-            "model": self.model,
-            "messages": list(chat),
-            "temperature": 0,
-            "max_tokens": MOST_TOKENS,
-        }
-        headers = {"Content-Type": "application/json"}
-        if self.key:
-            headers["Authorization"] = f"Bearer {self.key}"
-        try:
-            request = urllib.request.Request(url, json.dumps(body).encode("ascii"), headers)
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                value: Any = json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                text = f"semantics.endpoint={self.url} answers {error.code} {error.reason}"
-            if error.code in (401, 403):
-                raise RefusedError(f"{text}: check the key in semantics.key_variable") from None
-            if error.code in (404, 405):
-                raise RefusedError(f"{text}: check semantics.endpoint and semantics.model") from None
-            raise GraphError(text) from None
-        except TimeoutError:
-            raise GraphError(f"semantics.endpoint={self.url} does not answer in {self.timeout:g} s") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise GraphError(f"semantics.endpoint={self.url} cannot be used: {reason}") from None
-        try:
-            content = value["choices"][0]["message"]["content"]
-        except (LookupError, TypeError):
-            content = None
-        if not isinstance(content, str):
-            raise GraphError(f"semantics.endpoint={self.url} answers without a message: {value!r:.60}")
-        return content
 
 
 class Lazily:

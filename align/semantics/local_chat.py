@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from align.semantics.endpoint import MOST_TOKENS
 from align.semantics.errors import RefusedError
-from align.semantics.llm import MOST_TOKENS
 
 
 class LocalChat:
-    """A causal language model with a chat template, decoding greedily.
+    """A causal language model with a chat template, decoding greedily; no code that comes with it is ever run.
 
     Args:
         folder: its files; nothing is fetched.
@@ -29,13 +30,20 @@ class LocalChat:
             raise RefusedError(
                 f"semantics.local: {folder} is not there; give a folder, or fetch a model with: hf download OWNER/NAME"
             )
+        _refuse_code(folder)
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, dtype="auto" if device.type == "cuda" else torch.float32
+                folder,
+                use_safetensors=True,
+                dtype="auto" if device.type == "cuda" else torch.float32,
+                **options,
             )
-        except (OSError, ValueError, KeyError) as error:
-            line = str(error).partition("\n")[0]
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # of many classes, those of the readers of files among them
+            line = str(error).partition("\n")[0] or type(error).__name__
             raise RefusedError(f"semantics.local={folder} holds no chat model: {line}") from None
         if not self.tokenizer.chat_template:
             raise RefusedError(
@@ -52,3 +60,21 @@ class LocalChat:
         ).to(self.device)
         made = self.model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
         return self.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a model that is more than weights for a class of transformers. Raises RefusedError."""
+    if (folder / "adapter_config.json").exists():
+        raise RefusedError(
+            f"semantics.local={folder} is an adapter of another model: give a folder of a whole one"
+        )
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8")) if "config" in path.name else None
+        except (OSError, ValueError, RecursionError):
+            continue  # told by whoever reads it
+        if isinstance(content, dict) and "auto_map" in content:
+            raise RefusedError(
+                f"semantics.local={folder} asks for its own code to be run (auto_map in {path.name}): "
+                "give a model whose class is in transformers"
+            )

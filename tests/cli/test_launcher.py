@@ -88,7 +88,7 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs align[joblib]")
+@pytest.mark.skipif(find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="needs the extra joblib")
 def test_joblib_runs_jobs_side_by_side(tmp_path, alone):
     sweep = ["-m", "seed=0,1", "prompts.limit=2", *SMALL]
     done = align(*sweep, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", folder=tmp_path)
@@ -125,7 +125,7 @@ def stops(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    find_spec("hydra_plugins.hydra_submitit_launcher") is None, reason="needs align[submitit]"
+    find_spec("hydra_plugins.hydra_submitit_launcher") is None, reason="needs the extra submitit"
 )
 @pytest.mark.parametrize(("minutes", "case", "left"), [(60, "preempted", 5), (10, "timed-out", 4)])
 def test_a_stopped_job_of_submitit_is_submitted_again_and_goes_on(

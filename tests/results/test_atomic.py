@@ -60,15 +60,21 @@ def test_the_old_file_is_there_until_the_block_ends(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_a_symbolic_link_stays_one(tmp_path):
+def test_nothing_is_written_through_a_symbolic_link(tmp_path):
     (tmp_path / "real").mkdir()
     target = tmp_path / "real" / "a.txt"
     target.write_text("old")
     link = tmp_path / "link.txt"
     link.symlink_to(target)
     atomic.write_text(link, "new")
-    assert link.is_symlink()
-    assert target.read_text() == "new"
+    assert not link.is_symlink()
+    assert link.read_text() == "new"
+    assert target.read_text() == "old"
+    (tmp_path / "folder").symlink_to(
+        tmp_path / "real"
+    )  # one that the path goes through was named by the user
+    atomic.write_text(tmp_path / "folder" / "a.txt", "newer")
+    assert target.read_text() == "newer"
 
 
 def test_permissions(tmp_path):

@@ -1,10 +1,20 @@
 import csv
 import math
+import re
 
+import pandas
 import pytest
 
 from align.results.columns import HEAD, ordered
-from align.results.csvfile import csv_lines, decode_text, encode_cell, encode_text, read_csv
+from align.results.csvfile import (
+    csv_lines,
+    decode_text,
+    encode_cell,
+    encode_header,
+    encode_text,
+    frame_csv,
+    read_csv,
+)
 
 HOSTILE = [
     "",
@@ -25,6 +35,14 @@ HOSTILE = [
     "--help",
     "@SUM(1)",
     "＝1+1",
+    " =1+1",
+    "\u3000@SUM(1)",
+    "\u200b=1",
+    '"=1+1"',
+    " '\" =1",
+    "a red cube; =1+1",
+    'x;"-1',
+    "x\\x3b=1",
     "'",
     "''",
     "'=1",
@@ -64,7 +82,8 @@ def test_there_are_enough_hostile_texts():
 def test_text_cell(text):
     cell = encode_text(text)
     assert decode_text(cell) == text
-    assert not cell or cell[0] not in "=+-@\t\r＝＋－＠"
+    for part in cell.split(";"):  # some countries' spreadsheets split there
+        assert not re.match(r"""[\s"\u200b]*[=+@\t\r＝＋－＠-]""", part)
     assert cell.isprintable() or not any(ord(character) < 32 for character in cell)
     cell.encode("utf-8")
 
@@ -88,6 +107,42 @@ def test_round_trip_of_a_file(tmp_path):
     assert table["check_all"].isna().all()
     with open(path, newline="", encoding="utf-8") as file:
         assert sum(1 for _ in csv.reader(file)) == len(HOSTILE) + 1
+
+
+def test_names_of_columns_are_texts_too(tmp_path):
+    path = tmp_path / "results.csv"
+    names = ["=cmd|' /C calc'!A0", "tag_@SUM(1)", " -x", "a\nb", "'", "plain"]
+    path.write_bytes(b"".join(csv_lines(names, [{name: 1 for name in names}])))
+    header, *rows = csv.reader(path.read_text("utf-8").splitlines())
+    assert (
+        header
+        == encode_header(names)
+        == ["'=cmd|' /C calc'!A0", "tag_@SUM(1)", "' -x", "a\\nb", "''", "plain"]
+    )
+    assert rows == [["1"] * len(names)]
+    assert list(read_csv(path).columns) == names
+
+
+def test_a_table_of_a_report_is_as_safe_and_keeps_its_numbers(tmp_path):
+    path = tmp_path / "pairs.csv"
+    table = pandas.DataFrame(
+        {
+            "arm": ["=1+1", " @x", "dymo"],
+            "=value": ["-1", "clip", None],
+            "low": [-0.1, float("nan"), 2.0],
+            "n": [-1, 2, 3],
+        }
+    )
+    path.write_text(frame_csv(table), "utf-8")
+    assert path.read_text("utf-8") == ("arm,'=value,low,n\n'=1+1,'-1,-0.1,-1\n' @x,clip,,2\ndymo,,2.0,3\n")
+    assert list(read_csv(path)["arm"]) == ["=1+1", " @x", "dymo"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("clip,clip\n1,2\n")
+    with pytest.raises(ValueError, match="two columns are called 'clip'"):
+        read_csv(path)
 
 
 def test_numbers_and_missing_values(tmp_path):

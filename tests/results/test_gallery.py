@@ -2,15 +2,20 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
+from align.results.arms import load_arms
 from align.results.contact_sheet import write_contact_sheet
+from align.results.csvfile import encode_text
 from align.results.errors import ReportError
 from align.results.gallery import script_json, write_gallery
+from align.results.inside import pictures_in
 from align.results.manifest import Manifest
 from align.results.store import Store
 
@@ -97,6 +102,58 @@ def test_limit_and_missing_pictures(tmp_path):
     assert "(the first 3 of 5)" in text
     text = write_gallery([folder], tmp_path / "gallery.html").read_text(encoding="utf-8")
     assert text.count("picture missing") == 1
+
+
+def test_pictures_of_a_foreign_table_stay_inside_its_folder(tmp_path):
+    """Whatever a results.csv of somebody else names, the page shows files of that folder alone."""
+    outside = tmp_path / "secret.png"
+    Image.new("RGB", (8, 8), "red").save(outside)
+    folder = run(tmp_path / "foreign", "none", ["a", "b"])
+    images = folder / "images"
+    kept, moved = sorted(images.iterdir())
+    (images / "link.png").symlink_to(outside)
+    (images / "own.png").symlink_to(kept.name)
+    (folder / "up").symlink_to(tmp_path)
+    os.mkfifo(images / "fifo.png")
+    named = [
+        "../secret.png",
+        str(outside),
+        "images/link.png",
+        "up/secret.png",
+        "images/../../secret.png",
+        "/dev/zero",
+    ]
+    named += [
+        "images/fifo.png",
+        "images",
+        "C:\\secret.png",
+        "file://secret.png",
+        "https://evil.example/a.png",
+        "images\\..\\a",
+    ]
+    table = folder / "results.csv"
+    for name in named:
+        edited = table.read_text("utf-8").replace(f"images/{moved.name}", encode_text(name))
+        other = tmp_path / "edited"
+        shutil.rmtree(other, ignore_errors=True)
+        shutil.copytree(folder, other, symlinks=True, ignore=lambda *_: {"fifo.png"})
+        os.mkfifo(other / "images" / "fifo.png")
+        (other / "results.csv").write_text(edited, "utf-8")
+        page = Page(write_gallery([other], tmp_path / "g.html").read_text("utf-8"))
+        shown = [
+            base64.b64decode(a["src"].partition(",")[2])
+            for tag, a in page.tags
+            if tag == "img" and "src" in a
+        ]
+        assert shown == [kept.read_bytes()], name
+        arms, _ = load_arms([other])
+        assert sum(map(bool, arms[0].rows["path"])) == 1 or "://" in name
+        write_contact_sheet([other], tmp_path / "sheet.png")
+    assert pictures_in(folder, ["images/own.png", "images/none.png", ""]) == [
+        str(images / "own.png"),
+        str(images / "none.png"),
+        "",
+    ]
 
 
 def test_large_pictures_are_made_smaller(tmp_path):

@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import shutil
 
 import numpy
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from align.results.csvfile import read_csv
 from align.results.errors import StoreError
 from align.results.manifest import Manifest, first_difference
+from align.results.pictures import picture_name
 from align.results.store import Store
 
 from .helpers import (
@@ -423,3 +425,39 @@ def test_a_snapshot_that_another_process_made_of_fewer_items_is_made_again(tmp_p
         (tmp_path / "run" / "results.csv").write_bytes(old)
     fill(tmp_path / "whole", plan)
     assert csv_bytes(tmp_path / "run") == csv_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", "journal.jsonl", "run.json", "results.csv", "errors.log", "images", "claims"]
+)
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe"])
+def test_nothing_is_written_through_what_somebody_put_into_the_folder(name, kind, tmp_path):
+    folder, outside, plan = tmp_path / "run", tmp_path / "outside", make_plan(2)
+    fill(folder, plan[:1])
+    path = folder / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if kind == "link":
+        outside.mkdir() if name in ("images", "claims") else outside.write_text("precious")
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(outside)
+    before = sorted(entry.name for entry in tmp_path.iterdir())
+    with pytest.raises(StoreError, match=f"{path} is .*: remove it, or choose another run.folder"):
+        Store.open(folder, MANIFEST, plan)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == before
+    assert not outside.is_file() or outside.read_text() == "precious"
+    assert not outside.is_dir() or not list(outside.iterdir())
+
+
+def test_a_link_for_a_picture_is_replaced_and_a_folder_that_is_a_link_is_used(tmp_path):
+    outside, plan = tmp_path / "outside.png", make_plan(1)
+    outside.write_text("precious")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "run").symlink_to("real")
+    (tmp_path / "real" / "images").mkdir()
+    name = picture_name(plan[0].key, plan[0].seed, plan[0].sample)
+    (tmp_path / "real" / "images" / name).symlink_to(outside)
+    fill(tmp_path / "run", plan)
+    assert outside.read_text() == "precious"
+    assert (tmp_path / "real" / "images" / name).read_bytes() == make_png(plan[0])
+    assert not (tmp_path / "real" / "images" / name).is_symlink()

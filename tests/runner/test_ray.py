@@ -8,14 +8,17 @@ import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from align.__main__ import main
+from align.config.schema import RunnerConfig
+from align.runner import workers
 
 from .helpers import ROOT, arguments, files
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra: pip install 'align[ray]'")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra: pip install -e '.[ray]'")
 WORK = [
     "prompts.limit=16",
     "samples=4",
@@ -90,7 +93,7 @@ def test_without_ray_it_says_how_to_get_it(fake, tmp_path, monkeypatch, capsys):
     assert main(arguments(tmp_path, "runner=ray")) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "pip install 'align[ray]'" in error
+    assert "pip install -e '.[ray]'" in error
     assert "runner=local" in error
     assert not built
     assert not (tmp_path / "run").exists()
@@ -112,3 +115,23 @@ def test_the_runner_is_no_part_of_a_folder_s_name_or_of_an_identity(tmp_path):
     assert one.run.folder == two.run.folder
     assert one.runner.kind == "local"
     assert two.runner.workers == 3
+
+
+def test_a_cluster_of_this_machine_alone_lets_nobody_in_who_does_not_know_its_token(monkeypatch):
+    seen = []
+    fake = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **options: seen.append((options, dict(os.environ))),
+        shutdown=lambda: None,
+    )
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    for address in ("auto", None):
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        with workers._cluster(RunnerConfig("ray", "ray", address=address)):
+            pass
+    (theirs, before), (ours, environment) = seen
+    assert (theirs["address"], ours["address"], ours["include_dashboard"]) == ("auto", "local", False)
+    assert "RAY_AUTH_MODE" not in before  # a cluster that is running has its own way
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert len(environment["RAY_AUTH_TOKEN"]) == 64

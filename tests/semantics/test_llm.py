@@ -5,6 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from align.semantics.endpoint import address_fault, key_fault
 from align.semantics.errors import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge
 from align.semantics.llm import AskedGraphs, Endpoint, Lazily, answers_folder
@@ -16,10 +17,13 @@ GOOD = json.dumps(GRAPH.to_json(PROMPT))
 
 
 class Server:
-    """An OpenAI-like endpoint that gives prepared answers: a text, a status code, seconds to sleep, or raw bytes."""
+    """An OpenAI-like endpoint that gives prepared answers: a text, a status code, seconds to sleep, or raw bytes.
+
+    A status and a place to go to is a redirect; a list of bytes is sent over and over, one every hundredth of a second.
+    """
 
     def __init__(self):
-        self.answers, self.asked = [], []
+        self.answers, self.asked, self.reason, self.over = [], [], None, threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -33,8 +37,15 @@ class Server:
                 if isinstance(answer, str):
                     answer = json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
                 try:
-                    self.send_response(answer if isinstance(answer, int) else 200)
+                    code, place = answer if isinstance(answer, tuple) else (answer, None)
+                    self.send_response(code if isinstance(code, int) else 200, outer.reason)
+                    if place:
+                        self.send_header("Location", place)
                     self.end_headers()
+                    while isinstance(answer, list) and not outer.over.wait(0.01):
+                        self.wfile.write(answer[0])
+                    if isinstance(answer, list | tuple):
+                        return
                     self.wfile.write(b"{}" if isinstance(answer, int) else answer)
                 except OSError:  # the client gave up waiting
                     pass
@@ -51,6 +62,7 @@ class Server:
 def server():
     one = Server()
     yield one
+    one.over.set()
     one.http.shutdown()
     one.http.server_close()
 
@@ -125,6 +137,105 @@ def test_timeout(server, tmp_path):
     server.answers = [60.0]
     with pytest.raises(GraphError, match=r"does not answer in 0\.1 s"):
         asking(server, tmp_path, retries=0, timeout=0.1)(PROMPT)
+
+
+def test_a_dripping_server_has_no_longer_than_a_silent_one(server, tmp_path):
+    server.answers = [[b" "]]
+    with pytest.raises(GraphError, match=r"does not answer in 0\.2 s"):
+        asking(server, tmp_path, retries=0, timeout=0.2)(PROMPT)
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_no_redirect_is_followed(code, server, tmp_path):
+    server.answers = [(code, f"{server.url}/elsewhere"), GOOD]
+    with pytest.raises(RefusedError, match=f"answers {code} .*: redirects are not followed"):
+        asking(server, tmp_path, key="secret")(PROMPT)
+    assert len(server.asked) == 1
+
+
+def test_no_proxy_is_told_the_key_in_the_clear(server, tmp_path, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    server.answers = [GOOD]
+    assert asking(server, tmp_path, key="secret")(PROMPT) == GRAPH
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b" " * (2 << 20), "answers more than 1 MB"),
+        (b"[" * 100_000, "answers what is no JSON"),
+        (b"\x1f\x8b\x08\x00rest", "answers what is no JSON"),
+        (b"<html>secret</html>", "answers what is no JSON"),
+        (b'{"error": "secret"}', "answers without a message"),
+        ("x" * 100_000, "answers with a message of 100000 characters"),
+        ("I was told secret", "repeats the key"),
+    ],
+)
+def test_odd_answers_are_one_line_without_the_key(answer, words, server, tmp_path):
+    server.answers = [answer]
+    with pytest.raises(GraphError, match=words) as caught:
+        asking(server, tmp_path, retries=0, key="secret")(PROMPT)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_server_says_of_its_status_is_not_repeated(server, tmp_path):
+    server.reason, server.answers = "Bad secret", [400]
+    with pytest.raises(GraphError, match=r"answers 400 Bad Request$"):
+        asking(server, tmp_path, retries=0, key="secret")(PROMPT)
+    assert "secret" not in repr(asking(server, tmp_path, key="secret"))
+
+
+@pytest.mark.parametrize("key", ["secret\n", "sec\rret", "secrét", "secret key"])
+def test_a_key_that_cannot_be_one_is_refused_and_not_told(key, server, tmp_path):
+    with pytest.raises(RefusedError, match=r"the key in semantics\.key_variable") as caught:
+        asking(server, tmp_path, key=key)(PROMPT)
+    assert key not in str(caught.value)
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://own.example/v1",
+        "http://10.0.0.1",
+        "http://127.0.0.1.evil.example",
+        "http://0x7f000001",
+        "http://127.1",
+    ],
+)
+def test_a_key_leaves_the_machine_encrypted_or_not_at_all(url):
+    assert "in the clear" in key_fault(url, "secret")
+    assert key_fault(url, "") is None
+    for good in (
+        url.replace("http:", "https:"),
+        "http://127.8.9.1:80/v1",
+        "http://[::1]:8000",
+        "http://localhost/v1",
+    ):
+        assert key_fault(good, "secret") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:pass@own.example/v1",
+        "https://own.example/v1?key=pass",
+        "http://localhost\\@pass.example",
+        "me:pass@own.example",
+    ],
+)
+def test_an_address_holds_no_password(url):
+    assert "pass" not in address_fault(url).replace("password", "")
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x/v1", "file:///etc/passwd", "http:///v1", "http://x:99999/", "http://a b/", "x"]
+)
+def test_what_is_no_address(url):
+    assert "is no URL" in address_fault(url)
 
 
 def test_nobody_listens(tmp_path):

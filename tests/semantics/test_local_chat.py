@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -42,3 +44,35 @@ def test_what_is_no_chat_model(tmp_path):
         LocalChat(tmp_path, CPU)
     with pytest.raises(RefusedError, match="is not there"):
         LocalChat(tmp_path / "none", CPU)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_that_comes_with_a_model_is_never_run(name, tmp_path):
+    save(tmp_path, TEMPLATE)
+    marker = tmp_path / "it_ran"
+    (tmp_path / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass\n")
+    content = json.loads((tmp_path / name).read_text())
+    names = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer")
+    content["auto_map"] = {one: "evil.Evil" for one in names} | {"AutoTokenizer": ["evil.Evil", None]}
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(RefusedError, match=f"its own code to be run .auto_map in {name}.") as caught:
+        LocalChat(tmp_path, CPU)
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+
+
+def test_weights_are_safetensors_and_whole(tmp_path):
+    save(tmp_path, TEMPLATE)
+    weights = tmp_path / "model.safetensors"
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    kept = weights.read_bytes()
+    weights.unlink()
+    with pytest.raises(RefusedError, match="holds no chat model"):
+        LocalChat(tmp_path, CPU)
+    weights.write_bytes(kept[:100])
+    with pytest.raises(RefusedError, match="holds no chat model"):
+        LocalChat(tmp_path, CPU)
+    weights.write_bytes(kept)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(RefusedError, match="is an adapter"):
+        LocalChat(tmp_path, CPU)

@@ -182,6 +182,19 @@ WRONG = {
     "no model": (["semantics=llm"], ["semantics.endpoint=URL", "semantics.local"]),
     "two models": (["semantics=llm", "semantics.endpoint=http://x", "semantics.local=x"], ["one model"]),
     "no URL": (["semantics=llm", "semantics.endpoint=x", "semantics.model=m"], ["is no URL"]),
+    "a password": (
+        ["semantics=llm", "semantics.endpoint=https://a:b@x", "semantics.model=m"],
+        ["the bare URL"],
+    ),
+    "a key for a name": (
+        [
+            "semantics=llm",
+            "semantics.endpoint=https://x",
+            "semantics.model=m",
+            "semantics.key_variable=sk-abc",
+        ],
+        ["give the name, never the key"],
+    ),
     "no name": (["semantics=llm", "semantics.endpoint=http://x"], ["semantics.model=NAME"]),
     "nothing written": (["semantics.matching=released"], ["semantics.matching=ours"]),
     "two ways": (

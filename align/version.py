@@ -1,0 +1,24 @@
+"""The project's name among packages, and its version; the metadata may be of an older name, or not there at all."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+
+DISTRIBUTION = "align-t2i"
+"""On the package index ``align`` is somebody else's: nothing here asks for it by that name."""
+_PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
+
+def version() -> str | None:
+    """The version that is installed, or else that of the checkout; None where neither is told."""
+    try:
+        return installed(DISTRIBUTION)
+    except PackageNotFoundError:
+        pass
+    try:
+        return str(tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
