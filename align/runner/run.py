@@ -12,7 +12,7 @@ from align.config.errors import ConfigError
 from align.config.schema import RunConfig
 from align.errors import WeightsError
 from align.results.errors import StoreError
-from align.results.manifest import Manifest
+from align.results.manifest import Manifest, other_versions
 from align.results.store import Store
 from align.runner.estimate import cost_line
 from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
@@ -138,6 +138,10 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
     if store.unclosed:
         left = f"going on with {pending} items left" + (f", {backlog} pictures to measure" if backlog else "")
         _print(console, f"an earlier session ended without closing; {left}")
+    if done and (others := other_versions(store.sessions)):
+        _print(
+            console, f"earlier sessions ran {', '.join(others)}; the column session tells their rows apart"
+        )
     lines = {
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
         "method": method,
