@@ -288,6 +288,12 @@ class Store:
         entries = ((item, self._index.entries.get(item.key)) for item in self._items)
         return [item for item, one in entries if one and not one.failed and lacking(one.own, one.by)]
 
+    def without_value(self, wanted: Mapping[str, str]) -> list[Item]:
+        """Done items of the plan that one of these metrics failed on and has had no result for since."""
+        failed = {(metric, "") for metric in wanted}
+        entries = ((item, self._index.entries.get(item.key)) for item in self._items)
+        return [item for item, entry in entries if entry and not entry.failed and entry.by & failed]
+
     def measured(self, results: Mapping[str, Mapping[str, Result]], by: Mapping[str, str]) -> None:
         """Keep what was measured of some items, together: durable when this returns.
 

@@ -112,13 +112,24 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
         except CannotGoOn as error:
             return _ended(store, str(error))
     store.refresh()
-    if unmeasured := len(store.unmeasured(prepared.metrics)):
+    # Others may still be measuring what they made.
+    if unmeasured := len(store.without_value(prepared.metrics)):
         _say(
             f"align: {unmeasured} of {len(store.done)} pictures lack a metric's value, as their status says; "
-            f"the same command measures them again ({store.folder / LOG})"
+            f"the same command measures them again{_log(store)}"
         )
-        return FAILED
-    return FAILED if store.failed else DONE
+    failed = len(store.failed)
+    if failed:
+        _say(
+            f"align: {failed} of {len(prepared.items)} items failed, as their status says; "
+            f"the same command tries them again{_log(store)}"
+        )
+    return FAILED if failed or unmeasured else DONE
+
+
+def _log(store: Store) -> str:
+    path = store.folder / LOG
+    return f"; tracebacks are in {path}" if path.exists() else ""
 
 
 def _ended(store: Store, why: str) -> int:

@@ -449,6 +449,7 @@ def test_pictures_are_committed_first_and_measured_after(tmp_path):
         store.measured({plan[0].key: told(0.5), plan[1].key: told(None), plan[2].key: FAILED}, PICK)
         assert store.lacking(plan[0], PICK) == []
         assert store.unmeasured(PICK) == plan[2:4]  # what failed is no result, what is not finite is one
+        assert store.without_value(PICK) == plan[2:3]
         assert store.unmeasured({"pick": "weights 2"}) == plan[:4]
         assert not store.claim(plan[0], PICK)
         assert store.claim(plan[2], PICK)
