@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from align.results.columns import is_metric
+from align.results.measured import CHECKER
 from align.rewards.errors import RewardError
 from align.rewards.registry import REWARDS
 from align.rewards.sources import Files
@@ -44,12 +45,12 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
     def add(function: Judge) -> Judge:
         file, name = Path(function.__code__.co_filename), function.__name__
         weights = (Files(str(file.parent), (file.name,)),)
-        if name in REWARDS and REWARDS[name].weights != weights:
-            raise RewardError(f"there is a reward {name} already: give the function another name")
-        if not is_metric(name):
+        if not is_metric(name) or name == CHECKER:
             raise RewardError(
                 f"the column {name} of results.csv is no reward's: give the function another name"
             )
+        if name in REWARDS and REWARDS[name].weights != weights:
+            raise RewardError(f"there is a reward {name} already: give the function another name")
 
         def load(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
             from align.checkpoints.hashes import file_hash

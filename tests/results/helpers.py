@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from align.results.manifest import Manifest
+from align.results.measured import Result
 from align.results.store import Store
 
 MANIFEST = Manifest({"method": {"name": "none"}, "protocol": {"steps": 25}}, {"versions": {"align": "0"}})
@@ -60,8 +62,25 @@ def fill(folder: Path, plan: list[Item], **options: Any) -> None:
             commit(store, item)
 
 
+WEIGHTS = {"pick": "weights"}
+
+
+def measure(store: Store, items: list[Item]) -> None:
+    store.measured({item.key: {"pick": Result({"pick": int(item.key[:4], 16)})} for item in items}, WEIGHTS)
+
+
+def fill_and_measure(folder: Path, plan: list[Item]) -> None:
+    """Do all that is left of a plan, and measure what is not measured."""
+    fill(folder, plan)
+    with Store.open(folder, MANIFEST, plan) as store:
+        measure(store, store.unmeasured(WEIGHTS))
+
+
 def csv_bytes(folder: Path) -> bytes:
-    return (folder / "results.csv").read_bytes()
+    """The table without the column that tells the sessions of a run apart."""
+    rows = list(csv.reader((folder / "results.csv").read_text().splitlines()))
+    place = rows[0].index("session")
+    return "\n".join(json.dumps(row[:place] + row[place + 1 :]) for row in rows).encode()
 
 
 def picture_files(folder: Path) -> dict[str, bytes]:
@@ -82,6 +101,15 @@ def work_shared(folder: str, size: int) -> None:
                 sys.stdin.readline()
 
 
+def work_until_told(folder: str, size: int, shared: int) -> None:
+    """A process that claims the first item and then waits."""
+    plan = make_plan(size)
+    with Store.open(folder, MANIFEST, plan, shared=bool(shared)) as store:
+        assert store.claim(plan[0])
+        print("open", flush=True)
+        sys.stdin.readline()
+
+
 def work_until_killed(folder: str, size: int, commits: int) -> None:
     """A process that is killed by itself after some commits, at any system call of the next one."""
     plan = make_plan(size)
@@ -89,6 +117,7 @@ def work_until_killed(folder: str, size: int, commits: int) -> None:
     todo = store.pending()
     for item in todo[:commits]:
         commit(store, item)
+        measure(store, [item])
     calls = 0
     deadly = int.from_bytes(os.urandom(1), "big") % 24
 
@@ -100,8 +129,10 @@ def work_until_killed(folder: str, size: int, commits: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(trace)
+    measure(store, store.unmeasured(WEIGHTS))
     for item in todo[commits:]:
         commit(store, item)
+        measure(store, [item])
 
 
 if __name__ == "__main__":

@@ -45,15 +45,18 @@ class FakeSampler:
             self.hook(requests)
         if self.lost:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        if max(len(requests), self.batch_size) > self.most:
+        if self.batch_size > self.most:
             raise RuntimeError("CUDA out of memory. Tried to allocate\nmore than there is")
         for request in requests:
-            if request.prompt in self.fail:
-                raise ValueError(f"cannot draw {request.prompt!r}")
+            self.probe(request, None)
         if on_step is not None:
             on_step(0.5)
             on_step(1.0)
         return [self.outcome(request) for request in requests]
+
+    def probe(self, request, picture):
+        if request.prompt in self.fail:
+            raise ValueError(f"cannot draw {request.prompt!r}")
 
     def outcome(self, request):
         if request.prompt in self.broken:
@@ -89,7 +92,8 @@ def arguments(folder: Path, *more: str) -> list[str]:
 def start(*arguments: str, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
     """The command in a process of its own, whose sampler waits in every call until it is let go on (``go_on``) or nobody can.
 
-    ``--hang`` goes before the command where its first commit shall never end.
+    ``--hang`` goes before the command where its first commit shall never end, ``--die`` where it shall be killed between
+    the commit of its second group and its measurement.
     """
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "runner.helpers", *arguments]
@@ -114,6 +118,7 @@ if __name__ == "__main__":
     from align.__main__ import main
     from align.results import store
     from align.runner import build
+    from align.runner.measure import Measuring
 
     def announce(requests):
         print("sampling", flush=True)
@@ -131,9 +136,20 @@ if __name__ == "__main__":
         while True:
             signal.pause()
 
+    groups = []
+
+    def die(*_):
+        groups.append(1)
+        if len(groups) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     build.build_sampler = lambda config, size: FakeSampler(size, hook=announce)
     command = sys.argv[1:]
     if command[0] == "--hang":
         command.pop(0)
         store.save_picture = hang
+    if command[0] == "--die":
+        command.pop(0)
+        measure = Measuring._measure
+        Measuring._measure = lambda self, items: die() or measure(self, items)
     sys.exit(main(command))
