@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from diffusers.utils import logging as diffusers_logging
-from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from align.backbones.lora import merge
 from align.backbones.registry import Recipe
 from align.backbones.text import TextEncoder
-from align.checkpoints.layout import Piece
+from align.checkpoints.layout import HALF, Piece, check_shards, entry, is_file
+from align.rewards.files import read_tensors
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -59,27 +62,22 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     transformers_logging.disable_progress_bar()  # the run has a progress line of its own
     by_role = {piece.role: piece for piece in pieces}
     pipeline = by_role["pipeline"]
-    dtype: torch.dtype = getattr(torch, recipe.dtype)
     _json_object(pipeline.folder / "scheduler/scheduler_config.json")
-    unet_folder, variant = _place(by_role, "unet")
-    unet = _filled(UNet2DConditionModel, unet_folder, variant, torch_dtype=dtype)
+    unet = _module(UNet2DConditionModel, by_role, "unet", getattr(torch, recipe.dtype))
     _check_kind(unet, recipe)
-    if "lora" in by_role:
-        piece = by_role["lora"]
-        with safe_open(piece.folder / piece.files[0], framework="pt") as file:
-            merge(unet, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
-    vae_folder, variant = _place(by_role, "vae")
-    vae = _filled(AutoencoderKL, vae_folder, variant, torch_dtype=decoder_dtype(vae_folder, recipe))
+    vae_dtype = decoder_dtype(_source(by_role, "vae")[0].parent, recipe)
+    vae = _module(AutoencoderKL, by_role, "vae", vae_dtype)
+    text = tuple(_text_encoders(by_role, recipe))
     # As a class that knows them: the schedulers that a file may name have keys that others drop.
     scheduler = LCMScheduler if recipe.consistency else DDIMScheduler
-    return Modules(
-        unet,
-        vae,
-        tuple(_text_encoders(pipeline, recipe)),
-        recipe.layout == "sdxl" and _zero_empty(pipeline.folder),
-        dict(scheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config),
-        device,
-    )
+    facts = dict(scheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config)
+    if "lora" in by_role:
+        from align.backbones.lora import merge
+
+        encoders = {f"text_encoder{number}": one.model for number, one in zip(("", "_2"), text, strict=False)}
+        merge(by_role["lora"].paths[0], {"unet": unet, **encoders})
+    zero_empty = recipe.layout == "sdxl" and _zero_empty(pipeline.folder)
+    return Modules(unet, vae, text, zero_empty, facts, device)
 
 
 def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
@@ -96,29 +94,78 @@ def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
     return torch.float32 if overflows else torch.float16
 
 
-def _place(pieces: dict[str, Piece], role: str) -> tuple[Path, str | None]:
-    """Folder and variant of a module: its own piece's, else the pipeline's."""
-    if role in pieces:
-        return pieces[role].folder, pieces[role].variant("")
-    return pieces["pipeline"].folder / role, pieces["pipeline"].variant(role)
+def _source(pieces: dict[str, Piece], role: str) -> list[Path]:
+    """Where a module comes from, its config first: a folder's files, or a file whose sizes the pipeline says."""
+    inside = [path for path in pieces["pipeline"].paths if path.parent.name == role]
+    if role not in pieces:
+        return inside + (pieces["single_file"].paths if "single_file" in pieces else [])
+    return (inside if is_file(pieces[role].reference) else []) + pieces[role].paths
 
 
-def _text_encoders(pipeline: Piece, recipe: Recipe) -> list[TextEncoder]:
-    numbers = ("",) if recipe.layout == "sd" else ("", "_2")
-    found = []
-    for number in numbers:
-        folder = pipeline.folder / f"text_encoder{number}"
+def _module(kind: type[Module], pieces: dict[str, Piece], role: str, dtype: torch.dtype) -> Module:
+    """A module of diffusers. Raises OSError, ValueError."""
+    config, *weights = _source(pieces, role)
+    known = signature(kind.__init__).parameters
+    stated = {key: value for key, value in _json_object(config).items() if value is not None}
+    if (name := stated.get("_class_name", kind.__name__)) != kind.__name__:
+        raise ValueError(f"{config} is of {name}, not {kind.__name__}")
+    if unknown := sorted(key for key in stated if key not in known and not key.startswith("_")):
+        raise ValueError(
+            f"{config} says {', '.join(unknown[:3])}, which this diffusers' {kind.__name__} does not know"
+        )
+    if config.parent == weights[0].parent:
+        return _filled(kind, [config, *weights], torch_dtype=dtype)
+    folder = str(config.parent)
+    return _original(
+        kind,
+        weights[0],
+        lambda: kind.from_single_file(
+            str(weights[0]), config=folder, local_files_only=True, torch_dtype=dtype
+        ),
+    )
+
+
+def _text_encoders(pieces: dict[str, Piece], recipe: Recipe) -> Iterator[TextEncoder]:
+    dtype = getattr(torch, recipe.text_dtype or recipe.dtype)
+    for number in ("",) if recipe.layout == "sd" else ("", "_2"):
         # Only the second encoder's pooled output is projected; of the first, hidden states alone are read.
         kind = CLIPTextModelWithProjection if number else CLIPTextModel
-        dtype = getattr(torch, recipe.text_dtype or recipe.dtype)
-        # Sizes that differ are told by _filled: transformers' own error names no tensor.
-        options = {"dtype": dtype, "ignore_mismatched_sizes": True}
-        model = _filled(kind, folder, pipeline.variant(folder.name), **options)
-        found.append(TextEncoder(_tokenizer(pipeline.folder / f"tokenizer{number}"), model))
-    return found
+        config, *weights = _source(pieces, f"text_encoder{number}")
+        if config.parent == weights[0].parent:
+            # Sizes that differ are told by _filled: transformers' own error names no tensor.
+            model = _filled(kind, [config, *weights], dtype=dtype, ignore_mismatched_sizes=True)
+        else:
+            model = _original(
+                kind,
+                weights[0],
+                lambda kind=kind, weights=weights, config=config: create_diffusers_clip_model_from_ldm(
+                    kind,
+                    read_tensors(weights[0]),
+                    config=str(config.parent),
+                    torch_dtype=dtype,
+                    local_files_only=True,
+                ),
+            )
+        yield TextEncoder(_tokenizer(pieces["pipeline"].folder / f"tokenizer{number}"), model)
 
 
-def _filled(kind: type[Module], folder: Path, variant: str | None, **options: Any) -> Module:
+def _original(kind: type[Module], file: Path, read: Callable[[], Module]) -> Module:
+    """A module from a file of the original layout, every tensor of which is there. Raises ValueError."""
+    try:
+        with _contained():
+            model = read()
+    except MemoryError:
+        raise
+    except Exception as error:  # as in _filled
+        raise ValueError(
+            f"{file} holds no {kind.__name__} as its config.json says: {_first_line(error)}"
+        ) from error
+    if empty := sorted(name for name, value in model.state_dict().items() if value.is_meta):
+        raise ValueError(f"{file} lacks {len(empty)} tensors of {kind.__name__}: {_few(empty)}")
+    return model
+
+
+def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module:
     """A model of diffusers or transformers, every tensor of which is in the files.
 
     Left to themselves the libraries warn at most and let random numbers stand for what is missing; tensors that
@@ -126,36 +173,55 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
 
     Args:
         kind: class of the model.
-        folder: where its files are.
-        variant: ``fp16`` for half files.
+        files: its config, and its weights or their index and shards.
         options: more for ``from_pretrained``.
 
     Raises:
         OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
     """
-    _json_object(folder / "config.json")
-    try:
-        with _contained():
-            model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
-                folder,
-                variant=variant,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
-    except (OSError, MemoryError, RuntimeError):
-        raise
-    except Exception as error:  # of many classes; says much advice but not of which file
-        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
-        raise ValueError(f"{folder} holds no {kind.__name__}: {first}") from error
-    wrong = sorted({*facts["missing_keys"], *(key for key, *_ in facts["mismatched_keys"])})
-    if wrong:
-        names = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
+    folder = files[0].parent
+    if "quantization_config" in _json_object(files[0]):
         raise ValueError(
-            f"{folder} does not fit {kind.__name__}: {len(wrong)} tensors missing or of another shape: {names}"
+            f"{files[0]} says quantization_config: quantised weights are not read, give plain ones"
+        )
+    check_shards(entry(files[1:]))
+    with _contained(), _alone(files) as seen:
+        try:
+            model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
+                seen, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+            )
+        except (MemoryError, RuntimeError):
+            raise
+        except Exception as error:  # of many classes; says much advice but not of which file
+            why = _first_line(error).replace(str(seen), str(folder))
+            raise ValueError(f"{folder} holds no {kind.__name__}: {why}") from error
+    if wrong := sorted({*facts["missing_keys"], *(key for key, *_ in facts["mismatched_keys"])}):
+        raise ValueError(
+            f"{folder} does not fit {kind.__name__}: {len(wrong)} tensors missing or of another shape: {_few(wrong)}"
         )
     return model
+
+
+@contextmanager
+def _alone(files: Sequence[Path]) -> Iterator[Path]:
+    """A folder in which the libraries find these files, under the names that they look for, and no others.
+
+    What they read is then what was looked for and hashed, whatever lies beside it.
+    """
+    found = entry(files[1:])
+    plain = re.sub(rf"\.({'|'.join(HALF)})\.", ".", found.name)
+    with TemporaryDirectory() as name:
+        for file in files:
+            (Path(name) / (plain if file == found else file.name)).symlink_to(file.resolve())
+        yield Path(name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
 @contextmanager
