@@ -17,7 +17,6 @@ from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
 from diffusers.utils.state_dict_utils import StateDictType
 from peft import LoraConfig, LoraModel
-from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -69,9 +68,9 @@ def merge(path: Path, modules: Mapping[str, nn.Module]) -> None:
         updates = {name: value for name, value in state.items() if name not in alphas}
     if not any(name.startswith(tuple(f"{part}." for part in modules)) for name in updates):
         # As a network saves them by itself: nothing says whose they are.
-        updates, alphas, stated = (
-            {f"unet.{k}": v for k, v in one.items()} for one in (updates, alphas, stated)
-        )
+        updates = {f"unet.{name}": value for name, value in updates.items()}
+        alphas = {f"unet.{name}": value for name, value in alphas.items()}
+        stated = {f"unet.{name}": value for name, value in stated.items()}
     if lost := [name for name in (*updates, *alphas, *stated) if name.partition(".")[0] not in modules]:
         raise ValueError(f"the LoRA's {_few(lost)} is of no module here: there are {', '.join(modules)}")
     for part, model in modules.items():
@@ -105,7 +104,8 @@ def _merge_into(
     _check_fit(part, state, places)
     for name, parameter in places.items():
         parameter.data = state[name]
-    for name, layer in [(name, one) for name, one in model.named_modules() if isinstance(one, LoraLayer)]:
+    for name in layers:
+        layer: Any = model.get_submodule(name)
         base = layer.get_base_layer()
         dtype = base.weight.dtype
         layer.float()

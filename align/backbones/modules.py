@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,16 +12,16 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from align.backbones.original import check_training, is_original, load_network, load_text
 from align.backbones.registry import Recipe
 from align.backbones.text import TextEncoder
-from align.checkpoints.layout import HALF, Piece, check_shards, entry, is_file
-from align.rewards.files import read_tensors
+from align.checkpoints.layout import INDEX, MODEL, SAFE, Piece, check_shards, entry, is_file
+from align.errors import WrongWeights
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -71,6 +70,11 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     # As a class that knows them: the schedulers that a file may name have keys that others drop.
     scheduler = LCMScheduler if recipe.consistency else DDIMScheduler
     facts = dict(scheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config)
+    if "single_file" in by_role:
+        trained = scheduler.from_config(facts)
+        check_training(
+            by_role["single_file"].paths[0], trained.config.prediction_type, trained.alphas_cumprod
+        )
     if "lora" in by_role:
         from align.backbones.lora import merge
 
@@ -111,58 +115,39 @@ def _module(kind: type[Module], pieces: dict[str, Piece], role: str, dtype: torc
         raise ValueError(f"{config} is of {name}, not {kind.__name__}")
     if unknown := sorted(key for key in stated if key not in known and not key.startswith("_")):
         raise ValueError(
-            f"{config} says {', '.join(unknown[:3])}, which this diffusers' {kind.__name__} does not know"
+            f"{config} says {_few(unknown)}, which this diffusers' {kind.__name__} does not know: "
+            "upgrade diffusers, or take it out if the network is the same without it"
         )
-    if config.parent == weights[0].parent:
+    if weights[0].parent == config.parent or not is_original(weights[0]):
         return _filled(kind, [config, *weights], torch_dtype=dtype)
-    folder = str(config.parent)
-    return _original(
-        kind,
-        weights[0],
-        lambda: kind.from_single_file(
-            str(weights[0]), config=folder, local_files_only=True, torch_dtype=dtype
-        ),
-    )
+    return _converted(load_network, kind, config, weights[0], dtype)
 
 
 def _text_encoders(pieces: dict[str, Piece], recipe: Recipe) -> Iterator[TextEncoder]:
     dtype = getattr(torch, recipe.text_dtype or recipe.dtype)
     for number in ("",) if recipe.layout == "sd" else ("", "_2"):
         # Only the second encoder's pooled output is projected; of the first, hidden states alone are read.
-        kind = CLIPTextModelWithProjection if number else CLIPTextModel
+        kind: Any = CLIPTextModelWithProjection if number else CLIPTextModel
         config, *weights = _source(pieces, f"text_encoder{number}")
-        if config.parent == weights[0].parent:
+        if weights[0].parent == config.parent:
             # Sizes that differ are told by _filled: transformers' own error names no tensor.
             model = _filled(kind, [config, *weights], dtype=dtype, ignore_mismatched_sizes=True)
         else:
-            model = _original(
-                kind,
-                weights[0],
-                lambda kind=kind, weights=weights, config=config: create_diffusers_clip_model_from_ldm(
-                    kind,
-                    read_tensors(weights[0]),
-                    config=str(config.parent),
-                    torch_dtype=dtype,
-                    local_files_only=True,
-                ),
-            )
+            model = _converted(load_text, kind, config, weights[0], dtype)
         yield TextEncoder(_tokenizer(pieces["pipeline"].folder / f"tokenizer{number}"), model)
 
 
-def _original(kind: type[Module], file: Path, read: Callable[[], Module]) -> Module:
-    """A module from a file of the original layout, every tensor of which is there. Raises ValueError."""
+def _converted(
+    read: Callable[[Any, Path, Path], Any], kind: type[Module], config: Path, file: Path, dtype: torch.dtype
+) -> Module:
+    """A module from a file of the original layout. Raises ValueError, WrongWeights."""
     try:
         with _contained():
-            model = read()
-    except MemoryError:
+            return read(kind, config, file).to(dtype)
+    except (MemoryError, WrongWeights):
         raise
     except Exception as error:  # as in _filled
-        raise ValueError(
-            f"{file} holds no {kind.__name__} as its config.json says: {_first_line(error)}"
-        ) from error
-    if empty := sorted(name for name, value in model.state_dict().items() if value.is_meta):
-        raise ValueError(f"{file} lacks {len(empty)} tensors of {kind.__name__}: {_few(empty)}")
-    return model
+        raise ValueError(f"{file} holds no {kind.__name__} as {config} says: {_first_line(error)}") from error
 
 
 def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module:
@@ -179,13 +164,13 @@ def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module
     Raises:
         OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
     """
-    folder = files[0].parent
+    folder = files[0].parent if files[1].parent == files[0].parent else files[1]
     if "quantization_config" in _json_object(files[0]):
         raise ValueError(
             f"{files[0]} says quantization_config: quantised weights are not read, give plain ones"
         )
     check_shards(entry(files[1:]))
-    with _contained(), _alone(files) as seen:
+    with _contained(), _alone(files, MODEL if issubclass(kind, ModelMixin) else "model") as seen:
         try:
             model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
                 seen, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
@@ -203,16 +188,16 @@ def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module
 
 
 @contextmanager
-def _alone(files: Sequence[Path]) -> Iterator[Path]:
-    """A folder in which the libraries find these files, under the names that they look for, and no others.
+def _alone(files: Sequence[Path], stem: str) -> Iterator[Path]:
+    """A folder in which a library that looks for weights named ``stem`` finds those of these files, and no others.
 
     What they read is then what was looked for and hashed, whatever lies beside it.
     """
-    found = entry(files[1:])
-    plain = re.sub(rf"\.({'|'.join(HALF)})\.", ".", found.name)
+    first = entry(files[1:])
+    names = {first: f"{stem}{INDEX}.json" if INDEX in first.name else f"{stem}{SAFE}"}
     with TemporaryDirectory() as name:
         for file in files:
-            (Path(name) / (plain if file == found else file.name)).symlink_to(file.resolve())
+            (Path(name) / names.get(file, file.name)).symlink_to(file.resolve())
         yield Path(name)
 
 

@@ -80,13 +80,14 @@ def is_file(reference: str) -> bool:
 
 def convert_command(path: str, role: str, layout: Layout) -> str:
     """What makes safetensors in diffusers' layout of a checkpoint in another form; pickles are read as plain tensors."""
-    if Path(path).suffix in PICKLES and role in ("unet", "vae", "lora"):
-        target = str(Path(path).with_suffix(SAFE))
-        code = f"import torch, safetensors.torch as s; s.save_file(torch.load({path!r}, weights_only=True), {target!r})"
+    name, ending = json.dumps(path), Path(path).suffix
+    if ending in PICKLES and role in ("unet", "vae", "lora"):
+        target = json.dumps(path.removesuffix(ending) + SAFE)
+        code = f"import torch, safetensors.torch as s; s.save_file(torch.load({name}, weights_only=True), {target})"
     else:
         kind = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}.get(role, _PIPELINES[layout])
-        how = "from_single_file" if Path(path).suffix in (SAFE, *PICKLES) else "from_pretrained"
-        code = f"from diffusers import {kind} as P; P.{how}({path!r}).save_pretrained('converted')"
+        how = "from_single_file" if ending in (SAFE, *PICKLES) else "from_pretrained"
+        code = f'from diffusers import {kind} as P; P.{how}({name}).save_pretrained("converted")'
     return f"python -c {shlex.quote(code)}"
 
 
