@@ -1,89 +1,221 @@
-"""Merging low-rank updates into a UNet: W + (alpha / r) up down (Hu et al., arXiv 2106.09685).
+"""Merging a file of low-rank updates (LoRA, arXiv 2106.09685; DoRA, arXiv 2402.09353) into a backbone's modules.
 
-Reads the names that diffusers has written over time: ``<layer>.lora_A.weight`` of peft, ``<layer>.lora.down.weight``,
-and ``<attention>.processor.to_q_lora.down.weight`` of the old attention processors.
+diffusers reads the names that trainers write (its own of all times, kohya's, peft's) and peft knows what an update means:
+scales by rank, alpha and their patterns, magnitudes.  What a file states is applied whole or refused by name.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
+from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
+from diffusers.utils.state_dict_utils import StateDictType
+from peft import LoraConfig, LoraModel
+from safetensors import safe_open
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-_FACTOR = re.compile(
-    r"(?:unet\.)?(?P<layer>.+?)\.(?:lora_(?P<peft>[AB])(?:\.default)?|lora\.(?P<plain>down|up))\.weight"
+from align.checkpoints.layout import ADAPTER, ADAPTER_CONFIG
+
+_ADAPTER = "default"
+_KOHYA = {False: ("lora_unet_", "lora_te_"), True: ("lora_unet_", "lora_te1_", "lora_te2_")}
+"""How kohya's names begin, by whether there are two text encoders."""
+_PEFT_MODEL = "base_model.model."
+_KNOWN = re.compile(
+    r"[._]lora_?(?:[AB]|down|up|linear_layer\.(?:down|up)|\.(?:down|up)|magnitude_vector)(?:\.default)?(?:\.weight|\.bias)?"
+    r"|.+\.alpha"
 )
-_PROCESSOR = re.compile(
-    r"(?:unet\.)?(?P<attention>.+)\.processor\.(?P<name>to_[a-z]+)_lora\.(?P<kind>down|up)\.weight"
-)
-_ALPHA = re.compile(r"(?:unet\.)?(?P<layer>.+)\.alpha")
+_PLAIN = (None, True, False, "gaussian", "orthogonal", "eva")
+"""Ways to begin training after which the backbone's own weights are still those that the update is added to."""
 
 
-@torch.no_grad()
-def merge(unet: nn.Module, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Add low-rank updates to the weights of a network, in float32.
+def merge(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Add the updates of a file to the weights of modules, in float32.
 
     Args:
-        unet: the network.
-        state: tensors of a file, by name.
-        metadata: of the file; diffusers keeps rank and alpha there if they differ.
+        path: a safetensors file; peft's own has its ``adapter_config.json`` beside it.
+        modules: the UNet as ``unet``, text encoders as ``text_encoder`` and ``text_encoder_2``.
 
     Raises:
-        ValueError: a name or shape does not belong to an update of this network.
+        ValueError: in one line, naming what is no update of these modules or is not read.
+        SafetensorError, OSError: the file is damaged.
     """
-    factors, alphas = _factors(state)
-    if not factors:
-        raise ValueError("the LoRA file holds no low-rank updates in diffusers' names")
-    default = _default_scale(metadata or {})
-    layers = dict(unet.named_modules())
-    for name, pair in factors.items():
-        layer = layers.get(name)
-        weight = getattr(layer, "weight", None)
-        if weight is None or set(pair) != {"down", "up"}:
-            what = "is no layer of the UNet" if weight is None else "has one factor of two"
-            raise ValueError(f"the LoRA's layer {name} {what}")
-        scale = alphas[name] / len(pair["down"]) if name in alphas else default
-        weight.copy_((weight.float() + scale * update(weight, **pair).to(weight.device)).to(weight.dtype))
-
-
-def update(weight: Tensor, down: Tensor, up: Tensor) -> Tensor:
-    """The product up down in the shape of a weight (out, in, ...), float32; down is (r, in, ...), up (out, r, ...).
-
-    Raises:
-        ValueError: the shapes do not fit.
-    """
-    flat_down, flat_up = down.float().flatten(1), up.float().flatten(1)
-    rank = len(flat_down)
-    if flat_up.shape != (len(weight), rank) or flat_down.shape != (rank, weight[0].numel()):
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stated = _facts((file.metadata() or {}).get("lora_adapter_metadata", "{}"), "lora_adapter_metadata")
+    strange = [name for name in state if not re.search(f"(?:{_KNOWN.pattern})$", name)]
+    if strange or not state:
         raise ValueError(
-            f"a LoRA of {tuple(up.shape)} by {tuple(down.shape)} does not fit a weight of {tuple(weight.shape)}"
+            f"the LoRA file holds {_few(strange) or 'nothing'}, which is no low-rank update that is read"
         )
-    return (flat_up @ flat_down).reshape(weight.shape)
+    if all(name.startswith(_PEFT_MODEL) for name in state):
+        if path.name != ADAPTER:
+            raise ValueError(
+                f"peft's own files are read as {ADAPTER}, with {ADAPTER_CONFIG} beside it: name it so"
+            )
+        stated = _facts((path.parent / ADAPTER_CONFIG).read_text(encoding="utf-8"), ADAPTER_CONFIG)
+        state = {name.removeprefix(_PEFT_MODEL): value for name, value in state.items()}
+    if all(name.startswith(_KOHYA["text_encoder_2" in modules]) for name in state):
+        updates, alphas = _from_kohya(state, modules["unet"])
+    else:
+        alphas = {name: float(value) for name, value in state.items() if name.endswith(".alpha")}
+        updates = {name: value for name, value in state.items() if name not in alphas}
+    if not any(name.startswith(tuple(f"{part}." for part in modules)) for name in updates):
+        # As a network saves them by itself: nothing says whose they are.
+        updates = {f"unet.{name}": value for name, value in updates.items()}
+        alphas = {f"unet.{name}": value for name, value in alphas.items()}
+        stated = {f"unet.{name}": value for name, value in stated.items()}
+    if lost := [name for name in (*updates, *alphas, *stated) if name.partition(".")[0] not in modules]:
+        raise ValueError(f"the LoRA's {_few(lost)} is of no module here: there are {', '.join(modules)}")
+    for part, model in modules.items():
+        mine = [_of(part, one) for one in (updates, alphas, stated)]
+        if any(mine):
+            _merge_into(model, part, *mine)
 
 
-def _factors(state: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
-    """Both factors by layer, and alphas where the file has them."""
-    factors: dict[str, dict[str, Tensor]] = {}
-    alphas: dict[str, float] = {}
-    for key, value in state.items():
-        if found := _PROCESSOR.fullmatch(key):
-            layer = f"{found['attention']}.{found['name']}{'.0' if found['name'] == 'to_out' else ''}"
-            factors.setdefault(layer, {})[found["kind"]] = value
-        elif found := _FACTOR.fullmatch(key):
-            kind = found["plain"] or {"A": "down", "B": "up"}[found["peft"]]
-            factors.setdefault(found["layer"], {})[kind] = value
-        elif found := _ALPHA.fullmatch(key):
-            alphas[found["layer"]] = float(value)
-        else:
-            raise ValueError(f"the LoRA's tensor {key} has no name that diffusers gives a UNet's")
-    return factors, alphas
+def _merge_into(
+    model: nn.Module, part: str, named: dict[str, Tensor], alphas: dict[str, float], stated: dict[str, Any]
+) -> None:
+    """Merge the updates of one module, which are named without its prefix. Raises ValueError."""
+    state = {_peft_name(name, model): value for name, value in named.items()}
+    layers = sorted({_layer(name) for name in state})
+    inside = dict(model.named_modules())
+    if lost := [name for name in layers if not isinstance(inside.get(name), nn.Linear | nn.Conv2d)]:
+        raise ValueError(f"the LoRA's {_few(lost)} is no layer of the {part}")
+    if len(state) < len(named):
+        raise ValueError(f"the LoRA has two tensors for one place in the {part}")
+    if not state or (stated and alphas):
+        what = "no update of it" if not state else f"alphas of its own: {_few(sorted(alphas))}"
+        raise ValueError(f"the LoRA describes the {part} and has {what}")
+    config = _stated(stated, layers, part, model) if stated else _found(state, alphas, part, model)
+    with torch.random.fork_rng(devices=[]):
+        LoraModel(model, {_ADAPTER: config}, _ADAPTER, state_dict=state)
+    places = {
+        name.replace(f".{_ADAPTER}", "").replace("_vector.weight", "_vector"): parameter
+        for name, parameter in model.named_parameters()
+        if ".lora_" in name
+    }
+    _check_fit(part, state, places)
+    for name, parameter in places.items():
+        parameter.data = state[name]
+    for name in layers:
+        layer: Any = model.get_submodule(name)
+        base = layer.get_base_layer()
+        dtype = base.weight.dtype
+        layer.float()
+        layer.merge(safe_merge=True)
+        model.set_submodule(name, base.to(dtype))
+    del model.peft_config
 
 
-def _default_scale(metadata: Mapping[str, str]) -> float:
-    """The scale alpha / r from the file's metadata; 1 where there is none, as diffusers takes it."""
-    facts = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    rank, alpha = facts.get("unet.r"), facts.get("unet.lora_alpha")
-    return float(alpha) / float(rank) if rank and alpha is not None else 1.0
+def _of(part: str, named: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to one module, without its prefix."""
+    return {k.removeprefix(f"{part}."): v for k, v in named.items() if k.startswith(f"{part}.")}
+
+
+def _facts(text: str, what: str) -> dict[str, Any]:
+    """A description of updates. Raises ValueError."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the LoRA's {what} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"the LoRA's {what} is not a JSON object")
+    return found
+
+
+def _from_kohya(state: dict[str, Tensor], unet: nn.Module) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Tensors and alphas under diffusers' names. Raises ValueError if diffusers knows one not, or would drop it."""
+    try:
+        found, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(dict(state), unet_config=unet.config)
+    except KeyError as error:
+        raise ValueError(f"the LoRA lacks {error.args[0]}") from None
+    except ValueError as error:
+        raise ValueError(f"the LoRA's names are not all known: {' '.join(str(error).split())}") from None
+    if len(found) + len(alphas) < len(state):
+        raise ValueError("the LoRA has tensors in two namings of the same layers, or two for one place")
+    return found, alphas
+
+
+def _peft_name(name: str, model: nn.Module) -> str:
+    """The name that peft gives a tensor of the model, from one that diffusers knows."""
+    one: dict[str, None] = {name.replace(f".{_ADAPTER}.", "."): None}
+    if isinstance(model, PreTrainedModel):
+        for kind in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
+            one = convert_state_dict_to_peft(one, kind)
+    (found,) = convert_unet_state_dict_to_peft(one)
+    return _own_name(found.replace("_vector.weight", "_vector"), model)
+
+
+def _own_name(name: str, model: nn.Module) -> str:
+    """A layer's name in the model, from a file that may be older than today's transformers."""
+    return name if hasattr(model, "text_model") else re.sub(r"^\^?text_model\.", "", name)
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".lora_")[0]
+
+
+def _found(
+    state: Mapping[str, Tensor], alphas: Mapping[str, float], part: str, model: nn.Module
+) -> LoraConfig:
+    """What the tensors themselves say: ranks by their shapes; a layer without an alpha has the scale 1."""
+    ranks = {_layer(name): value.shape[0] for name, value in state.items() if name.endswith("lora_A.weight")}
+    factors = {_alpha_layer(name, model): value for name, value in alphas.items()}
+    if lost := sorted(factors.keys() - ranks.keys()):
+        raise ValueError(f"the LoRA has an alpha and no update for {part}.{_few(lost)}")
+    return LoraConfig(
+        target_modules=sorted(ranks),
+        rank_pattern={f"^{re.escape(layer)}": rank for layer, rank in ranks.items()},
+        alpha_pattern={f"^{re.escape(layer)}": factors.get(layer, rank) for layer, rank in ranks.items()},
+        use_dora=any(name.endswith("lora_magnitude_vector") for name in state),
+        lora_bias=any(name.endswith("lora_B.bias") for name in state),
+    )
+
+
+def _alpha_layer(name: str, model: nn.Module) -> str:
+    """Which layer an alpha is of; kohya's are named, once converted, by the tensor or by the layer."""
+    whole = name.removesuffix(".alpha")
+    return _layer(_peft_name(whole if whole.endswith(".weight") else f"{whole}.lora.down.weight", model))
+
+
+def _stated(facts: Mapping[str, Any], layers: list[str], part: str, model: nn.Module) -> LoraConfig:
+    """What the file's own description says of the layers that it has. Raises ValueError."""
+    if (start := facts.get("init_lora_weights")) not in _PLAIN:
+        raise ValueError(
+            f"the LoRA was trained with init_lora_weights={start}: convert it to a plain one with peft"
+        )
+    facts = {**facts, "init_lora_weights": True, "target_modules": layers}
+    facts |= dict.fromkeys(("exclude_modules", "layers_to_transform", "layers_pattern"))
+    try:
+        for key in ("rank_pattern", "alpha_pattern"):
+            facts[key] = {_own_name(name, model): value for name, value in (facts.get(key) or {}).items()}
+            lost = [
+                one for one in facts[key] if not any(re.match(rf"(.*\.)?({one})$", layer) for layer in layers)
+            ]
+            if lost:
+                raise ValueError(f"the LoRA's {part}.{key} names {_few(lost)}, of which it has no update")
+        return LoraConfig(**facts)
+    except (TypeError, AttributeError, re.error) as error:
+        raise ValueError(f"the LoRA's description of the {part} is not read by this peft: {error}") from None
+
+
+def _check_fit(part: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that the layers have no use for, lack, or have in another shape; raises ValueError."""
+    if odd := sorted(given.keys() ^ wanted.keys()):
+        what = "lacks" if odd[0] in wanted else "has, beside what it says that it has,"
+        raise ValueError(f"the LoRA {what} {part}.{_few(odd)}")
+    shapes = {name: (tuple(given[name].shape), tuple(wanted[name].shape)) for name in sorted(given)}
+    if odd := [f"{name} is {a} and not {b}" for name, (a, b) in shapes.items() if a != b]:
+        raise ValueError(f"the LoRA is for another model: {part}.{_few(odd)}")
+
+
+def _few(names: Sequence[str]) -> str:
+    """Up to three of some names."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

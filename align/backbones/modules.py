@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
-from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from align.backbones.lora import merge
+from align.backbones.original import check_training, is_original, load_network, load_text
 from align.backbones.registry import Recipe
 from align.backbones.text import TextEncoder
-from align.checkpoints.layout import Piece
+from align.checkpoints.layout import INDEX, MODEL, SAFE, Piece, check_shards, entry, is_file
+from align.errors import WrongWeights
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -59,27 +61,27 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     transformers_logging.disable_progress_bar()  # the run has a progress line of its own
     by_role = {piece.role: piece for piece in pieces}
     pipeline = by_role["pipeline"]
-    dtype: torch.dtype = getattr(torch, recipe.dtype)
     _json_object(pipeline.folder / "scheduler/scheduler_config.json")
-    unet_folder, variant = _place(by_role, "unet")
-    unet = _filled(UNet2DConditionModel, unet_folder, variant, torch_dtype=dtype)
+    unet = _module(UNet2DConditionModel, by_role, "unet", getattr(torch, recipe.dtype))
     _check_kind(unet, recipe)
-    if "lora" in by_role:
-        piece = by_role["lora"]
-        with safe_open(piece.folder / piece.files[0], framework="pt") as file:
-            merge(unet, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
-    vae_folder, variant = _place(by_role, "vae")
-    vae = _filled(AutoencoderKL, vae_folder, variant, torch_dtype=decoder_dtype(vae_folder, recipe))
+    vae_dtype = decoder_dtype(_source(by_role, "vae")[0].parent, recipe)
+    vae = _module(AutoencoderKL, by_role, "vae", vae_dtype)
+    text = tuple(_text_encoders(by_role, recipe))
     # As a class that knows them: the schedulers that a file may name have keys that others drop.
     scheduler = LCMScheduler if recipe.consistency else DDIMScheduler
-    return Modules(
-        unet,
-        vae,
-        tuple(_text_encoders(pipeline, recipe)),
-        recipe.layout == "sdxl" and _zero_empty(pipeline.folder),
-        dict(scheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config),
-        device,
-    )
+    facts = dict(scheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config)
+    if "single_file" in by_role:
+        trained = scheduler.from_config(facts)
+        check_training(
+            by_role["single_file"].paths[0], trained.config.prediction_type, trained.alphas_cumprod
+        )
+    if "lora" in by_role:
+        from align.backbones.lora import merge
+
+        encoders = {f"text_encoder{number}": one.model for number, one in zip(("", "_2"), text, strict=False)}
+        merge(by_role["lora"].paths[0], {"unet": unet, **encoders})
+    zero_empty = recipe.layout == "sdxl" and _zero_empty(pipeline.folder)
+    return Modules(unet, vae, text, zero_empty, facts, device)
 
 
 def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
@@ -96,29 +98,59 @@ def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
     return torch.float32 if overflows else torch.float16
 
 
-def _place(pieces: dict[str, Piece], role: str) -> tuple[Path, str | None]:
-    """Folder and variant of a module: its own piece's, else the pipeline's."""
-    if role in pieces:
-        return pieces[role].folder, pieces[role].variant("")
-    return pieces["pipeline"].folder / role, pieces["pipeline"].variant(role)
+def _source(pieces: dict[str, Piece], role: str) -> list[Path]:
+    """Where a module comes from, its config first: a folder's files, or a file whose sizes the pipeline says."""
+    inside = [path for path in pieces["pipeline"].paths if path.parent.name == role]
+    if role not in pieces:
+        return inside + (pieces["single_file"].paths if "single_file" in pieces else [])
+    return (inside if is_file(pieces[role].reference) else []) + pieces[role].paths
 
 
-def _text_encoders(pipeline: Piece, recipe: Recipe) -> list[TextEncoder]:
-    numbers = ("",) if recipe.layout == "sd" else ("", "_2")
-    found = []
-    for number in numbers:
-        folder = pipeline.folder / f"text_encoder{number}"
+def _module(kind: type[Module], pieces: dict[str, Piece], role: str, dtype: torch.dtype) -> Module:
+    """A module of diffusers. Raises OSError, ValueError."""
+    config, *weights = _source(pieces, role)
+    known = signature(kind.__init__).parameters
+    stated = {key: value for key, value in _json_object(config).items() if value is not None}
+    if (name := stated.get("_class_name", kind.__name__)) != kind.__name__:
+        raise ValueError(f"{config} is of {name}, not {kind.__name__}")
+    if unknown := sorted(key for key in stated if key not in known and not key.startswith("_")):
+        raise ValueError(
+            f"{config} says {_few(unknown)}, which this diffusers' {kind.__name__} does not know: "
+            "upgrade diffusers, or take it out if the network is the same without it"
+        )
+    if weights[0].parent == config.parent or not is_original(weights[0]):
+        return _filled(kind, [config, *weights], torch_dtype=dtype)
+    return _converted(load_network, kind, config, weights[0], dtype)
+
+
+def _text_encoders(pieces: dict[str, Piece], recipe: Recipe) -> Iterator[TextEncoder]:
+    dtype = getattr(torch, recipe.text_dtype or recipe.dtype)
+    for number in ("",) if recipe.layout == "sd" else ("", "_2"):
         # Only the second encoder's pooled output is projected; of the first, hidden states alone are read.
-        kind = CLIPTextModelWithProjection if number else CLIPTextModel
-        dtype = getattr(torch, recipe.text_dtype or recipe.dtype)
-        # Sizes that differ are told by _filled: transformers' own error names no tensor.
-        options = {"dtype": dtype, "ignore_mismatched_sizes": True}
-        model = _filled(kind, folder, pipeline.variant(folder.name), **options)
-        found.append(TextEncoder(_tokenizer(pipeline.folder / f"tokenizer{number}"), model))
-    return found
+        kind: Any = CLIPTextModelWithProjection if number else CLIPTextModel
+        config, *weights = _source(pieces, f"text_encoder{number}")
+        if weights[0].parent == config.parent:
+            # Sizes that differ are told by _filled: transformers' own error names no tensor.
+            model = _filled(kind, [config, *weights], dtype=dtype, ignore_mismatched_sizes=True)
+        else:
+            model = _converted(load_text, kind, config, weights[0], dtype)
+        yield TextEncoder(_tokenizer(pieces["pipeline"].folder / f"tokenizer{number}"), model)
 
 
-def _filled(kind: type[Module], folder: Path, variant: str | None, **options: Any) -> Module:
+def _converted(
+    read: Callable[[Any, Path, Path], Any], kind: type[Module], config: Path, file: Path, dtype: torch.dtype
+) -> Module:
+    """A module from a file of the original layout. Raises ValueError, WrongWeights."""
+    try:
+        with _contained():
+            return read(kind, config, file).to(dtype)
+    except (MemoryError, WrongWeights):
+        raise
+    except Exception as error:  # as in _filled
+        raise ValueError(f"{file} holds no {kind.__name__} as {config} says: {_first_line(error)}") from error
+
+
+def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module:
     """A model of diffusers or transformers, every tensor of which is in the files.
 
     Left to themselves the libraries warn at most and let random numbers stand for what is missing; tensors that
@@ -126,36 +158,55 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
 
     Args:
         kind: class of the model.
-        folder: where its files are.
-        variant: ``fp16`` for half files.
+        files: its config, and its weights or their index and shards.
         options: more for ``from_pretrained``.
 
     Raises:
         OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
     """
-    _json_object(folder / "config.json")
-    try:
-        with _contained():
-            model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
-                folder,
-                variant=variant,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                **options,
-            )
-    except (OSError, MemoryError, RuntimeError):
-        raise
-    except Exception as error:  # of many classes; says much advice but not of which file
-        first = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
-        raise ValueError(f"{folder} holds no {kind.__name__}: {first}") from error
-    wrong = sorted({*facts["missing_keys"], *(key for key, *_ in facts["mismatched_keys"])})
-    if wrong:
-        names = ", ".join(wrong[:3]) + (" ..." if len(wrong) > 3 else "")
+    folder = files[0].parent if files[1].parent == files[0].parent else files[1]
+    if "quantization_config" in _json_object(files[0]):
         raise ValueError(
-            f"{folder} does not fit {kind.__name__}: {len(wrong)} tensors missing or of another shape: {names}"
+            f"{files[0]} says quantization_config: quantised weights are not read, give plain ones"
+        )
+    check_shards(entry(files[1:]))
+    with _contained(), _alone(files, MODEL if issubclass(kind, ModelMixin) else "model") as seen:
+        try:
+            model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
+                seen, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+            )
+        except (MemoryError, RuntimeError):
+            raise
+        except Exception as error:  # of many classes; says much advice but not of which file
+            why = _first_line(error).replace(str(seen), str(folder))
+            raise ValueError(f"{folder} holds no {kind.__name__}: {why}") from error
+    if wrong := sorted({*facts["missing_keys"], *(key for key, *_ in facts["mismatched_keys"])}):
+        raise ValueError(
+            f"{folder} does not fit {kind.__name__}: {len(wrong)} tensors missing or of another shape: {_few(wrong)}"
         )
     return model
+
+
+@contextmanager
+def _alone(files: Sequence[Path], stem: str) -> Iterator[Path]:
+    """A folder in which a library that looks for weights named ``stem`` finds those of these files, and no others.
+
+    What they read is then what was looked for and hashed, whatever lies beside it.
+    """
+    first = entry(files[1:])
+    names = {first: f"{stem}{INDEX}.json" if INDEX in first.name else f"{stem}{SAFE}"}
+    with TemporaryDirectory() as name:
+        for file in files:
+            (Path(name) / names.get(file, file.name)).symlink_to(file.resolve())
+        yield Path(name)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from align.checkpoints.layout import Layout, Piece, lora_piece, module_piece, pipeline_piece
+from align.checkpoints.layout import Layout, Piece, file_piece, module_piece, pipeline_piece
 from align.checkpoints.reference import EMBEDDED
 from align.errors import MissingWeights, WrongWeights
 
@@ -25,8 +25,9 @@ class Recipe:
         weights: references to whole pipelines; the first that is complete counts.
         layout: which modules the pipeline has.
         consistency: whether the network is a latent consistency model that reads the guidance scale.
-        unet, vae: references to a network or autoencoder used instead of the pipeline's.
-        lora: reference to a file of low-rank updates of the UNet, merged into it.
+        single_file: reference to a file that UNet, autoencoder and text encoders come from instead.
+        unet, vae: references to a network or autoencoder used instead of those.
+        lora: reference to a file of low-rank updates, merged into UNet and text encoders.
         dtype: torch's name of the network's numbers.
         decoder_dtype, text_dtype: of the autoencoder and text encoders; ``None`` for ``dtype``, except that an
             autoencoder that says it overflows in float16 gets float32.
@@ -35,6 +36,7 @@ class Recipe:
     weights: tuple[str, ...]
     layout: Layout = "sd"
     consistency: bool = False
+    single_file: str | None = None
     unet: str | None = None
     vae: str | None = None
     lora: str | None = None
@@ -48,10 +50,12 @@ def pieces(recipe: Recipe) -> list[Piece]:
     chosen = {"unet": recipe.dtype, "vae": recipe.decoder_dtype, "text": recipe.text_dtype}
     half = frozenset(role for role, dtype in chosen.items() if (dtype or recipe.dtype) != "float32")
     swaps = {role: name for role, name in (("unet", recipe.unet), ("vae", recipe.vae)) if name is not None}
-    whole = [pipeline_piece(name, recipe.layout, half, list(swaps)) for name in recipe.weights]
+    single = recipe.single_file is not None
+    whole = [pipeline_piece(name, recipe.layout, half, swaps, single) for name in recipe.weights]
     found = [next((piece for piece in whole if piece.complete()), whole[0])]
+    files = {"single_file": recipe.single_file, "lora": recipe.lora}
     found += [module_piece(name, role, role in half) for role, name in swaps.items()]
-    return [*found, lora_piece(recipe.lora)] if recipe.lora is not None else found
+    return found + [file_piece(name, role) for role, name in files.items() if name is not None]
 
 
 def load(
@@ -71,7 +75,7 @@ def load(
     found = pieces(recipe)
     for piece in found:
         if not piece.complete():
-            gone = [str(piece.folder / name) for name in piece.files if not (piece.folder / name).is_file()]
+            gone = [str(path) for path in piece.paths if not path.is_file()]
             raise MissingWeights(f"{_option(piece)}={piece.reference} lacks {', '.join(gone)}")
     from safetensors import SafetensorError
 

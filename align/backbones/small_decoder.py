@@ -23,7 +23,7 @@ def load_small_decoder(
 
     Args:
         folder: of a model in diffusers' layout; its encoder is not read and need not be there.
-        weights: name of the safetensors file in it.
+        weights: name of the safetensors file in it, or of the index of its shards.
         latents: (C, h, w) of those that it will be given.
         device: where it computes.
         dtype: in which numbers; pictures are float32.

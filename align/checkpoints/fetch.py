@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from align.checkpoints.hashes import read_hash
+from align.checkpoints.layout import INDEX, PICKLES, SAFE, weight_names
 from align.checkpoints.reference import HubReference, is_pattern
 
 CHUNK = 1 << 20
@@ -65,7 +67,9 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
         known = {file.rfilename: file for file in facts.siblings or []}
         fitting = {name: _fitting(name, known) for name in names}
         if absent := [name for name, files in fitting.items() if not files]:
-            raise FetchError(f"{reference.repo} does not hold {', '.join(absent)}")
+            pickles = sorted(one for one in known if one.endswith(PICKLES))
+            but = f"; it has {', '.join(pickles[:3])}, pickles, which are not read" if pickles else ""
+            raise FetchError(f"{reference.repo} does not hold {', '.join(absent)}{but}")
         found = []
         for name in (file for files in fitting.values() for file in files):
             path = Path(
@@ -112,9 +116,17 @@ def fetch_url(url: str, sha256: str, target: Path) -> Path:
     return target
 
 
-def _fitting(name: str, known: Iterable[str]) -> list[str]:
-    """The files of a repository that a name or pattern stands for, sorted."""
-    return sorted(one for one in known if one == name or (is_pattern(name) and fnmatchcase(one, name)))
+def _fitting(name: str, known: Collection[str]) -> list[str]:
+    """The files of a repository that a name or pattern stands for, sorted; of weights in another form all of that form."""
+    if is_pattern(name) or name in known or not name.endswith(SAFE):
+        return sorted(one for one in known if one == name or (is_pattern(name) and fnmatchcase(one, name)))
+    form = next((one for one in weight_names(name) if one in known), None)
+    if form is None or form.endswith(SAFE):
+        return [form] if form else []
+    stem, mark = re.escape(name.removesuffix(SAFE)), re.escape(form.partition(INDEX)[2].removesuffix(".json"))
+    number = r"-\d+-of-\d+"
+    shard = re.compile(rf"{stem}(?:{mark}{number}|{number}{mark})\{SAFE}")
+    return [form, *sorted(one for one in known if shard.fullmatch(one))]
 
 
 def _check_cached(path: Path, sha256: str, what: str) -> None:

@@ -1,16 +1,20 @@
 """Which files a pipeline is made of in diffusers' layout, and which of several forms of a file is there.
 
-Imports no torch.  Only safetensors count as weights: a ``.bin`` is a pickle and is not looked at.
+Weights are one file or shards that an index names, in full or half precision.  Imports no torch.  Only safetensors
+count: a ``.bin`` is a pickle and is not looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from align.checkpoints.reference import HubReference, folder_of, hub_reference
+from align.errors import WrongWeights
 
 Layout = Literal["sd", "sdxl"]
 """Stable Diffusion's one text encoder, or Stable Diffusion XL's two."""
@@ -23,13 +27,24 @@ HALF_FILES = frozenset(
 MODEL = "diffusion_pytorch_model"
 """Stem of diffusers' weight files; transformers' is ``model``."""
 
+_PIPELINES = {"sd": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
+
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+SAFE = ".safetensors"
+INDEX = ".safetensors.index"
+HALF = ("fp16", "bf16")
+"""What the names of files in half precision have before their ending."""
+
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""Files of a LoRA that peft saved: the second says how the first is scaled."""
+
 
 @dataclass(frozen=True)
 class Piece:
     """The files that one reference gives a model.
 
     Attributes:
-        role: ``pipeline``, ``unet``, ``vae`` or ``lora``.
+        role: ``pipeline``, ``single_file``, ``unet``, ``vae`` or ``lora``.
         reference: as the configuration has it.
         folder: where the files are.
         files: paths within the folder.
@@ -44,60 +59,178 @@ class Piece:
     def hub(self) -> HubReference | None:
         """Repository and folder within it that the files are relative to; ``None`` if they are local."""
         found = hub_reference(self.reference)
-        if found is None or self.role != "lora":
+        if found is None or not is_file(self.reference):
             return found
         return replace(found, folder=_parent(found.folder))
 
+    @property
+    def paths(self) -> list[Path]:
+        """Where the files are."""
+        return [self.folder / name for name in self.files]
+
     def complete(self) -> bool:
         """Whether all files are there."""
-        return all((self.folder / name).is_file() for name in self.files)
-
-    def variant(self, module: str) -> str | None:
-        """``fp16`` if the files of a module (a sub-folder, or empty for the folder itself) are half ones."""
-        own = [name for name in self.files if _parent(name) == module]
-        return "fp16" if any(name.endswith(".fp16.safetensors") for name in own) else None
+        return all(path.is_file() for path in self.paths)
 
 
-def pipeline_piece(reference: str, layout: Layout, half: frozenset[str], without: Sequence[str]) -> Piece:
+def is_file(reference: str) -> bool:
+    """Whether a reference means one file of weights rather than a folder."""
+    return reference.endswith(SAFE)
+
+
+def convert_command(path: str, role: str, layout: Layout) -> str:
+    """What makes safetensors in diffusers' layout of a checkpoint in another form; pickles are read as plain tensors."""
+    name, ending = json.dumps(path), Path(path).suffix
+    if ending in PICKLES and role in ("unet", "vae", "lora"):
+        target = json.dumps(path.removesuffix(ending) + SAFE)
+        code = f"import torch, safetensors.torch as s; s.save_file(torch.load({name}, weights_only=True), {target})"
+    else:
+        kind = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}.get(role, _PIPELINES[layout])
+        how = "from_single_file" if ending in (SAFE, *PICKLES) else "from_pretrained"
+        code = f'from diffusers import {kind} as P; P.{how}({name}).save_pretrained("converted")'
+    return f"python -c {shlex.quote(code)}"
+
+
+def pipeline_piece(
+    reference: str, layout: Layout, half: frozenset[str], swaps: dict[str, str], single: bool = False
+) -> Piece:
     """A whole pipeline.
 
     Args:
         reference: embedded name, folder or repository.
         layout: which modules it has.
         half: roles (``unet``, ``vae``, ``text``) that compute in 16 bit, for which half files will do.
-        without: modules that come from elsewhere.
+        swaps: references that modules come from instead.
+        single: whether all modules that are not swapped come from one file elsewhere.
     """
     encoders = ("",) if layout == "sd" else ("", "_2")
     files: list[str] = ["scheduler/scheduler_config.json"]
     # Says whether the empty prompt is zeros.
     files += ["model_index.json"] if layout == "sdxl" else []
     for module in ("unet", "vae"):
-        if module not in without:
+        if module not in swaps and not single:
             files += _weights(reference, module, MODEL, module in half)
+        elif is_file(swaps.get(module, SAFE)):
+            files.append(f"{module}/config.json")  # a file alone does not say its sizes
     for number in encoders:
-        files += _weights(reference, f"text_encoder{number}", "model", "text" in half)
+        module = f"text_encoder{number}"
+        files += [f"{module}/config.json"] if single else _weights(reference, module, "model", "text" in half)
         files += _tokenizer(reference, f"tokenizer{number}")
     return Piece("pipeline", reference, folder_of(reference), tuple(sorted(files)))
 
 
 def module_piece(reference: str, role: str, half: bool) -> Piece:
     """A UNet or autoencoder that is used instead of the pipeline's own."""
+    if is_file(reference):
+        return file_piece(reference, role)
     files = _weights(reference, "", MODEL, half)
     return Piece(role, reference, folder_of(reference), tuple(files))
 
 
-def lora_piece(reference: str) -> Piece:
-    """One file of low-rank updates."""
+def file_piece(reference: str, role: str) -> Piece:
+    """One file of weights: a module, all modules, or low-rank updates, which peft describes in a second one."""
     path = folder_of(reference)
-    return Piece("lora", reference, path.parent, (path.name,))
+    more = (ADAPTER_CONFIG,) if role == "lora" and path.name == ADAPTER else ()
+    return Piece(role, reference, path.parent, (path.name, *more))
+
+
+def weight_names(name: str, half: bool = False) -> Iterator[str]:
+    """Under which names the weights ``name`` (``STEM.safetensors``) may be there, the best first.
+
+    Half precision is read for full where there is nothing else; a name with ``.index`` lists shards.
+    """
+    stem = name.removesuffix(SAFE)
+    for variant in (*HALF[:1], "", *HALF[1:]) if half else ("", *HALF):
+        mark = variant and f".{variant}"
+        yield f"{stem}{mark}{SAFE}"
+        yield f"{stem}{INDEX}{mark}.json"
+
+
+def weight_files(folder: Path, name: str, half: bool = False, wanted: str = "") -> tuple[str, ...]:
+    """The files of the weights ``name`` in a folder: of the forms that are there, the first complete one.
+
+    Args:
+        folder: where they are looked for.
+        name: ``STEM.safetensors``.
+        half: whether half precision goes first.
+        wanted: what to ask for if none is there; by default ``name``.
+
+    Raises:
+        WrongWeights: an index does not name shards.
+    """
+    there = [one for one in weight_names(name, half) if (folder / one).is_file()]
+    forms = [(one,) if one.endswith(SAFE) else (one, *shards(folder / one)) for one in there]
+    whole = [form for form in forms if all((folder / one).is_file() for one in form)]
+    return next(iter(whole or forms), (wanted or name,))
+
+
+def shards(index: Path) -> tuple[str, ...]:
+    """The files beside an index that it names, sorted.
+
+    Raises:
+        WrongWeights: it is no index, or names a file elsewhere.
+    """
+    return tuple(sorted(set(weight_map(index).values())))
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The shard of each tensor, by an index. Raises WrongWeights, as :func:`shards` does."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        found: dict[str, str] = content["weight_map"]
+        names = list(found.values())
+        if not names or not isinstance(content["metadata"], dict):
+            raise ValueError("it names nothing")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WrongWeights(
+            f"{index} is no index of shards (weight_map and metadata): {error}; fetch or save it again"
+        ) from None
+    for name in names:
+        if not isinstance(name, str) or not name.endswith(SAFE) or PurePosixPath(name).name != name:
+            raise WrongWeights(f"{index} names {name!r}, which is no safetensors file beside it: refused")
+    return found
+
+
+def entry(files: Sequence[Path]) -> Path:
+    """Of the files of some weights the one to begin with: the index of shards, or the only one."""
+    return next((path for path in files if INDEX in path.name), files[0])
+
+
+def check_shards(path: Path) -> None:
+    """Refuse an index whose shards hold other tensors than it says; nothing to do for a file of weights.
+
+    Raises:
+        WrongWeights: naming a tensor that is missing, or in two shards; or a shard is damaged.
+    """
+    if INDEX not in path.name:
+        return
+    from safetensors import SafetensorError, safe_open
+
+    said = weight_map(path)
+    for shard in shards(path):
+        try:
+            with safe_open(path.parent / shard, framework="np") as file:
+                held = set(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise WrongWeights(f"{path.parent / shard} is damaged: {error}; fetch or save it again") from None
+        if odd := sorted(held ^ {name for name, place in said.items() if place == shard}):
+            what = "holds beside what" if odd[0] in held else "lacks of what"
+            raise WrongWeights(f"{path.parent / shard} {what} {path.name} says: {', '.join(odd[:3])}")
 
 
 def _weights(reference: str, module: str, stem: str, half: bool) -> list[str]:
-    full, small = f"{stem}.safetensors", f"{stem}.fp16.safetensors"
     hub = hub_reference(reference)
-    wanted = [small, full] if hub is not None and hub.repo in HALF_FILES else [full, small]
-    forms = [(name,) for name in ([small, full] if half else [full])]
-    return _within(module, ("config.json", *_first(reference, module, forms, (wanted[0] if half else full,))))
+    small = half and hub is not None and hub.repo in HALF_FILES
+    wanted = next(weight_names(f"{stem}{SAFE}", small))
+    folder = folder_of(reference) / module
+    files = weight_files(folder, f"{stem}{SAFE}", half, wanted)
+    if not half and hub is not None and hub.repo in HALF_FILES and _half(files):
+        files = (wanted,)  # the full file is known to exist: what a cache happens to hold does not decide
+    return _within(module, ("config.json", *files))
+
+
+def _half(files: Sequence[str]) -> bool:
+    return any(f".{mark}." in name for name in files for mark in HALF)
 
 
 def _tokenizer(reference: str, module: str) -> list[str]:
@@ -106,15 +239,11 @@ def _tokenizer(reference: str, module: str) -> list[str]:
     old = ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
     bare = ("merges.txt", "tokenizer_config.json", "vocab.json")
     wanted = new if hub_reference(reference) is None else old
-    return _within(module, _first(reference, module, [new, old, bare], wanted))
-
-
-def _first(
-    reference: str, module: str, forms: Sequence[tuple[str, ...]], wanted: tuple[str, ...]
-) -> tuple[str, ...]:
-    """The first form whose files are all there; if none is, the one to ask for."""
     folder = folder_of(reference) / module
-    return next((form for form in forms if all((folder / name).is_file() for name in form)), wanted)
+    forms = (new, old, bare)
+    return _within(
+        module, next((form for form in forms if all((folder / name).is_file() for name in form)), wanted)
+    )
 
 
 def _within(module: str, names: Sequence[str]) -> list[str]:

@@ -45,12 +45,12 @@ class HubReference:
 def hub_reference(text: str, kind: Kind = "model") -> HubReference | None:
     """A reference to the hub; ``None`` for an embedded name or a local folder.
 
-    A path that exists is local; so is all that does not look like ``owner/name``.
+    A path that exists is local; so is all that does not look like ``owner/name``, or is named as a file of weights.
     """
     if text in EMBEDDED or Path(text).expanduser().exists():
         return None
     found = _HUB.fullmatch(text)
-    if found is None:
+    if found is None or found["repo"].endswith(".safetensors"):
         return None
     return HubReference(found["repo"], found["revision"], found["folder"] or "", kind)
 

@@ -6,6 +6,7 @@ import os
 import re
 from itertools import pairwise
 
+from align.checkpoints.layout import PICKLES, SAFE, convert_command, is_file
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.schema import (
@@ -57,16 +58,31 @@ def _backbone(backbone: BackboneConfig) -> None:
             f"backbone.density={shown(backbone.density)} and backbone.kind={backbone.kind} do not go together: "
             "give backbone.kind=analytic with a density such as gmm, or backbone.kind=unet with null"
         )
-    if backbone.lora is None:
-        if backbone.lora_required:
-            raise ConfigError(
-                f"backbone={backbone.name} has no published checkpoint: "
-                "give backbone.lora=FILE.safetensors, a LoRA of your own training"
-            )
-    elif not backbone.lora.endswith(".safetensors"):
+    if backbone.lora is None and backbone.lora_required:
         raise ConfigError(
-            f"backbone.lora={shown(backbone.lora)} is no safetensors file: "
-            "give backbone.lora=FILE.safetensors or owner/name:FILE.safetensors"
+            f"backbone={backbone.name} has no published checkpoint: "
+            "give backbone.lora=FILE.safetensors, a LoRA of your own training"
+        )
+    for role in ("weights", "single_file", "unet", "vae", "lora"):
+        _form(role, getattr(backbone, role), backbone)
+
+
+def _form(role: str, reference: str | None, backbone: BackboneConfig) -> None:
+    """Refuse a checkpoint in a form that is not read."""
+    if reference is None:
+        return
+    option = f"backbone.{role}={shown(reference)}"
+    convert = convert_command(reference, role, backbone.layout)
+    if reference.endswith(PICKLES):
+        raise ConfigError(f"{option} is a pickle, which is not read: convert it once with {convert}")
+    if role in ("single_file", "lora") and not is_file(reference):
+        raise ConfigError(
+            f"{option} is no safetensors file: give backbone.{role}=FILE.safetensors or owner/name:FILE.safetensors"
+        )
+    if role == "weights" and is_file(reference):
+        raise ConfigError(
+            f"{option} is one file, which does not say its sizes, tokenizers and scheduler: give it as "
+            f"backbone.single_file, with backbone.weights a pipeline of its kind, or convert it once with {convert}"
         )
 
 
@@ -268,6 +284,10 @@ def _tempering(method: MethodConfig) -> None:
 
 def _value(config: Config) -> None:
     method, value, backbone = config.method, config.method.value, config.backbone
+    if value.weights is not None and value.weights.endswith((SAFE, *PICKLES)):
+        raise ConfigError(
+            f"method.value.weights={shown(value.weights)} is a file: give the folder that it is in, with config.json in it"
+        )
     if value.weights is not None and value.estimate not in ("small_decoder", "network"):
         raise ConfigError(
             f"method.value.weights={shown(value.weights)} is not read by method.value.estimate={value.estimate}: "

@@ -41,12 +41,16 @@ class BackboneConfig:
     alternatives: tuple[str, ...] = ()
     """Further references, tried in order; the first whose files are all there counts.  Those of a preset stand in for its
     own ``weights`` only: a command that gives others starts with none."""
+    single_file: str | None = None
+    """UNet, autoencoder and text encoders in one file (the original layout, as web interfaces read it):
+    FILE.safetensors or ``owner/name:FILE.safetensors``.  Sizes, tokenizers and scheduler are those of ``weights``."""
     unet: str | None = None
-    """Reference to a UNet to use instead of the pipeline's."""
+    """UNet to use instead of the pipeline's: a folder or repository, or a file as in ``single_file``."""
     vae: str | None = None
-    """Reference to an autoencoder to use instead of the pipeline's."""
+    """Autoencoder to use instead of the pipeline's: a folder or repository, or a file as in ``single_file``."""
     lora: str | None = None
-    """Low-rank updates of the UNet, merged into it: FILE.safetensors or ``owner/name:FILE.safetensors``."""
+    """Low-rank updates (LoRA, DoRA) of the UNet and the text encoders, merged into them, as diffusers, kohya or peft
+    name them: FILE.safetensors or ``owner/name:FILE.safetensors``."""
     lora_required: bool = False
     """No checkpoint is published: ``lora`` has to be given."""
     height: Annotated[int, Between(8, 4096), Multiple(8)] = 64

@@ -23,7 +23,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from align.rewards.base import Reward, check_pairing
 from align.rewards.clip import clip_config
 from align.rewards.errors import WrongWeights
-from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256
+from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256, weights_of
 from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant, fit, normalise, resize_images
 
@@ -124,7 +124,7 @@ def load_aesthetic(
         MissingWeights: if a file is not there.
         WrongWeights: if it holds something else.
     """
-    tower, tower_path = _load_tower(folder)
+    tower, hashes = _load_tower(folder)
     head_path = head or folder / "head.safetensors"
     perceptron = _published_head(head, tower.config.projection_dim) if head else _own_head(folder)
     return AestheticReward(
@@ -133,16 +133,16 @@ def load_aesthetic(
         perceptron.to(device=device),
         {
             "architecture": "MLP on transformers CLIPVisionModelWithProjection",
-            "model.safetensors": sha256(tower_path),
+            **hashes,
             head_path.name: sha256(head_path),
         },
     )
 
 
-def _load_tower(folder: Path) -> tuple[Any, Path]:
-    """The image tower of a folder, float32, and the file that it came from."""
+def _load_tower(folder: Path) -> tuple[Any, dict[str, str]]:
+    """The image tower of a folder, float32, and the hashes of the files that it came from."""
     content = read_json(folder / "config.json")
-    path = existing(folder / "model.safetensors")
+    path, hashes = weights_of(folder, "model.safetensors")
     tensors = read_tensors(path)
     if "vision_config" in content:
         whole = clip_config(folder)
@@ -153,7 +153,7 @@ def _load_tower(folder: Path) -> tuple[Any, Path]:
     else:
         config = CLIPVisionConfig(**content)
     tower = build(lambda: CLIPVisionModelWithProjection(config))
-    return fill(tower, tensors, path, optional=("position_ids",)), path
+    return fill(tower, tensors, path, optional=("position_ids",)), hashes
 
 
 def _own_head(folder: Path) -> Head:

@@ -18,7 +18,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from align.rewards.base import Reward, TextCache, check_pairing
 from align.rewards.errors import MissingWeights, WrongWeights
-from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256
+from align.rewards.files import build, fill, read_json, read_tensors, weights_of
 from align.rewards.preprocess import Variant, fit, normalise, resize_images
 
 
@@ -149,7 +149,7 @@ def load_clip(
     """
     config = clip_config(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
-    path = existing(folder / "model.safetensors")
+    path, hashes = weights_of(folder, "model.safetensors")
     model = build(lambda: CLIPModel(config))
     fill(model, read_tensors(path), path, optional=("position_ids",))
     scale = float(model.logit_scale.exp()) if scaled else 1.0
@@ -173,5 +173,5 @@ def load_clip(
         "clip",
         dtype,
         torch.device(device),
-        {"architecture": "transformers CLIPModel", "model.safetensors": sha256(path), "scale": f"{scale:g}"},
+        {"architecture": "transformers CLIPModel", **hashes, "scale": f"{scale:g}"},
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from align.checkpoints.hashes import file_hash
+from align.checkpoints.layout import INDEX, check_shards, shards, weight_files
 from align.rewards.errors import MissingWeights, WrongWeights
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -28,6 +29,17 @@ def existing(path: Path) -> Path:
     if not path.is_file():
         raise MissingWeights(f"missing {path}")
     return path
+
+
+def weights_of(folder: Path, name: str) -> tuple[Path, dict[str, str]]:
+    """Where to read the weights ``name`` (``STEM.safetensors``) of a folder, and the hash of each of their files.
+
+    Raises:
+        MissingWeights: if they are not there.
+        WrongWeights: if an index names no shards.
+    """
+    files = weight_files(folder, name)
+    return folder / files[0], {one: sha256(folder / one) for one in files}
 
 
 def sha256(path: Path) -> str:
@@ -56,14 +68,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU.
+    """All tensors of a safetensors file, or of all shards that an index names, on the CPU.
 
     Raises:
         MissingWeights: if the file is not there.
         WrongWeights: if it is no safetensors file.
     """
+    if INDEX in existing(path).name:
+        check_shards(path)
+        return {
+            key: value for name in shards(path) for key, value in read_tensors(path.parent / name).items()
+        }
     try:
-        return load_file(str(existing(path)))
+        return load_file(str(path))
     except (SafetensorError, ValueError, OSError) as error:
         first = str(error).splitlines()[0]
         raise WrongWeights(f"{path} is not a readable safetensors file: {first}") from None

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from align.checkpoints.layout import SAFE, weight_files
 from align.checkpoints.reference import EMBEDDED, fetch_command, folder_of, hub_names, hub_reference
 
 OWN = "ALIGN_CHECKPOINTS"
@@ -70,11 +71,13 @@ class Files:
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The names with each pickle replaced by its safetensors version, where that is there."""
-        return tuple(
-            safe if name.endswith(PICKLES) and (self.folder / (safe := _safe(name))).is_file() else name
-            for name in self.names
-        )
+        """The names with weights in the form that is there: safetensors for a pickle, shards with their index, half precision."""
+        return tuple(one for name in self.names for one in self._form(name))
+
+    def _form(self, name: str) -> tuple[str, ...]:
+        if name.endswith(PICKLES):
+            return (safe if (self.folder / (safe := _safe(name))).is_file() else name,)
+        return weight_files(self.folder, name) if name.endswith(SAFE) else (name,)
 
     @property
     def paths(self) -> list[Path]:

@@ -159,9 +159,10 @@ def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.dev
     if value.estimate == "network":
         return _regressed(config, piece.folder, backbone, device)
     from align.backbones.small_decoder import load_small_decoder
+    from align.checkpoints.layout import entry
 
     dtype = getattr(torch, config.backbone.decoder_dtype or config.backbone.dtype)
-    weights = next(name for name in piece.files if name.endswith(".safetensors"))
+    weights = entry(piece.paths[1:]).name
     decode = load_small_decoder(piece.folder, weights, backbone.latent_shape(), device, dtype)
     return PosteriorMean(decode, reward, own_decoder=False)
 

@@ -63,7 +63,7 @@ def identity(
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
-    places = ("weights", "alternatives", "unet", "vae", "lora", "lora_required")
+    places = ("weights", "alternatives", "single_file", "unet", "vae", "lora", "lora_required")
     # ``consistency`` is what the sampler's kind says.
     for name in ("name", "family", "consistency", *places, "checkpointing", "guidance_scale"):
         del backbone[name]

@@ -102,7 +102,8 @@ def resolve(names: Sequence[str], choice: Choice) -> list[Table]:
 def run_folder(config: Config) -> Path:
     """Where a run's results go: the same for all rows whose pictures are the same, whatever they are called."""
     backbone, prompts = config.backbone, plain(config.prompts)
-    places = (backbone.weights, *backbone.alternatives, backbone.unet, backbone.vae, backbone.lora)
+    places = [backbone.weights, *backbone.alternatives, backbone.unet, backbone.vae, backbone.lora]
+    places += [backbone.single_file] if backbone.single_file is not None else []
     what = identity(
         config,
         "|".join(map(str, places)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from align.backbones import registry as backbones
 from align.checkpoints.fetch import UrlFile
 from align.checkpoints.hashes import file_hash
-from align.checkpoints.layout import Piece, module_piece
+from align.checkpoints.layout import Piece, convert_command, is_file, module_piece, weight_files
 from align.checkpoints.reference import (
     HubReference,
     fetch_command,
@@ -102,6 +102,7 @@ def recipe(backbone: BackboneConfig) -> backbones.Recipe:
         weights=(backbone.weights, *backbone.alternatives),
         layout=backbone.layout,
         consistency=backbone.consistency,
+        single_file=backbone.single_file,
         unet=backbone.unet,
         vae=backbone.vae,
         lora=backbone.lora,
@@ -121,12 +122,15 @@ def backbone_files(backbone: BackboneConfig) -> list[Needed]:
         if piece.hub is not None:
             found.append(hub_needed(what, piece.hub, piece.files))
             continue
-        mend = {
-            "pipeline": "give backbone.weights=FOLDER, a folder in diffusers' layout",
-            "lora": "give backbone.lora=FILE.safetensors, a file that is there",
-        }.get(piece.role, f"give backbone.{piece.role}=FOLDER, a model in diffusers' layout")
+        option = f"backbone.{'weights' if piece.role == 'pipeline' else piece.role}"
+        mend = f"give {option}=FOLDER, a {'folder' if piece.role == 'pipeline' else 'model'} in diffusers' layout"
         if piece.reference in backbones.EMBEDDED:
             mend = TRAIN_SHAPES
+        elif is_file(piece.reference):
+            mend = f"give {option}=FILE.safetensors, a file that is there"
+        elif any(piece.folder.rglob("*.bin")):
+            command = convert_command(piece.reference, piece.role, backbone.layout)
+            mend += f"; pickles (.bin) are not read, this converts them: {command}"
         found.append(Needed(what, piece.folder, piece.files, mend))
     return found
 
@@ -142,7 +146,10 @@ def value_piece(config: Config) -> Piece | None:
     if value.estimate == "small_decoder":
         half = (backbone.decoder_dtype or backbone.dtype) != "float32"
         return module_piece(reference, value.estimate, half)
-    return Piece(value.estimate, reference, folder_of(reference), ("config.json", "model.safetensors"))
+    folder = folder_of(reference)
+    return Piece(
+        value.estimate, reference, folder, ("config.json", *weight_files(folder, "model.safetensors"))
+    )
 
 
 def value_files(config: Config) -> list[Needed]:

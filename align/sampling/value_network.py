@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from align.errors import WrongWeights
-from align.rewards.files import build, fill, read_json, read_tensors
+from align.rewards.files import build, fill, read_json, read_tensors, weights_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """Files of a folder."""
@@ -152,4 +152,5 @@ def load_value_network(folder: Path, device: torch.device) -> ValueNetwork:
     """
     shape = read_shape(folder)
     network = build(lambda: ValueNetwork(shape))
-    return fill(network, read_tensors(folder / WEIGHTS), folder / WEIGHTS).to(device)
+    path, _ = weights_of(folder, WEIGHTS)
+    return fill(network, read_tensors(path), path).to(device)

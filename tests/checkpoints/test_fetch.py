@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
+from align.checkpoints.fetch import FetchError, _fitting, fetch_hub, fetch_url
 from align.checkpoints.reference import HubReference, snapshot
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -101,6 +101,36 @@ def test_of_a_data_set_comes_what_a_pattern_fits(server):
     assert found.read_bytes() == TABLES["data/test-1ab.csv"]
     with pytest.raises(FetchError, match=r"o/open does not hold data/val-\*\.csv"):
         fetch_hub(reference, ["data/val-*.csv"])
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        ({"m.safetensors", "m.safetensors.index.json"}, ["m.safetensors"]),
+        ({"m.fp16.safetensors", "m.bin"}, ["m.fp16.safetensors"]),
+        (
+            {f"m{mark}-0000{k}-of-00002.safetensors" for mark in ("", ".fp16") for k in (1, 2)}
+            | {
+                "m.safetensors.index.json",
+                "m.safetensors.index.fp16.json",
+                "other-00001-of-00002.safetensors",
+            },
+            ["m.safetensors.index.json", "m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"],
+        ),
+        ({"m.bin"}, []),
+    ],
+    ids=["one file", "half", "shards", "pickle"],
+)
+def test_weights_come_in_the_form_that_the_repository_has(held, wanted):
+    assert _fitting("m.safetensors", held) == wanted
+
+
+def test_a_repository_of_pickles_is_told(server, monkeypatch):
+    monkeypatch.setitem(FILES, "vae/model.bin", b"pickle")
+    with pytest.raises(
+        FetchError, match=r"does not hold vae/model\.safetensors; it has vae/model\.bin, pickles"
+    ):
+        fetch_hub(OPEN, ["vae/model.safetensors"])
 
 
 def test_a_wrong_hash_leaves_nothing(server, tmp_path):

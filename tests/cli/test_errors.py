@@ -32,7 +32,29 @@ WRONG = {
         ["backbone=alignprop_sd15"],
         ["no published checkpoint", "backbone.lora=FILE.safetensors"],
     ),
-    "pickle": (["backbone.lora=lora.bin"], ["backbone.lora=lora.bin", "FILE.safetensors"]),
+    "pickle": (
+        ["backbone.lora=lora.bin"],
+        ["backbone.lora=lora.bin", "weights_only=True", '"lora.safetensors"'],
+    ),
+    "pickled checkpoint": (
+        ["backbone=sdxl", "backbone.weights=model.ckpt"],
+        ["backbone.weights=model.ckpt", "StableDiffusionXLPipeline", 'P.from_single_file("model.ckpt")'],
+    ),
+    "one file": (
+        ["backbone=sd15", "backbone.weights=o/n:m.safetensors"],
+        ["backbone.weights=o/n:m.safetensors", "backbone.single_file", "from_single_file"],
+    ),
+    "pickled module": (["backbone.unet=unet.pt"], ["backbone.unet=unet.pt", "save_file"]),
+    "no file": (["backbone.single_file=folder"], ["backbone.single_file=folder", "FILE.safetensors"]),
+    "a value's file": (
+        [
+            "method=svdd",
+            "sampler.eta=1",
+            "method.value.estimate=network",
+            "method.value.weights=v.safetensors",
+        ],
+        ["method.value.weights=v.safetensors", "config.json"],
+    ),
     "density": (["backbone.density=gmm"], ["backbone.density=gmm", "backbone.kind=analytic"]),
     "no density": (["backbone=toy_gmm", "backbone.density=null"], ["backbone.density=null", "such as gmm"]),
     "density's name": (

@@ -31,6 +31,17 @@ def test_a_safetensors_version_of_a_pickle_goes_first(home):
     assert files.chosen == ("a.json", "b.v1.safetensors", "c.bin")
 
 
+def test_weights_may_be_in_shards_or_in_half_precision(home):
+    files = Files(str(home), ("config.json", "model.safetensors", "tokenizer.json"))
+    (home / "model.fp16.safetensors").touch()
+    assert files.chosen == ("config.json", "model.fp16.safetensors", "tokenizer.json")
+    index = "model.safetensors.index.json"
+    (home / index).write_text('{"metadata": {}, "weight_map": {"b": "b.safetensors", "a": "a.safetensors"}}')
+    for name in ("a", "b"):
+        (home / f"{name}.safetensors").touch()
+    assert files.chosen == ("config.json", index, "a.safetensors", "b.safetensors", "tokenizer.json")
+
+
 def test_own_copies_need_only_be_there(home, monkeypatch):
     monkeypatch.setenv(OWN, str(home / "own"))
     files = Files("owner/name:sub", ("a.json",))
