@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.config.errors import ConfigError
+from align.errors import WeightsError
 from align.runner.exits import CONFIGURATION, INTERRUPTED, MISSING_WEIGHTS, MissingWeights
 
 
@@ -21,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return CONFIGURATION
     except MissingWeights as error:
         say(str(error))
+        return MISSING_WEIGHTS
+    except WeightsError as error:
+        say(f"align: {' '.join(str(error).split())}")
         return MISSING_WEIGHTS
     except KeyboardInterrupt:
         say("align: interrupted")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -18,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from align.backbones.lora import merge
 from align.backbones.registry import Recipe
+from align.backbones.stated import read_object, read_stated
 from align.backbones.text import TextEncoder
 from align.checkpoints.layout import Piece
 
@@ -32,7 +32,7 @@ class Modules:
         unet, vae: network and autoencoder.
         text: text encoders, one or two; none for a backbone that is only fed embeddings.
         zero_empty: whether an empty negative prompt is all zeros.
-        scheduler_config: config of the diffusers scheduler.
+        scheduler_config: the process that it was trained on; see :func:`~align.processes.schedule.read_schedule`.
         device: where it computes.
     """
 
@@ -60,24 +60,21 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     by_role = {piece.role: piece for piece in pieces}
     pipeline = by_role["pipeline"]
     dtype: torch.dtype = getattr(torch, recipe.dtype)
-    _json_object(pipeline.folder / "scheduler/scheduler_config.json")
+    stated = read_stated(pieces, recipe)
     unet_folder, variant = _place(by_role, "unet")
     unet = _filled(UNet2DConditionModel, unet_folder, variant, torch_dtype=dtype)
-    _check_kind(unet, recipe)
     if "lora" in by_role:
         piece = by_role["lora"]
         with safe_open(piece.folder / piece.files[0], framework="pt") as file:
             merge(unet, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118
     vae_folder, variant = _place(by_role, "vae")
     vae = _filled(AutoencoderKL, vae_folder, variant, torch_dtype=decoder_dtype(vae_folder, recipe))
-    # As a class that knows them: the schedulers that a file may name have keys that others drop.
-    scheduler = LCMScheduler if recipe.consistency else DDIMScheduler
     return Modules(
         unet,
         vae,
         tuple(_text_encoders(pipeline, recipe)),
         recipe.layout == "sdxl" and _zero_empty(pipeline.folder),
-        dict(scheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config),
+        stated.schedule,
         device,
     )
 
@@ -92,7 +89,7 @@ def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
         return getattr(torch, recipe.decoder_dtype)
     if recipe.dtype != "float16":
         return getattr(torch, recipe.dtype)
-    overflows = _json_object(vae / "config.json").get("force_upcast", False)
+    overflows = read_object(vae / "config.json").get("force_upcast", False)
     return torch.float32 if overflows else torch.float16
 
 
@@ -133,7 +130,7 @@ def _filled(kind: type[Module], folder: Path, variant: str | None, **options: An
     Raises:
         OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
     """
-    _json_object(folder / "config.json")
+    read_object(folder / "config.json")
     try:
         with _contained():
             model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
@@ -187,26 +184,4 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _zero_empty(pipeline: Path) -> bool:
-    return bool(_json_object(pipeline / "model_index.json").get("force_zeros_for_empty_prompt", True))
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ValueError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return content
-
-
-def _check_kind(unet: UNet2DConditionModel, recipe: Recipe) -> None:
-    """Refuse a network of another layout, or of the other way of guidance; raises ValueError."""
-    kind = unet.config.addition_embed_type
-    if kind != {"sd": None, "sdxl": "text_time"}[recipe.layout]:
-        raise ValueError(f"the UNet (addition_embed_type {kind}) is not of backbone.layout={recipe.layout}")
-    width = unet.config.time_cond_proj_dim
-    if (width is not None) != recipe.consistency:
-        given = str(recipe.consistency).lower()
-        raise ValueError(f"the UNet (time_cond_proj_dim {width}) is not of backbone.consistency={given}")
+    return bool(read_object(pipeline / "model_index.json").get("force_zeros_for_empty_prompt", True))

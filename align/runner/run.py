@@ -120,6 +120,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console
     )
     lines = {
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
+        **({} if not prepared.unread else {"process": _process_line(prepared)}),
         "method": method,
         "prompts": f"{len(prompts.prompts)} of {prompts.name}, {config.samples} each, seed {config.seed}",
         **({} if prompts.dropped is None else {"unsafe": _unsafe_line(prompts)}),
@@ -129,6 +130,13 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console
     }
     for name, text in lines.items():
         console.print(f"{name:<8} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _process_line(prepared: Prepared) -> str:
+    return (
+        f"sampler={prepared.config.sampler.name} takes the steps; not read of the checkpoint's scheduler: "
+        + ", ".join(prepared.unread)
+    )
 
 
 def _unsafe_line(prompts: PromptSet) -> str:
