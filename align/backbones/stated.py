@@ -129,7 +129,7 @@ def check_small_decoder(config: Path, backbone: Stated) -> None:
 def attention_strides(network: Mapping[str, Any]) -> frozenset[int]:
     """How many times coarser than the latents the blocks of a UNet with cross-attention are, by its config."""
     down, up = network.get("down_block_types", ()), network.get("up_block_types", ())
-    last = len(down) - 1
+    last = max(len(down) - 1, 0)
     kinds = [*enumerate(down), *((last - k, kind) for k, kind in enumerate(up))]
     kinds.append((last, network.get("mid_block_type", "UNetMidBlock2DCrossAttn")))
     return frozenset(

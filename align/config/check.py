@@ -101,6 +101,11 @@ def _sampler(config: Config) -> None:
             f"sampler={sampler.name} needs a consistency model and backbone={backbone.name} is none: "
             "give backbone=lcm, or sampler=ddim"
         )
+    if config.one_half and config.negative:
+        raise ConfigError(
+            f"negative={shown(config.negative)} is not read at sampler.guidance_scale=1, which leaves the negative half out: "
+            'give a scale above 1, or leave it ""'
+        )
     if not backbone.consistency:
         return
     if sampler.steps > DISTILLED:

@@ -552,6 +552,16 @@ class Config:
     table: TableConfig | None = None
     """The published table that the protocol is of; a run by itself does not read it."""
 
+    @property
+    def one_half(self) -> bool:
+        """Whether the negative half is left out of every evaluation: at scale 1 nothing but these reads it."""
+        method, network = self.method, self.backbone.kind == "unet" and not self.backbone.consistency
+        maps = (
+            method.guidance.rule != "none" and method.guidance.strength > 0 and method.objective.semantic > 0
+        )
+        both = maps and method.objective.attention_half == "both"
+        return network and self.sampler.guidance_scale == 1 and not (both or method.reads_correction)
+
 
 GROUPS = (
     "backbone",

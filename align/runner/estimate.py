@@ -56,18 +56,9 @@ def cost_line(config: Config, pictures: int) -> str:
     if least != most:
         total += f" to {_shown(most * pictures)}"
     how = (", guided" if config.method.guided else "") + (
-        "" if _paired(config) else ", no negative half at scale 1"
+        ", no negative half at scale 1" if config.one_half else ""
     )
     return f"{each} network evaluations a picture{how}; {total} in all"
-
-
-def _paired(config: Config) -> bool:
-    """Whether the negative's half has a part in any evaluation that could have one."""
-    method, sampler, backbone = config.method, config.sampler, config.backbone
-    maps = method.guidance.rule != "none" and method.objective.semantic > 0 and method.guidance.strength > 0
-    if sampler.guidance_scale != 1 or backbone.consistency or backbone.kind == "analytic":
-        return True  # It has, or there is none.
-    return method.reads_correction or (maps and method.objective.attention_half == "both")
 
 
 def _shown(number: float) -> str:
