@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(str(error))
         return MISSING_WEIGHTS
     except WeightsError as error:
-        say(f"align: {error}")
+        say(f"align: {' '.join(str(error).split())}")
         return MISSING_WEIGHTS
     except KeyboardInterrupt:
         say("align: interrupted")

@@ -7,7 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
+from align.backbones import registry
 from align.checkpoints.reference import hub_names
+from align.config.schema import BackboneConfig
+from align.errors import WrongWeights
 from align.rewards.sources import PICKLES
 from align.runner.exits import DONE, MISSING_WEIGHTS
 from align.runner.weights import (
@@ -18,6 +21,7 @@ from align.runner.weights import (
     mending,
     missing_text,
     needed_by_all,
+    recipe,
     reward_files,
     value_files,
 )
@@ -76,9 +80,24 @@ def main(argv: Sequence[str]) -> int:
     if mends:
         print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
     able = {name: not absent and not any(one.missing() for one in files) for name, files in backbones.items()}
+    refused = {
+        config.backbone.name: _refused(config.backbone) for config in configs if able[config.backbone.name]
+    }
+    able |= {name: not why for name, why in refused.items()}
     for name, can in able.items():
-        print(f"backbone {name} {'can run' if can else 'cannot run yet'}")
+        print(f"backbone {name} {'can run' if can else refused.get(name, 'cannot run yet')}")
     return DONE if all(able.values()) else MISSING_WEIGHTS
+
+
+def _refused(backbone: BackboneConfig) -> str:
+    """Why a backbone whose files are all there cannot be sampled; empty if it can."""
+    if backbone.kind == "analytic":
+        return ""
+    try:
+        registry.stated(recipe(backbone))
+    except WrongWeights as error:
+        return f"cannot run: {error}"
+    return ""
 
 
 def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:

@@ -78,7 +78,15 @@ class FakeBackbone:
         )
 
     def predict(
-        self, z, step, conditioning, guidance_scale, attention=None, columns=None, guidance_rescale=0.0
+        self,
+        z,
+        step,
+        conditioning,
+        guidance_scale,
+        attention=None,
+        columns=None,
+        guidance_rescale=0.0,
+        correction=True,
     ):
         self.attention_asked.append(attention)
         self.batches.append(len(z))
@@ -117,7 +125,15 @@ class GaussianBackbone(FakeBackbone):
         return self.shape
 
     def predict(
-        self, z, step, conditioning, guidance_scale, attention=None, columns=None, guidance_rescale=0.0
+        self,
+        z,
+        step,
+        conditioning,
+        guidance_scale,
+        attention=None,
+        columns=None,
+        guidance_rescale=0.0,
+        correction=True,
     ):
         a, variance = step.alpha, self.deviation**2
         eps = (z - a**0.5 * self.mean) * (1 - a) ** 0.5 / (a * variance + 1 - a)

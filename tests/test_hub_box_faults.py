@@ -194,8 +194,9 @@ def test_damage_is_one_line_and_mending_it_is_enough(
     assert error.startswith("align: ")
     assert error.count("\n") == 1, error
     assert str(path if path.suffix in PICKLES else path.parent) in error
-    assert len(read_csv(tmp_path / "run/results.csv")) == 0
-    assert not list((tmp_path / "run/images").iterdir())
+    if (tmp_path / "run").exists():  # JSON is read before there is a folder, tensors after
+        assert len(read_csv(tmp_path / "run/results.csv")) == 0
+        assert not list((tmp_path / "run/images").iterdir())
     converted = at_home / "align/converted"
     new = {one for one in at_home.rglob("*") if one.is_file() and one.parent != converted} - kept
     assert new <= {whole}, "the bomb went off, or something was left"

@@ -269,7 +269,7 @@ def test_every_other_experiment_makes_a_picture(experiment, at_home, tmp_path):
 
 @pytest.mark.slow
 def test_released_das_on_a_consistency_model(of):
-    options = ("reward=aesthetic", "method.tempering.gamma=1.0")
+    options = ("reward=aesthetic", "method.tempering.gamma=1.0", "method.tempering.full_at=null")
     released, half = (of("lcm", "das_released", *options, f"sampler.eta={eta}") for eta in (1.0, 0.5))
     assert len({released.picture, half.picture, of("lcm", "das", *options).picture}) == 3
 

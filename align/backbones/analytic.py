@@ -59,6 +59,7 @@ class AnalyticBackbone:
         attention: Halves | None = None,
         columns: Tensor | None = None,
         guidance_rescale: float = 0.0,
+        correction: bool = True,
     ) -> Prediction:
         """See :class:`~align.backbones.base.Backbone`: eps = -sqrt(1 - abar) s and x0 = (z + (1 - abar) s) / sqrt(abar)
         (Tweedie's formula) with the score s at the step's noise level.

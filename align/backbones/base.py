@@ -91,8 +91,8 @@ class Prediction:
     Attributes:
         eps, x0: predictions of noise and of clean latents after guidance, (P, C, h, w); x0 as the step's process takes it
             (:meth:`~align.processes.base.Step.clean`).
-        correction: eps of the prompt half minus that of the other half, (P, C, h, w); zero where the network reads the
-            guidance scale itself, as there is no other half.
+        correction: eps of the prompt half minus that of the other half, (P, C, h, w); zero where no other half
+            went through: where the network reads the guidance scale itself, or nobody reads the correction at scale 1.
         attention: maps averaged over layers, heads and halves, (P, R, R', L), rows summing to 1 over
             the L tokens, or (P, R, R', K) of the K columns asked for; ``None`` unless asked for.
     """
@@ -139,7 +139,7 @@ class Backbone(Protocol):
     """A frozen latent diffusion model."""
 
     scheduler_config: dict[str, Any]
-    """Config of the checkpoint's diffusers scheduler."""
+    """The process of the checkpoint; see :func:`~align.processes.schedule.read_schedule`."""
 
     def encode(self, prompt: str, negative: str) -> Encoded:
         """Read one prompt; cached, so a repeated prompt costs nothing."""
@@ -154,8 +154,12 @@ class Backbone(Protocol):
         attention: Halves | None = None,
         columns: Tensor | None = None,
         guidance_rescale: float = 0.0,
+        correction: bool = True,
     ) -> Prediction:
         """The only call of the network; both guidance halves, where there are two, go through it as one batch.
+
+        At a scale of 1 the prediction is the prompt's half itself: the other goes through for its correction or for maps of
+        both alone.
 
         Args:
             z: latents (P, C, h, w).
@@ -167,6 +171,7 @@ class Backbone(Protocol):
             columns: indices (K,) or (P, K) of the tokens whose maps are kept; ``None`` for all L.  The values are
                 the same: probabilities are always over all tokens.
             guidance_rescale: phi of :func:`classifier_free`, for networks with a pair of halves.
+            correction: whether anybody reads the prediction's ``correction``.
         """
         ...
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +11,18 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, LCMScheduler, ModelMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from align.backbones.original import check_training, is_original, load_network, load_text
 from align.backbones.registry import Recipe
+from align.backbones.stated import read_object, read_stated
 from align.backbones.text import TextEncoder
 from align.checkpoints.layout import INDEX, MODEL, SAFE, Piece, check_shards, entry, is_file
 from align.errors import WrongWeights
+from align.processes.ddim import scheduler_of
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -34,7 +35,7 @@ class Modules:
         unet, vae: network and autoencoder.
         text: text encoders, one or two; none for a backbone that is only fed embeddings.
         zero_empty: whether an empty negative prompt is all zeros.
-        scheduler_config: config of the diffusers scheduler.
+        scheduler_config: the process that it was trained on; see :func:`~align.processes.schedule.read_schedule`.
         device: where it computes.
     """
 
@@ -61,27 +62,21 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     transformers_logging.disable_progress_bar()  # the run has a progress line of its own
     by_role = {piece.role: piece for piece in pieces}
     pipeline = by_role["pipeline"]
-    _json_object(pipeline.folder / "scheduler/scheduler_config.json")
+    schedule = read_stated(pieces, recipe).schedule
     unet = _module(UNet2DConditionModel, by_role, "unet", getattr(torch, recipe.dtype))
-    _check_kind(unet, recipe)
     vae_dtype = decoder_dtype(_source(by_role, "vae")[0].parent, recipe)
     vae = _module(AutoencoderKL, by_role, "vae", vae_dtype)
     text = tuple(_text_encoders(by_role, recipe))
-    # As a class that knows them: the schedulers that a file may name have keys that others drop.
-    scheduler = LCMScheduler if recipe.consistency else DDIMScheduler
-    facts = dict(scheduler.from_pretrained(pipeline.folder / "scheduler", local_files_only=True).config)
     if "single_file" in by_role:
-        trained = scheduler.from_config(facts)
-        check_training(
-            by_role["single_file"].paths[0], trained.config.prediction_type, trained.alphas_cumprod
-        )
+        trained = scheduler_of(schedule).alphas_cumprod
+        check_training(by_role["single_file"].paths[0], schedule["prediction_type"], trained)
     if "lora" in by_role:
         from align.backbones.lora import merge
 
         encoders = {f"text_encoder{number}": one.model for number, one in zip(("", "_2"), text, strict=False)}
         merge(by_role["lora"].paths[0], {"unet": unet, **encoders})
     zero_empty = recipe.layout == "sdxl" and _zero_empty(pipeline.folder)
-    return Modules(unet, vae, text, zero_empty, facts, device)
+    return Modules(unet, vae, text, zero_empty, schedule, device)
 
 
 def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
@@ -94,7 +89,7 @@ def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
         return getattr(torch, recipe.decoder_dtype)
     if recipe.dtype != "float16":
         return getattr(torch, recipe.dtype)
-    overflows = _json_object(vae / "config.json").get("force_upcast", False)
+    overflows = read_object(vae / "config.json").get("force_upcast", False)
     return torch.float32 if overflows else torch.float16
 
 
@@ -110,7 +105,7 @@ def _module(kind: type[Module], pieces: dict[str, Piece], role: str, dtype: torc
     """A module of diffusers. Raises OSError, ValueError."""
     config, *weights = _source(pieces, role)
     known = signature(kind.__init__).parameters
-    stated = {key: value for key, value in _json_object(config).items() if value is not None}
+    stated = {key: value for key, value in read_object(config).items() if value is not None}
     if (name := stated.get("_class_name", kind.__name__)) != kind.__name__:
         raise ValueError(f"{config} is of {name}, not {kind.__name__}")
     if unknown := sorted(key for key in stated if key not in known and not key.startswith("_")):
@@ -165,7 +160,7 @@ def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module
         OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
     """
     folder = files[0].parent if files[1].parent == files[0].parent else files[1]
-    if "quantization_config" in _json_object(files[0]):
+    if "quantization_config" in read_object(files[0]):
         raise ValueError(
             f"{files[0]} says quantization_config: quantised weights are not read, give plain ones"
         )
@@ -238,26 +233,4 @@ def _tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 def _zero_empty(pipeline: Path) -> bool:
-    return bool(_json_object(pipeline / "model_index.json").get("force_zeros_for_empty_prompt", True))
-
-
-def _json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises ValueError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return content
-
-
-def _check_kind(unet: UNet2DConditionModel, recipe: Recipe) -> None:
-    """Refuse a network of another layout, or of the other way of guidance; raises ValueError."""
-    kind = unet.config.addition_embed_type
-    if kind != {"sd": None, "sdxl": "text_time"}[recipe.layout]:
-        raise ValueError(f"the UNet (addition_embed_type {kind}) is not of backbone.layout={recipe.layout}")
-    width = unet.config.time_cond_proj_dim
-    if (width is not None) != recipe.consistency:
-        given = str(recipe.consistency).lower()
-        raise ValueError(f"the UNet (time_cond_proj_dim {width}) is not of backbone.consistency={given}")
+    return bool(read_object(pipeline / "model_index.json").get("force_zeros_for_empty_prompt", True))

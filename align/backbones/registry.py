@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from align.backbones.stated import Stated, read_stated
 from align.checkpoints.layout import Layout, Piece, file_piece, module_piece, pipeline_piece
 from align.checkpoints.reference import EMBEDDED
 from align.errors import MissingWeights, WrongWeights
@@ -58,6 +60,19 @@ def pieces(recipe: Recipe) -> list[Piece]:
     return found + [file_piece(name, role) for role, name in files.items() if name is not None]
 
 
+def stated(recipe: Recipe) -> Stated:
+    """What a backbone's files state, checked.
+
+    Raises:
+        WrongWeights: if it cannot be sampled; all files have to be there.
+    """
+    found = pieces(recipe)
+    try:
+        return read_stated(found, recipe)
+    except (OSError, ValueError, TypeError) as error:
+        raise _wrong(found, error) from error
+
+
 def load(
     recipe: Recipe,
     device: torch.device,
@@ -96,9 +111,13 @@ def load(
     ) as error:
         if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
             raise
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        names = ", ".join(f"{_option(piece)}={piece.reference}" for piece in found)
-        raise WrongWeights(f"{names} cannot be loaded: {first}") from error
+        raise _wrong(found, error) from error
+
+
+def _wrong(found: Sequence[Piece], error: Exception) -> WrongWeights:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    names = ", ".join(f"{_option(piece)}={piece.reference}" for piece in found)
+    return WrongWeights(f"{names} cannot be loaded: {first}")
 
 
 def _option(piece: Piece) -> str:

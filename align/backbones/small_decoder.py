@@ -10,6 +10,8 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
+from align.backbones.latents import unscaled
+from align.backbones.stated import SHIFTS, check_latents
 from align.errors import WrongWeights
 from align.rewards.files import build, fill, read_json, read_tensors
 
@@ -38,6 +40,7 @@ def load_small_decoder(
     taken = signature(AutoencoderTiny.__init__).parameters.keys() & config.keys()
     try:
         model = build(lambda: AutoencoderTiny(**{key: config[key] for key in taken}))
+        check_latents(config)
     except (TypeError, ValueError, KeyError) as error:
         raise WrongWeights(f"{folder / 'config.json'} builds no AutoencoderTiny: {error}") from None
     channels = model.config.latent_channels
@@ -48,10 +51,11 @@ def load_small_decoder(
     path = folder / weights
     own = {k.removeprefix(PREFIX): v for k, v in read_tensors(path).items() if k.startswith(PREFIX)}
     decoder = fill(model.decoder, own, path).to(device, dtype).to(memory_format=torch.channels_last)
-    scale, shift = model.config.scaling_factor, model.config.shift_factor
+    # The class takes neither mean nor deviation, yet a file may state them.
+    scale = {**model.config, **{key: config[key] for key in SHIFTS if key in config}}
 
     def decode(z0: Tensor) -> Tensor:
-        z = (z0 / scale + shift).to(dtype)
+        z = unscaled(z0, scale).to(dtype)
         return (decoder(z.contiguous(memory_format=torch.channels_last)).float() + 1) / 2
 
     return decode

@@ -5,6 +5,7 @@ Latent consistency models among them read the guidance scale in place of having 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from align.backbones.base import (
     guidance_embedding,
 )
 from align.backbones.checkpointing import Opener, checkpoint_blocks, checkpoint_decoder
+from align.backbones.latents import unscaled
 from align.backbones.modules import Modules, load_modules
 from align.backbones.registry import Recipe, pieces
 from align.backbones.text import TextReader
@@ -55,7 +57,12 @@ class UNetBackbone:
         self.scheduler_config: dict[str, Any] = modules.scheduler_config
         self.height, self.width = height, width
         strides = {layer_stride(self.unet, name) for name in cross_attention_layers(self.unet)}
-        self.attention_stride = attention_stride or min(strides)
+        self.attention_stride = attention_stride or min(strides, default=1)
+        if attention_stride is not None and attention_stride not in strides:
+            known = ", ".join(map(str, sorted(strides))) or "nothing: there is none"
+            raise ValueError(
+                f"backbone.attention_stride={attention_stride} is of no cross-attention layer: give {known}"
+            )
         self.reads_scale = self.unet.config.time_cond_proj_dim is not None
         self.reads_size = self.unet.config.addition_embed_type == "text_time"
         size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
@@ -106,22 +113,26 @@ class UNetBackbone:
         attention: Halves | None = None,
         columns: Tensor | None = None,
         guidance_rescale: float = 0.0,
+        correction: bool = True,
     ) -> Prediction:
         """See :class:`~align.backbones.base.Backbone`."""
         self.text.rest()
         maps = None
+        pair = guidance_scale != 1 or correction or attention == "both"
+        # Whose embeddings go through the network, in order: where it reads the scale there is no other half.
+        halves = ("negative", "prompt") if pair and not self.reads_scale else ("prompt",)
         if attention is None:
-            outputs = self._outputs(z, step, conditioning, guidance_scale)
+            outputs = self._outputs(z, step, conditioning, guidance_scale, halves)
         else:
             if columns is not None:  # (2 P, K): the negative's half, then the prompt's
-                columns = columns.to(z.device).expand(len(z), -1).repeat(len(self._halves), 1)
+                columns = columns.to(z.device).expand(len(z), -1).repeat(len(halves), 1)
             with probing(self.unet, self.attention_stride, columns) as self._probe:
                 try:
-                    outputs = self._outputs(z, step, conditioning, guidance_scale)
-                    halves = self._probe.mean().chunk(len(outputs))
+                    outputs = self._outputs(z, step, conditioning, guidance_scale, halves)
+                    means = self._probe.mean().chunk(len(outputs))
                 finally:
                     self._probe = None
-            maps = (halves[0] + halves[-1]) / 2 if attention == "both" else halves[-1]
+            maps = (means[0] + means[-1]) / 2 if attention == "both" else means[-1]
             maps = as_grid(maps, z.shape[-2], z.shape[-1], self.attention_stride)
         if len(outputs) == 2:
             other, own = outputs
@@ -131,33 +142,33 @@ class UNetBackbone:
         root, rest = step.alpha**0.5, (1 - step.alpha) ** 0.5
         kind = self.scheduler_config["prediction_type"]
         if kind == "epsilon":
-            eps, x0, correction = output, (z - rest * output) / root, difference
+            eps, x0 = output, (z - rest * output) / root
         elif kind == "v_prediction":
             eps, x0 = root * output + rest * z, root * z - rest * output
-            correction = root * difference
+            difference = root * difference
         else:
             raise ValueError(f"prediction type {kind!r} is not supported")
-        return Prediction(eps, step.clean(x0, z), correction, maps)
-
-    @property
-    def _halves(self) -> tuple[str, ...]:
-        """Whose embeddings go through the network, in order: a pair, or the prompt's where the scale is read."""
-        return ("prompt",) if self.reads_scale else ("negative", "prompt")
+        return Prediction(eps, step.clean(x0, z), difference, maps)
 
     def _outputs(
-        self, z: Tensor, step: Step, conditioning: Conditioning, guidance_scale: float
+        self,
+        z: Tensor,
+        step: Step,
+        conditioning: Conditioning,
+        guidance_scale: float,
+        halves: Sequence[str],
     ) -> tuple[Tensor, ...]:
         """Raw network output of each of the halves, (P, C, h, w) float32."""
-        number = len(self._halves)
+        number = len(halves)
         latents = torch.cat([z] * number).to(self.unet.dtype).contiguous(memory_format=torch.channels_last)
-        states = torch.cat([getattr(conditioning, half) for half in self._halves]).to(self.unet.dtype)
+        states = torch.cat([getattr(conditioning, half) for half in halves]).to(self.unet.dtype)
         times = torch.full((len(latents),), step.t, device=z.device)
         output = self.unet(
             latents,
             times,
             states,
             timestep_cond=self._scale(guidance_scale, len(latents)),
-            added_cond_kwargs=self._added(conditioning),
+            added_cond_kwargs=self._added(conditioning, halves),
             return_dict=False,
         )[0]
         return output.to(z.dtype).contiguous().chunk(number)
@@ -169,11 +180,11 @@ class UNetBackbone:
         embedding = guidance_embedding(guidance_scale, self.unet.config.time_cond_proj_dim)
         return embedding.to(self.device, self.unet.dtype).expand(rows, -1)
 
-    def _added(self, conditioning: Conditioning) -> dict[str, Tensor] | None:
+    def _added(self, conditioning: Conditioning, halves: Sequence[str]) -> dict[str, Tensor] | None:
         """What a network that reads pooled embeddings and sizes is given beside the states."""
         if not self.reads_size:
             return None
-        pooled = [getattr(conditioning, f"pooled_{half}") for half in self._halves]
+        pooled = [getattr(conditioning, f"pooled_{half}") for half in halves]
         if conditioning.size is None or any(one is None for one in pooled):
             raise ValueError("this network reads pooled embeddings and picture sizes, and was given none")
         return {
@@ -193,7 +204,7 @@ class UNetBackbone:
 
     def decode(self, z0: Tensor) -> Tensor:
         """See :class:`~align.backbones.base.Backbone`."""
-        latents = (z0 / self.vae.config.scaling_factor).to(self.vae.dtype)
+        latents = unscaled(z0, self.vae.config).to(self.vae.dtype)
         pictures = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return (pictures.float() + 1) / 2
 

@@ -124,6 +124,11 @@ def _sampler(config: Config) -> None:
             f"sampler={sampler.name} needs a consistency model and backbone={backbone.name} is none: "
             "give backbone=lcm, or sampler=ddim"
         )
+    if config.one_half and config.negative:
+        raise ConfigError(
+            f"negative={shown(config.negative)} is not read at sampler.guidance_scale=1, which leaves the negative half out: "
+            'give a scale above 1, or leave it ""'
+        )
     if not backbone.consistency:
         return
     if sampler.steps > DISTILLED:
@@ -266,11 +271,23 @@ def _search(config: Config) -> None:
 
 def _tempering(method: MethodConfig) -> None:
     tempering = method.tempering
+    if tempering.rule == "none":
+        return
+    if (tempering.gamma is None) == (tempering.full_at is None):
+        raise ConfigError(
+            f"method.tempering.gamma={shown(tempering.gamma)} and method.tempering.full_at={shown(tempering.full_at)} are "
+            " two ways to say how lambda rises: give one of them, and null for the other"
+        )
+    if tempering.full_at is not None and tempering.full_at <= tempering.start:
+        raise ConfigError(
+            f"method.tempering.full_at={tempering.full_at:g} is not after method.tempering.start={tempering.start:g}: "
+            "give a larger share of the steps"
+        )
     if tempering.rule == "adaptive" and method.resampling.threshold is None:
         raise ConfigError(
             "method.tempering.rule=adaptive aims at method.resampling.threshold, which is null: give a share such as 0.5"
         )
-    if tempering.schedule == "previous" and tempering.rule not in ("none", "adaptive"):
+    if tempering.schedule == "previous" and tempering.rule != "adaptive":
         raise ConfigError(
             f"method.tempering.schedule=previous never leaves 0 with method.tempering.rule={tempering.rule}: "
             "give method.tempering.rule=adaptive, or method.tempering.schedule=exp"

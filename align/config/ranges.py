@@ -9,10 +9,16 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Between:
-    """A number from ``low`` to ``high``, both allowed; of a list, every member."""
+    """A number from ``low`` to ``high``, both allowed; of a list, every member.
+
+    Attributes:
+        low, high: the range.
+        below: what to say to who gives less.
+    """
 
     low: float
     high: float
+    below: str = ""
 
     def mend(self, value: object) -> str | None:
         """What to give instead; ``None`` if the value is right."""
@@ -20,7 +26,10 @@ class Between:
         if all(isinstance(number, int | float) and self.low <= number <= self.high for number in values):
             return None
         what = "numbers" if isinstance(value, tuple) else "a number"
-        return f"give {what} from {_short(self.low)} to {_short(self.high)}"
+        under = self.below and any(number < self.low for number in values)
+        return (
+            f"give {what} from {_short(self.low)} to {_short(self.high)}{f'; {self.below}' if under else ''}"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,4 +65,5 @@ class Text:
 
 
 def _short(number: float) -> str:
-    return f"{number:g}" if abs(number) < 1e15 else f"{number:.0f}"
+    """In full where it is whole: a rounded bound would be beyond itself."""
+    return str(number) if isinstance(number, int) else f"{number:.15g}"

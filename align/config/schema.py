@@ -17,6 +17,9 @@ Rounds = tuple[int, int, int]
 """Likewise."""
 
 
+NO_GUIDANCE = "1 is the prompt without guidance, which other programs call 0"
+
+
 @dataclass(frozen=True)
 class BackboneConfig:
     """The model that draws."""
@@ -66,7 +69,7 @@ class BackboneConfig:
     """Numbers of the text encoders; null for ``dtype``."""
     checkpointing: bool = False
     """Recompute the activations of a block on the way back instead of keeping them: less memory, more time."""
-    guidance_scale: Annotated[float, Between(0, 100)] = 4.0
+    guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
     """Default of ``sampler.guidance_scale`` for this model."""
     attention_stride: Annotated[int, Between(1, 64)] | None = None
     """Read the cross-attention layers this many times coarser than the latents; null for the finest."""
@@ -89,8 +92,9 @@ class SamplerConfig:
     eta: Annotated[float, Between(0, 1)] = 1.0
     """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic.  ``lcm`` always draws all of it (and reads
     this only with ``method=das_released``, whose guidance and weights take it, and the noise not)."""
-    guidance_scale: Annotated[float, Between(0, 100)] = 4.0
-    """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u), or what a consistency model reads of it."""
+    guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
+    """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u), or what a consistency model reads of it.  1 is no
+    guidance: the negative half is not computed where nothing reads it."""
     guidance_rescale: Annotated[float, Between(0, 1)] = 0.0
     """phi of arXiv 2305.08891, section 3.4: bring the deviation of eps back to that of eps_c; 0 leaves it."""
 
@@ -258,13 +262,25 @@ class TemperingConfig:
     schedule: Literal["exp", "polynomial", "full", "previous"] = "exp"
     """(1 + gamma)^k - 1, or (gamma k)^exponent, at most 1, k steps after the start; 1; or, for ``adaptive``, no bound but the
     last temperature."""
-    gamma: Annotated[float, Between(0, 1e6)] = 0.008
+    gamma: Annotated[float, Between(0, 1e6)] | None = 0.008
+    """It belongs to a number of steps (0.008 to 100): of fewer, lambda jumps to 1 at the end.  null where ``full_at`` decides."""
+    full_at: Annotated[float, Between(0, 1)] | None = None
+    """Share of the steps at which lambda reaches 1, in place of a ``gamma``."""
     exponent: Annotated[float, Between(1e-3, 1e3)] = 1.0
     start: Annotated[float, Between(0, 1)] = 0.0
     """Share of the steps that are plain sampling first."""
     released: bool = False
     """As released: guidance and twists do not follow their particles when those are resampled, lambda is searched for with
     Adam, and a consistency model's guidance, noise and weights disagree."""
+
+    def growth(self, steps: int) -> float:
+        """The gamma of a number of steps: with ``full_at`` that with which lambda is 1 so far into them."""
+        if self.gamma is not None:
+            return self.gamma
+        assert self.full_at is not None
+        count = max((self.full_at - self.start) * steps, 1.0)
+        # Rounded, so that a published gamma comes back as it is written.
+        return round(1 / count if self.schedule == "polynomial" else 2 ** (1 / count) - 1, 8)
 
 
 @dataclass(frozen=True)
@@ -322,6 +338,12 @@ class MethodConfig:
     def branches(self) -> bool:
         """Whether fresh noise at each step is needed to tell particles or candidates apart."""
         return self.searches or self.weighs
+
+    @property
+    def reads_correction(self) -> bool:
+        """Whether the classifier-free correction eps_c - eps_u decides anything beside the guided prediction."""
+        rules = (self.guidance.rule, self.clean.rule)
+        return ("correction" in rules and self.guidance.strength > 0) or self.tempering.rule == "freedom"
 
     @property
     def reward_needs_gradient(self) -> bool:
@@ -540,7 +562,7 @@ class Config:
     semantics: SemanticsConfig = field(default_factory=lambda: SemanticsConfig("auto"))
     runner: RunnerConfig = field(default_factory=lambda: RunnerConfig("local"))
     run: RunConfig = field(default_factory=RunConfig)
-    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    seed: Annotated[int, Between(0, 2**63 - 1, below="there is no random seed")] = 0
     """Seed of the noise of every picture."""
     samples: Annotated[int, Between(1, 1_000_000)] = 1
     """Pictures of each prompt."""
@@ -548,6 +570,16 @@ class Config:
     """Negative prompt of all prompts."""
     table: TableConfig | None = None
     """The published table that the protocol is of; a run by itself does not read it."""
+
+    @property
+    def one_half(self) -> bool:
+        """Whether the negative half is left out of every evaluation: at scale 1 nothing but these reads it."""
+        method, network = self.method, self.backbone.kind == "unet" and not self.backbone.consistency
+        maps = (
+            method.guidance.rule != "none" and method.guidance.strength > 0 and method.objective.semantic > 0
+        )
+        both = maps and method.objective.attention_half == "both"
+        return network and self.sampler.guidance_scale == 1 and not (both or method.reads_correction)
 
 
 GROUPS = (

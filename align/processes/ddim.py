@@ -6,6 +6,8 @@ guidance and weights need apart, are written here once (equations 12 and 16 of t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from diffusers import DDIMScheduler
@@ -13,14 +15,24 @@ from torch import Tensor
 
 from align.processes.base import Step
 from align.processes.gaussian import Gaussian, renoise
+from align.processes.schedule import timesteps
+
+_KEYS = signature(DDIMScheduler.__init__).parameters
+
+
+def scheduler_of(schedule: Mapping[str, Any]) -> DDIMScheduler:
+    """The levels of a schedule (``alphas_cumprod``, ``final_alpha_cumprod``), as diffusers computes them."""
+    return DDIMScheduler(**{key: value for key, value in schedule.items() if key in _KEYS})
 
 
 class DDIM:
     """The process of a checkpoint's schedule.
 
+    A step ends where the next begins, and the last at the schedule's final level.
+
     Args:
         schedule: config of a diffusers scheduler (``scheduler.config``).
-        steps: number of sampling steps, 1 to the number of training timesteps.
+        steps: number of sampling steps, as many as the schedule has different timesteps for.
         eta: share of the ancestral noise, 0 to 1.
 
     Raises:
@@ -28,31 +40,24 @@ class DDIM:
     """
 
     def __init__(self, schedule: dict[str, Any], steps: int, eta: float) -> None:
-        scheduler = DDIMScheduler.from_config(schedule)
-        training = int(scheduler.config.num_train_timesteps)
-        if not 1 <= steps <= training:
-            raise ValueError(f"steps must be 1 to {training}, not {steps}")
         if not 0 <= eta <= 1:
             raise ValueError(f"eta must be 0 to 1, not {eta}")
-        scheduler.set_timesteps(steps)
+        scheduler = scheduler_of(schedule)
+        training = int(scheduler.config.num_train_timesteps)
+        times = timesteps(scheduler.config, steps)
         alphas = scheduler.alphas_cumprod.double()
         self.eta = eta
-        self.prediction_type: str = scheduler.config.prediction_type
-        times = [int(t) for t in scheduler.timesteps]
-        if times[0] >= training:  # An offset of 1 pushes the first of all training steps out of the schedule.
-            raise ValueError(f"steps must be less than {steps} with this checkpoint's schedule")
-        following = [t - training // steps for t in times]
-        final = float(scheduler.final_alpha_cumprod)
+        following = [(t, float(alphas[t])) for t in times[1:]] + [(0, float(scheduler.final_alpha_cumprod))]
         self.steps = [
             Step(
                 index=index,
                 t=t,
-                t_next=max(after, 0),
+                t_next=after,
                 alpha=float(alphas[t]),
-                alpha_next=float(alphas[after]) if after >= 0 else final,
+                alpha_next=level,
                 fraction=t / training,
             )
-            for index, (t, after) in enumerate(zip(times, following, strict=True))
+            for index, (t, (after, level)) in enumerate(zip(times, following, strict=True))
         ]
 
     def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:

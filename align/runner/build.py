@@ -131,6 +131,7 @@ def _parts(
         config.run.views_together,
         config.sampler.guidance_rescale,
         value,
+        method.reads_correction,
     )
     return Parts(
         evaluator,
@@ -153,7 +154,8 @@ def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.dev
 
     value, piece = config.method.value, value_piece(config)
     if value.estimate == "looks":
-        return Looks(backbone, config.sampler.guidance_scale, reward, value.looks)
+        sampler = config.sampler
+        return Looks(backbone, sampler.guidance_scale, reward, value.looks, sampler.guidance_rescale)
     if piece is None:
         return PosteriorMean(backbone.decode, reward)
     if value.estimate == "network":
@@ -222,7 +224,7 @@ def _selection(config: Config) -> Selection:
         tempering = Tempering(
             ladder.rule,
             ladder.schedule,
-            ladder.gamma,
+            ladder.growth(steps),
             ladder.exponent,
             ladder.start,
             method.resampling.threshold or 1.0,

@@ -55,7 +55,10 @@ def cost_line(config: Config, pictures: int) -> str:
     total = _shown(least * pictures)
     if least != most:
         total += f" to {_shown(most * pictures)}"
-    return f"{each} network evaluations a picture{', guided' if config.method.guided else ''}; {total} in all"
+    how = (", guided" if config.method.guided else "") + (
+        ", no negative half at scale 1" if config.one_half else ""
+    )
+    return f"{each} network evaluations a picture{how}; {total} in all"
 
 
 def _shown(number: float) -> str:

@@ -73,6 +73,10 @@ def identity(
         del backbone["density"]
     del sampler["name"]
     method["value"]["weights"] = value_weights
+    # What lambda comes to counts, however it is said.
+    ladder = method["tempering"]
+    if ladder.pop("full_at") is not None and ladder["gamma"] is None:
+        ladder["gamma"] = config.method.tempering.growth(config.sampler.steps)
     reward = None
     if config.method.uses_reward:
         terms = sorted(config.reward.terms.items())

@@ -8,9 +8,13 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
+from align.backbones import registry as backbones
+from align.backbones.stated import check_small_decoder
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.config.schema import Config
+from align.config.schema import Config, SamplerConfig
+from align.errors import WrongWeights
+from align.processes.schedule import timesteps
 from align.runner.exits import MissingWeights
 from align.runner.graphs import check_graphs, graph_identity
 from align.runner.plan import Item, identity, make_plan
@@ -23,6 +27,7 @@ from align.runner.weights import (
     missing_text,
     needed_by,
     needed_by_all,
+    recipe,
     reward_fingerprint,
     reward_record,
     rewards_of,
@@ -44,6 +49,7 @@ class Prepared:
             revision, version, preprocessing and the hash of each file.
         sources: ``owner/name@commit`` of those that come from the hub.
         metrics: fingerprint of what measures its pictures, by metric.
+        unread: what the scheduler's file says of its own solver's steps, which ``sampler`` takes otherwise.
     """
 
     config: Config
@@ -53,6 +59,7 @@ class Prepared:
     fingerprints: dict[str, str]
     sources: dict[str, str]
     metrics: dict[str, str]
+    unread: list[str]
 
 
 def prepare(configs: Sequence[Config]) -> list[Prepared]:
@@ -61,6 +68,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     Raises:
         ConfigError: a prompt set, its graphs, a value network or a device cannot be used.
         MissingWeights: listing all that is missing for any of the runs.
+        WrongWeights: a backbone states something that cannot be sampled.
     """
     # Mistakes in prompts that are here come before downloads; a data set that is not here is among the missing files.
     here = [config.prompts for config in configs if not missing_text(dataset_files(config.prompts))]
@@ -75,10 +83,11 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
         check_graphs(config, prompts.prompts)
         _check_value(config)
     _check_seeds(configs, sets)
-    return [_prepared(config, prompts) for config, prompts in zip(configs, sets, strict=True)]
+    unread = [_check_backbone(config) for config in configs]
+    return [_prepared(*one) for one in zip(configs, sets, unread, strict=True)]
 
 
-def _prepared(config: Config, prompts: PromptSet) -> Prepared:
+def _prepared(config: Config, prompts: PromptSet, unread: list[str]) -> Prepared:
     needed = needed_by(config)
     fingerprints = {one.what: one.fingerprint() for one in needed}
     sources = {one.what: one.source for one in needed if one.source is not None}
@@ -89,7 +98,7 @@ def _prepared(config: Config, prompts: PromptSet) -> Prepared:
     what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts), value)
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
     metrics = metric_fingerprints(config.metrics)
-    return Prepared(with_batch_size(config), prompts, what, items, fingerprints, sources, metrics)
+    return Prepared(with_batch_size(config), prompts, what, items, fingerprints, sources, metrics, unread)
 
 
 def with_batch_size(config: Config) -> Config:
@@ -112,9 +121,10 @@ def with_batch_size(config: Config) -> Config:
 def _check_negatives(config: Config, prompts: PromptSet) -> None:
     """Refuse rows with negative prompts of their own where nothing reads them."""
     row = next((row for row in prompts.rows if row.negative is not None), None)
-    if row is not None and not config.backbone.reads_negative:
+    if row is not None and (config.one_half or not config.backbone.reads_negative):
+        by = "at sampler.guidance_scale=1" if config.one_half else f"by backbone={config.backbone.name}"
         raise ConfigError(
-            f"{row.place}: its negative prompt {shown(row.negative)} is not read by backbone={config.backbone.name}: "
+            f"{row.place}: its negative prompt {shown(row.negative)} is not read {by}: "
             "give prompts.negative_column=null to keep it as a tag"
         )
 
@@ -132,6 +142,47 @@ def _check_seeds(configs: Sequence[Config], sets: Sequence[PromptSet]) -> None:
                 f"seed={other},{config.seed}: {row.place} has a seed of its own, {row.seed}, and would be drawn again by it: "
                 "give one seed, or prompts.seed_column=null"
             )
+
+
+def _check_backbone(config: Config) -> list[str]:
+    """Refuse what the backbone's files do not allow; what they say of their own solver, which is not read."""
+    sampler, backbone = config.sampler, config.backbone
+    if backbone.kind == "analytic":
+        from align.backbones.analytic import SCHEDULE
+
+        _check_steps(sampler, SCHEDULE, f"backbone={backbone.name}")
+        return []
+    stated = backbones.stated(recipe(backbone))
+    _check_steps(sampler, stated.schedule, str(stated.path))
+    stride = backbone.attention_stride
+    if stride is not None and stride not in stated.strides:
+        known = ", ".join(map(str, sorted(stated.strides))) or "null"
+        raise ConfigError(
+            f"backbone.attention_stride={stride} is of no cross-attention layer of the network: give {known}"
+        )
+    piece = value_piece(config)
+    if piece is not None and piece.role == "small_decoder":
+        try:
+            check_small_decoder(piece.folder / "config.json", stated)
+        except (OSError, ValueError) as error:
+            raise WrongWeights(f"method.value.estimate=small_decoder: {error}") from error
+    return stated.unread
+
+
+def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -> None:
+    """Refuse a number of steps for which the schedule has no timesteps."""
+    if sampler.kind == "lcm":
+        most = min(schedule["original_inference_steps"], schedule["num_train_timesteps"])
+        if sampler.steps > most:
+            raise ConfigError(
+                f"sampler.steps={sampler.steps} is more than {where} allows (original_inference_steps): "
+                f"the largest number is {most}"
+            )
+        return
+    try:
+        timesteps(schedule, sampler.steps)
+    except ValueError as error:
+        raise ConfigError(f"sampler.steps={sampler.steps} does not fit {where}: {error}") from None
 
 
 def _check_value(config: Config) -> None:

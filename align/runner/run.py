@@ -156,6 +156,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         )
     lines = {
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
+        **({} if not prepared.unread else {"process": _process_line(prepared)}),
         "method": method,
         "prompts": f"{len(prompts.rows)} of {prompts.name}, {config.samples} each, seed {config.seed}",
         **({"rows": text} if (text := rows_line(prompts)) else {}),
@@ -215,6 +216,13 @@ def _texts(negative: str, prompts: PromptSet) -> list[str]:
     """Everything that the text encoder reads of a run."""
     negatives = {row.negative for row in prompts.rows if row.negative is not None}
     return [*prompts.prompts, *sorted(negatives | {negative})]
+
+
+def _process_line(prepared: Prepared) -> str:
+    return (
+        f"sampler={prepared.config.sampler.name} takes the steps; not read of the checkpoint's scheduler: "
+        + ", ".join(prepared.unread)
+    )
 
 
 def _unsafe_line(prompts: PromptSet) -> str:

@@ -70,6 +70,7 @@ class Evaluator:
         views_together: altered copies that are scored in one call beside each other; ``None`` for all.
         guidance_rescale: of classifier-free guidance.
         value: how the expected reward is estimated, where it is asked for.
+        correction: whether anything reads the classifier-free correction of predictions.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class Evaluator:
         views_together: int | None = None,
         guidance_rescale: float = 0.0,
         value: Value | None = None,
+        correction: bool = True,
     ) -> None:
         self.backbone = backbone
+        self.correction = correction
         self.value = value
         self.guidance_scale = guidance_scale
         self.guidance_rescale = guidance_rescale
@@ -219,6 +222,7 @@ class Evaluator:
             pictures.conditioning.take(state.picture),
             self.guidance_scale,
             guidance_rescale=self.guidance_rescale,
+            correction=self.correction,
         )
         return _undifferentiated(prediction.eps, prediction.x0, prediction.correction)
 
@@ -248,6 +252,7 @@ class Evaluator:
                 attention=self.objective.attention_half if terms.semantic else None,
                 columns=columns,
                 guidance_rescale=self.guidance_rescale,
+                correction=self.correction,
             )
             weight_a, weight_r = self.objective.weights(terms, prediction.x0, state.previous_x0)
             total = torch.zeros(len(z), device=z.device)

@@ -84,7 +84,8 @@ class Guidance:
             return estimate
         noise = (1 - step.alpha) ** 0.5
         change = -noise * self.step(estimate, terms, tilt, std)
-        follows = step.c_out * noise / step.alpha**0.5
+        # Where there is no signal at all, x0 is predicted without regard to the noise.
+        follows = step.c_out * noise / step.alpha**0.5 if step.alpha > 0 else 0.0
         return replace(estimate, eps=estimate.eps + change, x0=estimate.x0 - follows * change)
 
     def shift(self, estimate: Estimate, terms: Terms, tilt: Tensor, std: float) -> Tensor | None:

@@ -68,7 +68,7 @@ class Parts:
 class Info:
     """What only the log needs of one evaluation: step, round, pictures (P,), and (P,) of each figure.
 
-    ``trace`` holds a selection's figures of each group.
+    ``trace`` holds a selection's figures of each of these pictures' groups, in order.
     """
 
     step: Step

@@ -79,19 +79,21 @@ class PreferenceLoss:
 
     def _shown(self, picture: Tensor, draws: ViewDraws | None) -> Iterator[Tensor]:
         """The picture (P, 3, H, W) and its altered copies, some at a time: (P, v, 3, H, W)."""
-        if self.objective.clamp:
-            picture = picture.clamp(0, 1)
         if draws is None:
-            yield picture[:, None]
+            yield self._seen(picture)[:, None]
             return
         number = draws.row.shape[1]
         together = self.views_together or 1 + number
         for first in range(0, 1 + number, together):
             copies = slice(max(first - 1, 0), first + together - 1)
-            parts = [picture[:, None]] if first == 0 else []
+            seen = self._seen(picture)  # anew, as the way back through a part frees its graph
+            parts = [seen[:, None]] if first == 0 else []
             if copies.start < copies.stop:
-                parts.append(views(picture, draws.copies(copies)))
+                parts.append(views(seen, draws.copies(copies)))
             yield torch.cat(parts, dim=1)
+
+    def _seen(self, picture: Tensor) -> Tensor:
+        return picture.clamp(0, 1) if self.objective.clamp else picture
 
     def _scores(self, shown: Tensor, prompts: Sequence[str], times: Tensor) -> Tensor:
         """(P, v) scores of (P, v, 3, H, W) pictures, those of a row for the row's prompt and timestep."""

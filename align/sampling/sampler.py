@@ -310,8 +310,10 @@ class _Log:
         if info.round:
             self.rounds[info.picture.unique().cpu()] += 1
         self.nonfinite.index_add_(0, info.picture.cpu(), (~info.finite).long().cpu())
+        groups = info.picture.unique().tolist()  # those that travel back are without the others
         for name, figures in info.trace.items():
-            for trace, figure in zip(self.traces, figures.tolist(), strict=True):
+            for group, figure in zip(groups, figures.tolist(), strict=True):
+                trace = self.traces[group]
                 if not math.isnan(figure):
                     trace.setdefault(name, [math.nan] * self.steps)[info.step.index] = figure
 

@@ -108,7 +108,7 @@ class Looks:
     as the posterior does where one posterior mean is a blur.
 
     Attributes:
-        backbone, guidance_scale: for the further predictions.
+        backbone, guidance_scale, guidance_rescale: for the further predictions.
         scorer: what is expected.
         looks: M, at least 1.
     """
@@ -117,6 +117,7 @@ class Looks:
     guidance_scale: float
     scorer: Reward
     looks: int
+    guidance_rescale: float = 0.0
     of_prediction: bool = False
     of_latents: bool = False
 
@@ -144,7 +145,14 @@ class Looks:
         for look in range(1, self.looks):
             noise = draws.normal(f"look {look}")
             seen = step.alpha**0.5 * x0 + (1 - step.alpha) ** 0.5 * noise
-            again = self.backbone.predict(seen, step, conditioning, self.guidance_scale)
+            again = self.backbone.predict(
+                seen,
+                step,
+                conditioning,
+                self.guidance_scale,
+                guidance_rescale=self.guidance_rescale,
+                correction=False,
+            )
             total = total + scored(self.backbone.decode, self.scorer, again.x0, prompts, step.t)
         return total / self.looks
 

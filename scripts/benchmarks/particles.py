@@ -87,7 +87,7 @@ SMC = {
         "the finished pictures are weighed and ranked by one decoding, instead of the last prediction's and theirs",
     ),
     "das, 4 particles": Case(
-        ("method=das", "method.particles=4", "method.tempering.gamma=0.008"),
+        ("method=das", "method.particles=4", "method.tempering.gamma=0.008", "method.tempering.full_at=null"),
         100,
         {"network": 400, "network back": 400, "decoder": 404, "decoder back": 400, "reward": 404},
         {"network": 400, "network back": 400, "decoder": 404, "decoder back": 400, "reward": 404},

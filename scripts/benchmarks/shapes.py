@@ -82,16 +82,18 @@ def main(args: argparse.Namespace) -> None:
     )
     guided = Sampler(backbone, guided_parts, pairs_by_offsets(graph), args.batch, device)
 
+    halves = ("negative", "prompt")
+
     @torch.no_grad()
     def bare_plain() -> None:
         for step in process.steps:
-            backbone._outputs(z, step, conditioning, 4)
+            backbone._outputs(z, step, conditioning, 4, halves)
         backbone.decode(z)
 
     def bare_guided() -> None:
         for step in process.steps:
             leaf = z.detach().requires_grad_()
-            other, own = backbone._outputs(leaf, step, conditioning, 4)
+            other, own = backbone._outputs(leaf, step, conditioning, 4, halves)
             x0 = (other + 4 * (own - other)).detach().requires_grad_()
             picture = backbone.decode(x0)
             pixels = picture.detach().requires_grad_()

@@ -46,6 +46,22 @@ def test_guidance_weighs_the_halves_of_one_call(unet):
     torch.testing.assert_close(STEP.alpha**0.5 * two.x0 + (1 - STEP.alpha) ** 0.5 * two.eps, z)
 
 
+def test_at_scale_one_the_negative_half_goes_through_for_those_who_read_it_alone(unet):
+    z, conditioning = batch(unet, "red cat", "dog")
+    rows = []
+    handle = unet.unet.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+    pair = unet.predict(z, STEP, conditioning, 1, attention="prompt")
+    alone = unet.predict(z, STEP, conditioning, 1, attention="prompt", guidance_rescale=0.7, correction=False)
+    unet.predict(z, STEP, conditioning, 1, attention="both", correction=False)
+    unet.predict(z, STEP, conditioning, 2, correction=False)
+    handle.remove()
+    assert rows == [4, 2, 4, 4]
+    for name in ("eps", "x0", "attention"):
+        torch.testing.assert_close(getattr(alone, name), getattr(pair, name))
+    assert pair.correction.abs().max() > 0
+    assert not alone.correction.any()
+
+
 def test_the_two_ways_of_predicting_agree_on_what_z_is(folder):
     unet = UNetBackbone.from_folder(folder, CPU, height=32, width=32)
     unet.scheduler_config["prediction_type"] = "v_prediction"
@@ -125,10 +141,8 @@ def test_each_layers_own_probabilities_are_averaged(unet):
 
 
 def test_an_unknown_resolution_is_an_error(folder):
-    unet = UNetBackbone.from_folder(folder, CPU, height=32, width=32, attention_stride=16)
-    z, conditioning = batch(unet, "cat")
-    with pytest.raises(RuntimeError, match="resolution"):
-        unet.predict(z, STEP, conditioning, 3, attention="both")
+    with pytest.raises(ValueError, match=r"attention_stride=16 .*: give 1, 2$"):
+        UNetBackbone.from_folder(folder, CPU, height=32, width=32, attention_stride=16)
 
 
 def test_gradients_reach_the_latents_through_network_maps_and_decoder(unet):

@@ -24,7 +24,26 @@ WRONG = {
     "range": (["sampler.steps=0"], ["sampler.steps=0", "from 1 to 1000"]),
     "eta": (["sampler.eta=1.5"], ["sampler.eta=1.5", "from 0 to 1"]),
     "samples": (["samples=0"], ["samples=0"]),
-    "seed": (["seed=-1"], ["seed=-1"]),
+    "seed": (["seed=-1"], ["seed=-1", "from 0 to 9223372036854775807", "no random seed"]),
+    "no guidance": (
+        ["sampler.guidance_scale=0"],
+        ["sampler.guidance_scale=0", "from 1 to 100", "1 is the prompt without guidance"],
+    ),
+    "negative half": (["sampler.guidance_scale=1", "negative=ugly"], ["negative=ugly", "scale above 1"]),
+    "steps of a density": (["backbone=toy_gmm", "sampler.steps=1000"], ["sampler.steps=1000", "is 999"]),
+    "attention stride": (["backbone.attention_stride=4"], ["backbone.attention_stride=4", "give 1, 2"]),
+    "two ladders": (
+        ["method=das", "sampler.eta=1", "method.tempering.gamma=0.1"],
+        ["method.tempering.gamma=0.1", "method.tempering.full_at=0.7069195", "null for the other"],
+    ),
+    "no ladder": (
+        ["method=das", "sampler.eta=1", "method.tempering.full_at=null"],
+        ["method.tempering.full_at=null", "give one of them"],
+    ),
+    "ladder before its start": (
+        ["method=das", "sampler.eta=1", "method.tempering.start=0.8"],
+        ["method.tempering.full_at=0.70692", "method.tempering.start=0.8"],
+    ),
     "particles": (["method.particles=0"], ["method.particles=0"]),
     "batch size": (["run.batch_size=0"], ["run.batch_size=0"]),
     "height": (["backbone.height=60"], ["backbone.height=60", "multiple of 8"]),

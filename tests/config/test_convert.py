@@ -24,6 +24,7 @@ class Outer:
     terms: dict[str, float] = field(default_factory=dict)
     words: tuple[str, ...] = ()
     limit: Annotated[int, Between(1, 5)] | None = None
+    large: Annotated[int, Between(5, 2**63 - 1, below="none is drawn")] = 5
     flag: bool = False
 
 
@@ -45,6 +46,9 @@ def test_values_and_defaults():
         ({"name": "x", "kind": "c"}, "kind=c is not a choice; choices: a, b"),
         ({"name": "x", "inner": {"size": 9}}, "inner.size=9 is out of range: give a number from 1 to 8"),
         ({"name": "x", "inner": {"size": 3}}, "give a multiple of 2"),
+        ({"name": "x", "large": 2**63}, "give a number from 5 to 9223372036854775807"),
+        ({"name": "x", "large": 4}, "to 9223372036854775807; none is drawn"),
+        ({"name": "x", "inner": {"size": 1e7}}, "has the wrong type"),
         ({"name": "x", "inner": {"size": True}}, "has the wrong type: give a whole number"),
         ({"name": "x", "inner": {"size": 2.0}}, "has the wrong type: give a whole number"),
         ({"name": "x", "inner": {"rate": [0, 1]}}, "has 2 members: give a list of 3"),
@@ -69,7 +73,7 @@ def test_messages(values, words):
 
 def test_option_names():
     assert option_names(Outer) == [
-        "name", "kind", "inner", "inner.size", "inner.rate", "terms", "terms.*", "words", "limit", "flag",
+        "name", "kind", "inner", "inner.size", "inner.rate", "terms", "terms.*", "words", "limit", "large", "flag",
     ]  # fmt: skip
 
 

@@ -61,6 +61,25 @@ def test_the_released_faults_are_one_option_away(backbone, reward):
     assert config.sampler.eta == (0.5 if eta else 1.0)
 
 
+@pytest.mark.parametrize(
+    ("backbone", "steps", "gamma"),
+    [
+        ("shapes", 25, 0.04),
+        ("sd15", 100, 0.008),
+        ("sdxl", 100, 0.008),
+        ("lcm", 8, 0.1),
+        ("toy_gmm", 100, 0.008),
+    ],
+)
+def test_the_ladder_is_the_published_gamma_of_its_steps_and_full_at_others(backbone, steps, gamma):
+    options = [f"backbone={backbone}", "sampler.eta=1", "reward=sum", "reward.terms.aesthetic=1"]
+    ladder = compose("method=das", *options).method.tempering
+    assert ladder.growth(steps) == gamma
+    assert (1 + ladder.growth(2 * steps)) ** (ladder.full_at * 2 * steps) - 1 == pytest.approx(1, abs=1e-5)
+    released = compose("method=das_released", *options).method.tempering
+    assert (released.gamma, released.full_at, released.growth(steps)) == (gamma, None, gamma)
+
+
 def test_a_consistency_model_reads_eta_in_released_das_alone():
     with pytest.raises(ConfigError, match=r"sampler.eta=0.5"):
         compose("experiment=das_lcm_pick", "sampler.eta=0.5")

@@ -68,10 +68,17 @@ class FakeSampler:
 
 
 def fake_weights(folder: Path) -> Path:
-    """A folder that holds every file of a backbone, with nothing in them."""
+    """A folder that holds every file of a backbone, with nothing in them but a schedule."""
     for name in pieces(Recipe((str(folder),)))[0].files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
+    schedule = {
+        "_class_name": "DDIMScheduler",
+        "beta_schedule": "linear",
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+    }
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(schedule))
     return folder
 
 

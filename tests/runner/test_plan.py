@@ -60,6 +60,16 @@ def test_what_does_not_change_a_key(overrides, tmp_path):
     assert {one: changed[one] for one in plain} == plain
 
 
+def test_a_ladder_is_what_it_comes_to(tmp_path):
+    weights, das = fake_weights(tmp_path), ["method=das", "sampler.eta=1"]
+    gamma = ["method.tempering.gamma=0.04", "method.tempering.full_at=null"]
+    assert keys(*das, weights=weights) == keys(*das, *gamma, weights=weights)
+    few = "sampler.steps=10"
+    assert not set(keys(*das, few, weights=weights).values()) & set(
+        keys(*das, few, *gamma, weights=weights).values()
+    )
+
+
 @pytest.mark.parametrize("overrides", OTHER)
 def test_what_changes_every_key(overrides, tmp_path):
     weights = fake_weights(tmp_path)

@@ -93,6 +93,12 @@ def test_a_missing_decoder_ends_a_run_before_it_starts(tmp_path, monkeypatch, ca
     assert not (tmp_path / "run" / "results.csv").exists()
 
 
+def test_looks_are_guided_as_the_prediction_is(reward, backbone):
+    config = compose(*SVDD, "method.value.estimate=looks", "sampler.guidance_rescale=0.7")
+    value = build.assemble(config, backbone, reward, None, 2, torch.device("cpu")).parts.evaluate.value
+    assert (value.guidance_scale, value.guidance_rescale) == (config.sampler.guidance_scale, 0.7)
+
+
 @pytest.mark.parametrize("estimate", ["posterior", "looks"])
 def test_other_estimates_need_no_files(estimate):
     assert value_files(compose(*SVDD, f"method.value.estimate={estimate}")) == []

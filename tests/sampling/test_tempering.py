@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from align.config.schema import TemperingConfig
 from align.sampling.resampling import ess
 from align.sampling.tempering import (
     Temperatures,
@@ -145,6 +146,19 @@ def test_the_exponential_schedule():
 def test_the_shipped_schedule_reaches_one_at_step_87():
     rungs = ladder(Tempering(gamma=0.008), 100)
     assert [rung.now == 1 for rung in rungs].index(True) == 87
+
+
+@pytest.mark.parametrize("schedule", ["exp", "polynomial"])
+@pytest.mark.parametrize(("start", "full_at"), [(0.0, 0.87), (0.2, 0.6), (0.0, 1.0), (0.5, 0.500001)])
+def test_a_ladder_of_any_number_of_steps_reaches_one_where_it_should(schedule, start, full_at):
+    config = TemperingConfig(schedule=schedule, gamma=None, full_at=full_at, start=start)
+    for steps in (8, 10, 25, 50, 87, 100, 999):
+        tempering = Tempering(schedule=schedule, gamma=config.growth(steps), start=start)
+        rungs = [rung.now for rung in ladder(tempering, steps)] + [1.0]
+        count = max((full_at - start) * steps, 1)
+        full = tempering.first(steps) + math.ceil(count)
+        assert rungs[min(full, steps)] == pytest.approx(1, abs=1e-4)
+        assert count <= 1 or rungs[full - 1] < 1
 
 
 def test_the_polynomial_schedule():

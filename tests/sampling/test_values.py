@@ -84,7 +84,8 @@ def test_one_look_is_the_posterior_mean(backbone, reward):
     assert torch.equal(looked, PosteriorMean(backbone.decode, reward)(*given))
 
 
-def test_looks_are_the_mean_over_predictions_after_noising_again(backbone, reward):
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+def test_looks_are_the_mean_over_predictions_after_noising_again(backbone, reward, rescale):
     """Written apart: the first prediction, and each of two more from z' = sqrt(abar) x0 + sqrt(1 - abar) noise."""
     z, x0, prompts, conditioning, step, draws = given = states(backbone)
     times = torch.full((3,), step.t)
@@ -92,9 +93,10 @@ def test_looks_are_the_mean_over_predictions_after_noising_again(backbone, rewar
     for name in ("look 1", "look 2"):
         noise = torch.stack([one.normal(name, step.index, 0, z.shape[1:]) for one in draws.own])
         seen = step.alpha**0.5 * x0 + (1 - step.alpha) ** 0.5 * noise
-        again = backbone.predict(seen, step, conditioning, 3.0).x0
+        again = backbone.predict(seen, step, conditioning, 3.0, guidance_rescale=rescale).x0
         scores.append(reward.score(backbone.decode(again).clamp(0, 1), prompts, times))
-    torch.testing.assert_close(Looks(backbone, 3.0, reward, 3)(*given), torch.stack(scores).mean(dim=0))
+    looked = Looks(backbone, 3.0, reward, 3, rescale)(*given)
+    torch.testing.assert_close(looked, torch.stack(scores).mean(dim=0))
     assert float(torch.stack(scores).std(dim=0).min()) > 1e-3  # The looks differ.
 
 

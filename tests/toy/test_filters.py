@@ -20,7 +20,7 @@ from align.toy.problems import DENSITIES, REWARDS, gaussian
 from align.toy.target import expected_reward, sampled_gaussian, tilted
 from scripts.toys.runs import ensemble, nearest, reward_of, sampler_of
 
-FEW = ("sampler.steps=25", "method.tempering.gamma=0.035")
+FEW = ("sampler.steps=25", "method.tempering.gamma=0.035", "method.tempering.full_at=null")
 """lambda reaches 1 at step 21."""
 
 

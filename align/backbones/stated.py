@@ -1,0 +1,200 @@
+"""What the JSON files of a backbone state, read and checked before anything is loaded.  Imports no torch.
+
+A key that asks for something that is not done here (channels of a picture to be painted in, class labels, another training
+process) is refused, naming file, key and mend: left to itself it would show in every single picture, if at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.checkpoints.layout import is_file
+from align.processes.schedule import read_schedule, unread
+
+if TYPE_CHECKING:
+    from align.backbones.registry import Recipe
+    from align.checkpoints.layout import Piece
+
+SHIFTS = ("latents_mean", "latents_std", "shift_factor")
+"""What an autoencoder may state of its latents beside a ``scaling_factor``."""
+_FED = {
+    "class_embed_type": "class labels",
+    "num_class_embeds": "class labels",
+    "encoder_hid_dim_type": "pictures or another encoder's states",
+}
+"""Inputs of a network beside latents, time and text, none of which is fed."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What counts of it.
+
+    Attributes:
+        schedule: see :func:`~align.processes.schedule.read_schedule`.
+        path: of the scheduler file.
+        unread: what that says of its own solver's steps, see :func:`~align.processes.schedule.unread`.
+        strides: how many times coarser than the latents cross-attention layers may be.
+        shifts: which of :data:`SHIFTS` the autoencoder states.
+    """
+
+    schedule: dict[str, Any]
+    path: Path
+    unread: list[str]
+    strides: frozenset[int]
+    shifts: tuple[str, ...]
+
+
+def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
+    """Read and check the files of :func:`align.backbones.registry.pieces`.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: what is wrong, in which file.
+    """
+    # A file of weights alone does not say its sizes: the pipeline's config does.
+    folders = {piece.role: piece.folder for piece in pieces if not is_file(piece.reference)}
+    pipeline = folders["pipeline"]
+    path = pipeline / "scheduler/scheduler_config.json"
+    unet, vae = (folders.get(role, pipeline / role) / "config.json" for role in ("unet", "vae"))
+    process, network, autoencoder = (read_object(one) for one in (path, unet, vae))
+    with _named(path):
+        schedule = read_schedule(process)
+    with _named(vae):
+        channels = check_latents(autoencoder)
+        if (shown := autoencoder.get("out_channels", 3)) != 3:
+            raise ValueError(f"out_channels={shown} make no picture: give an autoencoder of 3")
+    numbers = ("",) if recipe.layout == "sd" else ("", "_2")
+    texts = [read_object(pipeline / f"text_encoder{number}/config.json") for number in numbers]
+    with _named(unet):
+        _check_network(network, recipe, channels, texts)
+    return Stated(schedule, path, unread(process), attention_strides(network), stated_shifts(autoencoder))
+
+
+def check_latents(autoencoder: Mapping[str, Any]) -> int:
+    """The channels of the latents that an autoencoder's config is of, if what it states of their scale makes sense.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    channels = autoencoder.get("latent_channels", 4)
+    for key in ("scaling_factor", "shift_factor"):
+        value = autoencoder.get(key)
+        if value is not None and (not _finite(value) or (key == "scaling_factor" and value == 0)):
+            raise ValueError(f"{key}={value} is no number that latents can be scaled by: give one")
+    for key in ("latents_mean", "latents_std"):
+        values = autoencoder.get(key)
+        if values is None:
+            continue
+        if not (isinstance(values, list) and len(values) == channels and all(_finite(one) for one in values)):
+            raise ValueError(
+                f"{key} is no list of {channels} numbers, one for each channel: give one, or null"
+            )
+        if key == "latents_std" and min(values) <= 0:
+            raise ValueError("latents_std has a number that is not above 0: give deviations, or null")
+    return int(channels)
+
+
+def stated_shifts(autoencoder: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which of :data:`SHIFTS` an autoencoder's config states."""
+    return tuple(key for key in SHIFTS if autoencoder.get(key) not in (None, 0))
+
+
+def check_small_decoder(config: Path, backbone: Stated) -> None:
+    """Refuse a small decoder that knows nothing of the shift of the backbone's latents.
+
+    Published ones were distilled for latents that are only scaled.
+
+    Args:
+        config: its ``config.json``.
+        backbone: whose latents it decodes.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: naming file and key.
+    """
+    small = read_object(config)
+    with _named(config):
+        check_latents(small)
+        if backbone.shifts and not any(key in small for key in ("latents_mean", "latents_std")):
+            raise ValueError(
+                f"the backbone's autoencoder states {backbone.shifts[0]} and this decoder states none, so it is for other "
+                "latents: give method.value.estimate=posterior, or state there the latents_mean and latents_std that it takes"
+            )
+
+
+def attention_strides(network: Mapping[str, Any]) -> frozenset[int]:
+    """How many times coarser than the latents the blocks of a UNet with cross-attention are, by its config."""
+    down, up = network.get("down_block_types", ()), network.get("up_block_types", ())
+    last = max(len(down) - 1, 0)
+    kinds = [*enumerate(down), *((last - k, kind) for k, kind in enumerate(up))]
+    kinds.append((last, network.get("mid_block_type", "UNetMidBlock2DCrossAttn")))
+    return frozenset(
+        2**level for level, kind in kinds if "CrossAttn" in str(kind) and "Simple" not in str(kind)
+    )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises OSError, ValueError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return content
+
+
+def _check_network(
+    network: Mapping[str, Any], recipe: Recipe, channels: int, texts: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse a network of another layout, of the other way of guidance, or of other inputs or outputs."""
+    kind = network.get("addition_embed_type")
+    if kind != {"sd": None, "sdxl": "text_time"}[recipe.layout]:
+        raise ValueError(f"addition_embed_type={kind} is not of backbone.layout={recipe.layout}")
+    scale = network.get("time_cond_proj_dim")
+    if (scale is not None) != recipe.consistency:
+        given = str(recipe.consistency).lower()
+        raise ValueError(f"time_cond_proj_dim={scale} is not of backbone.consistency={given}")
+    for key, what in _FED.items():
+        if network.get(key) is not None:
+            raise ValueError(
+                f"{key}={network[key]} is of a network that reads {what}: give one that reads text alone"
+            )
+    for key in ("in_channels", "out_channels"):
+        if (found := network.get(key, 4)) != channels:
+            raise ValueError(
+                f"{key}={found}, and latents have {channels} channels (vae/config.json): it is a network of another task, "
+                "such as inpainting, or for other latents; give one that draws from text alone"
+            )
+    width = sum(text.get("hidden_size", 512) for text in texts)
+    reads = network.get("cross_attention_dim")
+    if isinstance(reads, int) and reads != width:
+        raise ValueError(
+            f"cross_attention_dim={reads}, and the text encoders give {width}: give a network for these encoders"
+        )
+    added, each = network.get("projection_class_embeddings_input_dim"), network.get("addition_time_embed_dim")
+    pooled = texts[-1].get("projection_dim", 512)
+    if isinstance(added, int) and isinstance(each, int) and kind is not None and added != pooled + 6 * each:
+        raise ValueError(
+            f"projection_class_embeddings_input_dim={added} is not {pooled} of text and 6 x {each} of sizes, as SDXL's base "
+            "model reads: a refiner or the like does not draw from text alone"
+        )
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """The file in the messages."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
