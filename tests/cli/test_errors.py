@@ -150,8 +150,8 @@ def test_bad_yaml_of_the_user(text, words, tmp_path, monkeypatch, capsys):
         ("bad.json", '["x", 3]', "entry 2"),
         ("bad.jsonl", '{"prompt": "x"}\n{"text": "y"}\n', "line 2"),
         ("bad.jsonl", '{"prompt": "x"}\n{oops\n', "line 2"),
-        ("bad.txt", b"\xff\xfe\x00", "not UTF-8"),
-        ("empty.txt", "\n\n", "has 0 prompts"),
+        ("bad.txt", b"\xff\xfe\x00", "is UTF-16"),
+        ("empty.txt", "\n\n", "is empty"),
     ],
 )
 def test_bad_prompt_files(name, text, words, tmp_path, monkeypatch, capsys):

@@ -1,7 +1,7 @@
 """Prompts: files of every kind, data sets of the hub, the filter of unsafe ones, and which of them a run takes."""
 
-import csv
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -18,6 +18,7 @@ from align.results.csvfile import read_csv
 from align.runner import build
 from align.runner.prompt_files import read_prompts
 from align.runner.prompts import load_prompts
+from align.runner.row_files import read_rows
 from align.runner.unsafe import is_unsafe, words, words_hash
 
 from .helpers import FakeSampler, arguments
@@ -69,32 +70,84 @@ def test_parquet_is_a_table(tmp_path):
 
 def test_without_pyarrow_parquet_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(ConfigError, match="pip install pyarrow"):
         read_prompts(tmp_path / "a.parquet")
 
 
-@pytest.fixture
-def short_fields():
-    """The csv module's limit is the process's, and results are read without one."""
-    limit = csv.field_size_limit(1000)
-    yield
-    csv.field_size_limit(limit)
+SPELLINGS = {
+    "a.CSV": "text,id\na cat,1\na dog,2\n",
+    "a.Tab": "text\tid\na cat\t1\na dog\t2\n",
+    "semicolons.csv": "text;id\na cat;1\na dog;2\n",
+    "tabs.csv": "text\tid\na cat\t1\na dog\t2\n",
+    "said.csv": "sep=;\ntext;id\na cat;1\na dog;2\n",
+    "old mac.csv": "text,id\ra cat,1\ra dog,2\r",
+    "spreadsheet.csv": "\ufeff text ,,\r\na cat,,\r\n,,\r\na dog,,\r\n",
+    "a.NDJSON": '{"text": "a cat"}\r\n{"text": "a dog"}\r\n',
+    "old mac.jsonl": '{"text": "a cat"}\r{"text": "a dog"}',
+    "a.JSON": '\ufeff["a cat", {"text": "a dog"}]',
+    "old mac.TXT": "a cat\r\ra dog",
+    "no ending": "a cat\r\na dog\r\n",
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_other_spellings_of_endings_separators_and_line_ends_are_read(tmp_path, name):
+    (tmp_path / name).write_bytes(SPELLINGS[name].encode())
+    assert read_prompts(tmp_path / name, "text") == ["a cat", "a dog"]
+
+
+def test_a_table_with_tabs_may_be_written_without_quoting(tmp_path):
+    (tmp_path / "a.tsv").write_text('prompt\tnote\n"Hi", says a cat\t"x\na dog\t\n')
+    assert list(read_rows(tmp_path / "a.tsv", "mine")) == [
+        ("mine, line 2", {"prompt": '"Hi", says a cat', "note": '"x'}),
+        ("mine, line 3", {"prompt": "a dog", "note": ""}),
+    ]
+
+
+def test_what_is_no_text_in_utf8_is_one_line(tmp_path):
+    (tmp_path / "a.csv").write_bytes("prompt\na cat\n".encode("utf-16"))
+    with pytest.raises(ConfigError, match="csv is UTF-16: save it as UTF-8"):
+        read_prompts(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_bytes("prompt\ra cat\rcaf\u00e9\r".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"a.csv, line 3 is not UTF-8 \(byte 16\)"):
+        read_prompts(tmp_path / "a.csv")
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(ConfigError, match="is no file"):
+        read_prompts(tmp_path / "pipe.txt")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("a.csv", "id,text\n1,a cat\n", "no column 'prompt': give prompts.column=NAME, one of id, text"),
-        ("a.csv", "", "no column 'prompt'"),
-        ("a.tsv", "id\tprompt\n1\ta cat\n2\n", "line 3 has no prompt"),
-        ("a.csv", f'prompt\n"{"x" * 2000}"\n', "is no table after line 1"),
+        ("a.csv", "", "is empty"),
+        ("a.csv", ",,\n,,\n", "is empty"),
+        ("a.csv", "prompt,seed\n", "has a header and no rows"),
+        ("a.tsv", "id\tprompt\n1\ta cat\n2\n", "line 3 has 1 of the header's 2 cells"),
+        (
+            "a.csv",
+            "prompt,seed\na cat,1\na cat, a dog,2\n",
+            'line 3 has 3 cells .* header 2: quote .*"a cat, a dog"',
+        ),
+        ("a.csv", 'prompt,seed\n"two\nlines",1\na cat, a dog,2\n', "line 4 has 3 cells"),
+        ("a.csv", 'prompt\na cat\n"a dog\na fox\n', "line 3 is no row of a table"),
+        ("a.csv", 'id,prompt\n1, "a cat"\n', "line 2 has a space before a quote"),
+        ("a.csv", "prompt,prompt\na,b\n", "has the column 'prompt' twice"),
+        ("a.csv", "prompt;a|b\n1;2|3\n", "line 1 has semicolons and bars"),
+        ("a.csv", "sep=x\npromptx1\n", "line 1: 'x' is no separator"),
+        ("a.txt", "a cat\na\0 dog\n", "line 2: there is a NUL character"),
+        ("a.txt", "a cat\n\ufeffa dog\n", "line 2: there is a byte order mark"),
+        ("a.xlsx", "PK", "ends in .xlsx, which is not read: save it as one of .csv"),
+        ("a.jsonl", '{"prompt": "a", "prompt": "b"}', "line 1 is not JSON .*key 'prompt' twice"),
+        ("a.jsonl", '{"prompt": "a", "seed": NaN}', "line 1 is not JSON .NaN is no number"),
         ("a.json", '{"prompt": "a"}', "holds no list"),
         ("a.json", '["a", 1]', "entry 2 has no prompt"),
         ("a.jsonl", '"a"\n{"text": "b"}\n', r"line 2 has no prompt.*prompts\.column=KEY"),
         ("a.jsonl", '"a"\n"b\n', "line 2 is not JSON"),
     ],
 )
-def test_a_bad_file_is_one_line_that_says_where(tmp_path, name, content, words, short_fields):
+def test_a_bad_file_is_one_line_that_says_where(tmp_path, name, content, words):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ConfigError, match=words) as error:
