@@ -15,15 +15,16 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from align.results.lock import Owner
+from align.results.lock import FolderLock, Owner
 
 
 class Claims:
     """The claims of one folder; every method is to be called under the folder's guard."""
 
-    def __init__(self, folder: Path, owner: Owner) -> None:
+    def __init__(self, folder: Path, lock: FolderLock) -> None:
         self.folder = folder / "claims"
-        self.owner = owner
+        self.owner = lock.owner
+        self._alive = lock.alive
 
     def take(self, key: str) -> bool:
         """Claim `key`; True when it is now (or was already) this process's. Raises OSError."""
@@ -56,11 +57,10 @@ class Claims:
         """Remove all claims; for the last process in the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @staticmethod
-    def _holder(path: Path) -> Owner | None:
+    def _holder(self, path: Path) -> Owner | None:
         """The living owner of a claim, or None."""
         try:
             owner = Owner.from_record(json.loads(path.read_bytes()))
         except (FileNotFoundError, ValueError):
             return None
-        return owner if owner is not None and owner.alive() else None
+        return owner if owner is not None and self._alive(owner) else None

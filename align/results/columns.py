@@ -22,7 +22,7 @@ HEAD: dict[str, str] = {
     "reward": "name of what guides or ranks; empty where nothing does",
     "optimised": "metric columns that the method itself optimised, joined by ';': no evidence for it",
     "image": "the picture, relative to the run folder; empty where there is none",
-    "status": "'ok', or 'failed: ...' with the reason",
+    "status": "'ok', 'ok: ...' with what a metric has no value for and why, or 'failed: ...' with the reason",
 }
 CHECKS: dict[str, str] = {
     "check_all": "the checker finds everything the caption asks for",
@@ -48,10 +48,13 @@ INFO: dict[str, str] = {
     "nonfinite_gradients": "steps left unguided because a gradient was not finite",
     "prompt_truncated": "the prompt was longer than the text encoder reads",
     "config": "digest of the resolved configuration that made the row (12 hex digits)",
+    "session": "number of the session that made the picture: `sessions` of run.json holds its versions",
 }
-TEXT = frozenset({"key", "prompt", "method", "backbone", "reward", "optimised", "image", "status", "config"})
-TIMING = frozenset({"seconds", "peak_memory_mb"})
-"""Columns in which two runs of the same configuration may differ."""
+TEXT = frozenset(
+    {"key", "prompt", "method", "backbone", "reward", "optimised", "image", "status", "config", "session"}
+)
+TIMING = frozenset({"seconds", "peak_memory_mb", "session"})
+"""Columns in which two runs of the same configuration may differ: by which process, how fast, in how much memory."""
 
 
 def is_check(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Where the newest line of every item stands in the journal.
+"""Where the newest line of every item, and the lines of its measurements since, stand in the journal.
 
 Rows stay on disk: the index holds a few numbers an item, so 100,000 items fit in some tens of megabytes.
 """
@@ -6,15 +6,17 @@ Rows stay on disk: the index holds a few numbers an item, so 100,000 items fit i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from align.results.journal import Journal
+from align.results.measured import with_results
 from align.results.pictures import Verify, intact
 
 
 class Entry(NamedTuple):
-    """The newest line of an item."""
+    """The newest line of an item, and what was measured of its picture."""
 
     offset: int
     length: int
@@ -24,6 +26,14 @@ class Entry(NamedTuple):
     failed: bool
     names: frozenset[str]
     """Columns of its row; equal sets are one object."""
+    own: frozenset[str]
+    """Those in the item's own line, whatever measured them."""
+    session: int | None = None
+    """Session that made it."""
+    lines: tuple[tuple[int, int], ...] = ()
+    """Offset and length of each line that measures it, the newest last."""
+    by: frozenset[tuple[str, str]] = frozenset()
+    """Metric and fingerprint of each result, "" of one that failed; equal sets are one object."""
 
 
 class Index:
@@ -41,6 +51,9 @@ class Index:
         self._configs: dict[str, int] = {}
         self._names: dict[frozenset[str], frozenset[str]] = {}
         self._texts: dict[str, str] = {}
+        self._by: dict[frozenset[tuple[str, str]], frozenset[tuple[str, str]]] = {}
+        # A line measures several items, whose rows are mostly read one after another.
+        self._line = lru_cache(maxsize=32)(journal.read)
 
     def refresh(self, pictures: dict[str, dict[str, Any] | None] | None = None) -> None:
         """Take in the lines that were appended since, by this process or others. Raises OSError.
@@ -55,24 +68,53 @@ class Index:
                 # Another process may have added an item while this snapshot was being made.
                 self.changed = self.end > int(record.get("end", self.end))
                 continue
+            if isinstance(record.get("measured"), dict):
+                self._measure((offset, length), record)
+                continue
             key, row = record.get("key"), record.get("row")
             if not isinstance(key, str) or not isinstance(row, dict):
                 continue
             config = self._texts.setdefault(*[str(record.get("config", ""))] * 2)
             self._configs.setdefault(config, len(self._configs))
-            names = frozenset(row)
+            names = self._same_names(frozenset(row))
             self.entries[key] = Entry(
                 offset,
                 length,
                 int(record.get("place", 0)),
                 config,
                 str(row.get("status", "ok")).startswith("failed"),
-                self._names.setdefault(names, names),
+                names,
+                names,
+                record.get("session"),
             )
             self.changed = True
             self.end = offset + length
             if pictures is not None:
                 pictures[key] = record.get("image")
+
+    def _measure(self, line: tuple[int, int], record: dict[str, Any]) -> None:
+        """Take in a line of measurements; those of items that are not here any more count for nothing."""
+        fingerprints = record.get("by", {})
+        for key, results in record["measured"].items():
+            entry = self.entries.get(key)
+            if entry is None or entry.failed:
+                continue
+            by = dict(entry.by)
+            by |= {
+                metric: "" if one.get("failed") else fingerprints[metric] for metric, one in results.items()
+            }
+            names = entry.names.union(*(one["values"] for one in results.values()))
+            found = frozenset(by.items())
+            self.entries[key] = entry._replace(
+                names=self._same_names(names),
+                lines=(*entry.lines, line),
+                by=self._by.setdefault(found, found),
+            )
+        self.changed = True
+        self.end = sum(line)
+
+    def _same_names(self, names: frozenset[str]) -> frozenset[str]:
+        return self._names.setdefault(names, names)
 
     def drop_broken(
         self,
@@ -103,13 +145,22 @@ class Index:
         entry = self.entries[key]
         record = self.journal.read(entry.offset, entry.length)
         image = record.get("image")
+        row, results = record["row"], dict[str, Any]()
+        for line in entry.lines:
+            found = self._line(*line)
+            results |= found["measured"][key]
+            # In the order in which the newest line names metrics, whichever was measured first.
+            results = {name: results[name] for name in {**found["by"], **results} if name in results}
+        if results:
+            row = with_results(row, results)
         return {
-            **record["row"],
+            **row,
             "key": key,
             "seed": record["seed"],
             "sample": record["sample"],
             "image": f"images/{image['name']}" if image else None,
             "config": entry.config,
+            "session": entry.session,
         }
 
     def rows(self, plan: Mapping[str, int]) -> Iterator[dict[str, Any]]:

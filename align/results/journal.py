@@ -28,7 +28,7 @@ class Journal:
         """Open or create the file. Raises OSError."""
         self.path = path
         self.position = 0
-        self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add `record` durably. Raises OSError, with the journal as before."""

@@ -2,19 +2,23 @@
 
 `.lock` holds the records of the processes that have the folder open: one, or with `shared` several. It is
 read and changed only under an advisory lock of the operating system on the file itself (`guard`), so that
-decisions about it never race; the record, not the advisory lock, says who has the folder, because a record
-can name its owner.
+decisions about it never race.
 
-A record whose process is gone counts for nothing: the next process takes the folder over. A process is
-recognised by host, boot, process id and start time, so a process id that was given out again is not mistaken
-for the owner. Whether a process on another host lives cannot be known from here; it is believed to.
+A record whose process is gone counts for nothing: the next process takes the folder over. Each process holds an
+advisory lock on a file of its own, `.alive/<token>`, for as long as it lives; whoever can take that lock knows
+that the process is gone, whatever its number means here: containers that share a host name may count theirs
+apart. The number in the record only names the owner in messages. Of a process on a host of another name, whose
+locks may not reach this far, nothing is known: it is believed to live. Where the file system has no such locks
+at all a folder is refused.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -25,6 +29,8 @@ from typing import Any
 
 from align.results.errors import StoreError, as_store_error
 
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -32,67 +38,26 @@ class Owner:
 
     host: str
     pid: int
-    start: int | None
-    """Start time of the process in ticks since boot; None where the system does not tell."""
-    boot: str | None
     token: str
-    """Tells apart two stores that one process has open."""
+    """Tells apart two stores that one process has open; names the file that is locked while this one is."""
     shared: bool = False
+    locked: bool = True
+    """Whether it holds a lock for life; older versions did not."""
 
     @classmethod
     def current(cls, *, shared: bool = False, token: str | None = None) -> Owner:
         """The record of this process."""
-        pid = os.getpid()
-        token = token or secrets.token_hex(8)
-        return cls(socket.gethostname(), pid, _start_time(pid), _boot_id(), token, shared)
+        return cls(socket.gethostname(), os.getpid(), token or secrets.token_hex(8), shared)
 
     @classmethod
     def from_record(cls, record: Any) -> Owner | None:
         """The owner that a JSON value describes; None when it describes none."""
         try:
-            start, boot = record["start"], record["boot"]
-            return cls(
-                str(record["host"]),
-                int(record["pid"]),
-                None if start is None else int(start),
-                None if boot is None else str(boot),
-                str(record["token"]),
-                bool(record["shared"]),
-            )
-        except (KeyError, TypeError, ValueError):
+            host, pid, token = str(record["host"]), int(record["pid"]), str(record["token"])
+            shared, locked = bool(record["shared"]), bool(record.get("locked", False))
+        except (AttributeError, KeyError, TypeError, ValueError):
             return None
-
-    def alive(self) -> bool:
-        """False only when the process is known to be gone."""
-        if self.host != socket.gethostname():
-            return True
-        if self.boot is not None and _boot_id() not in (None, self.boot):
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        start = _start_time(self.pid)
-        return self.start is None or start is None or start == self.start
-
-
-def _start_time(pid: int) -> int | None:
-    """Start of a process in ticks since boot; -1 for one that has ended and waits for its parent."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()
-    return -1 if fields[0] in "ZX" else int(fields[19])
-
-
-def _boot_id() -> str | None:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
+        return cls(host, pid, token, shared, locked) if re.fullmatch(r"[0-9A-Za-z]+", token) else None
 
 
 class FolderLock:
@@ -101,6 +66,45 @@ class FolderLock:
     def __init__(self, folder: Path, *, shared: bool, token: str | None = None) -> None:
         self.path = folder / ".lock"
         self.owner = Owner.current(shared=shared, token=token)
+        self._life: int | None = None
+
+    def alive(self, owner: Owner) -> bool:
+        """False only when the process is known to be gone; to be called under the guard."""
+        if owner.token == self.owner.token or owner.host != self.owner.host:
+            return True
+        if not owner.locked:
+            return _running(owner.pid)
+        try:
+            handle = os.open(self._life_file(owner.token), os.O_RDWR | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def _life_file(self, token: str) -> Path:
+        return self.path.parent / ".alive" / token
+
+    def _begin_life(self, alone: bool) -> None:
+        """Take the lock that says that this process lives. Raises OSError."""
+        path = self._life_file(self.owner.token)
+        path.parent.mkdir(exist_ok=True)
+        for other in path.parent.iterdir() if alone else ():
+            other.unlink(missing_ok=True)
+        self._life = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        fcntl.flock(self._life, fcntl.LOCK_EX)
+
+    def _end_life(self, token: str) -> None:
+        with suppress(OSError):
+            self._life_file(token).unlink(missing_ok=True)
+            self.path.parent.joinpath(".alive").rmdir()  # when it is empty
+        if token == self.owner.token and self._life is not None:
+            os.close(self._life)
+            self._life = None
 
     def acquire(self, entering: Callable[[bool], None]) -> None:
         """Enter the folder.
@@ -118,9 +122,12 @@ class FolderLock:
                 if not (self.owner.shared and other.shared):
                     raise StoreError(self._refusal(other))
             try:
+                with as_store_error(f"write to {self.path.parent}"):
+                    self._begin_life(not others)
                 entering(not others)
                 self._write(handle, [*others, self.owner])
             except BaseException:
+                self._end_life(self.owner.token)
                 if not others:
                     self.path.unlink(missing_ok=True)
                 raise
@@ -136,6 +143,7 @@ class FolderLock:
             try:
                 leaving(not others)
             finally:
+                self._end_life(self.owner.token)
                 if others:
                     self._write(handle, others)
                 else:
@@ -144,6 +152,7 @@ class FolderLock:
     def strike(self, token: str) -> None:
         """Remove the record of another process that is known to be gone. Raises StoreError."""
         with self.guard() as handle:
+            self._end_life(token)
             others = [other for other in self._others(handle) if other.token != token]
             self._write(handle, [*others, self.owner])
 
@@ -159,9 +168,9 @@ class FolderLock:
 
     def _open_locked(self) -> int:
         while True:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+                self._flock(handle)
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(handle), os.stat(self.path)):
                         return handle
@@ -170,6 +179,17 @@ class FolderLock:
                 raise
             os.close(handle)  # the file was removed while this process waited for it
 
+    def _flock(self, handle: int) -> None:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise StoreError(
+                    f"{self.path.parent} is on a file system without file locks, which keep two processes apart: "
+                    "choose run.folder on another disk, or mount this one with flock"
+                ) from error
+            raise
+
     def _others(self, handle: int) -> list[Owner]:
         text = os.pread(handle, 1 << 20, 0).decode("utf-8", errors="replace")
         try:
@@ -177,7 +197,7 @@ class FolderLock:
         except ValueError:  # empty, or its writer was killed while writing and holds nothing any more
             return []
         owners = [Owner.from_record(record) for record in (records if isinstance(records, list) else [])]
-        return [owner for owner in owners if owner and owner.token != self.owner.token and owner.alive()]
+        return [one for one in owners if one and one.token != self.owner.token and self.alive(one)]
 
     def _write(self, handle: int, owners: list[Owner]) -> None:
         data = json.dumps([asdict(owner) for owner in owners]).encode() + b"\n"
@@ -192,3 +212,14 @@ class FolderLock:
         if self.owner.shared != other.shared:
             return f"{text}; run.shared=true lets both work, but both must have been started with it"
         return f"{text}; wait for it to end, or start both with run.shared=true to let both work"
+
+
+def _running(pid: int) -> bool:
+    """Whether this machine has a process of this number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True

@@ -2,7 +2,8 @@
 
 The identity is what decides the pictures (resolved method, backbone, reward, protocol); the record is what is
 good to know about them (whole configuration, versions, fingerprints, git state, machine). Only the identity
-is compared when a folder is opened again.
+is compared when a folder is opened again. What a session ran with is appended to `sessions`, whose numbers
+rows name; that of a folder of an older version, whose rows name none, has no number.
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ from typing import Any
 
 from align.results import atomic
 from align.results.errors import StoreError, as_store_error
+from align.results.measured import CHECKER
 from align.results.plain import plain
 
 FORMAT = 1
+OF_A_SESSION = ("versions", "git", "machine", "fingerprints")
+"""Parts of the record that may be others when a run goes on."""
+OLD_CHECKER = "1"
+"""Fingerprint of the checker in versions that recorded none."""
 _ABSENT = object()
 
 
@@ -114,6 +120,12 @@ def started_run(
         plan: summary of the plan.
     """
     existing = existing or {}
+    sessions = list(existing.get("sessions", []))
+    if existing and not sessions:
+        sessions.append(
+            _session(None, existing.get("started"), existing.get("config"), existing.get("record", {}))
+        )
+    number = 1 + max((one["session"] or 0 for one in sessions), default=0)
     known = [existing["identity"], *existing.get("earlier", [])] if existing else []
     return {
         "format": FORMAT,
@@ -126,7 +138,29 @@ def started_run(
         "identity": manifest.plain_identity(),
         "earlier": [identity for identity in known if digest(identity) != manifest.digest],
         "record": dict(manifest.record),
+        "sessions": [*sessions, _session(number, now(), manifest.digest, manifest.record)],
     }
+
+
+def _session(number: int | None, started: Any, config: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {name: record[name] for name in OF_A_SESSION if name in record}
+    return {"session": number, "started": started, "config": config, **parts}
+
+
+def inline_fingerprints(run: Mapping[str, Any]) -> dict[str, str]:
+    """Fingerprints, by metric, of what measured values that stand in the lines of items: in folders of an older version."""
+    record = next((one for one in run["sessions"] if one["session"] is None), None)
+    if record is None:
+        return {}
+    found: dict[str, str] = {CHECKER: OLD_CHECKER}
+    for what, fingerprint in record.get("fingerprints", {}).items():
+        kind, _, name = str(what).partition(" ")
+        name, _, part = name.partition(
+            " "
+        )  # of several checkpoints all but the first name theirs in brackets
+        if kind == "reward" and not name.endswith(":"):
+            found[name] = f"{found[name]} {fingerprint}" if part else str(fingerprint)
+    return found
 
 
 def now() -> str:

@@ -3,13 +3,19 @@
     results.csv     the rows, replaced as a whole from time to time and at the end; made from the journal
     images/         one PNG an item, named by seed, sample and key
     run.json        identity, record, plan, status, counts
-    journal.jsonl   one line a finished or failed item: the truth
-    .lock, claims/  only while somebody works here
+    journal.jsonl   one line a finished or failed item, one line for some measured pictures: the truth
+    errors.log      tracebacks
+    .lock, .alive/, claims/  only while somebody works here
 
 An item is committed in this order: picture (atomic, synced), journal line (appended, synced). What a kill
 leaves is therefore a picture without a line, which is overwritten when the item is made again, or a temporary
 file, which is deleted at the next open; never a line without its picture. The newest line of a key wins; a
 failed item has no picture and is made again by the next run.
+
+Pictures are measured after they were committed. A line of measurements holds, for each of some items, what
+each metric said, and the fingerprint of the weights that said it; the row is the item's line with the newest
+results over it. An item that lacks a result of the current weights is measured by whoever opens the folder
+next; a metric that failed is no result.
 """
 
 from __future__ import annotations
@@ -28,7 +34,16 @@ from align.results.errors import StoreError, as_store_error
 from align.results.index import Index
 from align.results.journal import Journal
 from align.results.lock import FolderLock
-from align.results.manifest import Manifest, check_identity, now, read_run, started_run, write_run
+from align.results.manifest import (
+    Manifest,
+    check_identity,
+    inline_fingerprints,
+    now,
+    read_run,
+    started_run,
+    write_run,
+)
+from align.results.measured import Result, has_column
 from align.results.pictures import Verify, picture_name, save_picture
 from align.results.plain import plain
 from align.results.snapshot import Snapshot
@@ -77,12 +92,17 @@ class Store:
         if len(self._plan) != len(self._items):
             raise ValueError("the plan holds an item twice")
         self._lock = FolderLock(folder, shared=shared, token=token)
-        self._claims = Claims(folder, self._lock.owner)
+        self._claims = Claims(folder, self._lock)
         self._config = manifest.digest
         self._mutex = threading.RLock()
         self._csv_every = csv_every
         self._run: dict[str, Any] = {}
+        self._inline: dict[str, str] = {}
         self._closed = False
+        self.session = 0
+        """Number of this session among those of `run.json`."""
+        self.unclosed = False
+        """Whether an earlier session ended without closing the folder: it was killed, or its machine was."""
 
     @classmethod
     def open(
@@ -129,6 +149,7 @@ class Store:
 
     def _enter(self, alone: bool, extend: bool) -> None:
         existing = read_run(self.folder)
+        self.unclosed = alone and existing is not None and existing.get("status") == "started"
         if existing is None:
             if any((self.folder / name).exists() for name in ("results.csv", "journal.jsonl")):
                 raise StoreError(f"{self.folder} holds results but no run.json: choose another run.folder")
@@ -137,6 +158,8 @@ class Store:
         else:
             check_identity(self.folder, existing, self.manifest, extend=extend)
         self._run = started_run(self.manifest, existing, self._plan_summary())
+        self.session = self._run["sessions"][-1]["session"]
+        self._inline = inline_fingerprints(self._run)
         write_run(self.folder, self._run)
         with as_store_error(f"write to {self.folder}"):
             (self.folder / "images").mkdir(exist_ok=True)
@@ -218,27 +241,85 @@ class Store:
         with self._mutex, self._lock.guard(), as_store_error(f"write to {self.folder}"):
             self._claims.void(token)
 
-    def claim(self, item: Item) -> bool:
+    def claim(self, item: Item, wanted: Mapping[str, str] | None = None) -> bool:
         """Whether this process shall make `item` now: not done, and in a shared folder nobody else is at it.
 
         A claim ends when the item is committed as done, and when its process ends. Raises StoreError.
+
+        Args:
+            item: an item of the plan.
+            wanted: fingerprints by metric, where the item's picture is to be measured instead of made; such a
+                claim ends with `measured`.
         """
+
+        def wants() -> bool:
+            return bool(self.lacking(item, wanted)) if wanted is not None else not self._is_done(item.key)
+
         with self._mutex:
             if not self.shared:
-                return not self._is_done(item.key)
+                return wants()
             with self._lock.guard(), as_store_error(f"claim an item in {self.folder}"):
                 self._index.refresh()
-                return not self._is_done(item.key) and self._claims.take(item.key)
+                return wants() and self._claims.take(item.key)
 
-    def commit(self, item: Item, picture: bytes | Image | None, row: Mapping[str, Any]) -> None:
+    def lacking(self, item: Item, wanted: Mapping[str, str]) -> list[str]:
+        """Metrics among `wanted` (fingerprint by metric) that have no result by these weights of a done item.
+
+        Values of older versions, which stand in the item's own line, are by the weights that their session names.
+        """
+        entry = self._index.entries.get(item.key)
+        if entry is None or entry.failed:
+            return []
+        by = {metric: self._inline[metric] for metric in self._inline if has_column(metric, entry.own)}
+        by |= entry.by
+        return [metric for metric, fingerprint in wanted.items() if by.get(metric) != fingerprint]
+
+    def unmeasured(self, wanted: Mapping[str, str]) -> list[Item]:
+        """Done items of the plan that lack a result of some of the metrics, see `lacking`, in its order."""
+        return [item for item in self._items if self.lacking(item, wanted)]
+
+    def measured(self, results: Mapping[str, Mapping[str, Result]], by: Mapping[str, str]) -> None:
+        """Keep what was measured of some items, together: durable when this returns.
+
+        Args:
+            results: by key of the item and by metric.
+            by: fingerprint of each metric's weights, in the order in which a row's status names metrics.
+
+        Raises:
+            StoreError: as of `commit`.
+        """
+        if not results:
+            return
+        measured = {key: {name: one.record() for name, one in of.items()} for key, of in results.items()}
+        with self._mutex:
+            with as_store_error(f"write to {self.folder}"):
+                self._journal.append({"measured": measured, "by": dict(by), "session": self.session})
+                self._index.refresh()
+            if self.shared:
+                with self._lock.guard():
+                    for key, of in results.items():
+                        # What failed stays claimed: the next run tries again, not another process of this one.
+                        if not any(one.failed for one in of.values()):
+                            self._claims.drop(key)
+            if self._snapshot.due():
+                self.rebuild_csv()
+
+    def picture(self, item: Item) -> Path:
+        """Where the picture of a done item is."""
+        return self.folder / "images" / picture_name(item.key, item.seed, item.sample)
+
+    def commit(
+        self, item: Item, picture: bytes | Image | None, row: Mapping[str, Any], *, hold: bool = False
+    ) -> None:
         """Keep a result: durable when this returns.
 
         Args:
             item: an item of the plan.
             picture: PNG bytes or a PIL image; None, or not kept, where the item failed.
             row: values by column. `status` is "ok" where not given and "failed: ..." for a failed item;
-                `key`, `seed`, `sample`, `image` and `config` are filled in here. Numbers may be of any array
-                library.
+                `key`, `seed`, `sample`, `image`, `config` and `session` are filled in here. Numbers may be of any
+                array library.
+            hold: keep a claim on the item, because this process is going to measure its picture.
 
         Raises:
             StoreError: the disk is full or not writable; what was committed before is intact, and the item
@@ -249,7 +330,7 @@ class Store:
             raise ValueError(f"item {item.key[:16]} is not in the plan")
         values: dict[str, Any] = plain(row)
         failed = str(values.setdefault("status", "ok")).startswith("failed")
-        for name in ("key", "seed", "sample", "image", "config"):
+        for name in ("key", "seed", "sample", "image", "config", "session"):
             values.pop(name, None)
         record: dict[str, Any] = {
             "key": item.key,
@@ -257,6 +338,7 @@ class Store:
             "sample": int(item.sample),
             "place": self._plan[item.key],
             "config": self._config,
+            "session": self.session,
             "image": None,
             "row": values,
         }
@@ -267,7 +349,7 @@ class Store:
                     record["image"] = save_picture(self.folder / "images", name, picture)
                 self._journal.append(record)
                 self._index.refresh()
-            if self.shared and not failed:
+            if self.shared and not failed and not hold:
                 with self._lock.guard():
                     self._claims.drop(item.key)
             if self._snapshot.due():
@@ -304,6 +386,8 @@ class Store:
         self._snapshot.update()  # the lock is held
         counts = self.counts()
         reached = status or ("interrupted" if counts["remaining"] else "finished")
+        # Others may have begun sessions since this one wrote the file.
+        self._run = read_run(self.folder) or self._run
         self._run |= {"status": reached if last else "started", "updated": now(), "counts": counts}
         write_run(self.folder, self._run)
         if last:

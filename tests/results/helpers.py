@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -62,7 +63,10 @@ def fill(folder: Path, plan: list[Item], **options: Any) -> None:
 
 
 def csv_bytes(folder: Path) -> bytes:
-    return (folder / "results.csv").read_bytes()
+    """The table without the column that tells the sessions of a run apart."""
+    rows = list(csv.reader((folder / "results.csv").read_text().splitlines()))
+    place = rows[0].index("session")
+    return "\n".join(json.dumps(row[:place] + row[place + 1 :]) for row in rows).encode()
 
 
 def picture_files(folder: Path) -> dict[str, bytes]:
@@ -81,6 +85,15 @@ def work_shared(folder: str, size: int) -> None:
                 time.sleep(0.001)
                 commit(store, item)
                 print(item.key, flush=True)
+
+
+def work_until_told(folder: str, size: int, shared: int) -> None:
+    """A process that claims the first item and then waits."""
+    plan = make_plan(size)
+    with Store.open(folder, MANIFEST, plan, shared=bool(shared)) as store:
+        assert store.claim(plan[0])
+        print("open", flush=True)
+        sys.stdin.readline()
 
 
 def work_until_killed(folder: str, size: int, commits: int) -> None:

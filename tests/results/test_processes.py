@@ -1,12 +1,13 @@
 """The store under several processes, and under kills."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -43,21 +44,25 @@ def test_a_live_lock_is_refused(tmp_path):
     Store.open(tmp_path, MANIFEST, plan).close()
 
 
-def stale_owner(**changes):
+def owner(**changes):
+    """The record of a process that is gone, or was never here."""
+    return vars(Owner.current()) | {"token": "other"} | changes
+
+
+def number_of_a_finished_process():
     finished = subprocess.Popen([sys.executable, "-c", ""])
     finished.wait()
-    owner = vars(Owner.current()).copy()
-    return owner | {"token": "other", "pid": finished.pid} | changes
+    return finished.pid
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        lambda: [stale_owner()],
-        lambda: [stale_owner(pid=os.getpid(), start=1)],  # the process id was given out again
-        lambda: [stale_owner(pid=os.getpid(), boot="another boot")],
+        lambda: [owner()],  # its number is given out again, to this very process
+        lambda: [owner(locked=False, pid=number_of_a_finished_process())],  # of an older version
         lambda: [],
         lambda: [{"pid": 1}],
+        lambda: [owner(token="../../results")],
         lambda: "torn",
     ],
 )
@@ -69,25 +74,51 @@ def test_a_stale_lock_is_taken_over(tmp_path, content):
         owners = json.loads((tmp_path / ".lock").read_text())
         assert [owner["pid"] for owner in owners] == [os.getpid()]
     assert not (tmp_path / ".lock").exists()
+    assert not (tmp_path / ".alive").exists()
+
+
+def test_a_live_lock_of_an_older_version_is_refused(tmp_path):
+    (tmp_path / ".lock").write_text(json.dumps([owner(locked=False)]))
+    with pytest.raises(StoreError, match="is in use by process"):
+        Store.open(tmp_path, MANIFEST, make_plan(1))
 
 
 def test_a_lock_of_another_host_is_believed(tmp_path):
-    (tmp_path / ".lock").write_text(json.dumps([stale_owner(host="elsewhere")]))
+    (tmp_path / ".lock").write_text(json.dumps([owner(host="elsewhere")]))
     with pytest.raises(StoreError, match=r"on elsewhere \(if that one is gone, delete"):
         Store.open(tmp_path, MANIFEST, make_plan(1))
 
 
-def test_a_zombie_is_dead():
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = Owner.from_record(vars(Owner.current()) | {"pid": process.pid, "start": None})
-    assert owner.alive()
-    record = vars(owner) | {"start": int(Path(f"/proc/{process.pid}/stat").read_text().split()[21])}
-    owner = Owner.from_record(record)
-    assert owner.alive()
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lock_held_for_life_decides_where_process_numbers_mean_nothing(tmp_path, shared):
+    """As in containers that share a host name: the other process's number is nobody's here, or somebody else's."""
+    plan = make_plan(2)
+    process = child("work_until_told", tmp_path, len(plan), int(shared))
+    assert process.stdout.readline() == "open\n"
+    (tmp_path / ".lock").write_text(
+        json.dumps([one | {"pid": 2**22 + 1} for one in json.loads((tmp_path / ".lock").read_text())])
+    )
+    if shared:
+        with Store.open(tmp_path, MANIFEST, plan, shared=True) as store:
+            assert not store.claim(plan[0])  # the other one is at it
+            assert len(json.loads((tmp_path / ".lock").read_text())) == 2
+    else:
+        with pytest.raises(StoreError, match="is in use by process 4194305"):
+            Store.open(tmp_path, MANIFEST, plan)
     process.kill()
-    time.sleep(0.2)
-    assert not owner.alive()
     process.communicate()
+    with Store.open(tmp_path, MANIFEST, plan, shared=shared) as store:
+        assert store.claim(plan[0])
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def refuse(handle, kind):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StoreError, match="file system without file locks") as caught:
+        Store.open(tmp_path, MANIFEST, make_plan(1))
+    assert "\n" not in str(caught.value)
 
 
 def test_two_processes_share_a_run(tmp_path):
@@ -128,7 +159,7 @@ def test_claims_within_a_shared_folder(tmp_path):
     commit(first, plan[1], status="failed: x")
     assert not second.claim(plan[1])  # the next run tries again, not this one
     claim = tmp_path / "claims" / plan[2].key
-    claim.write_text(json.dumps(stale_owner()))
+    claim.write_text(json.dumps(owner()))
     assert second.claim(plan[2])
     assert not first.claim(plan[2])
     first.close()
@@ -154,9 +185,8 @@ def test_kills_leave_no_duplicate_and_no_half_file(tmp_path):
         kills += process.returncode == -signal.SIGKILL
         for path in (folder / "images").glob("*.png"):
             assert path.read_bytes() == picture_files(tmp_path / "whole")[path.name]
-        csv = folder / "results.csv"
-        if csv.exists():
-            assert set(csv.read_bytes().splitlines()[1:]) <= set(csv_bytes(tmp_path / "whole").splitlines())
+        if (folder / "results.csv").exists():
+            assert set(csv_bytes(folder).splitlines()[1:]) <= set(csv_bytes(tmp_path / "whole").splitlines())
         with Store.open(folder, MANIFEST, plan) as store:
             keys = [row["key"] for row in store.rows()]
             assert len(keys) == len(set(keys))

@@ -10,6 +10,7 @@ from PIL import Image
 from align.results.csvfile import read_csv
 from align.results.errors import StoreError
 from align.results.manifest import Manifest, first_difference
+from align.results.measured import Result
 from align.results.store import Store
 
 from .helpers import (
@@ -209,12 +210,12 @@ def test_full_verification_sees_what_quick_trusts(tmp_path):
 def test_an_edited_csv_is_rebuilt_with_a_warning(tmp_path):
     plan = make_plan(3)
     fill(tmp_path, plan)
-    good = csv_bytes(tmp_path)
+    good = (tmp_path / "results.csv").read_bytes()
     edited = good.replace(b"prompt 0", b"prompt X")
     (tmp_path / "results.csv").write_bytes(edited)
     with pytest.warns(UserWarning, match="was edited"):
         Store.open(tmp_path, MANIFEST, plan).close()
-    assert csv_bytes(tmp_path) == good
+    assert (tmp_path / "results.csv").read_bytes() == good
     (kept,) = tmp_path.glob("results.edited-*.csv")
     assert kept.read_bytes() == edited
 
@@ -225,7 +226,7 @@ def test_a_missing_or_older_csv_is_rebuilt_in_silence(tmp_path):
     store = Store.open(tmp_path, MANIFEST, plan)
     commit(store, plan[0])
     store.rebuild_csv()
-    older = csv_bytes(tmp_path)
+    older = (tmp_path / "results.csv").read_bytes()
     commit(store, plan[1])
     commit(store, plan[2])
     store.close()
@@ -423,3 +424,148 @@ def test_a_snapshot_that_another_process_made_of_fewer_items_is_made_again(tmp_p
         (tmp_path / "run" / "results.csv").write_bytes(old)
     fill(tmp_path / "whole", plan)
     assert csv_bytes(tmp_path / "run") == csv_bytes(tmp_path / "whole")
+
+
+PICK = {"pick": "weights 1"}
+
+
+def told(value):
+    return {"pick": Result({"pick": value}, "" if value is not None else "is not finite")}
+
+
+FAILED = {"pick": Result({"pick": None}, "failed: MemoryError", failed=True)}
+
+
+def rows_of(folder):
+    return read_csv(folder / "results.csv").to_dict("records")
+
+
+def test_pictures_are_committed_first_and_measured_after(tmp_path):
+    plan = make_plan(5)
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        for item in plan[:4]:
+            commit(store, item)
+        assert store.unmeasured(PICK) == plan[:4]
+        store.measured({plan[0].key: told(0.5), plan[1].key: told(None), plan[2].key: FAILED}, PICK)
+        assert store.lacking(plan[0], PICK) == []
+        assert store.unmeasured(PICK) == plan[2:4]  # what failed is no result, what is not finite is one
+        assert store.unmeasured({"pick": "weights 2"}) == plan[:4]
+        assert not store.claim(plan[0], PICK)
+        assert store.claim(plan[2], PICK)
+        assert not store.claim(plan[4], PICK)  # there is no picture
+    rows = rows_of(tmp_path)
+    assert [row["pick"] for row in rows[:2]] == [0.5, pytest.approx(math.nan, nan_ok=True)]
+    assert [row["status"] for row in rows] == [
+        "ok", "ok: pick is not finite", "ok: pick failed: MemoryError", "ok",
+    ]  # fmt: skip
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.unmeasured(PICK) == plan[2:4]
+        store.measured({plan[2].key: told(2.0), plan[3].key: told(3.0)}, PICK)
+        commit(store, plan[4])
+        store.measured({plan[4].key: told(4.0)}, PICK)
+    assert [row["status"] for row in rows_of(tmp_path)[2:]] == ["ok"] * 3
+    assert [row["pick"] for row in rows_of(tmp_path)[2:]] == [2, 3, 4]
+
+
+def test_a_picture_that_is_made_again_is_measured_again(tmp_path):
+    plan = make_plan(2)
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        for item in plan:
+            commit(store, item)
+        store.measured({item.key: told(1.0) for item in plan}, PICK)
+        picture = store.picture(plan[0])
+    picture.unlink()
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.unmeasured(PICK) == []
+        commit(store, plan[0])
+        assert store.unmeasured(PICK) == plan[:1]
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.unmeasured(PICK) == plan[:1]
+
+
+def test_notes_of_a_status_do_not_depend_on_what_was_measured_first(tmp_path):
+    plan = make_plan(1)
+    both = {"a": "1", "b": "1"}
+    nothing = {name: {name: Result({name: None}, "is not finite")} for name in both}
+    with Store.open(tmp_path / "one", MANIFEST, plan) as store:
+        commit(store, plan[0])
+        store.measured({plan[0].key: nothing["a"] | nothing["b"]}, both)
+    with Store.open(tmp_path / "other", MANIFEST, plan) as store:
+        commit(store, plan[0])
+        store.measured({plan[0].key: nothing["b"]}, {"b": "1"})
+        store.measured({plan[0].key: nothing["a"]}, both)
+    assert rows_of(tmp_path / "one")[0]["status"] == "ok: a is not finite; b is not finite"
+    assert csv_bytes(tmp_path / "one") == csv_bytes(tmp_path / "other")
+
+
+def old_folder(folder, plan, fingerprints):
+    """As versions wrote it that measured before they committed."""
+    manifest = Manifest(MANIFEST.identity, {"fingerprints": fingerprints})
+    with Store.open(folder, manifest, plan) as store:
+        commit(store, plan[0], pick=1.5)
+        commit(store, plan[1], pick=None, other=2.5, status="ok: pick is not finite; other is odd")
+    run = status_of(folder)
+    del run["sessions"]
+    (folder / "run.json").write_text(json.dumps(run))
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("session", None)
+    (folder / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "results.csv").unlink()
+
+
+def test_values_of_an_older_folder_count_as_by_the_weights_that_its_record_names(tmp_path):
+    plan = make_plan(2)
+    old_folder(tmp_path, plan, {"reward pick": "1", "reward other": "1", "reward other (more)": "2"})
+    for _ in range(2):  # also when a session of this version came after
+        with Store.open(tmp_path, MANIFEST, plan) as store:
+            wanted = {"pick": "1", "other": "1 2", "checker": "1"}
+            assert store.lacking(plan[0], wanted) == ["other"]
+            assert store.lacking(plan[1], wanted) == []
+            assert store.unmeasured({"pick": "2"}) == plan
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        store.measured({item.key: told(9.0) for item in plan}, {"pick": "2"})
+        assert store.unmeasured({"pick": "2"}) == []
+    rows = rows_of(tmp_path)
+    assert [row["pick"] for row in rows] == [9, 9]
+    assert [row["status"] for row in rows] == ["ok", "ok: other is odd"]
+    assert [row["session"] for row in rows] == ["", ""]
+
+
+def test_what_an_older_folder_does_not_name_is_measured_again(tmp_path):
+    plan = make_plan(2)
+    old_folder(tmp_path, plan, {})
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.unmeasured({"pick": "1"}) == plan
+
+
+def test_rows_name_their_session_and_sessions_their_versions(tmp_path):
+    plan = make_plan(3)
+    for number, version in enumerate(["0.1", "0.2"]):
+        record = {"versions": {"align": version}, "machine": {"cpus": 2}, "config": {"big": 1}}
+        with Store.open(tmp_path, Manifest(MANIFEST.identity, record), plan) as store:
+            commit(store, plan[number])
+    with Store.open(tmp_path, MANIFEST, plan, shared=True) as one:
+        with Store.open(tmp_path, MANIFEST, plan, shared=True) as other:
+            commit(other, plan[2])
+        assert (one.session, other.session) == (3, 4)
+    assert [row["session"] for row in rows_of(tmp_path)] == ["1", "2", "4"]
+    sessions = status_of(tmp_path)["sessions"]
+    assert [one["session"] for one in sessions] == [1, 2, 3, 4]
+    assert [one["versions"]["align"] for one in sessions] == ["0.1", "0.2", "0", "0"]
+    assert sessions[1]["machine"] == {"cpus": 2}
+    assert "big" not in json.dumps(sessions)
+
+
+def test_a_folder_that_nobody_closed_says_so(tmp_path):
+    plan = make_plan(2)
+    store = Store.open(tmp_path, MANIFEST, plan)
+    commit(store, plan[0])
+    assert not store.unclosed
+    with Store.open(tmp_path / "other", MANIFEST, plan) as other:
+        assert not other.unclosed
+    store._lock.release(lambda alone: None)  # as if killed
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert store.unclosed
+    with Store.open(tmp_path, MANIFEST, plan) as store:
+        assert not store.unclosed
