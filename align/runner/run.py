@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from align.config.errors import ConfigError
+from align.config.schema import RunConfig
 from align.errors import WeightsError
 from align.results.errors import StoreError
 from align.results.manifest import Manifest
-from align.results.store import Store
+from align.results.store import Item, Store
 from align.runner.estimate import cost_line
 from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
 from align.runner.finish import show_results
@@ -29,18 +31,40 @@ def run(prepared: Prepared, console: Console) -> int:
     Raises:
         ConfigError: the folder cannot be used: another configuration's, in use, or not writable.
     """
+    runner = prepared.config.runner.kind
+    return in_folder(
+        lambda: open_store(
+            prepared.config.run,
+            Manifest(prepared.identity, record(prepared)),
+            prepared.items,
+            console,
+            shared=runner == "ray",
+        ),
+        lambda store, interrupts: _work(prepared, store, console, interrupts),
+        lambda store: show_results(prepared.config, store, console),
+    )
+
+
+def in_folder(
+    opened: Callable[[], Store], work: Callable[[Store, Interrupts], int], show: Callable[[Store], None]
+) -> int:
+    """Open a folder, work in it, leave it and show what is there, whatever happens; returns the exit code.
+
+    Raises:
+        ConfigError: from ``opened``.
+    """
     with Interrupts() as interrupts:
         try:
-            store = _open(prepared, console)
+            store = opened()
         except KeyboardInterrupt:
             _say("align: interrupted before any work")
             return INTERRUPTED
         try:
             with store:
-                code = _work(prepared, store, console, interrupts)
+                code = work(store, interrupts)
                 with interrupts.finishing():
                     store.close()
-            show_results(prepared.config, store, console)
+            show(store)
             return code
         except KeyboardInterrupt:
             _close(store)
@@ -59,19 +83,27 @@ def run(prepared: Prepared, console: Console) -> int:
             return MISSING_WEIGHTS
 
 
-def _open(prepared: Prepared, console: Console) -> Store:
-    options = prepared.config.run
-    manifest = Manifest(prepared.identity, record(prepared))
+def open_store(
+    options: RunConfig,
+    manifest: Manifest,
+    items: Sequence[Item],
+    console: Console,
+    *,
+    shared: bool = False,
+    foreign: bool = True,
+) -> Store:
+    """The store of a folder, opened as its options say; what is odd about it is told. Raises ConfigError."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             store = Store.open(
                 Path(str(options.folder)),
                 manifest,
-                prepared.items,
+                items,
                 extend=options.extend,
-                shared=options.shared or prepared.config.runner.kind == "ray",
+                shared=options.shared or shared,
                 verify=options.verify,
+                foreign=foreign,
             )
         except StoreError as error:
             raise ConfigError(str(error)) from error
@@ -127,6 +159,11 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console
         "cost": cost_line(config, pending) if pending else "nothing is left to do",
         "folder": str(store.folder),
     }
+    print_lines(lines, console)
+
+
+def print_lines(lines: Mapping[str, str], console: Console) -> None:
+    """What will be done, a line for each part of it."""
     for name, text in lines.items():
         console.print(f"{name:<8} {text}", markup=False, highlight=False, soft_wrap=True)
 
