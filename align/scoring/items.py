@@ -34,6 +34,7 @@ class Item:
         seed, sample: as asked for; else 0, and the number of the picture among those of its prompt.
         asked: where it is and what it is scored with.
         sha256: of its bytes.
+        index: place among the rows.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Item:
     sample: int
     asked: Asked
     sha256: str
+    index: int
 
     @property
     def prompt(self) -> str:
@@ -77,7 +79,7 @@ def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Item]:
             "sample": sample,
             "columns": dict(one.columns),
         }
-        items.append(Item(_digest(what), seed, sample, one, sha256))
+        items.append(Item(_digest(what), seed, sample, one, sha256, len(items)))
     return items
 
 

@@ -22,7 +22,7 @@ Score the pictures that you have: a folder, a table, or the folder of an earlier
   own results.csv gains the metrics unless run.folder=OTHER is given.  The same command again goes on.
 
   metrics=NAME (default: paper), metrics.rewards=[pickscore,...], metrics.checker=true     what is measured
-  run.folder=FOLDER, run.root, run.device, run.threads, run.in_flight, run.shared, ...     where and how
+  run.folder=FOLDER, run.root, run.device, run.threads, run.shared, run.extend, ...       where and how
   prompts.column=NAME (default: prompt)                                                    the table's column of prompts
 """
 OPTIONS = (
@@ -30,11 +30,13 @@ OPTIONS = (
     "metrics.rewards",
     "metrics.checker",
     "prompts.column",
+    "prompts.negative_column",
+    "prompts.seed_column",
+    "prompts.tag_columns",
     "run.folder",
     "run.root",
     "run.threads",
     "run.device",
-    "run.in_flight",
     "run.plugins",
     "run.shared",
     "run.extend",
