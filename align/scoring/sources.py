@@ -16,8 +16,8 @@ from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
 from align.pictures import ENDINGS
 from align.results.columns import tag_column
-from align.runner.prompt_files import Columns, columns_of, prompt_row
 from align.runner import row_files
+from align.runner.prompt_files import Columns, columns_of, prompt_row
 from align.runner.row_files import read_rows, shown
 
 TABLES = ("csv", "tsv", "jsonl", "json", "parquet")
