@@ -29,6 +29,11 @@ def check(config: Config) -> None:
     if config.backbone.kind == "analytic":
         _analytic(config)
     _sampler(config)
+    if config.negative and not config.backbone.reads_negative:
+        raise ConfigError(
+            f"negative={shown(config.negative)} is not read by backbone={config.backbone.name}, which has no negative half: "
+            'leave it ""'
+        )
     _method(config.method)
     _population(config)
     _reward(config.reward, config.method)
@@ -117,11 +122,6 @@ def _sampler(config: Config) -> None:
         raise ConfigError(
             f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
             "leave it at 0"
-        )
-    if config.negative:
-        raise ConfigError(
-            f"negative={shown(config.negative)} is not read by backbone={backbone.name}, which has no negative half: "
-            'leave it ""'
         )
     for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
         if rule == "correction":

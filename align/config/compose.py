@@ -167,10 +167,21 @@ def _values(override: Override, text: str, command: Command) -> list[str]:
             raise ConfigError(f"{text}: Hydra's own options cannot be swept")
         return [text]
     _known(key)
+    if key in ("prompts.text", "negative"):
+        _refuse_interpolation(key, text)
     if override.is_delete():
         return [text]
     force = "++" + text.lstrip("+")
     return [f"++{key}={chosen}" for chosen in values] if values is not None else [force]
+
+
+def _refuse_interpolation(key: str, text: str) -> None:
+    """Prompts are texts: nothing in them shall be replaced by another option's value, or fail as there is none."""
+    if found := re.search(r"(?<!\\)(?:\\\\)*(\$\{[^{}]*\}?)", text):
+        raise ConfigError(
+            f"{key} holds {shown(found.group(1))}, which would be replaced by an option's value: "
+            f"write \\{shown(found.group(1))} for the text itself"
+        )
 
 
 def _sweep(override: Override, text: str, command: Command) -> list[str]:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from align.config.schema import Config
+from align.config.schema import Config, PromptsConfig
 
 _TOLD = re.compile(
     r"(backbone|method|prompts|experiment|metrics|seed|samples|run\..*|runner|runner\..*|prompts\..*|metrics\..*"
@@ -15,18 +15,49 @@ _TOLD = re.compile(
 """Overrides that the folder's name tells already, or that don't decide what a picture looks like."""
 
 
+_SET = re.compile(
+    r"\+*prompts\.(kind|text|path|dataset|files|column|negative_column|seed_column"
+    r"|split|number|objects|counts|set_seed)="
+)
+"""Overrides by which the prompts are others than those that the set's name tells."""
+
+
 def default_folder(config: Config, overrides: Iterable[str]) -> str:
     """``<root>/<backbone>-<method>-<prompts>-seed<seed>``, then what else the command changed.
+
+    A set that the user brings has a part of its hash after its name: of the whole set, so that more of it goes on in
+    the same folder, and another one doesn't.
 
     Args:
         config: the run.
         overrides: the command's ``key=value`` texts.
+
+    Raises:
+        ConfigError: the user's prompts cannot be read.
     """
-    name = f"{config.backbone.name}-{config.method.name}-{config.prompts.name}-seed{config.seed}"
+    overrides = list(overrides)
+    prompts = config.prompts.name
+    if is_own_set(config.prompts, overrides) and (digest := _digest(config.prompts)) is not None:
+        prompts += f"-{digest}"
+    name = f"{config.backbone.name}-{config.method.name}-{prompts}-seed{config.seed}"
     changed = sorted(text.lstrip("+") for text in overrides if not _TOLD.match(text.lstrip("+")))
     if changed:
         name += f"-{_readable(changed)}"
     return f"{config.run.root.rstrip('/') or '/'}/{name}"
+
+
+def is_own_set(prompts: PromptsConfig, overrides: Iterable[str]) -> bool:
+    """Whether prompts are the user's, so that their name alone does not tell them: all but those of a group's file."""
+    unpinned = prompts.kind == "text" and prompts.sha256 is None
+    return prompts.kind == "file" or unpinned or any(_SET.match(text) for text in overrides)
+
+
+def _digest(prompts: PromptsConfig) -> str | None:
+    """The first digits of the whole set's hash; None for a data set that is not here, which no run can start with."""
+    from align.runner.prompts import set_hash, whole_set
+    from align.runner.weights import dataset_files, missing_text
+
+    return None if missing_text(dataset_files(prompts)) else set_hash(whole_set(prompts))[:8]
 
 
 def _readable(changed: list[str]) -> str:

@@ -67,6 +67,11 @@ class BackboneConfig:
     attention_stride: Annotated[int, Between(1, 64)] | None = None
     """Read the cross-attention layers this many times coarser than the latents; null for the finest."""
 
+    @property
+    def reads_negative(self) -> bool:
+        """Whether a negative prompt has a part in the pictures: neither densities nor consistency models have a negative half."""
+        return self.kind != "analytic" and not self.consistency
+
 
 @dataclass(frozen=True)
 class SamplerConfig:
@@ -365,14 +370,22 @@ class PromptsConfig:
     """Pinned hash of the whole set, as ``run.json`` tells it; null where the set is the user's."""
     text: tuple[str, ...] = ()
     """The prompts themselves."""
+    tags: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of ``text``: tags by column, each value with the number of prompts, one after another, that have it."""
     path: str | None = None
-    """A .json list, a .jsonl, .csv, .tsv or .parquet file, or any other text file with a prompt a line."""
+    """A .csv, .tsv or .parquet table, a .json list, a .jsonl file, or a .txt file with a prompt a line."""
     dataset: str | None = None
     """A data set on the hub, owner/name or owner/name@revision, or a folder that holds its files."""
     files: tuple[str, ...] = ()
     """Which of its files, one after another; ``*`` stands for the part of one file's name that is not known."""
     column: str = "prompt"
     """Where the prompt is: column of a table, key of JSON objects."""
+    negative_column: str | None = "auto"
+    """Where a row's own negative prompt is, if it has one; ``auto`` for ``negative_prompt`` or ``negative``, null for nowhere."""
+    seed_column: str | None = "auto"
+    """Where a row's own seed is, which replaces the run's; ``auto`` for ``seed``, null for nowhere."""
+    tag_columns: tuple[str, ...] | None = None
+    """Columns kept as tags of the rows, which decide nothing about pictures; null for all the others."""
     unsafe: Literal["keep", "drop"] = "keep"
     """``drop`` leaves out prompts with words of a short English list of unsafe ones, before all that follows, and says how many."""
     split: Literal["train", "val", "test"] = "test"

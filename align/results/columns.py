@@ -1,11 +1,13 @@
 """The columns of `results.csv`: one row a picture, in this order.
 
-    identity | metrics, any name, sorted | checker verdicts | costs | info | info_*, any name, sorted
+    identity | negative | tag_*, sorted | metrics, any name, sorted | checker verdicts | costs | info | info_*, any name, sorted
 
 Every documented column is always there, empty where it has no value, so that files of different runs can be
-stacked. A column that is not documented is a metric; one whose name starts with `check_` is a verdict and
-stands with the verdicts, one whose name starts with `info_` is information and stands last. Truth values are
-written 1 and 0. A number that is not finite is an empty cell.
+stacked; `negative` and tags are there where the run's prompts have some. A column that is not documented is a
+metric; one whose name starts with `check_` is a verdict and stands with the verdicts, one whose name starts with
+`info_` is information and stands last. `tag_<column>` holds what the prompt's row said in another column (a
+benchmark's category, say), as text, and is no part of the item's identity. Truth values are written 1 and 0. A
+number that is not finite is an empty cell.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ HEAD: dict[str, str] = {
     "image": "the picture, relative to the run folder; empty where there is none",
     "status": "'ok', 'ok: ...' with what a metric has no value for and why, or 'failed: ...' with the reason",
 }
+NEGATIVE: dict[str, str] = {"negative": "the prompt's own negative prompt; empty where it has the run's"}
 CHECKS: dict[str, str] = {
     "check_all": "the checker finds everything the caption asks for",
     "check_objects": "every shape is there",
@@ -51,8 +54,11 @@ INFO: dict[str, str] = {
     "session": "number of the session that made the picture: `sessions` of run.json holds its versions",
 }
 TEXT = frozenset(
-    {"key", "prompt", "method", "backbone", "reward", "optimised", "image", "status", "config", "session"}
-)
+    {
+        "key", "prompt", "method", "backbone", "reward", "optimised", "image", "status", "config", "session",
+        *NEGATIVE,
+    }
+)  # fmt: skip
 TIMING = frozenset({"seconds", "peak_memory_mb", "session"})
 """Columns in which two runs of the same configuration may differ: by which process, how fast, in how much memory."""
 
@@ -62,9 +68,25 @@ def is_check(name: str) -> bool:
     return name.startswith("check_")
 
 
+def tag_column(name: str) -> str:
+    """The column that holds a tag of prompts."""
+    return f"tag_{name}"
+
+
+def is_tag(name: str) -> bool:
+    """True for a tag of prompts."""
+    return name.startswith("tag_")
+
+
+def is_text(name: str) -> bool:
+    """True for a column whose cells are texts, whatever they look like."""
+    return name in TEXT or is_tag(name)
+
+
 def is_metric(name: str) -> bool:
     """True for a column that holds a metric, going by its name alone."""
-    return not (name in HEAD or name in COSTS or name in INFO or is_check(name) or name.startswith("info_"))
+    documented = name in HEAD or name in NEGATIVE or name in COSTS or name in INFO
+    return not (documented or is_check(name) or is_tag(name) or name.startswith("info_"))
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -72,6 +94,8 @@ def ordered(names: Iterable[str]) -> list[str]:
     extra = set(names)
     return [
         *HEAD,
+        *(name for name in NEGATIVE if name in extra),
+        *sorted(name for name in extra if is_tag(name)),
         *sorted(name for name in extra if is_metric(name)),
         *CHECKS,
         *sorted(name for name in extra if is_check(name) and name not in CHECKS),

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.results.columns import TEXT
+from align.results.columns import is_text
 
 if TYPE_CHECKING:
     import pandas
@@ -131,7 +131,7 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
 def _column(name: str, cells: Sequence[str]) -> pandas.Series[Any]:
     import pandas
 
-    if name not in TEXT:
+    if not is_text(name):
         if cells and all(map(_INTEGER.fullmatch, cells)):
             try:
                 return pandas.Series([int(cell) for cell in cells], dtype="int64")

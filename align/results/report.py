@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from align.results.arms import Arm
     from align.results.document import Document, Figure
+    from align.results.groups import Groups
     from align.results.published import Published
     from align.results.spread import Spread
 
@@ -50,6 +51,7 @@ class Report:
         spread: diversity, where it was asked for.
         published: the printed table that the arms are rows of, if they are.
         notes: what was left out or is incomplete, one line each.
+        groups: the same by a tag of the prompts, where it was asked for.
     """
 
     arms: list[Arm]
@@ -63,6 +65,7 @@ class Report:
     spread: Spread | None
     published: Published | None
     notes: list[str]
+    groups: Groups | None = None
 
     def sections(self) -> dict[str, dict[str, dict[str, str]]]:
         """The tables as texts: title, row name, column name."""
@@ -82,6 +85,7 @@ class Report:
             for title, table in {
                 **first,
                 f"Win rate against {self.baseline}": wins,
+                **(self.groups.sections(self.baseline) if self.groups else {}),
                 **(self.spread.sections(self.baseline) if self.spread else {}),
                 "Size of the finished latents, |z| / sqrt(dim)": drift_cells(self.drift, self.baseline),
                 f"Cost of a picture (mean, ratio to {self.baseline})": prices,
@@ -178,6 +182,9 @@ class Report:
         tables |= {name: table for name, table in more.items() if len(table)}
         if self.spread is not None:
             tables |= {"diversity.csv": self.spread.figures, "diversity_prompts.csv": self.spread.prompts}
+        if self.groups is not None:
+            more = {"groups.csv": self.groups.summary, "groups_pairs.csv": self.groups.pairs}
+            tables |= {name: table for name, table in more.items() if len(table)}
         made = self.document()
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -230,6 +237,7 @@ def report(
     *,
     diversity: bool = False,
     features: str | None = None,
+    by: str | None = None,
 ) -> Report:
     """Compare the runs in `folders`.
 
@@ -240,9 +248,10 @@ def report(
         out: folder for the files of `Report.write`; None writes nothing.
         diversity: measure how much the saved pictures differ; reads them all.
         features: name of the image embeddings for that, see `spread.usual_features`.
+        by: also compare within each group of this tag, see `groups.group`.
 
     Raises:
-        ReportError: a folder is missing or holds no results, the baseline is unknown, `out` is not
+        ReportError: a folder is missing or holds no results, the baseline or `by` is unknown, `out` is not
         writable, or features are unknown or without weights.
     """
     import pandas
@@ -257,6 +266,7 @@ def report(
         prompt_differences,
     )
     from align.results.drift import latent_drift
+    from align.results.groups import group
     from align.results.published import load_published
     from align.results.spread import measure
     from align.results.tablefile import read_table
@@ -272,6 +282,7 @@ def report(
         arms, notes = load_arms(folders)
         base = choose_baseline(arms, baseline)
     arms = [base, *(arm for arm in arms if arm is not base)]
+    groups = group(arms, base, by) if by is not None else None
     rows = []
     for arm in arms:
         head = {"label": arm.label, "method": arm.method, "backbone": arm.backbone, "reward": arm.reward}
@@ -298,6 +309,7 @@ def report(
             *pairing_notes(arms, base),
             *(spread.notes if spread else []),
         ],
+        groups=groups,
     )
     if out is not None:
         result.write(Path(out))
@@ -337,6 +349,11 @@ def _parser() -> argparse.ArgumentParser:
         help="write report.md, .tex and .html, CSV files and drawings there",
     )
     parser.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help="also compare within each group: a tag of the prompts such as Category, or seed, method, backbone, reward",
+    )
+    parser.add_argument(
         "--diversity",
         action="store_true",
         help="also measure how much the pictures of a prompt, and of a run, differ (reads all pictures)",
@@ -372,6 +389,7 @@ def main(argv: Sequence[str]) -> int:
             options.out,
             diversity=options.diversity,
             features=options.features,
+            by=options.by,
         )
         written = [*PAGES, *(figure.name for figure in made.document().figures)] if options.out else []
         if options.gallery:

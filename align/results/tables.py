@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from align.results.arms import cost_columns, optimised_columns, value_columns
-from align.results.columns import COSTS, TEXT
+from align.results.columns import COSTS, is_text
 from align.results.intervals import bootstrap
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _numeric(rows: pandas.DataFrame) -> pandas.DataFrame:
     """`rows` with whatever is no documented text as numbers, where it can be; None and truth values too."""
     rows = rows.copy()
     for name in rows.columns:
-        if rows[name].dtype == object and name not in TEXT:
+        if rows[name].dtype == object and not is_text(str(name)):
             with suppress(TypeError, ValueError):
                 rows[name] = rows[name].astype("float64")
     return rows

@@ -2,7 +2,8 @@
 
 An item's key is the sha256 of everything that decides its picture: resolved method, backbone with its
 weights, the reward and the source of semantic graphs if the method uses them, process, negative prompt; prompt;
-seed; sample.  Nothing else has a part in it: not order, batch size, device, folder, metrics, a job number or the time.
+seed; sample.  A row of a prompt file may have its own negative prompt and seed.  Nothing else has a part in it: not
+order, tags, batch size, device, folder, metrics, a job number or the time.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from align.config.convert import plain
 from align.config.schema import Config
+from align.runner.prompt_files import PromptRow
 
 FORMAT = 1
 """Raised when the same configuration comes to mean another picture."""
@@ -28,9 +30,10 @@ class Item:
     Attributes:
         key: its identity, 64 hex digits.
         prompt, negative: texts.
-        seed: of the run.
-        sample: number among the pictures of this prompt; a prompt that is listed again goes on counting.
+        seed: of the run, or the prompt's own.
+        sample: number among the pictures of this prompt and seed; a prompt that is listed again goes on counting.
         index: place in the plan.
+        tags: of the prompt, by column; no part of the identity.
     """
 
     key: str
@@ -39,6 +42,7 @@ class Item:
     seed: int
     sample: int
     index: int
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def identity(
@@ -113,29 +117,61 @@ def _json(value: Any) -> bytes:
 
 
 def make_plan(
-    what: Mapping[str, Any], prompts: Sequence[str], seed: int, samples: int, negative: str
+    what: Mapping[str, Any],
+    rows: Sequence[PromptRow],
+    seed: int,
+    samples: int,
+    negative: str,
+    whole: Sequence[PromptRow] = (),
 ) -> list[Item]:
     """The items of a run, in the order of its prompts.
 
-    Occurrence k of a prompt (from 0) has the samples k * samples to (k + 1) * samples - 1, so duplicates
-    get pictures of their own.
+    Occurrence k of a prompt with one seed (from 0) has the samples k * samples to (k + 1) * samples - 1, so
+    duplicates get pictures of their own, and no two items share prompt, seed and sample.  A row's own negative
+    prompt makes the item that the same negative prompt of a run makes.
+
+    Args:
+        what: the run's identity, see ``identity``.
+        rows: the prompts that it takes.
+        seed: of rows that have none of their own.
+        samples: pictures of each row.
+        negative: negative prompt of rows that have none of their own.
+        whole: the set that the rows are of.  Where rows differ in their negatives, occurrences are counted in it,
+            so that a row's pictures are the same in any order and part.
     """
-    keys = Keys(what)
-    seen: Counter[str] = Counter()
+    occurrence = _occurrences(rows, seed)
+    if any(row.negative is not None for row in whole):
+        places = {id(row): number for row, number in zip(whole, _occurrences(whole, seed), strict=True)}
+        occurrence = [places[id(row)] for row in rows]
+    keys = {negative: Keys(what)}
     items: list[Item] = []
-    for prompt in prompts:
-        first = seen[prompt] * samples
-        seen[prompt] += 1
-        for sample in range(first, first + samples):
-            key = keys.key(prompt, seed, sample)
-            items.append(Item(key, prompt, negative, seed, sample, len(items)))
+    for row, turn in zip(rows, occurrence, strict=True):
+        own = negative if row.negative is None else row.negative
+        if own not in keys:
+            keys[own] = Keys({**what, "negative": own})
+        number = seed if row.seed is None else row.seed
+        for sample in range(turn * samples, (turn + 1) * samples):
+            key = keys[own].key(row.text, number, sample)
+            items.append(Item(key, row.text, own, number, sample, len(items), row.tags))
     return items
+
+
+def _occurrences(rows: Sequence[PromptRow], seed: int) -> list[int]:
+    """For each row, how many before it have its prompt and seed."""
+    seen: Counter[tuple[str, int]] = Counter()
+    found: list[int] = []
+    for row in rows:
+        same = (row.text, seed if row.seed is None else row.seed)
+        found.append(seen[same])
+        seen[same] += 1
+    return found
 
 
 def same_group(one: Item, other: Item, returned: int) -> bool:
     """Whether two items are pictures of one group of particles, of which ``returned`` become pictures."""
-    return (one.prompt, one.seed, one.sample // returned) == (
+    return (one.prompt, one.negative, one.seed, one.sample // returned) == (
         other.prompt,
+        other.negative,
         other.seed,
         other.sample // returned,
     )

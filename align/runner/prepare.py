@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -68,8 +68,10 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     if text := missing_text(needed_by_all(configs)):
         raise MissingWeights(text)
     for config, prompts in zip(configs, sets, strict=True):
+        _check_negatives(config, prompts)
         check_graphs(config, prompts.prompts)
         _check_value(config)
+    _check_seeds(configs, sets)
     return [_prepared(config, prompts) for config, prompts in zip(configs, sets, strict=True)]
 
 
@@ -82,8 +84,33 @@ def _prepared(config: Config, prompts: PromptSet) -> Prepared:
     fingerprints |= {key: value for name in rewards for key, value in reward_record(name).items()}
     value = next((one.fingerprint() for one in value_files(config)), None)
     what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts), value)
-    items = make_plan(what, prompts.prompts, config.seed, config.samples, config.negative)
+    items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
     return Prepared(config, prompts, what, items, fingerprints, sources)
+
+
+def _check_negatives(config: Config, prompts: PromptSet) -> None:
+    """Refuse rows with negative prompts of their own where nothing reads them."""
+    row = next((row for row in prompts.rows if row.negative is not None), None)
+    if row is not None and not config.backbone.reads_negative:
+        raise ConfigError(
+            f"{row.place}: its negative prompt {shown(row.negative)} is not read by backbone={config.backbone.name}: "
+            "give prompts.negative_column=null to keep it as a tag"
+        )
+
+
+def _check_seeds(configs: Sequence[Config], sets: Sequence[PromptSet]) -> None:
+    """Refuse to run several seeds of prompts that have seeds of their own: the same pictures would be made again."""
+    seen: dict[str, int] = {}
+    for config, prompts in zip(configs, sets, strict=True):
+        row = next((row for row in prompts.rows if row.seed is not None), None)
+        if row is None:
+            continue
+        rest = replace(config, seed=0, run=replace(config.run, folder=None))
+        if (other := seen.setdefault(repr(rest), config.seed)) != config.seed:
+            raise ConfigError(
+                f"seed={other},{config.seed}: {row.place} has a seed of its own, {row.seed}, and would be drawn again by it: "
+                "give one seed, or prompts.seed_column=null"
+            )
 
 
 def _check_value(config: Config) -> None:

@@ -1,20 +1,63 @@
-"""Prompts from files: a text a line, or a column of a table or of JSON objects."""
+"""Prompts from files: a text a line, or the rows of a table or of JSON objects, with what they say beside the prompt."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from align.config.errors import ConfigError
-from align.runner.row_files import read_entries
+from align.config.errors import ConfigError, suggestion
+from align.config.schema import PromptsConfig
+from align.runner.row_files import TABLES, cell_text, read_entries, shown
+
+NEGATIVE = ("negativeprompt", "negative", "negprompt")
+"""What a column of negative prompts is called with ``prompts.negative_column=auto``, whatever its case, ``_`` and spaces."""
+SEED = ("seed",)
+"""Likewise for ``prompts.seed_column=auto``."""
+SEEDS = 2**63
 
 
-def read_prompts(path: Path, column: str = "prompt", name: str | None = None) -> list[str]:
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt of a set.
+
+    Attributes:
+        text: the prompt.
+        negative, seed: the row's own; None where it has the run's.
+        tags: what else the row says, by column; no part of the picture.
+        place: where it stands, for messages.
+    """
+
+    text: str
+    negative: str | None = None
+    seed: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file are for: names, or None where it has none such."""
+
+    prompt: str
+    negative: str | None
+    seed: str | None
+    tags: tuple[str, ...]
+
+    def all(self) -> list[str]:
+        """Every column that is read."""
+        named = (self.prompt, self.negative, self.seed, *self.tags)
+        return [name for name in dict.fromkeys(named) if name is not None]
+
+
+def read_prompts(path: Path, config: PromptsConfig, name: str | None = None) -> list[PromptRow]:
     """The prompts of a file, in order.
 
     Args:
-        path: the file, see ``row_files``; its entries are texts or objects with the key ``column``.
-        column: where a table or an object has the prompt.
+        path: the file, see ``row_files``; its entries are texts or objects.
+        config: which columns are what.
         name: what messages call the file; ``prompts.path=<path>`` by default.
 
     Raises:
@@ -22,20 +65,105 @@ def read_prompts(path: Path, column: str = "prompt", name: str | None = None) ->
     """
     name = name or f"prompts.path={path}"
 
-    def choose(columns: list[str]) -> list[str]:
-        if column not in columns:
+    def choose(found: list[str]) -> list[str]:
+        if config.column not in found:
             raise ConfigError(
-                f"{name} has no column {column!r}: give prompts.column=NAME, one of {', '.join(columns)}"
+                f"{name} has no column {config.column!r}: give prompts.column=NAME, one of {', '.join(found)}"
             )
-        return [column]
+        return columns_of(found, config, name).all()
 
-    return [_prompt(entry, column, place) for place, entry in read_entries(path, name, choose)]
+    entries = list(read_entries(path, name, choose))
+    found = dict.fromkeys(key for _, entry in entries if isinstance(entry, dict) for key in entry)
+    columns = columns_of(list(found), config, name)
+    blank = path.suffix.lower() not in TABLES
+    return [prompt_row(entry, columns, place, blank=blank) for place, entry in entries]
 
 
-def _prompt(entry: Any, column: str, place: str) -> str:
-    value = entry.get(column) if isinstance(entry, dict) else entry
+def columns_of(found: Sequence[str], config: PromptsConfig, name: str) -> Columns:
+    """What the columns that a file has are for. Raises ConfigError."""
+    negative = _column(found, config.column, "negative_column", config.negative_column, NEGATIVE, name)
+    seed = _column(found, config.column, "seed_column", config.seed_column, SEED, name)
+    rest = tuple(column for column in found if column not in (config.column, negative, seed))
+    for column in config.tag_columns or ():
+        if column not in found:
+            raise ConfigError(
+                f"{name} has no column {column!r}: give prompts.tag_columns=[...] of what it has"
+                f"{suggestion(column, found, 'columns')}"
+            )
+    return Columns(config.column, negative, seed, rest if config.tag_columns is None else config.tag_columns)
+
+
+def _column(
+    found: Sequence[str], prompt: str, option: str, wanted: str | None, usual: Sequence[str], name: str
+) -> str | None:
+    """The column that an option means, if the file has one."""
+    if wanted is None:
+        return None
+    if wanted != "auto":
+        if wanted not in found:
+            raise ConfigError(
+                f"{name} has no column {wanted!r}: give prompts.{option}=NAME, or null for none"
+                f"{suggestion(wanted, found, 'columns')}"
+            )
+        return wanted
+    fitting = [
+        column for column in found if column != prompt and re.sub(r"[\W_]", "", column).casefold() in usual
+    ]
+    if len(fitting) > 1:
+        raise ConfigError(
+            f"{name} has the columns {' and '.join(map(repr, fitting))}: give prompts.{option}=NAME, or null for none"
+        )
+    return fitting[0] if fitting else None
+
+
+def prompt_row(entry: Any, columns: Columns, place: str, *, blank: bool) -> PromptRow:
+    """An entry as a prompt; ``blank`` if it may be empty. Raises ConfigError."""
+    cells = entry if isinstance(entry, dict) else {columns.prompt: entry}
+    text = cells.get(columns.prompt)
+    if not isinstance(text, str):
+        raise ConfigError(
+            f'{place} has no prompt: give a text or an object with the key "{columns.prompt}", or prompts.column=KEY'
+        )
+    if not blank and not text.strip():
+        raise ConfigError(
+            f'{place} has an empty prompt: fill it in or leave the row out (a .jsonl file may hold "")'
+        )
+    tags: dict[str, str] = {}
+    for column in columns.tags:
+        try:
+            if tag := cell_text(cells.get(column)):
+                tags[column] = tag
+        except ValueError as error:
+            raise ConfigError(
+                f"{place}, column {column!r}: {error}; give prompts.tag_columns=[...] without it"
+            ) from None
+    return PromptRow(
+        text, _negative(cells, columns.negative, place), _seed(cells, columns.seed, place), tags, place
+    )
+
+
+def _negative(cells: Mapping[str, Any], column: str | None, place: str) -> str | None:
+    value = cells.get(column) if column is not None else None
+    if value is None or value == "" or value != value:
+        return None
     if not isinstance(value, str):
         raise ConfigError(
-            f'{place} has no prompt: give a text or an object with the key "{column}", or prompts.column=KEY'
+            f"{place}: {column}={shown(str(value))} is no text: "
+            "give a negative prompt, or prompts.negative_column=null to keep it as a tag"
         )
-    return value
+    return value if value.strip() else None
+
+
+def _seed(cells: Mapping[str, Any], column: str | None, place: str) -> int | None:
+    value = cells.get(column) if column is not None else None
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    text = value.strip() if isinstance(value, str) else "" if isinstance(value, bool) else str(value)
+    # Tables of whole numbers with gaps are written as 7.0.
+    found = re.fullmatch(r"0*([0-9]{1,19})(\.0*)?", text)
+    if found is None or int(found.group(1)) >= SEEDS:
+        raise ConfigError(
+            f"{place}: {column}={shown(str(value))} is no seed: give a whole number from 0 to {SEEDS - 1}, "
+            "an empty cell for the run's seed, or prompts.seed_column=null to keep it as a tag"
+        )
+    return int(found.group(1))

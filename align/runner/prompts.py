@@ -6,13 +6,13 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Any
 
 from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
-from align.runner.prompt_files import read_prompts
+from align.runner.prompt_files import PromptRow, read_prompts
 from align.runner.unsafe import is_unsafe, words_hash
 from align.runner.weights import dataset_files
 
@@ -23,18 +23,33 @@ class PromptSet:
 
     Attributes:
         name, version: of the whole set.
-        sha256: hash of the whole set in its own order.
-        size: number of prompts in the whole set.
-        prompts: those that the run takes, in order.
+        sha256: hash of the whole set in its own order, see ``set_hash``.
+        whole: all prompts of the set.
+        rows: those that the run takes, in order.
         dropped: how many of the whole set were left out as unsafe; ``None`` if nobody looked.
     """
 
     name: str
     version: str
     sha256: str
-    size: int
-    prompts: tuple[str, ...]
+    whole: tuple[PromptRow, ...]
+    rows: tuple[PromptRow, ...]
     dropped: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of prompts in the whole set."""
+        return len(self.whole)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The texts of the prompts that the run takes."""
+        return tuple(row.text for row in self.rows)
+
+    @property
+    def tags(self) -> list[str]:
+        """The columns of the tags that the taken prompts have."""
+        return list(dict.fromkeys(column for row in self.rows for column in row.tags))
 
     def record(self) -> dict[str, Any]:
         """What ``run.json`` tells of it."""
@@ -45,7 +60,8 @@ class PromptSet:
             "sha256": self.sha256,
             "size": self.size,
             "unsafe": unsafe,
-            "taken": len(self.prompts),
+            "taken": len(self.rows),
+            "tags": self.tags,
         }
 
 
@@ -58,8 +74,8 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
     Raises:
         ConfigError: a file cannot be read, the set is not what was pinned, or no prompt is left.
     """
-    every = _whole(config)
-    found = prompts_hash(every)
+    every = whole_set(config)
+    found = set_hash(every)
     if config.sha256 is not None and found != config.sha256:
         raise ConfigError(
             f"prompts={config.name} is not the pinned set (sha256 {found[:12]}, not {config.sha256[:12]}): "
@@ -68,7 +84,7 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
     taken = list(every)
     dropped = None
     if config.unsafe == "drop":
-        taken = [prompt for prompt in every if not is_unsafe(prompt)]
+        taken = [row for row in every if not is_unsafe(row.text)]
         dropped = len(every) - len(taken)
     if config.shuffle_seed is not None:
         random.Random(config.shuffle_seed).shuffle(taken)
@@ -80,13 +96,13 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
             f"prompts={config.name} has {len(every)} prompts{without}, prompts.offset={config.offset} leaves none: "
             "give a smaller offset or a set that is not empty"
         )
-    return PromptSet(config.name, config.version, found, len(every), tuple(taken), dropped)
+    return PromptSet(config.name, config.version, found, tuple(every), tuple(taken), dropped)
 
 
-def _whole(config: PromptsConfig) -> list[str]:
-    """The whole set in its own order."""
+def whole_set(config: PromptsConfig) -> list[PromptRow]:
+    """The whole set in its own order. Raises ConfigError."""
     if config.kind == "file":
-        return read_prompts(Path(str(config.path)), config.column)
+        return read_prompts(Path(str(config.path)), config)
     if config.kind == "dataset":
         return _dataset(config)
     if config.kind == "shapes":
@@ -95,24 +111,48 @@ def _whole(config: PromptsConfig) -> list[str]:
         drawn = distinct_captions(
             config.split, config.number, config.set_seed, config.objects, counts=config.counts
         )
-        return [caption.text() for caption in drawn]
-    return list(config.text)
+        return [PromptRow(caption.text()) for caption in drawn]
+    return _listed(config)
 
 
-def _dataset(config: PromptsConfig) -> list[str]:
+def _listed(config: PromptsConfig) -> list[PromptRow]:
+    values: dict[str, list[str]] = {}
+    for column, numbers in config.tags.items():
+        values[column] = [value for value, number in numbers.items() for _ in range(number)]
+        if len(values[column]) != len(config.text):
+            raise ConfigError(
+                f"prompts.tags.{column} tags {len(values[column])} prompts and prompts.text has {len(config.text)}: "
+                "give numbers that add up to them, or ~prompts.tags"
+            )
+    return [
+        PromptRow(text, tags={column: values[column][k] for column in values})
+        for k, text in enumerate(config.text)
+    ]
+
+
+def _dataset(config: PromptsConfig) -> list[PromptRow]:
     (needed,) = dataset_files(config)
     if len(needed.parts) > len(config.files):
         raise ConfigError(
             f"prompts.files={list(config.files)} fits {', '.join(needed.parts)}: name those that are meant"
         )
-    return [
-        prompt
-        for part in needed.parts
-        for prompt in read_prompts(needed.folder / part, config.column, f"{part} of {config.dataset}")
-    ]
+    rows: list[PromptRow] = []
+    for part in needed.parts:
+        found = read_prompts(needed.folder / part, config, f"{part} of {config.dataset}")
+        if len(needed.parts) > 1:  # as of HPDv2, where each style has its file
+            found = [replace(row, tags={"file": PurePath(part).stem, **row.tags}) for row in found]
+        rows += found
+    return rows
 
 
-def prompts_hash(prompts: Sequence[str]) -> str:
-    """sha256 of prompts as a JSON list in pure ASCII, so any text has one, lone surrogates too."""
+def set_hash(rows: Sequence[PromptRow]) -> str:
+    """sha256 of what decides the pictures of a set: its prompts, and where rows have them, their negatives and seeds."""
+    if all(row.negative is None and row.seed is None for row in rows):
+        return prompts_hash([row.text for row in rows])
+    return prompts_hash([[row.text, row.negative, row.seed] for row in rows])
+
+
+def prompts_hash(prompts: Sequence[Any]) -> str:
+    """sha256 of a JSON list in pure ASCII, so any text has one, lone surrogates too."""
     text = json.dumps(list(prompts), ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -20,7 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from align.config.errors import ConfigError, suggestion
 
@@ -33,6 +33,8 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _CELL = 1 << 27
 """Longest cell of a table, in characters."""
 
+Quoting = Literal[0, 3]
+"""``csv.QUOTE_MINIMAL`` or ``csv.QUOTE_NONE``."""
 Choice = Callable[[list[str]], Sequence[str]]
 """Told the names of a table's columns before its rows are read: those to read."""
 
@@ -168,7 +170,9 @@ def _cells(text: str, separator: str, name: str, skipped: int) -> list[tuple[str
         raise
 
 
-def _parsed(text: str, separator: str, name: str, skipped: int, quoting: int) -> list[tuple[str, list[str]]]:
+def _parsed(
+    text: str, separator: str, name: str, skipped: int, quoting: Quoting
+) -> list[tuple[str, list[str]]]:
     rows: list[tuple[str, list[str]]] = []
     for line, row in _rows(text, separator, quoting):
         place = f"{name}, line {line + skipped}"
@@ -196,7 +200,7 @@ def _parsed(text: str, separator: str, name: str, skipped: int, quoting: int) ->
     return rows
 
 
-def _rows(text: str, separator: str, quoting: int) -> Iterator[tuple[int, list[str] | csv.Error]]:
+def _rows(text: str, separator: str, quoting: Quoting) -> Iterator[tuple[int, list[str] | csv.Error]]:
     """The rows of a table with the line on which each starts, until one cannot be parsed."""
     csv.field_size_limit(max(csv.field_size_limit(), _CELL))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, strict=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from align.config.schema import Config
-from align.results.columns import INFO
+from align.results.columns import INFO, tag_column
 from align.runner.plan import Item
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def make_row(
         status = f"ok: {'; '.join(notes)}"
     return {
         "prompt": item.prompt,
+        **({"negative": item.negative} if item.negative != config.negative else {}),
+        **{tag_column(name): text for name, text in item.tags.items()},
         "method": config.method.name,
         "backbone": config.backbone.name,
         "reward": config.reward.label if config.method.uses_reward else "",

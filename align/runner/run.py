@@ -23,6 +23,7 @@ from align.runner.prepare import Prepared
 from align.runner.progress import Meter
 from align.runner.prompts import PromptSet
 from align.runner.record import record
+from align.runner.syntax import syntax_line
 
 
 def run(prepared: Prepared, console: Console) -> int:
@@ -153,7 +154,9 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console
     lines = {
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
         "method": method,
-        "prompts": f"{len(prompts.prompts)} of {prompts.name}, {config.samples} each, seed {config.seed}",
+        "prompts": f"{len(prompts.rows)} of {prompts.name}, {config.samples} each, seed {config.seed}",
+        **({"rows": text} if (text := rows_line(prompts)) else {}),
+        **({"syntax": line} if (line := syntax_line(_texts(config.negative, prompts))) else {}),
         **({} if prompts.dropped is None else {"unsafe": _unsafe_line(prompts)}),
         "items": f"{len(prepared.items)}, {done} done already" if done else str(len(prepared.items)),
         "cost": cost_line(config, pending) if pending else "nothing is left to do",
@@ -166,6 +169,23 @@ def print_lines(lines: Mapping[str, str], console: Console) -> None:
     """What will be done, a line for each part of it."""
     for name, text in lines.items():
         console.print(f"{name:<8} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def rows_line(prompts: PromptSet) -> str:
+    """What the rows of a prompt file say beside the prompt, and what is made of it; empty if nothing."""
+    seeds = sum(row.seed is not None for row in prompts.rows)
+    negatives = sum(row.negative is not None for row in prompts.rows)
+    said = [f"{seeds} drawn by their own seed"] if seeds else []
+    said += [f"{negatives} with their own negative prompt"] if negatives else []
+    tags = prompts.tags
+    names = ", ".join(tags[:8]) + (f" and {len(tags) - 8} more" if len(tags) > 8 else "")
+    return "; ".join([*([", ".join(said)] if said else []), *([f"kept as tags: {names}"] if tags else [])])
+
+
+def _texts(negative: str, prompts: PromptSet) -> list[str]:
+    """Everything that the text encoder reads of a run."""
+    negatives = {row.negative for row in prompts.rows if row.negative is not None}
+    return [*prompts.prompts, *sorted(negatives | {negative})]
 
 
 def _unsafe_line(prompts: PromptSet) -> str:

@@ -110,8 +110,14 @@ def run_folder(config: Config) -> Path:
         plain(config.semantics) if reads_graphs(config) else None,
         config.method.value.weights,
     )
-    # More of the same prompts go on in the same folder.
-    of_set = {name: value for name, value in prompts.items() if name not in ("limit", "offset")}
+    # More of the same prompts go on in the same folder; tags change no picture, and what stands at ``auto`` was not asked for.
+    aside = ("limit", "offset", "tags", "tag_columns")
+    of_set = {name: value for name, value in prompts.items() if name not in aside}
+    of_set = {
+        name: value
+        for name, value in of_set.items()
+        if value != "auto" or name not in ("negative_column", "seed_column")
+    }
     mark = digest({"pictures": what, "prompts": of_set})[:8]
     name = f"{backbone.name}-{config.method.name}-{config.prompts.name}-seed{config.seed}-{mark}"
     return Path(config.run.root) / "runs" / name

@@ -21,7 +21,7 @@ MORE = {
     ("backbone", "alignprop_sd15"): ["backbone.lora=mine.safetensors"],
     ("sampler", "lcm"): ["backbone=lcm"],
     ("prompts", "text"): ['prompts.text=["a red circle"]'],
-    ("prompts", "file"): ["prompts.path=prompts.txt"],
+    ("prompts", "file"): ["prompts.path=prompts.txt", "run.folder=mine"],
     ("semantics", "file"): ["semantics.path=graphs"],
     ("semantics", "llm"): ["semantics.local=model"],
     ("reward", "sum"): ["reward.terms.shapes_pick=1", "reward.terms.shapes_hps=0.5"],

@@ -7,6 +7,7 @@ from align.config.compose import jobs_of
 from align.runner.estimate import network_evaluations
 from align.runner.plan import identity, item_key, make_plan
 from align.runner.prepare import prepare
+from align.runner.prompt_files import PromptRow
 from align.runner.prompts import prompts_hash
 
 from .helpers import fake_weights
@@ -90,7 +91,7 @@ def test_the_reward_counts_where_it_is_used():
 
 
 def test_duplicates_get_samples_of_their_own():
-    plan = make_plan({}, ["a", "b", "a", "a"], seed=5, samples=2, negative="")
+    plan = make_plan({}, [PromptRow(text) for text in "abaa"], seed=5, samples=2, negative="")
     assert [(item.prompt, item.sample) for item in plan] == [
         ("a", 0), ("a", 1), ("b", 0), ("b", 1), ("a", 2), ("a", 3), ("a", 4), ("a", 5),
     ]  # fmt: skip

@@ -24,21 +24,29 @@ from align.runner.unsafe import is_unsafe, words, words_hash
 from .helpers import FakeSampler, arguments
 
 
+def rows(path, **options):
+    return read_prompts(path, PromptsConfig("file", "file", path=str(path), **options))
+
+
+def texts(path, column="prompt"):
+    return [row.text for row in rows(path, column=column)]
+
+
 def test_prompt_files(tmp_path):
     text = tmp_path / "a.txt"
     text.write_bytes("\ufeff- one \r\n\r\ntwo\u2028still two\n".encode())
-    assert read_prompts(text) == ["- one ", "two\u2028still two"]
+    assert texts(text) == ["- one ", "two\u2028still two"]
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"prompt": "a\\nb"}\n\n""\n"\\ud800"\n')
-    assert read_prompts(lines) == ["a\nb", "", "\ud800"]
+    assert texts(lines) == ["a\nb", "", "\ud800"]
     listed = tmp_path / "a.json"
     listed.write_text('["a", {"prompt": "b"}]')
-    assert read_prompts(listed) == ["a", "b"]
+    assert texts(listed) == ["a", "b"]
 
 
 TABLES = {
     "a.csv": ('id,text\r\n1,"a cat, a dog"\r\n2,"two\nlines"\r\n', ["a cat, a dog", "two\nlines"]),
-    "a.tsv": ('text\tid\na "red" cat\t1\n\ta\n', ['a "red" cat', ""]),
+    "a.tsv": ('text\tid\na "red" cat\t1\n', ['a "red" cat']),
     "a.jsonl": ('{"text": "a cat", "prompt": "not this"}\n', ["a cat"]),
 }
 
@@ -47,7 +55,7 @@ TABLES = {
 def test_tables_have_prompts_in_a_named_column(tmp_path, name):
     content, prompts = TABLES[name]
     (tmp_path / name).write_bytes(content.encode())
-    assert read_prompts(tmp_path / name, "text") == prompts
+    assert texts(tmp_path / name, "text") == prompts
 
 
 def test_parquet_is_a_table(tmp_path):
@@ -55,16 +63,16 @@ def test_parquet_is_a_table(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"caption": ["a cat", "a\ndog"], "label": [0.5, 1.0]}), path)
-    assert read_prompts(path, "caption") == ["a cat", "a\ndog"]
+    assert texts(path, "caption") == ["a cat", "a\ndog"]
     with pytest.raises(
         ConfigError, match=r"no column 'prompt': give prompts.column=NAME, one of caption, label"
     ):
-        read_prompts(path)
+        texts(path)
     with pytest.raises(ConfigError, match="row 1 has no prompt"):
-        read_prompts(path, "label")
+        texts(path, "label")
     path.write_bytes(b"PAR1 torn")
     with pytest.raises(ConfigError, match="cannot be read") as error:
-        read_prompts(path)
+        texts(path)
     assert "\n" not in str(error.value)
 
 
@@ -72,7 +80,7 @@ def test_without_pyarrow_parquet_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     with pytest.raises(ConfigError, match="pip install pyarrow"):
-        read_prompts(tmp_path / "a.parquet")
+        texts(tmp_path / "a.parquet")
 
 
 SPELLINGS = {
@@ -94,7 +102,7 @@ SPELLINGS = {
 @pytest.mark.parametrize("name", SPELLINGS)
 def test_other_spellings_of_endings_separators_and_line_ends_are_read(tmp_path, name):
     (tmp_path / name).write_bytes(SPELLINGS[name].encode())
-    assert read_prompts(tmp_path / name, "text") == ["a cat", "a dog"]
+    assert texts(tmp_path / name, "text") == ["a cat", "a dog"]
 
 
 def test_a_table_with_tabs_may_be_written_without_quoting(tmp_path):
@@ -108,13 +116,13 @@ def test_a_table_with_tabs_may_be_written_without_quoting(tmp_path):
 def test_what_is_no_text_in_utf8_is_one_line(tmp_path):
     (tmp_path / "a.csv").write_bytes("prompt\na cat\n".encode("utf-16"))
     with pytest.raises(ConfigError, match="csv is UTF-16: save it as UTF-8"):
-        read_prompts(tmp_path / "a.csv")
+        texts(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_bytes("prompt\ra cat\rcaf\u00e9\r".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"a.csv, line 3 is not UTF-8 \(byte 16\)"):
-        read_prompts(tmp_path / "a.csv")
+        texts(tmp_path / "a.csv")
     os.mkfifo(tmp_path / "pipe.txt")
     with pytest.raises(ConfigError, match="is no file"):
-        read_prompts(tmp_path / "pipe.txt")
+        texts(tmp_path / "pipe.txt")
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,7 @@ def test_what_is_no_text_in_utf8_is_one_line(tmp_path):
         ("a.csv", 'prompt,seed\n"two\nlines",1\na cat, a dog,2\n', "line 4 has 3 cells"),
         ("a.csv", 'prompt\na cat\n"a dog\na fox\n', "line 3 is no row of a table"),
         ("a.csv", 'id,prompt\n1, "a cat"\n', "line 2 has a space before a quote"),
+        ("a.csv", "prompt,id\n ,2\n", "line 2 has an empty prompt"),
         ("a.csv", "prompt,prompt\na,b\n", "has the column 'prompt' twice"),
         ("a.csv", "prompt;a|b\n1;2|3\n", "line 1 has semicolons and bars"),
         ("a.csv", "sep=x\npromptx1\n", "line 1: 'x' is no separator"),
@@ -151,7 +160,7 @@ def test_a_bad_file_is_one_line_that_says_where(tmp_path, name, content, words):
     path = tmp_path / name
     path.write_text(content)
     with pytest.raises(ConfigError, match=words) as error:
-        read_prompts(path)
+        texts(path)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"prompts.path={path}")
 
