@@ -45,6 +45,7 @@ class Score:
         items: its plan.
         label: what stands for the method of pictures that no run made.
         own: whether the folder is that of the run that made the pictures.
+        unfinished: whether that run is not at its end.
         hashes: of pictures that come from elsewhere.
     """
 
@@ -54,6 +55,7 @@ class Score:
     items: Sequence[Item | Made]
     label: str = ""
     own: bool = False
+    unfinished: bool = False
     hashes: Hashes | None = None
 
 
@@ -62,8 +64,12 @@ def main(argv: Sequence[str]) -> int:
     options = read_options(argv)
     check_device(options.config.run.device)
     here = is_run(options.pictures)
-    own = here and options.config.run.folder in (None, str(options.pictures))
-    source = None if own else _source(options, here)
+    for flag, value in {"--prompts": options.prompts, "--label": options.label}.items():
+        if here and value is not None:
+            raise ConfigError(f"{flag} {value}: the rows of a run keep their own, leave it out")
+    wanted = options.config.run.folder
+    own = here and (wanted is None or Path(wanted).resolve() == options.pictures.resolve())
+    source = None if own else of_run(options.pictures) if here else _find(options)
     if text := missing_text(one for name in options.config.metrics.rewards for one in reward_files(name)):
         raise MissingWeights(text)
     score = _in_place(options) if source is None else _apart(options, source)
@@ -78,13 +84,8 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _source(options: Options, run: bool) -> Source:
-    """What is scored in a folder of its own. Raises ConfigError: also where a metric reads prompts and there are none."""
-    if run:
-        for flag, value in {"--prompts": options.prompts, "--label": options.label}.items():
-            if value is not None:
-                raise ConfigError(f"{flag} {value}: rows of a run keep their own, leave it out")
-        return of_run(options.pictures)
+def _find(options: Options) -> Source:
+    """The pictures of a folder or table. Raises ConfigError: also where a metric reads prompts and there are none."""
     source = find(options.pictures, options.prompts, options.config.prompts)
     metrics = options.config.metrics
     reading = [name for name in metrics.rewards if REWARDS[name].reads_prompt] + ["checker"] * metrics.checker
@@ -112,7 +113,10 @@ def _in_place(options: Options) -> Score:
     new["sources"] = record.get("sources", {}) | new["sources"]
     config = _with_folder(options.config, options.pictures)
     told = {"pictures": f"{len(items)} of the run {options.pictures}, which gains the metrics"}
-    return Score(config, told, Manifest(run["identity"], record | new), items, own=True)
+    unfinished = run.get("status") != "finished"
+    return Score(
+        config, told, Manifest(run["identity"], record | new), items, own=True, unfinished=unfinished
+    )
 
 
 def _apart(options: Options, source: Source) -> Score:
@@ -183,6 +187,8 @@ def _work(score: Score, store: Store, console: Console, interrupts: Interrupts) 
         scoring = Scoring(score.label, wanted, store, meter, interrupts, scorer)
         scoring.run([] if score.own else pending, stop=options.on_error == "stop")
     store.refresh()
+    if score.unfinished:
+        store.close("interrupted")  # as which it was left, and this command does not go on with it
     return FAILED if store.pending() or store.unmeasured(wanted) else DONE
 
 

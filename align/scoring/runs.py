@@ -58,9 +58,8 @@ def of_run(folder: Path) -> Source:
     if not asked:
         raise ConfigError(f"{folder} holds no pictures: give the folder of a run that made some")
     left = [row["prompt"] for row in rows if not row["image"]]
-    return Source(
-        folder.resolve().name, "run", asked, [f"{some(left, 'rows')} without a picture"] if left else []
-    )
+    told = f"{some(left, 'rows')} without a picture" if left else ""
+    return Source(folder.resolve().name, "a run", asked, told)
 
 
 def _rows(folder: Path) -> list[dict[Hashable, Any]]:

@@ -94,26 +94,36 @@ def find(pictures: Path, prompts: Path | None, config: PromptsConfig) -> Source:
         asked = list(_of_table(pictures, pictures.parent, config))
         return Source(pictures.stem, "a table", asked, table=pictures)
     name = pictures.resolve().name
-    there = _pictures(pictures)
+    there, runs = _pictures(pictures)
+    left = [some(runs, "folders") + " with results of their own"] if runs else []
     table = prompts or _table_of(pictures)
     if table is not None:
         asked = list(_of_table(table, pictures, config, inside=prompts is None))
-        return Source(name, "a folder", asked, _unnamed(there, asked, table), table)
-    if not there:
+        left += _unnamed(there, asked, table)
+    elif there:
+        asked = [Asked(path, _name(path, pictures), str(path), _beside(path)) for path in there]
+    else:
         raise ConfigError(f"{pictures} holds no pictures ({' '.join(ENDINGS)}): give a folder that does")
-    asked = [Asked(path, _name(path, pictures), str(path), _beside(path)) for path in there]
-    return Source(name, "a folder", asked)
+    return Source(name, "a folder", asked, "; ".join(left), table)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Pictures in a folder and those below it, by name; links to folders are not followed, hidden names left out."""
-    found = []
+def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """Pictures in a folder and those below it, by name, and the names of folders with results, which are passed over.
+
+    Links to folders are not followed; hidden names are left out.
+    """
+    found: list[Path] = []
+    runs: list[str] = []
     for home, folders, names in os.walk(folder, onerror=_closed):
+        if "journal.jsonl" in names and "run.json" in names and Path(home) != folder:
+            runs.append(_name(Path(home), folder))
+            folders[:] = []
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [
             Path(home, name) for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")
         ]
-    return sorted(filter(_is_file, found), key=lambda path: _name(path, folder))
+    return sorted(filter(_is_file, found), key=lambda path: _name(path, folder)), runs
 
 
 def _closed(error: OSError) -> None:
@@ -156,10 +166,10 @@ def _beside(path: Path) -> str | None:
         raise ConfigError(f"{text} cannot be read: {error.strerror}; mend it or take it away") from None
 
 
-def _unnamed(there: Sequence[Path], asked: Iterable[Asked], table: Path) -> str:
+def _unnamed(there: Sequence[Path], asked: Iterable[Asked], table: Path) -> list[str]:
     named = {os.path.normpath(one.path) for one in asked}
     left = [path.name for path in there if os.path.normpath(path) not in named]
-    return f"{some(left, 'pictures')} that {table.name} does not name" if left else ""
+    return [f"{some(left, 'pictures')} that {table.name} does not name"] if left else []
 
 
 def _of_table(table: Path, folder: Path, config: PromptsConfig, *, inside: bool = False) -> Iterator[Asked]:
