@@ -9,27 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from align.__main__ import main
 from align.results.csvfile import read_csv
-from align.rewards.base import Reward
 from align.runner import build
 
-
-class Judge(Reward):
-    """A hundred times the length of the prompt, and the mean colour: so a value tells whose it is."""
-
-    name = "shapes_pick"
-
-    def __init__(self):
-        self.fingerprint = {}
-        self.seen = []
-
-    def score(self, pictures, prompts, step=None):
-        self.seen += prompts
-        return torch.tensor([100.0 * len(prompt) for prompt in prompts]) + pictures.mean((1, 2, 3))
+from .helpers import Judge, write
 
 
 @pytest.fixture
@@ -52,11 +38,6 @@ def pictures(tmp_path):
     random.Random(0).shuffle(rows)
     write(folder / "prompts.csv", rows)
     return folder
-
-
-def write(path, rows, header=("image", "prompt")):
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
 
 
 def score(pictures, *more, folder=None):
