@@ -443,12 +443,14 @@ class RunConfig:
     """Where results go; null: <root>/<backbone>-<method>-<prompts>-seed<seed>[-<other options>]."""
     root: str = "outputs"
     """Folder of the default folders."""
-    batch_size: Annotated[int, Between(1, 4096)] = 8
-    """Rows of every network call; smaller ones are padded, so that company never changes a picture."""
+    batch_size: Annotated[int, Between(1, 4096)] | None = None
+    """Rows of every network call; smaller ones are padded, so that company never changes a picture.  Null: 8 on shapes and toy
+    backbones; on others 1 where a gradient goes through the network or on a CPU, else 4."""
     views_together: Annotated[int, Between(1, 1001)] | None = None
     """Altered copies (``objective.copies``) scored in one call; null for all. Fewer take less memory."""
-    in_flight: Annotated[int, Between(1, 65536)] = 32
-    """Pictures sampled together and then committed."""
+    in_flight: Annotated[int, Between(1, 65536)] | None = None
+    """Pictures sampled together and then committed, which is what a kill costs.  Null: as many as five minutes make by the time
+    that the last ones took, at least one and at most 32."""
     threads: Annotated[int, Between(1, 4096)] | None = None
     """CPU threads of torch; null for all cores."""
     device: Annotated[str, Text("device")] = "auto"

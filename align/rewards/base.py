@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from align.rewards.errors import MissingWeights, RewardError, UnknownReward, WrongWeights
+from align.rewards.errors import MissingWeights, RewardError, UnknownReward, WrongAnswer, WrongWeights
 from align.text import readable
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "UnknownReward",
     "WrongWeights",
     "check_pairing",
+    "one_a_picture",
 ]
 
 
@@ -82,7 +83,7 @@ class Reward(ABC):
         sized = self.size_images(images)
         for part, rows in calls([image.size for image in sized], batch):
             found = self.score(to_pictures([sized[k] for k in rows]), [prompts[k] for k in rows])
-            values[part] = found[: len(part)].cpu()
+            values[part] = one_a_picture(self.name, found, len(rows))[: len(part)].cpu()
         return values
 
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
@@ -126,6 +127,46 @@ def check_pairing(pictures: Tensor, prompts: Sequence[str], step: Tensor | None)
         raise ValueError(f"{len(pictures)} pictures need as many prompts, not {len(prompts)}")
     if step is not None and tuple(step.shape) != (len(pictures),):
         raise ValueError(f"{len(pictures)} pictures need as many timesteps, not {tuple(step.shape)}")
+
+
+def one_a_picture(name: str, found: Any, number: int, device: torch.device | None = None) -> Tensor:
+    """What a reward returned for ``number`` pictures, as (number,) float32 with its gradient.
+
+    Raises:
+        WrongAnswer: it is anything else, which would be spread over the pictures or taken for a value that is not finite.
+    """
+    if not isinstance(found, Tensor):
+        try:
+            found = torch.as_tensor(found)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise WrongAnswer(
+                f"reward {name} returned {_described(found)} for {number} pictures: return one number a picture"
+            ) from None
+    if found.is_complex():
+        raise WrongAnswer(f"reward {name} returned complex numbers: return one real number a picture")
+    values = found.to(device=device, dtype=torch.float32)
+    if values.ndim == 1 and len(values) != number:
+        raise WrongAnswer(
+            f"reward {name} returned {len(values)} values for {number} pictures: return one a picture"
+        )
+    if values.ndim != 1:
+        raise WrongAnswer(
+            f"reward {name} returned numbers of shape {tuple(values.shape)} for {number} pictures: "
+            "return one a picture"
+        )
+    return values
+
+
+def _described(found: Any) -> str:
+    """The type of what is no number, such as "a list of str"."""
+    if found is None:
+        return "None"
+    kind = type(found).__name__
+    if isinstance(found, list | tuple):
+        inside = list(dict.fromkeys(type(one).__name__ for one in found))
+        return f"a {kind} of {' and '.join(inside[:3])}"
+    dtype = getattr(found, "dtype", None)
+    return f"a {kind}" if dtype is None else f"a {kind} of {dtype}"
 
 
 class TextCache:

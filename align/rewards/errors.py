@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from align.errors import MissingWeights, WrongWeights
 
-__all__ = ["MissingWeights", "RewardError", "UnknownReward", "WrongWeights"]
+__all__ = ["MissingWeights", "RewardError", "UnknownReward", "WrongAnswer", "WrongWeights"]
 
 
 class RewardError(Exception):
@@ -13,3 +13,7 @@ class RewardError(Exception):
 
 class UnknownReward(RewardError):
     """No reward has this name."""
+
+
+class WrongAnswer(RewardError, ValueError):
+    """What a reward returned is not one number a picture."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.rewards.base import Reward, check_pairing
+from align.rewards.base import Reward, check_pairing, one_a_picture
 
 
 class FunctionReward(Reward):
@@ -31,17 +31,12 @@ class FunctionReward(Reward):
         """See :meth:`Reward.score`.
 
         Raises:
-            ValueError: also if the function does not return P numbers, or none with the gradient that it promises.
+            WrongAnswer: the function does not return P numbers.
+            ValueError: also if they lack the gradient that it promises.
         """
         check_pairing(pictures, prompts, step)
-        values = torch.as_tensor(
-            self.function(pictures, list(prompts)), dtype=torch.float32, device=pictures.device
-        )
-        if values.shape != (len(pictures),):
-            raise ValueError(
-                f"reward {self.name} returned numbers of shape {tuple(values.shape)} for {len(pictures)} pictures: "
-                "return one a picture"
-            )
+        found = self.function(pictures, list(prompts))
+        values = one_a_picture(self.name, found, len(pictures), pictures.device)
         asked = self.differentiable and pictures.requires_grad and torch.is_grad_enabled()
         if asked and not values.requires_grad:
             raise ValueError(f"reward {self.name} has no gradient: write @reward(differentiable=False)")

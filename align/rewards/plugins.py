@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from align.results.columns import is_metric
+from align.results.measured import CHECKER
 from align.rewards.errors import RewardError
 from align.rewards.registry import REWARDS
 from align.rewards.sources import Files
@@ -37,12 +39,14 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
         differentiable: whether gradients reach the pictures, as methods that guide need.
 
     Raises:
-        RewardError: another file has a reward of this name.
+        RewardError: another file has a reward of this name, or results.csv another column.
     """
 
     def add(function: Judge) -> Judge:
         file, name = Path(function.__code__.co_filename), function.__name__
         weights = (Files(str(file.parent), (file.name,)),)
+        if not is_metric(name) or name == CHECKER:
+            raise RewardError(f"a reward cannot be called {name}, as another column of results.csv is")
         if name in REWARDS and REWARDS[name].weights != weights:
             raise RewardError(f"there is a reward {name} already: give the function another name")
 

@@ -38,6 +38,10 @@ class MakesPictures(Protocol):
         """One outcome for each request; ``on_step`` is told the share of the work that is done."""
         ...
 
+    def probe(self, request: Request, picture: torch.Tensor) -> None:
+        """Raise what is wrong with a request's texts, found without making its picture."""
+        ...
+
 
 def build_sampler(config: Config, batch_size: int) -> MakesPictures:
     """The method of a configuration on its backbone, loaded.

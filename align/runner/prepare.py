@@ -19,6 +19,7 @@ from align.runner.weights import (
     backbone_files,
     backbone_fingerprint,
     dataset_files,
+    metric_fingerprints,
     missing_text,
     needed_by,
     needed_by_all,
@@ -42,6 +43,7 @@ class Prepared:
         fingerprints: of every checkpoint that it loads, by what it is for; for published rewards also model,
             revision, version, preprocessing and the hash of each file.
         sources: ``owner/name@commit`` of those that come from the hub.
+        metrics: fingerprint of what measures its pictures, by metric.
     """
 
     config: Config
@@ -50,6 +52,7 @@ class Prepared:
     items: list[Item]
     fingerprints: dict[str, str]
     sources: dict[str, str]
+    metrics: dict[str, str]
 
 
 def prepare(configs: Sequence[Config]) -> list[Prepared]:
@@ -85,7 +88,25 @@ def _prepared(config: Config, prompts: PromptSet) -> Prepared:
     value = next((one.fingerprint() for one in value_files(config)), None)
     what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts), value)
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
-    return Prepared(config, prompts, what, items, fingerprints, sources)
+    metrics = metric_fingerprints(config.metrics)
+    return Prepared(with_batch_size(config), prompts, what, items, fingerprints, sources, metrics)
+
+
+def with_batch_size(config: Config) -> Config:
+    """The configuration with a number of rows for its network calls, where ``run.batch_size`` leaves it to us.
+
+    By what the run is and where, never by how long anything takes: the last bits of a picture depend on it.
+    """
+    if config.run.batch_size is not None:
+        return config
+    rows = 8
+    if config.backbone.family not in ("shapes", "toy"):
+        from align.runner.build import torch_device
+
+        # A gradient through the network takes the memory of many pictures; on a CPU rows beside each other gain nothing,
+        # and a group that they do not divide pays for padding.
+        rows = 1 if config.method.guided or torch_device(config.run.device).type == "cpu" else 4
+    return replace(config, run=replace(config.run, batch_size=rows))
 
 
 def _check_negatives(config: Config, prompts: PromptSet) -> None:

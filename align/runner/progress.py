@@ -25,6 +25,10 @@ class Listener(Protocol):
         """One more item is kept."""
         ...
 
+    def measured(self, pictures: int) -> None:
+        """So many more pictures have been measured."""
+        ...
+
     def say(self, text: str) -> None:
         """A line for the user."""
         ...
@@ -37,11 +41,17 @@ class Meter:
         console: where to show it.
         total: items of the plan.
         done: items that were finished before.
+        backlog: of these, how many are still to be measured, before anything is made.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, console: Console, total: int, done: int, clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        total: int,
+        done: int,
+        backlog: int = 0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.console = console
         self.total = total
@@ -50,6 +60,8 @@ class Meter:
         self._clock = clock
         self._began = self._said = clock()
         self._before = done
+        self._backlog = backlog
+        self._measured = 0
         self._in_flight = 0.0
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -82,24 +94,45 @@ class Meter:
         self.done += not failed
         self._show()
 
+    def measured(self, pictures: int) -> None:
+        """So many more pictures have been measured; once there is no backlog this is part of the making."""
+        if self._measured >= self._backlog:
+            return
+        self._measured += pictures
+        if self._measured < self._backlog:
+            self._show()
+            return
+        if self._bar is None:
+            self.say(self._backlog_told())
+        self._began = self._said = self._clock()
+
     def say(self, text: str) -> None:
         """Print a line beside the progress."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def told(self) -> str:
         """Items done, rate and time left, such as "12/32, 1.3 a second, 16 s left"."""
-        parts = [f"{self.done + self.failed}/{self.total}"]
+        if self._measured < self._backlog:
+            return self._backlog_told()
         made = self.done + self.failed - self._before + self._in_flight
-        rate = made / max(self._clock() - self._began, 1e-9)
-        if made > 0:
-            left = max(self.total - self.done - self.failed - self._in_flight, 0) / rate
-            parts += [
-                f"{rate:.2g} a second" if rate >= 0.1 else f"{1 / rate:.3g} s each",
-                f"{_time(left)} left",
-            ]
+        left = max(self.total - self.done - self.failed - self._in_flight, 0)
+        parts = [f"{self.done + self.failed}/{self.total}", *self._speed(made, left)]
         if self.failed:
             parts.append(f"{self.failed} failed")
         return ", ".join(parts)
+
+    def _backlog_told(self) -> str:
+        measured = min(self._measured, self._backlog)
+        speed = self._speed(measured, self._backlog - measured)
+        return ", ".join([f"{measured}/{self._backlog} measured", *speed])
+
+    def _speed(self, made: float, left: float) -> list[str]:
+        """Rate and time left, once there are any."""
+        rate = made / max(self._clock() - self._began, 1e-9)
+        if made <= 0:
+            return []
+        pace = f"{rate:.2g} a second" if rate >= 0.1 else f"{1 / rate:.3g} s each"
+        return [pace, f"{_time(left / rate)} left"]
 
     def _show(self) -> None:
         if self._bar is not None and self._task is not None:

@@ -25,20 +25,15 @@ def to_image(picture: Tensor) -> Image:
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
-def make_row(
-    config: Config, item: Item, outcome: Outcome, measured: dict[str, Any], memory_mb: float | None
-) -> dict[str, Any]:
-    """The row of an item.
+def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | None) -> dict[str, Any]:
+    """The row of an item, before its picture is measured.
 
     Args:
         config: the run.
         item: what was asked for.
         outcome: what came of it.
-        measured: the columns of ``score``; empty where there is no picture.
         memory_mb: peak memory of the device so far.
     """
-    row = dict(measured)
-    notes = row.pop("notes", [])
     info = {
         name if name in INFO or name.startswith("info_") else f"info_{name}": value
         for name, value in outcome.info.items()
@@ -46,8 +41,6 @@ def make_row(
     status = "ok"
     if outcome.error is not None:
         status = f"failed: {' '.join(outcome.error.split())[:300]}"
-    elif notes:
-        status = f"ok: {'; '.join(notes)}"
     return {
         "prompt": item.prompt,
         **({"negative": item.negative} if item.negative != config.negative else {}),
@@ -57,7 +50,6 @@ def make_row(
         "reward": config.reward.label if config.method.uses_reward else "",
         "optimised": sorted(config.reward.terms) if config.method.uses_reward else [],
         "status": status,
-        **row,
         **asdict(outcome.cost),
         "seconds": outcome.seconds,
         "peak_memory_mb": memory_mb,

@@ -17,6 +17,7 @@ from align.results.manifest import Manifest
 from align.results.store import Item, Store
 from align.runner.estimate import cost_line
 from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
+from align.runner.failures import NAME as LOG
 from align.runner.finish import show_results
 from align.runner.interrupts import Interrupts
 from align.runner.prepare import Prepared
@@ -115,14 +116,14 @@ def open_store(
 
 def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interrupts) -> int:
     """Say the plan and work; returns the exit code."""
-    pending = store.pending()
-    _print_plan(prepared, store, len(pending), console)
-    if not pending:
+    pending, backlog = len(store.pending()), len(store.unmeasured(prepared.metrics))
+    _print_plan(prepared, store, pending, backlog, console)
+    if not pending and not backlog:
         return DONE
-    from align.runner.sampling import DeviceLost
+    from align.runner.failures import CannotGoOn, DeviceLost
     from align.runner.workers import WorkersLost
 
-    with Meter(console, len(prepared.items), len(prepared.items) - len(pending)) as meter:
+    with Meter(console, len(prepared.items), len(prepared.items) - pending, backlog) as meter:
         try:
             if prepared.config.runner.kind == "ray":
                 from align.runner import workers
@@ -131,26 +132,44 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
             else:
                 from align.runner.work import Work
 
-                Work(prepared.config, store, meter, interrupts).run()
+                Work(prepared, store, meter, interrupts).run()
         except DeviceLost as error:
-            _say(f"align: the device is lost ({error}); what is finished is kept, the same command goes on")
-            return FAILED
-        except WorkersLost as error:
-            _say(
-                f"align: too many workers died ({error}); what is finished is kept, the same command goes on"
+            return _ended(
+                store, f"the device is lost ({error}); what is finished is kept, the same command goes on"
             )
-            return FAILED
+        except WorkersLost as error:
+            return _ended(
+                store, f"too many workers died ({error}); what is finished is kept, the same command goes on"
+            )
+        except CannotGoOn as error:
+            return _ended(store, str(error))
     store.refresh()
+    if unmeasured := len(store.unmeasured(prepared.metrics)):
+        _say(
+            f"align: {unmeasured} of {len(store.done)} pictures lack a metric's value, as their status says; "
+            f"the same command measures them again ({store.folder / LOG})"
+        )
+        return FAILED
     return FAILED if store.failed else DONE
 
 
-def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console) -> None:
+def _ended(store: Store, why: str) -> int:
+    """A run that had to stop."""
+    _close(store)
+    _say(f"align: {why}")
+    return FAILED
+
+
+def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, console: Console) -> None:
     config, prompts = prepared.config, prepared.prompts
     done = len(prepared.items) - pending
     method = config.method.name + (f", reward {config.reward.label}" if config.method.uses_reward else "")
     process = (
         f"{config.sampler.steps} steps, eta {config.sampler.eta:g}, scale {config.sampler.guidance_scale:g}"
     )
+    if store.unclosed:
+        left = f"going on with {pending} items left" + (f", {backlog} pictures to measure" if backlog else "")
+        _print(console, f"an earlier session ended without closing; {left}")
     lines = {
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
         "method": method,
@@ -158,8 +177,9 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console
         **({"rows": text} if (text := rows_line(prompts)) else {}),
         **({"syntax": line} if (line := syntax_line(_texts(config.negative, prompts))) else {}),
         **({} if prompts.dropped is None else {"unsafe": _unsafe_line(prompts)}),
-        "items": f"{len(prepared.items)}, {done} done already" if done else str(len(prepared.items)),
-        "cost": cost_line(config, pending) if pending else "nothing is left to do",
+        "items": _items_line(len(prepared.items), done, backlog),
+        "cost": _cost_line(prepared, store, pending, backlog),
+        **({"calls": _calls_line(config.run)} if pending else {}),
         "folder": str(store.folder),
     }
     print_lines(lines, console)
@@ -168,7 +188,37 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, console: Console
 def print_lines(lines: Mapping[str, str], console: Console) -> None:
     """What will be done, a line for each part of it."""
     for name, text in lines.items():
-        console.print(f"{name:<8} {text}", markup=False, highlight=False, soft_wrap=True)
+        _print(console, f"{name:<8} {text}")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _items_line(items: int, done: int, backlog: int) -> str:
+    if not done:
+        return str(items)
+    parts = [f"{items}", f"{done} done already"]
+    if done < items or backlog:
+        parts += [f"{items - done} to make", f"{backlog} of those done to measure"]
+    return ", ".join(parts)
+
+
+def _cost_line(prepared: Prepared, store: Store, pending: int, backlog: int) -> str:
+    if pending:
+        return cost_line(prepared.config, pending)
+    if not backlog:
+        return "nothing is left to do"
+    items = store.unmeasured(prepared.metrics)
+    lacking = {metric for item in items for metric in store.lacking(item, prepared.metrics)}
+    return f"nothing is left to make; to measure: {', '.join(sorted(lacking))}"
+
+
+def _calls_line(run: RunConfig) -> str:
+    together = "a commit every five minutes of work, 32 pictures at most"
+    if run.in_flight is not None:
+        together = f"{run.in_flight} pictures to a commit"
+    return f"{run.batch_size} rows; {together}"
 
 
 def rows_line(prompts: PromptSet) -> str:

@@ -2,41 +2,37 @@
 
 from __future__ import annotations
 
-import gc
-import logging
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from align.config.schema import Config
 from align.runner import build
+from align.runner.failures import DeviceLost, ErrorLog, device_lost, free_memory, out_of_memory, said
 from align.runner.plan import Item, same_group
 
 if TYPE_CHECKING:
     from align.sampling.sampler import Outcome
 
-log = logging.getLogger(__name__)
-
-
-class DeviceLost(Exception):
-    """The accelerator does not answer any more; only another process can go on."""
-
 
 class Sampling:
-    """A sampler that halves its group on errors.
+    """A sampler that makes smaller calls where memory runs out, and finds the items that an error is about.
 
     Args:
         config: the run.
         say: told, in one line, when memory ran out.
+        errors: keeps tracebacks.
     """
 
-    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, say: Callable[[str], None], errors: ErrorLog) -> None:
         self.config = config
         self.say = say
+        self.errors = errors
+        assert config.run.batch_size is not None  # see ``prepare.with_batch_size``
         self.batch_size = config.run.batch_size
-        self.in_flight = config.run.in_flight
+        self.hopeless: str | None = None
+        """What a whole group failed with, although nothing is wrong with any of its prompts: so would the next one."""
         self._sampler: build.MakesPictures | None = None
-        self._exhausted = False  # memory ran out although the network was called with one row
+        self._apart = False  # memory ran out although the network was called with one row
 
     def sample(self, items: Sequence[Item], on_step: Callable[[float], None]) -> list[Outcome]:
         """One outcome for each item, with ``error`` where it failed.
@@ -44,12 +40,17 @@ class Sampling:
         Raises:
             DeviceLost: nothing can be sampled any more in this process.
         """
-        from align.sampling.ledger import Cost
-        from align.sampling.sampler import Outcome, Request
+        return self._sample(items, on_step, again=False)
 
-        if len(items) > self.in_flight and self._border(items):
-            return self._halves(items, on_step)
+    def _sample(
+        self, items: Sequence[Item], on_step: Callable[[float], None], *, again: bool
+    ) -> list[Outcome]:
+        """As ``sample``; ``again`` without items that were found to be the cause of an error."""
+        from align.sampling.sampler import Request
 
+        parts = self._groups(items)
+        if self._apart and len(parts) > 1:
+            return [outcome for part in parts for outcome in self._sample(part, on_step, again=again)]
         if self._sampler is None:
             self._sampler = build.build_sampler(self.config, self.batch_size)
         requests = [Request(item.prompt, item.negative, item.seed, item.sample) for item in items]
@@ -59,57 +60,80 @@ class Sampling:
                 raise RuntimeError(f"{len(outcomes)} outcomes for {len(items)} requests")
             return outcomes
         except Exception as error:
-            if _device_lost(error):
-                raise DeviceLost(_said(error)) from error
-            no_memory = _out_of_memory(error)
-            reason = _said(error)
-            log.debug("sampling %d items", len(items), exc_info=True)
-        one_group = not self._border(items)
-        if no_memory:
-            together = self.batch_size if one_group and len(items) > 1 else len(items)
-            self._shrink(max(1, together // 2))
-        if not one_group:
-            return self._halves(items, on_step)
-        if no_memory and not self._exhausted:
-            return self.sample(items, on_step)
-        return [Outcome(None, Cost(), {}, reason) for _ in items]
+            if device_lost(error):
+                raise DeviceLost(said(error)) from error
+            no_memory, reason = out_of_memory(error), said(error)
+            if not no_memory or self._apart:
+                self.errors.keep("sampling", error, [item.index for item in items])
+        # Only here is the memory free again that the call had taken.
+        if not no_memory:
+            return self._without_culprits(items, on_step, reason, again=again)
+        if self._apart:
+            return [_failed(reason) for _ in items]
+        self._shrink()
+        return self._sample(items, on_step, again=again)
 
-    def _border(self, items: Sequence[Item]) -> int:
-        """Where to part the items, about in the middle and never within a group of particles; 0 if there is only one."""
-        returned = self.config.method.returned
-        borders = [k for k in range(1, len(items)) if not same_group(items[k - 1], items[k], returned)]
-        return min(borders, key=lambda k: abs(k - len(items) // 2), default=0)
+    def _groups(self, items: Sequence[Item]) -> list[list[Item]]:
+        """The items by group of particles: apart, a group would be made twice."""
+        groups: list[list[Item]] = []
+        for item in items:
+            if groups and same_group(groups[-1][-1], item, self.config.method.returned):
+                groups[-1].append(item)
+            else:
+                groups.append([item])
+        return groups
 
-    def _halves(self, items: Sequence[Item], on_step: Callable[[float], None]) -> list[Outcome]:
-        half = self._border(items)
-        return self.sample(items[:half], on_step) + self.sample(items[half:], on_step)
+    def _without_culprits(
+        self, items: Sequence[Item], on_step: Callable[[float], None], reason: str, *, again: bool
+    ) -> list[Outcome]:
+        """After an error: the items that it comes from fail alone, and the others are made.
 
-    def _shrink(self, size: int) -> None:
-        self._exhausted = self.batch_size == 1
-        self.batch_size = min(self.batch_size, size)
-        self.in_flight = min(self.in_flight, size)
-        self._sampler = None
-        self.say(
-            f"out of memory: {self.in_flight} pictures together in calls of {self.batch_size} from now on"
-        )
-        gc.collect()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        Where it comes from none, all fail with its ``reason``, and there is no hope for other groups.
+        """
+        wrong = {} if again else self._culprits(items)
+        rest = [item for item in items if item.prompt not in wrong]
+        alike = len(wrong) > 1 and len(set(wrong.values())) == 1
+        if not wrong or (alike and not rest):
+            self.hopeless = reason
+        if not wrong or not rest:
+            return [_failed(wrong.get(item.prompt, reason)) for item in items]
+        made = iter(self._sample(rest, on_step, again=True))
+        return [_failed(wrong[item.prompt]) if item.prompt in wrong else next(made) for item in items]
+
+    def _culprits(self, items: Sequence[Item]) -> dict[str, str]:
+        """Prompts that cannot be read or judged, with the reason; found without sampling anything."""
+        import torch
+
+        from align.sampling.sampler import Request
+
+        assert self._sampler is not None
+        grey = torch.full((1, 3, self.config.backbone.height, self.config.backbone.width), 0.5)
+        wrong: dict[str, str] = {}
+        for item in {item.prompt: item for item in items}.values():
+            try:
+                self._sampler.probe(Request(item.prompt, item.negative, item.seed, item.sample), grey)
+            except Exception as error:
+                if device_lost(error):
+                    raise DeviceLost(said(error)) from error
+                if not out_of_memory(error):
+                    wrong[item.prompt] = said(error)
+                    self.errors.keep("reading a prompt", error, [item.index])
+        return wrong
+
+    def _shrink(self) -> None:
+        """Smaller calls; with calls of one row, one group of particles at a time."""
+        if self.batch_size == 1:
+            self._apart = True
+            self.say("out of memory: one picture at a time from now on")
+        else:
+            self.batch_size //= 2
+            self.say(f"out of memory: network calls of {self.batch_size} rows from now on")
+            self._sampler = None
+        free_memory()
 
 
-def _said(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def _failed(reason: str) -> Outcome:
+    from align.sampling.ledger import Cost
+    from align.sampling.sampler import Outcome
 
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
-
-
-def _device_lost(error: BaseException) -> bool:
-    text = str(error)
-    lost = ("CUDA error", "CUDA driver error", "cuDNN error", "device-side assert")
-    return (
-        isinstance(error, RuntimeError) and any(part in text for part in lost) and not _out_of_memory(error)
-    )
+    return Outcome(None, Cost(), {}, reason)

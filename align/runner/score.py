@@ -1,18 +1,19 @@
-"""Measuring finished 8-bit pictures: metric rewards and the exact checker.
+"""Metrics of finished 8-bit pictures: registered rewards and the exact checker.
 
-A metric sees pictures in chunks of one fixed shape, padded by repeating the last, so that a value does not
+A reward sees pictures in calls of one fixed shape, padded by repeating the last, so that a value does not
 depend on how many pictures are measured beside it.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from align.config.schema import MetricsConfig
+from align.results.measured import CHECKER, Result
 from align.runner import build
+from align.runner.failures import DeviceLost, device_lost, free_memory, out_of_memory, said
 
 if TYPE_CHECKING:
     import torch
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 
     from align.rewards.base import Reward
 
-log = logging.getLogger(__name__)
 CHUNK = 8
 """Rows of every call, whatever ``run.batch_size`` is: the same picture has the same value in every run."""
+VERDICTS = ("all", "objects", "colours", "counts", "relations", "sizes", "background")
+
+Failed = Callable[[int, Exception], None]
+"""Told of a picture, by its place, that a metric could not measure, and why."""
 
 
 class Scorer:
@@ -31,53 +35,117 @@ class Scorer:
     Args:
         metrics: which.
         device: where rewards run.
+        say: told, in one line, when memory ran out.
     """
 
-    def __init__(self, metrics: MetricsConfig, device: torch.device) -> None:
+    def __init__(self, metrics: MetricsConfig, device: torch.device, say: Callable[[str], None]) -> None:
         self.metrics = metrics
         self.device = device
+        self.say = say
+        self._rows: dict[str, int] = {}
 
     def check(self) -> None:
         """Find damaged weights before any work. Raises WeightsError."""
         for name in self.metrics.rewards:
             build.check_reward(name, self.device)
 
-    def score(self, pictures: Sequence[Image], prompts: Sequence[str]) -> list[dict[str, Any]]:
-        """The columns of each picture; an empty cell (None) where a value is not finite.
+    def measure(
+        self, metric: str, pictures: Sequence[Image], prompts: Sequence[str], failed: Failed
+    ) -> list[Result]:
+        """What a metric says of each picture; an error costs those pictures alone that it comes from.
 
-        ``notes`` among the columns is a list of what the row's status shall say.
+        Args:
+            metric: name of a registered reward, or ``CHECKER``.
+            pictures: at most ``CHUNK`` of them.
+            prompts: one for each.
+            failed: told of each picture without a result.
+
+        Raises:
+            DeviceLost: nothing can be measured any more in this process.
+            WeightsError: weights are damaged.
         """
-        rows: list[dict[str, Any]] = [{"notes": []} for _ in pictures]
-        if not pictures:
-            return rows
-        for name in self.metrics.rewards:
-            reward = build.load_reward(name, self.device)
-            for start in range(0, len(pictures), CHUNK):
-                part = slice(start, start + CHUNK)
-                values = _values(reward, list(pictures[part]), list(prompts[part]))
-                for row, value in zip(rows[part], values, strict=True):
-                    row[name] = value
-                    if value is None:
-                        row["notes"].append(f"{name} is not finite")
-        if self.metrics.checker:
-            for row, picture, prompt in zip(rows, pictures, prompts, strict=True):
-                row |= verdicts(picture, prompt)
-        return rows
+        if metric == CHECKER:
+            return [
+                _verdicts(place, picture, prompt, failed)
+                for place, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True))
+            ]
+        reward = build.load_reward(metric, self.device)
+        return self._results(metric, reward, list(pictures), list(prompts), 0, failed)
+
+    def _results(
+        self,
+        metric: str,
+        reward: Reward,
+        pictures: list[Image],
+        prompts: list[str],
+        first: int,
+        failed: Failed,
+    ) -> list[Result]:
+        """As ``measure``; ``first`` is the place of the first picture."""
+        rows, number = self._rows.get(metric, CHUNK), len(pictures)
+
+        def each(size: int) -> list[Result]:
+            parts = [slice(start, start + size) for start in range(0, number, size)]
+            return [
+                result
+                for part in parts
+                for result in self._results(
+                    metric, reward, pictures[part], prompts[part], first + part.start, failed
+                )
+            ]
+
+        if number > rows:
+            return each(rows)
+        try:
+            return [_result(metric, value) for value in _values(reward, pictures, prompts, rows)]
+        except Exception as error:
+            if device_lost(error):
+                raise DeviceLost(said(error)) from error
+            smaller = out_of_memory(error) and rows > 1
+            result = _failure([metric], error)
+            if not smaller and number == 1:
+                failed(first, error)
+        # Only here is the memory free again that the call had taken.
+        if smaller:
+            self._rows[metric] = rows // 2
+            self.say(f"out of memory: {metric} measures {rows // 2} pictures a call from now on")
+            free_memory()
+            return each(rows // 2)
+        return [result] if number == 1 else each(1)
 
 
-def _values(reward: Reward, pictures: list[Image], prompts: list[str]) -> list[float | None]:
-    """At most ``CHUNK`` values; where the chunk fails each picture is tried alone, None if that fails."""
-    pad = CHUNK - len(pictures)
+def _values(reward: Reward, pictures: list[Image], prompts: list[str], rows: int) -> list[float]:
+    """The numbers of one call of ``rows`` rows. Raises whatever the reward raises, and RewardError."""
+    from align.rewards.base import one_a_picture
+
+    pad = rows - len(pictures)
+    found = reward.score_images(pictures + pictures[-1:] * pad, prompts + prompts[-1:] * pad, rows)
+    return [float(value) for value in one_a_picture(reward.name, found, rows)[: len(pictures)]]
+
+
+def _result(metric: str, value: float) -> Result:
+    return Result({metric: value}) if math.isfinite(value) else Result({metric: None}, "is not finite")
+
+
+def _failure(columns: Sequence[str], error: Exception) -> Result:
+    return Result(dict.fromkeys(columns), f"failed: {' '.join(said(error).split())[:300]}", failed=True)
+
+
+def unreadable(metric: str, error: Exception) -> Result:
+    """What a metric says of a picture that cannot be read."""
+    return _failure(_columns(metric), error)
+
+
+def _columns(metric: str) -> list[str]:
+    return [f"check_{name}" for name in VERDICTS] if metric == CHECKER else [metric]
+
+
+def _verdicts(place: int, picture: Image, prompt: str, failed: Failed) -> Result:
     try:
-        found = reward.score_images(pictures + pictures[-1:] * pad, prompts + prompts[-1:] * pad, CHUNK)
-    except (ValueError, TypeError, UnicodeError, IndexError) as error:
-        if len(set(prompts)) > 1:
-            alone = [_values(reward, [one], [prompt]) for one, prompt in zip(pictures, prompts, strict=True)]
-            return [values[0] for values in alone]
-        log.warning("%s cannot score a prompt: %s", reward.name, error)
-        return [None] * len(pictures)
-    values = [float(value) for value in found[: len(pictures)]]
-    return [value if math.isfinite(value) else None for value in values]
+        return Result(verdicts(picture, prompt))
+    except Exception as error:
+        failed(place, error)
+        return _failure(_columns(CHECKER), error)
 
 
 def verdicts(picture: Image, prompt: str) -> dict[str, bool | None]:
@@ -87,9 +155,8 @@ def verdicts(picture: Image, prompt: str) -> dict[str, bool | None]:
     from align.shapes.checker import check
     from align.shapes.grammar import parse
 
-    names = ("all", "objects", "colours", "counts", "relations", "sizes", "background")
     caption = parse(prompt)
     if caption is None or picture.size != (64, 64):
-        return {f"check_{name}": None for name in names}
+        return {f"check_{name}": None for name in VERDICTS}
     verdict = check(np.asarray(picture), caption)
-    return {f"check_{name}": bool(getattr(verdict, name)) for name in names}
+    return {f"check_{name}": bool(getattr(verdict, name)) for name in VERDICTS}

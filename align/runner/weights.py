@@ -20,9 +20,11 @@ from align.checkpoints.reference import (
     is_pattern,
     snapshot,
 )
-from align.config.schema import BackboneConfig, Config, PromptsConfig
+from align.config.schema import BackboneConfig, Config, MetricsConfig, PromptsConfig
+from align.results.measured import CHECKER
 from align.rewards.registry import EMBEDDED, REWARDS
 from align.rewards.sources import PICKLES, Files
+from align.shapes import CHECKER_VERSION
 
 TRAIN_SHAPES = "python scripts/train_shapes.py"
 TRAIN_VALUE = {
@@ -194,6 +196,12 @@ def rewards_of(config: Config) -> list[str]:
 def reward_fingerprint(name: str) -> str:
     """Fingerprint of all files of a reward."""
     return " ".join(needed.fingerprint() for needed in reward_files(name))
+
+
+def metric_fingerprints(metrics: MetricsConfig) -> dict[str, str]:
+    """Fingerprint of what measures, by metric; the exact checker, which has no weights, comes last."""
+    checker = {CHECKER: CHECKER_VERSION} if metrics.checker else {}
+    return {name: reward_fingerprint(name) for name in metrics.rewards} | checker
 
 
 def reward_record(name: str) -> dict[str, str]:

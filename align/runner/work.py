@@ -1,81 +1,116 @@
-"""The work of a run: take a group of items, sample, measure, keep, until nothing is left to take."""
+"""The work of a run: measure what was left, then take a group of items, sample, keep and measure it, until none is left."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 
-from align.config.schema import Config
 from align.results.store import Store
 from align.runner import build
+from align.runner.failures import CannotGoOn, ErrorLog
 from align.runner.interrupts import Interrupts
+from align.runner.measure import Measuring
+from align.runner.pace import Pace
 from align.runner.plan import Item, same_group
+from align.runner.prepare import Prepared
 from align.runner.progress import Listener
 from align.runner.rows import make_row, to_image
 from align.runner.sampling import Sampling
 from align.runner.score import Scorer
+from align.runner.trial import try_rewards
 
 
 class Work:
     """Does what is pending in an open store; each item is tried once.
 
     Args:
-        config: the run.
+        prepared: the run.
         store: where results go.
         meter: told of the progress.
         interrupts: lets a commit end.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, config: Config, store: Store, meter: Listener, interrupts: Interrupts) -> None:
-        self.config = config
+    def __init__(
+        self,
+        prepared: Prepared,
+        store: Store,
+        meter: Listener,
+        interrupts: Interrupts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.config = config = prepared.config
         self.store = store
         self.meter = meter
         self.interrupts = interrupts
+        self._clock = clock
         items: list[Item] = store.pending()  # type: ignore[assignment]
-        self._todo = deque(items)
-        self._sampling = Sampling(config, meter.say)
+        # What failed before comes last, so that a group that ends the run again keeps no other one from being made.
+        self._todo = deque(sorted(items, key=lambda item: item.key in store.failed))
+        self._errors = ErrorLog(store.folder)
+        self._sampling = Sampling(config, meter.say, self._errors)
         build.set_up_torch(config.run.threads)
         self._device = build.torch_device(config.run.device)
-        self._scorer = Scorer(config.metrics, self._device)
+        self._scorer = Scorer(config.metrics, self._device, meter.say)
+        self._measuring = Measuring(store, prepared.metrics, self._scorer, meter, interrupts, self._errors)
+        call = self._sampling.batch_size * config.method.returned // config.method.particles
+        self._pace = Pace(config.run.in_flight, call)
 
     def run(self) -> None:
         """Work until no item is left; with ``run.on_error=stop`` until one has failed.
 
         Raises:
             StoreError: a result cannot be written.
-            DeviceLost: nothing can be sampled any more.
+            DeviceLost: nothing can be sampled or measured any more.
+            CannotGoOn: a reward fails on anything, or a whole group did.
             WeightsError: weights are damaged or hold something else; nothing was made.
         """
+        self._scorer.check()
+        self._measuring.backlog()
         if self._todo:
-            self._scorer.check()
+            prompts = [item.prompt for item in self._todo]
+            try_rewards(self.config, self._scorer, prompts, self._device, self._errors)
+        began = self._clock()
         while group := self._take():
-            outcomes = self._sampling.sample(group, partial(self.meter.sampling, len(group)))
-            pictures = [None if one.picture is None else to_image(one.picture) for one in outcomes]
-            there = [k for k, picture in enumerate(pictures) if picture is not None]
-            measured = self._scorer.score(
-                [picture for picture in pictures if picture is not None], [group[k].prompt for k in there]
-            )
-            columns = dict(zip(there, measured, strict=True))
-            memory = self._peak_memory_mb()
-            stop = False
-            for k, (item, outcome) in enumerate(zip(group, outcomes, strict=True)):
-                if outcome.picture is None and outcome.error is None:
-                    outcome.error = "there is no picture"
-                row = make_row(self.config, item, outcome, columns.get(k, {}), memory)
-                failed = outcome.error is not None
-                with self.interrupts.finishing():
-                    self.store.commit(item, None if failed else pictures[k], row)
-                self.meter.committed(failed=failed)
-                if failed:
-                    self.meter.say(f"item {item.index} {row['status']}")
-                stop = stop or (failed and self.config.run.on_error == "stop")
-            if stop:
+            failed = self._make(group)
+            self._measuring.these(group)
+            ended = self._clock()
+            self._pace.took(len(group), ended - began)
+            began = ended
+            if self._sampling.hopeless is not None:
+                raise CannotGoOn(
+                    f"{len(group)} items failed together ({self._sampling.hopeless}) and so would others: mend it, and "
+                    f"the same command goes on; the traceback is in {self._errors.path}"
+                )
+            if failed and self.config.run.on_error == "stop":
                 return
+        self._measuring.backlog()  # of processes that are gone
+
+    def _make(self, group: list[Item]) -> bool:
+        """Sample and keep a group; whether an item failed."""
+        outcomes = self._sampling.sample(group, partial(self.meter.sampling, len(group)))
+        memory = self._peak_memory_mb()
+        any_failed = False
+        for item, outcome in zip(group, outcomes, strict=True):
+            if outcome.picture is None and outcome.error is None:
+                outcome.error = "there is no picture"
+            failed = outcome.error is not None
+            picture = None if failed or outcome.picture is None else to_image(outcome.picture)
+            row = make_row(self.config, item, outcome, memory)
+            with self.interrupts.finishing():
+                self.store.commit(item, picture, row, hold=bool(self._measuring.wanted))
+            self.meter.committed(failed=failed)
+            if failed:
+                self.meter.say(f"item {item.index} {row['status']}")
+            any_failed = any_failed or failed
+        return any_failed
 
     def _take(self) -> list[Item]:
         """The next group; shared ones get smaller towards the end, so that all processes finish together."""
-        size = self._sampling.in_flight
+        size = self._pace.size
         if self.store.shared:
             size = min(size, max(self._sampling.batch_size, len(self._todo) // 4))
         group: list[Item] = []

@@ -22,10 +22,10 @@ from align.errors import WeightsError
 from align.results.errors import StoreError
 from align.results.manifest import Manifest
 from align.results.store import Store
+from align.runner.failures import CannotGoOn, DeviceLost
 from align.runner.prepare import Prepared
 from align.runner.progress import Meter
 from align.runner.record import record
-from align.runner.sampling import DeviceLost
 
 POLL = 1.0
 """Seconds between two looks at what the workers have done."""
@@ -40,7 +40,7 @@ def work(prepared: Prepared, store: Store, meter: Meter) -> None:
 
     Raises:
         ConfigError: there is no such cluster, or it has no room for a worker.
-        StoreError, WeightsError: as a worker says.
+        StoreError, WeightsError, CannotGoOn: as a worker says.
         WorkersLost: too many died.
         KeyboardInterrupt: after each worker has ended its commit.
     """
@@ -101,7 +101,9 @@ class _Crew:
             raise ConfigError(
                 f"runner=ray: the cluster has no {cpus} CPU cores for a worker: give a smaller run.threads"
             )
-        self.number = min(config.runner.workers or most, most, len(store.pending()))
+        self._unmeasured = store.unmeasured(prepared.metrics)
+        left = len(store.pending()) + len(self._unmeasured)
+        self.number = min(config.runner.workers or most, most, left)
         if (config.runner.workers or 0) > most:
             meter.say(f"runner.workers={config.runner.workers}: the cluster has room for {most}")
         self.restarts = config.runner.restarts
@@ -109,6 +111,7 @@ class _Crew:
         self._task = ray.remote(
             num_cpus=cpus if not gpus else 0, num_gpus=1 if gpus else 0, max_retries=0, max_calls=1
         )(_worker)
+        self._wanted = prepared.metrics
         self._prepared = ray.put(prepared)
         self._told = store.done, store.failed
 
@@ -155,6 +158,9 @@ class _Crew:
         for _ in failed - self._told[1]:
             self.meter.committed(failed=True)
         self._told = done, failed
+        left = [item for item in self._unmeasured if self.store.lacking(item, self._wanted)]
+        self.meter.measured(len(self._unmeasured) - len(left))
+        self._unmeasured = left
 
     def stop(self) -> None:
         """Tell all workers to end after the commit in progress, and wait for them."""
@@ -174,6 +180,9 @@ class _Lines:
         """See ``Listener``."""
 
     def committed(self, *, failed: bool) -> None:
+        """See ``Listener``."""
+
+    def measured(self, pictures: int) -> None:
         """See ``Listener``."""
 
     def say(self, text: str) -> None:
@@ -201,9 +210,9 @@ def _worker(prepared: Prepared, token: str, folder: str) -> tuple[list[str], Exc
                 token=token,
             )
             with store:
-                Work(prepared.config, store, kept, interrupts).run()
+                Work(prepared, store, kept, interrupts).run()
     except KeyboardInterrupt:
         pass  # told to stop
-    except (StoreError, WeightsError, DeviceLost) as error:
+    except (StoreError, WeightsError, DeviceLost, CannotGoOn) as error:
         return kept.lines, error
     return kept.lines, None

@@ -140,6 +140,16 @@ class Sampler:
             made |= zip(some, self._sample(some, told), strict=True)
         return [made[group][r.sample % returned] for group, r in zip(of, requests, strict=True)]
 
+    def probe(self, request: Request, picture: Tensor) -> None:
+        """Read a request's texts, and judge ``picture``, (1, 3, H, W), by its prompt: whatever is wrong with them is raised."""
+        self._read([_Group(request.prompt, request.negative, request.seed, 0)])
+        if self.reward is not None:
+            time = (
+                torch.zeros(1, dtype=torch.long, device=self.device) if self.reward.takes_timestep else None
+            )
+            with torch.no_grad():
+                self.reward.score(picture.to(self.device), [request.prompt], time)
+
     def _sample(self, groups: Sequence[_Group], on_step: Callable[[float], None]) -> list[list[Outcome]]:
         """The pictures of some groups, made side by side."""
         began = time.perf_counter()

@@ -53,15 +53,18 @@ class FakeSampler:
         time.sleep(self.wait * len(requests))
         if self.lost:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        if max(len(requests), self.batch_size) > self.most:
+        if self.batch_size > self.most:
             raise RuntimeError("CUDA out of memory. Tried to allocate\nmore than there is")
         for request in requests:
-            if request.prompt in self.fail:
-                raise ValueError(f"cannot draw {request.prompt!r}")
+            self.probe(request, None)
         if on_step is not None:
             on_step(0.5)
             on_step(1.0)
         return [self.outcome(request) for request in requests]
+
+    def probe(self, request, picture):
+        if request.prompt in self.fail:
+            raise ValueError(f"cannot draw {request.prompt!r}")
 
     def outcome(self, request):
         if request.prompt in self.broken:

@@ -129,11 +129,16 @@ def test_out_of_memory_halves(fake, tmp_path, capsys):
     built = fake(most=2)
     assert main(arguments(tmp_path / "b", "run.in_flight=8", "run.batch_size=8")) == 0
     assert [sampler.batch_size for sampler in built] == [8, 4, 2]
+    assert [len(call) for sampler in built for call in sampler.calls] == [
+        8,
+        8,
+        8,
+    ]  # never the group in flight
     assert "out of memory" in capsys.readouterr().out
     assert files(tmp_path / "a" / "run") == files(tmp_path / "b" / "run")
 
 
-@pytest.mark.parametrize("most", [10**9, 4])
+@pytest.mark.parametrize("most", [10**9, 2])
 def test_pictures_of_one_group_of_particles_are_never_parted(fake, tmp_path, most):
     """Not at the end of a handful of items, nor when memory runs out."""
     built = fake(most=most)
@@ -144,12 +149,14 @@ def test_pictures_of_one_group_of_particles_are_never_parted(fake, tmp_path, mos
         for one, two in zip(call[::2], call[1::2], strict=True):
             assert one[:2] == two[:2]
             assert one[2] // 2 == two[2] // 2
-    made = [item for sampler in built for call in sampler.calls if len(call) <= most for item in call]
+    made = [
+        item for sampler in built if sampler.batch_size <= most for call in sampler.calls for item in call
+    ]
     assert len(made) == len(set(made)) == 12
 
 
 def test_a_group_that_fits_in_no_memory_fails_as_a_whole(fake, tmp_path):
-    fake(most=1)
+    fake(most=0)
     grouped = ["method.particles=2", "method.returned=2", "samples=2", "prompts.limit=1"]
     assert main(arguments(tmp_path, *grouped)) == 1
     rows = read_csv(tmp_path / "run" / "results.csv")
@@ -192,28 +199,203 @@ def test_a_full_disk_is_one_line(fake, tmp_path, capsys, monkeypatch):
 
 
 class Metric:
-    """A reward that gives no number for one prompt, and refuses another."""
+    """A reward that gives no number for one prompt, raises for another, and sees at most ``most`` pictures at once."""
 
     name = "shapes_pick"
 
+    def __init__(self, most=8, refused=("refused",), answer=None):
+        self.most, self.refused, self.answer = most, refused, answer
+        self.seen = []
+
     def score_images(self, images, prompts, batch):
         assert len(images) == len(prompts) == batch
-        if "refused" in prompts:
+        self.seen.append(prompts)
+        if batch > self.most:
+            raise MemoryError("out of memory")
+        if set(prompts) & set(self.refused):
             raise UnicodeError("cannot read this")
-        return [float("nan") if prompt == "nan" else 1.5 for prompt in prompts]
+        values = [float("nan") if prompt == "nan" else float(len(prompt)) for prompt in prompts]
+        return values if self.answer is None else self.answer(values)
 
 
-def test_metrics_that_are_not_finite_are_empty_cells(fake, tmp_path, monkeypatch):
-    fake()
-    monkeypatch.setattr(build, "load_reward", lambda name, device: Metric())
-    text = "prompts.text=[fine,nan,refused]"
-    assert main(arguments(tmp_path, "prompts=text", text, "metrics.rewards=[shapes_pick]")) == 0
-    rows = read_csv(tmp_path / "run" / "results.csv").set_index("prompt")
-    assert rows.loc["fine", "shapes_pick"] == 1.5
+@pytest.fixture
+def metric(monkeypatch):
+    """Put a metric in the place of ``shapes_pick``."""
+
+    def install(**options):
+        made = Metric(**options)
+        monkeypatch.setattr(build, "load_reward", lambda name, device: made)
+        return made
+
+    return install
+
+
+def measured(folder, *more):
+    """A run of a handful of prompts with the metric; its exit code, and its rows by prompt."""
+    texts = ["one", "seven", "nan", "refused", "four", "eleven", "two", "three", "twelve"]
+    command = ["prompts=text", f"prompts.text=[{','.join(texts)}]", "prompts.limit=null", "run.in_flight=9"]
+    code = main(arguments(folder, *command, "metrics.rewards=[shapes_pick]", *more))
+    return code, read_csv(folder / "run" / "results.csv").set_index("prompt")
+
+
+def test_metrics_that_are_not_finite_or_raise_are_empty_cells(fake, metric, tmp_path, capsys):
+    built = fake()
+    metric()
+    code, rows = measured(tmp_path)
+    assert code == 1
     assert np.isnan(rows.loc["nan", "shapes_pick"])
     assert np.isnan(rows.loc["refused", "shapes_pick"])
-    assert list(rows["status"]) == ["ok", *["ok: shapes_pick is not finite"] * 2]
+    said = rows["status"].to_dict()
+    assert said.pop("nan") == "ok: shapes_pick is not finite"
+    assert said.pop("refused") == "ok: shapes_pick failed: UnicodeError: cannot read this"
+    assert set(said.values()) == {"ok"}  # one bad prompt costs no other of its call
+    assert rows.loc["eleven", "shapes_pick"] == 6
     assert rows["check_all"].isna().all()  # none of these prompts is a caption
+    assert "the same command measures them again" in capsys.readouterr().err
+    assert "cannot read this" in (tmp_path / "run" / "errors.log").read_text()
+    assert "Traceback" in (tmp_path / "run" / "errors.log").read_text()
+    built.clear()
+    mended = metric(refused=())
+    code, rows = measured(tmp_path)
+    assert code == 0
+    assert not built, "pictures were made again"
+    assert mended.seen == [["refused"] * 8], "what is not finite is a result"
+    assert rows.loc["refused", "status"] == "ok"
+    assert rows.loc["refused", "shapes_pick"] == 7
+
+
+def test_a_metric_without_memory_makes_smaller_calls(fake, metric, tmp_path, capsys):
+    fake()
+    roomy, tight = metric(refused=()), None
+    _, rows = measured(tmp_path / "roomy")
+    tight = metric(refused=(), most=3)
+    code, same = measured(tmp_path / "tight")
+    assert code == 0
+    assert same["shapes_pick"].to_dict() == pytest.approx(rows["shapes_pick"].to_dict(), nan_ok=True)
+    assert {len(prompts) for prompts in roomy.seen} == {8}
+    sizes = [len(prompts) for prompts in tight.seen]
+    assert sizes[:2] == [8, 4]
+    assert set(sizes[2:]) == {2}
+    assert "out of memory: shapes_pick measures 2 pictures a call" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda values: values[:3], "reward shapes_pick returned 3 values for 8 pictures"),
+        (lambda values: ["a"] * len(values), "reward shapes_pick returned a list of str for 8 pictures"),
+        (lambda values: None, "reward shapes_pick returned None for 8 pictures"),
+        (lambda values: [values], "returned numbers of shape (1, 8) for 8 pictures"),
+    ],
+)
+def test_a_metric_that_returns_something_else_is_called_that(fake, metric, tmp_path, capsys, answer, words):
+    built = fake()
+    metric(answer=answer)
+    code, rows = measured(tmp_path)
+    err = capsys.readouterr().err
+    assert code == 1
+    assert err.count("\n") == 1
+    assert words in err
+    assert "nothing was sampled" in err
+    assert not built
+    assert len(rows) == 0
+    metric(refused=())
+    assert measured(tmp_path)[0] == 0  # the same command goes on
+
+
+def test_a_finished_run_is_measured_by_more_metrics_and_makes_nothing_again(fake, metric, tmp_path, capsys):
+    built = fake()
+    metric(refused=())
+    assert measured(tmp_path / "both")[0] == 0
+    assert measured(tmp_path / "later", "metrics=none", "metrics.rewards=[]")[0] == 0
+    before = files(tmp_path / "later" / "run")
+    built.clear()
+    capsys.readouterr()
+    assert measured(tmp_path / "later")[0] == 0
+    out = capsys.readouterr().out
+    assert "9, 9 done already, 0 to make, 9 of those done to measure" in out
+    assert "to measure: checker, shapes_pick" in out
+    assert "9/9 measured" in out
+    assert not built
+    after = files(tmp_path / "later" / "run")
+    assert after == files(tmp_path / "both" / "run")
+    assert {**after, "rows": before["rows"]} == before
+
+
+def test_a_metric_of_other_weights_is_measured_anew(fake, metric, tmp_path, monkeypatch):
+    built = fake()
+    metric(refused=())
+    measured(tmp_path)
+    built.clear()
+    again = metric(refused=(), answer=lambda values: [value + 1 for value in values])
+    assert measured(tmp_path)[1].loc["one", "shapes_pick"] == 3
+    assert not again.seen
+    monkeypatch.setattr("align.runner.weights.reward_fingerprint", lambda name: "others")
+    assert measured(tmp_path)[1].loc["one", "shapes_pick"] == 4
+    assert not built
+
+
+def test_a_reward_that_always_fails_costs_no_sampling(fake, monkeypatch, tmp_path, capsys):
+    def fails(*_):
+        raise ZeroDivisionError("division by zero")
+
+    built = fake()
+    monkeypatch.setattr(build, "load_reward", lambda name, device: type("R", (), {"score": fails})())
+    assert main(arguments(tmp_path, "method=best_of_n", "method.particles=2")) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "reward shapes_pick fails on a grey picture (ZeroDivisionError: division by zero)" in err
+    assert not built
+    assert "Traceback" in (tmp_path / "run" / "errors.log").read_text()
+    assert len(read_csv(tmp_path / "run" / "results.csv")) == 0
+
+
+def test_a_group_that_fails_whole_ends_the_run_after_one_attempt(fake, tmp_path, capsys):
+    def third_call_fails(requests):
+        calls.append(len(requests))
+        if len(calls) == 2:
+            raise ValueError("something else is broken")
+
+    calls = []
+    fake(hook=third_call_fails)
+    assert main(arguments(tmp_path)) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "3 items failed together (ValueError: something else is broken)" in err
+    assert "the same command goes on" in err
+    assert calls == [3, 3]  # neither halves nor the rest
+    rows = read_csv(tmp_path / "run" / "results.csv")
+    assert (
+        list(rows["status"].str.startswith("failed: ValueError: something else")) == [False] * 3 + [True] * 3
+    )
+    assert main(arguments(tmp_path)) == 0
+    assert calls == [3, 3, 3, 2]
+
+
+def test_what_ended_a_run_keeps_nothing_from_being_made(fake, tmp_path):
+    """Whatever cannot be drawn comes last the next time."""
+
+    def poison(requests):
+        drawn.append([request.prompt for request in requests])
+        if any(request.prompt == "two" for request in requests):
+            raise ValueError("no")
+
+    drawn = []
+    fake(hook=poison)
+    more = ["prompts=text", "prompts.text=[one,two,three,four]", "run.in_flight=1"]
+    assert main(arguments(tmp_path, *more)) == 1
+    assert main(arguments(tmp_path, *more)) == 1
+    assert drawn == [["one"], ["two"], ["three"], ["four"], ["two"]]
+
+
+def test_errors_go_through_no_link(fake, tmp_path, metric):
+    fake()
+    metric()
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "errors.log").symlink_to(tmp_path / "victim")
+    assert measured(tmp_path)[0] == 1
+    assert (tmp_path / "victim").read_text() == "mine"
 
 
 def test_a_sweep_compares_its_runs(fake, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,93 @@
+"""Each reward of a run is tried once on grey pictures, so that one that always fails costs no sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from align.config.schema import Config
+from align.runner import build
+from align.runner.failures import CannotGoOn, DeviceLost, ErrorLog, device_lost, said
+from align.runner.score import CHUNK, Scorer
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+    from align.rewards.base import Reward
+
+
+def try_rewards(
+    config: Config, scorer: Scorer, prompts: Sequence[str], device: torch.device, errors: ErrorLog
+) -> None:
+    """Judge grey pictures with what guides or selects and with every metric.
+
+    A prompt that a reward cannot read is no reason to stop: only a reward that fails on all of the first prompts.
+
+    Args:
+        config: the run.
+        scorer: its metrics.
+        prompts: of what is to be made.
+        device: where rewards run.
+        errors: keeps the traceback.
+
+    Raises:
+        CannotGoOn: a reward fails.
+        DeviceLost: nothing can be computed in this process.
+        WeightsError: weights are damaged.
+    """
+    from PIL import Image as images
+
+    some = list(dict.fromkeys(prompts))[:CHUNK]
+    if config.method.uses_reward:
+        name, reward = config.reward.label, build.build_reward(config.reward.terms, device)
+        wrong: list[Exception] = []
+        for prompt in some:
+            try:
+                judge(reward, prompt, config, device, gradient=config.method.reward_needs_gradient)
+                break
+            except Exception as error:
+                if device_lost(error):
+                    raise DeviceLost(said(error)) from error
+                wrong.append(error)
+        if len(wrong) == len(some):
+            _stop(name, wrong[0], errors)
+    grey = images.new("RGB", (config.backbone.width, config.backbone.height), (128, 128, 128))
+    for name in config.metrics.rewards:
+        wrong = _wrong(scorer, name, grey, some)
+        if len(wrong) == len(some):
+            _stop(name, wrong[0], errors)
+
+
+def _wrong(scorer: Scorer, name: str, grey: Image, prompts: Sequence[str]) -> list[Exception]:
+    """What a metric raises for a picture, of the prompts that it fails on."""
+    wrong: list[Exception] = []
+
+    def failed(place: int, error: Exception) -> None:
+        wrong.append(error)
+
+    scorer.measure(name, [grey] * len(prompts), prompts, failed)
+    return wrong
+
+
+def judge(reward: Reward, prompt: str, config: Config, device: torch.device, *, gradient: bool) -> None:
+    """Score grey pictures for a prompt; raises whatever the reward raises."""
+    import torch
+
+    def grey(number: int) -> torch.Tensor:
+        shape = (number, 3, config.backbone.height, config.backbone.width)
+        return torch.full(shape, 0.5, device=device)
+
+    with torch.no_grad():  # two, so that one number for all of them shows
+        reward.score(grey(2), [prompt] * 2)
+    if gradient:
+        with torch.enable_grad():
+            reward.score(grey(1).requires_grad_(), [prompt])
+
+
+def _stop(name: str, error: Exception, errors: ErrorLog) -> None:
+    errors.keep(f"trying reward {name} on a grey picture", error)
+    raise CannotGoOn(
+        f"reward {name} fails on a grey picture ({said(error)}), so nothing was sampled: mend it or leave it out; "
+        f"the traceback is in {errors.path}"
+    )
