@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.pictures import read_picture
 from align.results.measured import Result
 from align.results.store import Store
 from align.runner.failures import ErrorLog, said
@@ -115,12 +115,3 @@ class Measuring:
             self.listener.say(
                 f"{doing} failed on item {items[0].index} ({said(error)}): see {self.errors.path}"
             )
-
-
-def read_picture(path: Path) -> Image:
-    """A picture file, read whole. Raises OSError and whatever Pillow raises."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        picture.load()
-        return picture

@@ -26,6 +26,8 @@ from align.runner.prompts import PromptSet
 from align.runner.record import record
 from align.runner.syntax import syntax_line
 
+GOES_ON = "; what is finished is kept, the same command goes on"
+
 
 def run(prepared: Prepared, console: Console) -> int:
     """Do what is left of a run; returns its exit code.
@@ -134,17 +136,18 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
 
                 Work(prepared, store, meter, interrupts).run()
         except DeviceLost as error:
-            return _ended(
-                store, f"the device is lost ({error}); what is finished is kept, the same command goes on"
-            )
+            return ended(store, f"the device is lost ({error}){GOES_ON}")
         except WorkersLost as error:
-            return _ended(
-                store, f"too many workers died ({error}); what is finished is kept, the same command goes on"
-            )
+            return ended(store, f"too many workers died ({error}){GOES_ON}")
         except CannotGoOn as error:
-            return _ended(store, str(error))
+            return ended(store, str(error))
+    return outcome(store, prepared.metrics)
+
+
+def outcome(store: Store, wanted: Mapping[str, str]) -> int:
+    """The exit code of work that came to its end; says what lacks a metric's value."""
     store.refresh()
-    if unmeasured := len(store.unmeasured(prepared.metrics)):
+    if unmeasured := len(store.unmeasured(wanted)):
         _say(
             f"align: {unmeasured} of {len(store.done)} pictures lack a metric's value, as their status says; "
             f"the same command measures them again ({store.folder / LOG})"
@@ -153,8 +156,8 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
     return FAILED if store.failed else DONE
 
 
-def _ended(store: Store, why: str) -> int:
-    """A run that had to stop."""
+def ended(store: Store, why: str) -> int:
+    """The exit code of work that had to stop; says why."""
     _close(store)
     _say(f"align: {why}")
     return FAILED

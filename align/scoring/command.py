@@ -23,7 +23,7 @@ from align.runner.interrupts import Interrupts
 from align.runner.prepare import check_device
 from align.runner.progress import Meter
 from align.runner.record import git_state, machine, versions
-from align.runner.run import in_folder, open_store, print_lines
+from align.runner.run import GOES_ON, ended, in_folder, open_store, outcome, print_lines
 from align.runner.weights import metric_fingerprints, missing_text, reward_files, reward_record
 from align.scoring.items import Hashes, Item, make_items
 from align.scoring.options import Options, default_folder, read_options
@@ -175,21 +175,21 @@ def _work(score: Score, store: Store, console: Console, interrupts: Interrupts) 
     print_lines(_plan(score, store, wanted, new, len(backlog)), console)
     if not new and not backlog:
         return FAILED if pending else DONE
-    from align.runner import build
-    from align.runner.score import Scorer
+    from align.runner.failures import CannotGoOn, DeviceLost
     from align.scoring.work import Scoring
 
-    options = score.config.run
-    build.set_up_torch(options.threads)
     with Meter(console, len(score.items), len(score.items) - new, len(backlog)) as meter:
-        scorer = Scorer(score.config.metrics, build.torch_device(options.device), meter.say)
-        scorer.check()
-        scoring = Scoring(score.label, wanted, store, meter, interrupts, scorer)
-        scoring.run([] if score.own else pending, stop=options.on_error == "stop")
-    store.refresh()
+        try:
+            scoring = Scoring(score.config, score.label, wanted, store, meter, interrupts)
+            scoring.run([] if score.own else pending)  # type: ignore[arg-type]
+        except DeviceLost as error:
+            return ended(store, f"the device is lost ({error}){GOES_ON}")
+        except CannotGoOn as error:
+            return ended(store, str(error))
+    code = outcome(store, wanted)
     if score.unfinished:
-        store.close("interrupted")  # as which it was left, and this command does not go on with it
-    return FAILED if store.pending() or store.unmeasured(wanted) else DONE
+        store.close("interrupted")  # as which the run was left, and this command does not go on with it
+    return FAILED if pending and score.own else code
 
 
 def _plan(score: Score, store: Store, wanted: Mapping[str, str], new: int, backlog: int) -> dict[str, str]:

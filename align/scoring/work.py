@@ -8,14 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from align.config.schema import Config
 from align.pictures import PictureError, read_picture
 from align.results.pictures import Original
 from align.results.store import Store
+from align.runner import build
 from align.runner.failures import ErrorLog
 from align.runner.interrupts import Interrupts
 from align.runner.measure import Measuring
 from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer
+from align.runner.trial import try_rewards
 from align.scoring.items import Item
 
 if TYPE_CHECKING:
@@ -52,52 +55,62 @@ class Scoring:
     """Keeps pictures in an open store and measures them.
 
     Args:
+        config: metrics and ``run``.
         label: what stands for the method in rows of pictures that no run made.
         wanted: fingerprint of each metric.
         store: where results go.
         meter: told of the progress.
         interrupts: lets a commit end.
-        scorer: the metrics.
     """
 
     def __init__(
         self,
+        config: Config,
         label: str,
         wanted: Mapping[str, str],
         store: Store,
         meter: Listener,
         interrupts: Interrupts,
-        scorer: Scorer,
     ) -> None:
+        self.config = config
         self.label = label
         self.store = store
         self.meter = meter
         self.interrupts = interrupts
         self._pictures: dict[str, Image] = {}
-        errors = ErrorLog(store.folder)
-        self._measuring = Measuring(store, wanted, scorer, meter, interrupts, errors, self._picture)
+        self._errors = ErrorLog(store.folder)
+        build.set_up_torch(config.run.threads)
+        self._device = build.torch_device(config.run.device)
+        self._scorer = Scorer(config.metrics, self._device, meter.say)
+        self._measuring = Measuring(
+            store, wanted, self._scorer, meter, interrupts, self._errors, self._picture
+        )
 
-    def run(self, items: Sequence[Item], *, stop: bool) -> None:
+    def run(self, items: Sequence[Item]) -> None:
         """Measure what lacks a value, then keep and measure items that are not in the store.
 
-        Args:
-            items: those.
-            stop: leave off when a picture cannot be read.
+        With ``run.on_error=stop`` until a picture cannot be read.
 
         Raises:
+            CannotGoOn: a metric fails on anything.
             StoreError: a result cannot be written.
             DeviceLost: nothing can be measured any more.
             WeightsError: weights are damaged.
         """
+        self._scorer.check()
         self._measuring.backlog()
+        if items:
+            prompts = [item.prompt for item in items]
+            try_rewards(self.config, self._scorer, prompts, self._device, self._errors)
         for group in ahead(self._claimed(items)):
             for seen in group:
                 self._commit(seen)
             self._pictures = {one.item.key: one.picture for one in group if one.picture is not None}
             self._measuring.these(one.item for one in group if one.picture is not None)
             self._pictures = {}
-            if stop and any(one.error for one in group):
+            if self.config.run.on_error == "stop" and any(one.error for one in group):
                 return
+        self._measuring.backlog()  # of processes that are gone
 
     def _claimed(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Items that no other process is at, some at a time."""
