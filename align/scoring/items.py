@@ -58,7 +58,7 @@ def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Item]:
     """
     numbers: Counter[tuple[str, int]] = Counter()
     taken: dict[tuple[str, int, int], Asked] = {}
-    items = []
+    items: list[Item] = []
     for one, sha256 in zip(asked, hashes, strict=True):
         prompt, seed = one.prompt or "", one.seed or 0
         sample = one.sample
@@ -120,8 +120,10 @@ class Hashes:
             stat = path.stat()
             size, changed = stat.st_size, stat.st_mtime_ns
             known = self._before.get(name)
-            same = isinstance(known, list) and known[:2] == [size, changed] and isinstance(known[-1], str)
-            self._found[name] = (size, changed, known[-1] if same else read_hash(path))
+            if isinstance(known, list) and known[:2] == [size, changed] and len(known) == 3:
+                self._found[name] = (size, changed, str(known[2]))
+            else:
+                self._found[name] = (size, changed, read_hash(path))
         except OSError:
             return UNREADABLE
         return self._found[name][2]

@@ -12,7 +12,7 @@ from align.config.schema import Config
 from align.pictures import PictureError, read_picture
 from align.results.pictures import Original
 from align.results.store import Store
-from align.runner import build
+from align.runner import build, measure
 from align.runner.failures import ErrorLog
 from align.runner.interrupts import Interrupts
 from align.runner.measure import Measuring
@@ -143,7 +143,7 @@ class Scoring:
         if seen.error:
             self.meter.say(row["status"])
 
-    def _picture(self, item: Item) -> Image:
+    def _picture(self, item: measure.Item) -> Image:
         return self._pictures.get(item.key) or read_picture(self.store.picture(item))
 
 

@@ -44,7 +44,9 @@ def score(pictures, *more, folder=None):
     """The command; returns its code and rows."""
     folder = folder or pictures.parent / "scores"
     options = [f"run.folder={folder}", "run.gallery=false", "run.threads=1"]
-    metrics = [] if any(text.startswith("metrics") for text in more) else ["metrics.rewards=[shapes_pick]"]
+    metrics = (
+        [] if any(str(text).startswith("metrics") for text in more) else ["metrics.rewards=[shapes_pick]"]
+    )
     code = main(["score", str(pictures), *options, *metrics, *map(str, more)])
     return code, read_csv(folder / "results.csv") if (folder / "results.csv").is_file() else None
 
