@@ -53,6 +53,7 @@ class Command:
         from align.config.command import parse
         from align.config.compose import jobs_of
         from align.runner import build
+        from align.runner.prepare import with_batch_size
 
         if self.options[0] == "score":
             from align.scoring.options import read_options
@@ -64,7 +65,7 @@ class Command:
             return
         (job,) = jobs_of(parse([*self.options, *SETTINGS]))
         build.set_up_torch(job.config.run.threads)
-        build.build_sampler(job.config, job.config.run.batch_size)
+        build.build_sampler(job.config, with_batch_size(job.config).run.batch_size or 1)
 
     def attempt(self, folder: Path, seconds: float | None = None) -> bool:
         """Run, or go on, in a forked process; killed after ``seconds``.  Returns whether it came to its end.

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -92,17 +93,19 @@ class FolderLock:
     def _begin_life(self, alone: bool) -> None:
         """Take the lock that says that this process lives. Raises OSError."""
         path = self._life_file(self.owner.token)
+        if alone:
+            shutil.rmtree(path.parent, ignore_errors=True)
         path.parent.mkdir(exist_ok=True)
-        for other in path.parent.iterdir() if alone else ():
-            other.unlink(missing_ok=True)
         self._life = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         fcntl.flock(self._life, fcntl.LOCK_EX)
 
-    def _end_life(self, token: str) -> None:
+    def _end_life(self, alone: bool) -> None:
+        path = self._life_file(self.owner.token)
         with suppress(OSError):
-            self._life_file(token).unlink(missing_ok=True)
-            self.path.parent.joinpath(".alive").rmdir()  # when it is empty
-        if token == self.owner.token and self._life is not None:
+            path.unlink(missing_ok=True)
+        if alone:  # files of processes that were killed may be left
+            shutil.rmtree(path.parent, ignore_errors=True)
+        if self._life is not None:
             os.close(self._life)
             self._life = None
 
@@ -127,7 +130,7 @@ class FolderLock:
                 entering(not others)
                 self._write(handle, [*others, self.owner])
             except BaseException:
-                self._end_life(self.owner.token)
+                self._end_life(not others)
                 if not others:
                     self.path.unlink(missing_ok=True)
                 raise
@@ -143,7 +146,7 @@ class FolderLock:
             try:
                 leaving(not others)
             finally:
-                self._end_life(self.owner.token)
+                self._end_life(not others)
                 if others:
                     self._write(handle, others)
                 else:
@@ -152,7 +155,8 @@ class FolderLock:
     def strike(self, token: str) -> None:
         """Remove the record of another process that is known to be gone. Raises StoreError."""
         with self.guard() as handle:
-            self._end_life(token)
+            with suppress(OSError):
+                self._life_file(token).unlink(missing_ok=True)
             others = [other for other in self._others(handle) if other.token != token]
             self._write(handle, [*others, self.owner])
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,6 +145,21 @@ def started_run(
 def _session(number: int | None, started: Any, config: Any, record: Mapping[str, Any]) -> dict[str, Any]:
     parts = {name: record[name] for name in OF_A_SESSION if name in record}
     return {"session": number, "started": started, "config": config, **parts}
+
+
+def other_versions(sessions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What earlier sessions ran in other versions than the last one, such as "torch 2.12 (now 2.13)"."""
+
+    def of(session: Mapping[str, Any]) -> dict[str, str | None]:
+        commit = str((session.get("git") or {}).get("commit") or "")[:12]
+        return {**(session.get("versions") or {}), "commit": commit or None}
+
+    current, found = of(sessions[-1]), dict[str, None]()
+    for session in sessions[:-1]:
+        for name, version in of(session).items():
+            if version is not None and version != current.get(name):
+                found[f"{name} {version} (now {current.get(name) or 'unknown'})"] = None
+    return list(found)
 
 
 def inline_fingerprints(run: Mapping[str, Any]) -> dict[str, str]:

@@ -24,7 +24,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -203,6 +203,11 @@ class Store:
         self._snapshot.update()
 
     @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """What each session in the folder ran with, this one last; see `manifest.started_run`."""
+        return list(self._run["sessions"])
+
+    @property
     def done(self) -> set[str]:
         """Keys of planned items that are finished and not failed."""
         return {key for key in self._plan if self._is_done(key)}
@@ -277,15 +282,25 @@ class Store:
         Values of older versions, which stand in the item's own line, are by the weights that their session names.
         """
         entry = self._index.entries.get(item.key)
-        if entry is None or entry.failed:
-            return []
-        by = {metric: self._inline[metric] for metric in self._inline if has_column(metric, entry.own)}
-        by |= entry.by
-        return [metric for metric, fingerprint in wanted.items() if by.get(metric) != fingerprint]
+        return [] if entry is None or entry.failed else self._lacking(entry.own, entry.by, wanted)
+
+    def _lacking(
+        self, own: frozenset[str], by: frozenset[tuple[str, str]], wanted: Mapping[str, str]
+    ) -> list[str]:
+        known = {metric: one for metric, one in self._inline.items() if has_column(metric, own)} | dict(by)
+        return [metric for metric, fingerprint in wanted.items() if known.get(metric) != fingerprint]
 
     def unmeasured(self, wanted: Mapping[str, str]) -> list[Item]:
         """Done items of the plan that lack a result of some of the metrics, see `lacking`, in its order."""
-        return [item for item in self._items if self.lacking(item, wanted)]
+        lacking = cache(lambda own, by: bool(self._lacking(own, by, wanted)))  # most items are alike
+        entries = ((item, self._index.entries.get(item.key)) for item in self._items)
+        return [item for item, one in entries if one and not one.failed and lacking(one.own, one.by)]
+
+    def without_value(self, wanted: Mapping[str, str]) -> list[Item]:
+        """Done items of the plan that one of these metrics failed on and has had no result for since."""
+        failed = {(metric, "") for metric in wanted}
+        entries = ((item, self._index.entries.get(item.key)) for item in self._items)
+        return [item for item, entry in entries if entry and not entry.failed and entry.by & failed]
 
     def measured(self, results: Mapping[str, Mapping[str, Result]], by: Mapping[str, str]) -> None:
         """Keep what was measured of some items, together: durable when this returns.

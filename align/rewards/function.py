@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from align.rewards.base import Reward, check_pairing, one_a_picture
+from align.rewards.errors import RewardError
 
 
 class FunctionReward(Reward):
@@ -35,7 +36,12 @@ class FunctionReward(Reward):
             ValueError: also if they lack the gradient that it promises.
         """
         check_pairing(pictures, prompts, step)
-        found = self.function(pictures, list(prompts))
+        try:
+            found = self.function(pictures, list(prompts))
+        except SystemExit as error:
+            raise RewardError(
+                f"reward {self.name} called exit({error.code}): raise an error instead"
+            ) from error
         values = one_a_picture(self.name, found, len(pictures), pictures.device)
         asked = self.differentiable and pictures.requires_grad and torch.is_grad_enabled()
         if asked and not values.requires_grad:

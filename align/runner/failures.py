@@ -68,22 +68,29 @@ class ErrorLog:
 
 def said(error: BaseException) -> str:
     """An error in one line; what rewards say is for people already."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        text = str(error)
+    except Exception:  # of a class whose author made a mistake there too
+        text = ""
+    lines = [line.strip()[:300] for line in text.splitlines() if line.strip()]
     if lines and isinstance(error, RewardError):
         return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
+_MEMORY = ("out of memory", "outofmemory", "can't allocate memory", "alloc_failed", "bad_alloc")
+_LOST = ("CUDA error", "CUDA driver error", "cuDNN error", "device-side assert")
+
+
 def out_of_memory(error: BaseException) -> bool:
     """Whether smaller calls may help."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+    return isinstance(error, MemoryError) or any(part in said(error).lower() for part in _MEMORY)
 
 
 def device_lost(error: BaseException) -> bool:
     """Whether no later call can succeed in this process."""
-    text = str(error)
-    lost = ("CUDA error", "CUDA driver error", "cuDNN error", "device-side assert")
-    return isinstance(error, RuntimeError) and any(part in text for part in lost) and not out_of_memory(error)
+    lost = isinstance(error, RuntimeError) and any(part in str(error) for part in _LOST)
+    return lost and not out_of_memory(error)
 
 
 def free_memory() -> None:

@@ -13,7 +13,7 @@ from align.config.errors import ConfigError
 from align.config.schema import RunConfig
 from align.errors import WeightsError
 from align.results.errors import StoreError
-from align.results.manifest import Manifest
+from align.results.manifest import Manifest, other_versions
 from align.results.store import Item, Store
 from align.runner.estimate import cost_line
 from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
@@ -147,13 +147,24 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
 def outcome(store: Store, wanted: Mapping[str, str]) -> int:
     """The exit code of work that came to its end; says what lacks a metric's value."""
     store.refresh()
-    if unmeasured := len(store.unmeasured(wanted)):
+    # Others may still be measuring what they made.
+    if unmeasured := len(store.without_value(wanted)):
         _say(
             f"align: {unmeasured} of {len(store.done)} pictures lack a metric's value, as their status says; "
-            f"the same command measures them again ({store.folder / LOG})"
+            f"the same command measures them again{_log(store)}"
         )
-        return FAILED
-    return FAILED if store.failed else DONE
+    failed = len(store.failed)
+    if failed:
+        _say(
+            f"align: {failed} of {store.counts()['planned']} items failed, as their status says; "
+            f"the same command tries them again{_log(store)}"
+        )
+    return FAILED if failed or unmeasured else DONE
+
+
+def _log(store: Store) -> str:
+    path = store.folder / LOG
+    return f"; tracebacks are in {path}" if path.exists() else ""
 
 
 def ended(store: Store, why: str) -> int:
@@ -173,6 +184,10 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
     if store.unclosed:
         left = f"going on with {pending} items left" + (f", {backlog} pictures to measure" if backlog else "")
         _print(console, f"an earlier session ended without closing; {left}")
+    if done and (others := other_versions(store.sessions)):
+        _print(
+            console, f"earlier sessions ran {', '.join(others)}; the column session tells their rows apart"
+        )
     lines = {
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
         "method": method,

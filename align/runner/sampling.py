@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from align.config.errors import ConfigError
 from align.config.schema import Config
+from align.errors import WeightsError
 from align.runner import build
-from align.runner.failures import DeviceLost, ErrorLog, device_lost, free_memory, out_of_memory, said
+from align.runner.failures import (
+    CannotGoOn,
+    DeviceLost,
+    ErrorLog,
+    device_lost,
+    free_memory,
+    out_of_memory,
+    said,
+)
 from align.runner.plan import Item, same_group
 
 if TYPE_CHECKING:
@@ -39,6 +49,8 @@ class Sampling:
 
         Raises:
             DeviceLost: nothing can be sampled any more in this process.
+            CannotGoOn: the model cannot be loaded.
+            WeightsError: its weights are missing or hold something else.
         """
         return self._sample(items, on_step, again=False)
 
@@ -52,7 +64,7 @@ class Sampling:
         if self._apart and len(parts) > 1:
             return [outcome for part in parts for outcome in self._sample(part, on_step, again=again)]
         if self._sampler is None:
-            self._sampler = build.build_sampler(self.config, self.batch_size)
+            self._sampler = self._built()
         requests = [Request(item.prompt, item.negative, item.seed, item.sample) for item in items]
         try:
             outcomes = self._sampler.sample(requests, on_step)
@@ -72,6 +84,21 @@ class Sampling:
             return [_failed(reason) for _ in items]
         self._shrink()
         return self._sample(items, on_step, again=again)
+
+    def _built(self) -> build.MakesPictures:
+        """The sampler, loaded. Raises WeightsError, ConfigError, and CannotGoOn for anything else."""
+        try:
+            return build.build_sampler(self.config, self.batch_size)
+        except (WeightsError, ConfigError):
+            raise
+        except Exception as error:
+            if device_lost(error):
+                raise DeviceLost(said(error)) from error
+            self.errors.keep("loading the model", error)
+            raise CannotGoOn(
+                f"the model cannot be loaded ({said(error)}): mend it, and the same command goes on; "
+                f"the traceback is in {self.errors.path}"
+            ) from error
 
     def _groups(self, items: Sequence[Item]) -> list[list[Item]]:
         """The items by group of particles: apart, a group would be made twice."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from align.config.schema import MetricsConfig
+from align.errors import WeightsError
 from align.results.measured import CHECKER, Result
 from align.runner import build
 from align.runner.failures import DeviceLost, device_lost, free_memory, out_of_memory, said
@@ -69,7 +70,16 @@ class Scorer:
                 _verdicts(place, picture, prompt, failed)
                 for place, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True))
             ]
-        reward = build.load_reward(metric, self.device)
+        try:
+            reward = build.load_reward(metric, self.device)
+        except WeightsError:
+            raise
+        except Exception as error:
+            if device_lost(error):
+                raise DeviceLost(said(error)) from error
+            for place in range(len(pictures)):
+                failed(place, error)
+            return [_failure([metric], error)] * len(pictures)
         return self._results(metric, reward, list(pictures), list(prompts), 0, failed)
 
     def _results(

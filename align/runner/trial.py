@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from align.config.schema import Config
+from align.errors import WeightsError
 from align.runner import build
 from align.runner.failures import CannotGoOn, DeviceLost, ErrorLog, device_lost, said
 from align.runner.score import CHUNK, Scorer
@@ -40,12 +41,14 @@ def try_rewards(
 
     some = list(dict.fromkeys(prompts))[:CHUNK]
     if config.method.uses_reward:
-        name, reward = config.reward.label, build.build_reward(config.reward.terms, device)
-        wrong: list[Exception] = []
+        name, wrong = config.reward.label, list[Exception]()
         for prompt in some:
             try:
+                reward = build.build_reward(config.reward.terms, device)
                 judge(reward, prompt, config, device, gradient=config.method.reward_needs_gradient)
                 break
+            except WeightsError:
+                raise
             except Exception as error:
                 if device_lost(error):
                     raise DeviceLost(said(error)) from error
@@ -88,6 +91,6 @@ def judge(reward: Reward, prompt: str, config: Config, device: torch.device, *, 
 def _stop(name: str, error: Exception, errors: ErrorLog) -> None:
     errors.keep(f"trying reward {name} on a grey picture", error)
     raise CannotGoOn(
-        f"reward {name} fails on a grey picture ({said(error)}), so nothing was sampled: mend it or leave it out; "
-        f"the traceback is in {errors.path}"
+        f"reward {name} fails on a grey picture ({said(error)}), so nothing was sampled: mend it or leave it out, and "
+        f"the same command goes on; the traceback is in {errors.path}"
     )

@@ -49,7 +49,8 @@ class Work:
         self._clock = clock
         items: list[Item] = store.pending()  # type: ignore[assignment]
         # What failed before comes last, so that a group that ends the run again keeps no other one from being made.
-        self._todo = deque(sorted(items, key=lambda item: item.key in store.failed))
+        failed = store.failed
+        self._todo = deque(sorted(items, key=lambda item: item.key in failed))
         self._errors = ErrorLog(store.folder)
         self._sampling = Sampling(config, meter.say, self._errors)
         build.set_up_torch(config.run.threads)

@@ -21,11 +21,13 @@ from unittest.mock import patch
 from align.config.command import parse
 from align.config.compose import jobs_of
 from align.results.manifest import Manifest
+from align.results.measured import CHECKER, Result
 from align.results.store import Store
 from align.runner.plan import Item
 from align.runner.prepare import Prepared, prepare
 from align.runner.record import record
 from align.runner.rows import make_row
+from align.runner.score import CHUNK, VERDICTS
 
 ARMS = ("none", "best_of_n")
 """Methods that the folders pretend to be of."""
@@ -66,8 +68,8 @@ def fabricate(root: Path, method: str, items: int, samples: int) -> None:
     prepared = _prepared(options(root, method, items, samples))
     draw, picture = random.Random(method), _png()
     with patch("os.fsync"), _opened(prepared, csv_every=1e9) as store:
-        for item in store.pending():
-            _commit(store, prepared, item, picture, draw)
+        for first in range(0, len(prepared.items), CHUNK):
+            _commit(store, prepared, prepared.items[first : first + CHUNK], picture, draw)
 
 
 def _prepared(command: Sequence[str]) -> Prepared:
@@ -81,20 +83,28 @@ def _opened(prepared: Prepared, csv_every: float = 30.0) -> Store:
     return Store.open(Path(str(prepared.config.run.folder)), manifest, prepared.items, csv_every=csv_every)
 
 
-def _commit(store: Store, prepared: Prepared, item: object, picture: bytes, draw: random.Random) -> None:
+def _commit(
+    store: Store, prepared: Prepared, items: Sequence[Item], picture: bytes, draw: random.Random
+) -> None:
+    """Keep some pictures and then what was measured of them."""
     from align.sampling.ledger import Cost
     from align.sampling.sampler import Outcome
 
-    assert isinstance(item, Item)
-    figures: dict[str, int | float | str] = {
-        "rounds": 0,
-        "nonfinite_gradients": 0,
-        "prompt_truncated": 0,
-        "latent_norm": draw.random(),
-    }
-    outcome = Outcome(None, Cost(25, decoder_forward=1), figures, None, draw.random())
-    measured = {name: draw.gauss(0, 1) for name in prepared.config.metrics.rewards}
-    store.commit(item, picture, make_row(prepared.config, item, outcome, measured, 1000.0))
+    results: dict[str, dict[str, Result]] = {}
+    for item in items:
+        figures: dict[str, int | float | str] = {
+            "rounds": 0,
+            "nonfinite_gradients": 0,
+            "prompt_truncated": 0,
+            "latent_norm": draw.random(),
+        }
+        outcome = Outcome(None, Cost(25, decoder_forward=1), figures, None, draw.random())
+        store.commit(item, picture, make_row(prepared.config, item, outcome, 1000.0))
+        values = {name: {name: draw.gauss(0, 1)} for name in prepared.config.metrics.rewards}
+        checked = {CHECKER: {f"check_{name}": None for name in VERDICTS}}
+        found = {metric: Result(value) for metric, value in {**values, **checked}.items()}
+        results[item.key] = {metric: found[metric] for metric in prepared.metrics}
+    store.measured(results, prepared.metrics)
 
 
 def last_commits(command: Sequence[str]) -> tuple[float, float]:
@@ -102,11 +112,11 @@ def last_commits(command: Sequence[str]) -> tuple[float, float]:
     prepared = _prepared(command)
     draw, picture = random.Random(0), _png()
     with _opened(prepared, csv_every=1e9) as store:
-        _commit(store, prepared, prepared.items[0], picture, draw)  # which imports torch
+        _commit(store, prepared, prepared.items[:1], picture, draw)  # which imports torch
         began = time.perf_counter()
-        for item in prepared.items[1:21]:
-            _commit(store, prepared, item, picture, draw)
-        commits = (time.perf_counter() - began) / 20
+        for first in (1, 1 + CHUNK):
+            _commit(store, prepared, prepared.items[first : first + CHUNK], picture, draw)
+        commits = (time.perf_counter() - began) / (2 * CHUNK)
         began = time.perf_counter()
         store.rebuild_csv()
         return commits, time.perf_counter() - began

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from align.results.manifest import Manifest
+from align.results.measured import Result
 from align.results.store import Store
 
 MANIFEST = Manifest({"method": {"name": "none"}, "protocol": {"steps": 25}}, {"versions": {"align": "0"}})
@@ -62,6 +63,20 @@ def fill(folder: Path, plan: list[Item], **options: Any) -> None:
             commit(store, item)
 
 
+WEIGHTS = {"pick": "weights"}
+
+
+def measure(store: Store, items: list[Item]) -> None:
+    store.measured({item.key: {"pick": Result({"pick": int(item.key[:4], 16)})} for item in items}, WEIGHTS)
+
+
+def fill_and_measure(folder: Path, plan: list[Item]) -> None:
+    """Do all that is left of a plan, and measure what is not measured."""
+    fill(folder, plan)
+    with Store.open(folder, MANIFEST, plan) as store:
+        measure(store, store.unmeasured(WEIGHTS))
+
+
 def csv_bytes(folder: Path) -> bytes:
     """The table without the column that tells the sessions of a run apart."""
     rows = list(csv.reader((folder / "results.csv").read_text().splitlines()))
@@ -103,6 +118,7 @@ def work_until_killed(folder: str, size: int, commits: int) -> None:
     todo = store.pending()
     for item in todo[:commits]:
         commit(store, item)
+        measure(store, [item])
     calls = 0
     deadly = int.from_bytes(os.urandom(1), "big") % 24
 
@@ -114,8 +130,10 @@ def work_until_killed(folder: str, size: int, commits: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(trace)
+    measure(store, store.unmeasured(WEIGHTS))
     for item in todo[commits:]:
         commit(store, item)
+        measure(store, [item])
 
 
 if __name__ == "__main__":

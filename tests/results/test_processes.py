@@ -13,11 +13,25 @@ from pathlib import Path
 import pytest
 
 from align.results import atomic
+from align.results.csvfile import read_csv
 from align.results.errors import StoreError
 from align.results.lock import Owner
+from align.results.measured import Result
 from align.results.store import Store
 
-from .helpers import MANIFEST, commit, csv_bytes, fill, make_plan, picture_files
+from .helpers import (
+    MANIFEST,
+    WEIGHTS,
+    commit,
+    csv_bytes,
+    fill,
+    fill_and_measure,
+    make_plan,
+    make_png,
+    make_row,
+    measure,
+    picture_files,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,10 +187,34 @@ def test_claims_within_a_shared_folder(tmp_path):
     assert not (tmp_path / "claims").exists()
 
 
+def test_what_a_process_did_not_live_to_measure_is_measured_by_another(tmp_path):
+    plan = make_plan(3)
+    first = Store.open(tmp_path, MANIFEST, plan, shared=True)
+    second = Store.open(tmp_path, MANIFEST, plan, shared=True)
+    for item in plan:
+        assert first.claim(item)
+        first.commit(item, make_png(item), make_row(item), hold=True)
+    assert first.claim(plan[0], WEIGHTS)
+    assert not second.claim(plan[0], WEIGHTS)  # the first one is going to
+    measure(first, plan[:1])
+    assert not second.claim(plan[0], WEIGHTS)  # it has
+    first.measured({plan[1].key: {"pick": Result({"pick": None}, "failed: x", failed=True)}}, WEIGHTS)
+    assert second.unmeasured(WEIGHTS) == plan[1:]
+    assert not second.claim(plan[1], WEIGHTS)  # the next run tries again, not this one
+    os.close(first._lock._life)  # as if killed
+    assert second.claim(plan[2], WEIGHTS)
+    measure(second, plan[2:])
+    assert [path.name for path in (tmp_path / "claims").iterdir()] == [plan[1].key]
+    second.close()
+    assert not (tmp_path / "claims").exists()
+    assert not (tmp_path / ".alive").exists()
+
+
 def test_kills_leave_no_duplicate_and_no_half_file(tmp_path):
     size = 24
     plan = make_plan(size)
-    fill(tmp_path / "whole", plan)
+    fill_and_measure(tmp_path / "whole", plan)
+    whole = read_csv(tmp_path / "whole" / "results.csv")[["key", "clip", "pick"]]
     folder = tmp_path / "run"
     kills = 0
     for turn in range(12):
@@ -186,12 +224,13 @@ def test_kills_leave_no_duplicate_and_no_half_file(tmp_path):
         for path in (folder / "images").glob("*.png"):
             assert path.read_bytes() == picture_files(tmp_path / "whole")[path.name]
         if (folder / "results.csv").exists():
-            assert set(csv_bytes(folder).splitlines()[1:]) <= set(csv_bytes(tmp_path / "whole").splitlines())
+            measured = read_csv(folder / "results.csv").reindex(columns=["key", "clip", "pick"]).dropna()
+            assert set(measured.itertuples(index=False)) <= set(whole.itertuples(index=False))
         with Store.open(folder, MANIFEST, plan) as store:
             keys = [row["key"] for row in store.rows()]
             assert len(keys) == len(set(keys))
         assert not [path for path in folder.rglob("*") if path.name.endswith(atomic.SUFFIX)]
     assert kills >= 6
-    fill(folder, plan)
+    fill_and_measure(folder, plan)
     assert csv_bytes(folder) == csv_bytes(tmp_path / "whole")
     assert picture_files(folder) == picture_files(tmp_path / "whole")

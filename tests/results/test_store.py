@@ -9,7 +9,7 @@ from PIL import Image
 
 from align.results.csvfile import read_csv
 from align.results.errors import StoreError
-from align.results.manifest import Manifest, first_difference
+from align.results.manifest import Manifest, first_difference, other_versions
 from align.results.measured import Result
 from align.results.store import Store
 
@@ -449,6 +449,7 @@ def test_pictures_are_committed_first_and_measured_after(tmp_path):
         store.measured({plan[0].key: told(0.5), plan[1].key: told(None), plan[2].key: FAILED}, PICK)
         assert store.lacking(plan[0], PICK) == []
         assert store.unmeasured(PICK) == plan[2:4]  # what failed is no result, what is not finite is one
+        assert store.without_value(PICK) == plan[2:3]
         assert store.unmeasured({"pick": "weights 2"}) == plan[:4]
         assert not store.claim(plan[0], PICK)
         assert store.claim(plan[2], PICK)
@@ -553,6 +554,8 @@ def test_rows_name_their_session_and_sessions_their_versions(tmp_path):
     sessions = status_of(tmp_path)["sessions"]
     assert [one["session"] for one in sessions] == [1, 2, 3, 4]
     assert [one["versions"]["align"] for one in sessions] == ["0.1", "0.2", "0", "0"]
+    assert other_versions(sessions[:2]) == ["align 0.1 (now 0.2)"]
+    assert other_versions(sessions[2:]) == []
     assert sessions[1]["machine"] == {"cpus": 2}
     assert "big" not in json.dumps(sessions)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -100,7 +101,8 @@ def arguments(folder: Path, *more: str) -> list[str]:
 def start(*arguments: str) -> subprocess.Popen[str]:
     """The command in a process of its own, with a sampler that takes 50 ms a picture.
 
-    ``--hang`` goes before the command where its first commit shall never end.
+    ``--hang`` goes before the command where its first commit shall never end, ``--die`` where it shall be killed between
+    the commit of its second group and its measurement.
     """
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "runner.helpers", *arguments]
@@ -113,6 +115,7 @@ if __name__ == "__main__":
     from align.__main__ import main
     from align.results import store
     from align.runner import build
+    from align.runner.measure import Measuring
 
     def announce(requests):
         print("sampling", flush=True)
@@ -121,9 +124,20 @@ if __name__ == "__main__":
         print("hanging", flush=True)
         time.sleep(100)
 
+    groups = []
+
+    def die(*_):
+        groups.append(1)
+        if len(groups) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     build.build_sampler = lambda config, size: FakeSampler(size, wait=0.05, hook=announce)
     command = sys.argv[1:]
     if command[0] == "--hang":
         command.pop(0)
         store.save_picture = hang
+    if command[0] == "--die":
+        command.pop(0)
+        measure = Measuring._measure
+        Measuring._measure = lambda self, items: die() or measure(self, items)
     sys.exit(main(command))

@@ -68,8 +68,30 @@ def test_interrupted_killed_and_resumed(tmp_path, capsys):
     assert files(tmp_path / "b" / "run") == files(tmp_path / "a" / "run")
 
 
+@pytest.mark.parametrize("more", [[], ["run.shared=true"]])
+def test_a_kill_between_commit_and_measurement_loses_no_picture(tmp_path, monkeypatch, capsys, more):
+    assert main(arguments(tmp_path / "a")) == 0
+    command = arguments(tmp_path / "b", *more)
+    process = start("--die", *command)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    built = []
+    monkeypatch.setattr(
+        build, "build_sampler", lambda config, size: built.append(FakeSampler(size)) or built[-1]
+    )
+    capsys.readouterr()
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert (
+        "an earlier session ended without closing; going on with 2 items left, 3 pictures to measure" in out
+    )
+    assert "8, 6 done already, 2 to make, 3 of those done to measure" in out
+    assert [len(call) for sampler in built for call in sampler.calls] == [2]
+    assert files(tmp_path / "b" / "run") == files(tmp_path / "a" / "run")
+
+
 def test_two_processes_share_the_work(tmp_path):
-    more = ["prompts.limit=null", "samples=4", "metrics=none"]
+    more = ["prompts.limit=null", "samples=4"]
     assert main(arguments(tmp_path / "a", *more)) == 0
     shared = arguments(tmp_path / "b", *more, "run.shared=true")
     results = [finish(process) for process in [start(*shared), start(*shared)]]
@@ -77,6 +99,8 @@ def test_two_processes_share_the_work(tmp_path):
     assert files(tmp_path / "b" / "run") == files(tmp_path / "a" / "run")
     lines = (tmp_path / "b" / "run" / "journal.jsonl").read_text().splitlines()
     assert sum('"row"' in line for line in lines) == 64
+    measured = [key for line in lines for key in json.loads(line).get("measured", {})]
+    assert len(measured) == len(set(measured)) == 64
     assert sum("sampling" in out for _, out, _ in results) >= 1
 
 
@@ -209,7 +233,7 @@ def small_disk(tmp_path_factory):
 
 def test_a_full_disk_stops_the_run_and_space_mends_it(small_disk, tmp_path):
     folder, told, errors = small_disk
-    assert told["codes"][:2] == [1, 0]
+    assert told["codes"][:2] == [1, 0], errors
     assert "No space left on device" in errors[0]
     assert "run the same command again" in errors[0]
     rows = read_csv(folder / "full" / "results.csv")  # an older state, but whole
