@@ -131,7 +131,7 @@ def prompt_row(entry: Any, columns: Columns, place: str, *, blank: bool) -> Prom
     tags: dict[str, str] = {}
     for column in columns.tags:
         try:
-            if tag := cell_text(cells.get(column)):
+            if tag := cell_text(cells.get(column)).strip():
                 tags[column] = tag
         except ValueError as error:
             raise ConfigError(

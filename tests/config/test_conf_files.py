@@ -160,6 +160,29 @@ def test_default_folders():
     )
 
 
+def test_a_set_of_the_users_is_in_its_folders_name(tmp_path):
+    def folder(*more):
+        return compose("prompts=file", *more).run.folder
+
+    for name, text in {
+        "one.txt": "a\nb\n",
+        "two.txt": "a\n",
+        "same.jsonl": '{"prompt": "a", "tag": 1}\n"b"',
+    }.items():
+        (tmp_path / name).write_text(text)
+    one, two, same = (f"prompts.path={tmp_path / name}" for name in ("one.txt", "two.txt", "same.jsonl"))
+    assert re.fullmatch(r"outputs/shapes-none-file-[0-9a-f]{8}-seed0", folder(one))
+    assert folder(one) == folder(same) == folder(one, "prompts.limit=1", "prompts.shuffle_seed=3")
+    assert folder(one) != folder(two)
+    typed = compose("prompts=text", "prompts.text=[a,b]").run.folder
+    assert typed == folder(one).replace("file", "text")
+    assert compose("prompts=text", "prompts.text=[a,c]").run.folder != typed
+    drawn = compose("prompts=shapes_pair", "prompts.sha256=null", "prompts.set_seed=3").run.folder
+    assert drawn != compose("prompts=shapes_pair").run.folder == "outputs/shapes-none-shapes_pair-seed0"
+    styles = f"prompts.dataset={tmp_path}", "prompts.files=[one.txt]"
+    assert compose("prompts=hpdv2", *styles).run.folder == folder(one).replace("file", "hpdv2")
+
+
 def test_options_that_a_yaml_leaves_out_can_be_set():
     config = compose("method=none", "method.recurrence.cap=2", "reward=sum", "reward.terms.shapes_pick=2")
     assert config.method.recurrence.cap == 2

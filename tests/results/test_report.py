@@ -8,6 +8,7 @@ import pytest
 
 from align.results import intervals
 from align.results.arms import load_arms
+from align.results.columns import HEAD
 from align.results.compare import choose_baseline
 from align.results.csvfile import read_csv
 from align.results.errors import ReportError
@@ -173,6 +174,66 @@ def test_the_command(tmp_path, capsys):
         printed = capsys.readouterr()
         assert printed.out == ""
         assert printed.err.count("\n") == 1
+
+
+def tagged(folder, method, values, tags):
+    """As ``run``; prompts have tags."""
+    items = [Item(hashlib.sha256(f"{method} {prompt}".encode()).hexdigest(), prompt, 0) for prompt in values]
+    with Store.open(folder, Manifest({"method": {"name": method}}), items) as store:
+        for item in items:
+            more = {f"tag_{name}": text for name, text in tags.get(item.prompt, {}).items()}
+            row = {"prompt": item.prompt, "method": method, "clip": values[item.prompt]} | more
+            store.commit(item, make_png(item), row)
+    return folder
+
+
+KINDS = {"p0": {"Kind": "=animals"}, "p1": {"Kind": "=animals"}, "p2": {"Kind": "9"}}
+
+
+def test_groups_by_a_tag(tmp_path):
+    base = tagged(tmp_path / "a", "none", {"p0": 1.0, "p1": 2.0, "p2": 3.0, "p3": 4.0}, KINDS)
+    other = tagged(tmp_path / "b", "das", {"p0": 2.0, "p1": 4.0, "p2": 3.0, "p3": 4.5}, {})
+    made = report([base, other], by="Kind", out=tmp_path / "out")
+    summary = made.groups.summary.set_index(["group", "label"])
+    assert summary["n"].to_dict() == {
+        ("=animals", "none"): 2, ("=animals", "das"): 2, ("9", "none"): 1, ("9", "das"): 1,
+        ("(no Kind)", "none"): 1, ("(no Kind)", "das"): 1,
+    }  # fmt: skip
+    assert summary.loc[("=animals", "das"), ["clip", "clip_low", "clip_high"]].tolist() == [3.0, 2.0, 4.0]
+    pairs = made.groups.pairs.set_index("group")
+    assert pairs["difference"].to_dict() == {"=animals": 1.5, "9": 0.0, "(no Kind)": 0.5}
+    assert pairs.loc["=animals", ["low", "high", "pairs"]].tolist() == [1.0, 2.0, 2]
+    sections = made.sections()
+    assert sections["Pictures by Kind"]["none"] == {"=animals": "2", "9": "1", "(no Kind)": "1"}
+    gains = sections["clip by Kind: paired difference to none"]
+    assert gains == {
+        "das": {"=animals": "+1.500 [+1, +2] (n=2)", "9": "0 (n=1)", "(no Kind)": "+0.500 (n=1)"}
+    }
+    for page in ("report.md", "report.tex", "report.html"):
+        assert "animals" in (tmp_path / "out" / page).read_text()
+    found = read_csv(tmp_path / "out" / "groups_pairs.csv")
+    assert found["group"].tolist() == ["=animals", "9", "(no Kind)"]
+    assert report([base, other], by="tag_Kind").sections() == sections
+    assert list(report([base, other], by="method").sections()["Pictures by method"]["das"]) == ["das"]
+
+
+def test_an_unknown_group_is_one_line(tmp_path, capsys):
+    base = tagged(tmp_path / "a", "none", {"p0": 1.0, "p2": 3.0}, KINDS)
+    assert main([str(base), "--by", "Kinds"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("align report: --by Kinds: no row has such a column; did you mean Kind?")
+    assert printed.err.count("\n") == 1
+    assert main([str(tagged(tmp_path / "b", "none", {"p0": 1.0}, {})), "--by", "Kind"]) == 2
+    assert "no prompt has a tag" in capsys.readouterr().err
+
+
+def test_tags_are_texts_and_no_metrics(tmp_path):
+    folder = tagged(tmp_path / "a", "none", {"p0": 1.0, "p2": 3.0}, KINDS | {"p0": {"Kind": "8"}})
+    table = read_csv(folder / "results.csv")
+    assert table["tag_Kind"].tolist() == ["8", "9"]
+    assert list(table.columns).index("tag_Kind") == len(HEAD)
+    assert not {"tag_Kind"} & set(report([folder]).summary.columns)
 
 
 def test_summary_of_a_frame(tmp_path):

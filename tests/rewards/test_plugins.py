@@ -122,6 +122,10 @@ def test_a_file_is_run_once(write, tmp_path):
 
 
 BAD = {
+    "a column's name": (
+        HEAD + "@reward(differentiable=False)\ndef tag_x(pictures, prompts): pass\n",
+        "column tag_x of",
+    ),
     "no file": (None, "there is no file"),
     "syntax": ("def f(:\n", "line 1: SyntaxError"),
     "raises": ("x = 1\nboom\n", "line 2: NameError"),

@@ -5,7 +5,7 @@ import pytest
 from align.config.command import parse
 from align.config.compose import jobs_of
 from align.runner.estimate import network_evaluations
-from align.runner.plan import identity, item_key, make_plan
+from align.runner.plan import identity, item_key, make_plan, same_group
 from align.runner.prepare import prepare
 from align.runner.prompt_files import PromptRow
 from align.runner.prompts import prompts_hash
@@ -98,6 +98,34 @@ def test_duplicates_get_samples_of_their_own():
     assert len({item.key for item in plan}) == 8
     assert [item.index for item in plan] == list(range(8))
     assert {item.seed for item in plan} == {5}
+
+
+def plan(*rows, whole=(), seed=5, samples=2, negative=""):
+    made = make_plan({"negative": negative}, rows, seed, samples, negative, whole)
+    assert len({(item.prompt, item.seed, item.sample) for item in made}) == len(made)
+    return {(item.prompt, item.negative, item.seed, item.sample): item.key for item in made}
+
+
+def test_a_rows_own_negative_and_seed_make_what_those_of_a_run_make():
+    own = plan(PromptRow("a", negative="x"), PromptRow("b", seed=7), PromptRow("c"), samples=1)
+    for text, negative, seed in (("a", "x", 5), ("b", "", 7), ("c", "", 5)):
+        (made,) = plan(PromptRow(text), seed=seed, negative=negative, samples=1).items()
+        assert made in own.items()
+    assert plan(PromptRow("a", negative="x", seed=5)) == plan(PromptRow("a"), negative="x")
+
+
+def test_one_prompt_with_several_negatives_has_the_same_pictures_in_any_order_and_part():
+    rows = [PromptRow("a", negative="x"), PromptRow("a"), PromptRow("a", seed=5), PromptRow("a", seed=6)]
+    whole = plan(*rows, whole=rows)
+    assert [sample for _, _, _, sample in whole] == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert plan(*rows[::-1], whole=rows) == whole
+    for row in rows:
+        assert plan(row, whole=rows).items() <= whole.items()
+
+
+def test_particles_of_one_group_have_one_negative():
+    one, other = make_plan({}, [PromptRow("a", negative="x"), PromptRow("a")], 0, 1, "")
+    assert not same_group(one, other, 4)
 
 
 def test_any_text_has_a_key():

@@ -16,9 +16,10 @@ from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
 from align.results.csvfile import read_csv
 from align.runner import build
-from align.runner.prompt_files import read_prompts
-from align.runner.prompts import load_prompts
+from align.runner.prompt_files import PromptRow, read_prompts
+from align.runner.prompts import load_prompts, prompts_hash, set_hash
 from align.runner.row_files import read_rows
+from align.runner.syntax import syntax_line
 from align.runner.unsafe import is_unsafe, words, words_hash
 
 from .helpers import FakeSampler, arguments
@@ -275,3 +276,166 @@ def test_a_run_tells_the_data_sets_commit_and_what_was_left_out(hub, tmp_path, m
     assert record["prompts"]["unsafe"]["dropped"] == 1
     assert "a corpse flower" not in " ".join(read_csv(tmp_path / "run/results.csv")["prompt"])
     assert read_csv(tmp_path / "run/results.csv").shape[0] == 5
+
+
+ROWS = (
+    '{"prompt": "a cat", "negative_prompt": "blurry", "seed": 7, "tag": "one", "n": 1.5, "include": [{"class": "cat"}]}\n'
+    '{"prompt": "a dog", "negative_prompt": "", "seed": "8", "tag": null, "n": true}\n'
+    '"a fox"\n'
+)
+
+
+def test_a_row_may_have_its_own_negative_prompt_seed_and_tags(tmp_path):
+    (tmp_path / "a.jsonl").write_text(ROWS)
+    cat, dog, fox = rows(tmp_path / "a.jsonl")
+    assert (cat.text, cat.negative, cat.seed) == ("a cat", "blurry", 7)
+    assert cat.tags == {"tag": "one", "n": "1.5", "include": '[{"class":"cat"}]'}
+    assert (dog.negative, dog.seed, dog.tags) == (None, 8, {"n": "true"})
+    assert (fox.negative, fox.seed, fox.tags) == (None, None, {})
+    kept = rows(tmp_path / "a.jsonl", negative_column=None, seed_column=None, tag_columns=("seed",))
+    assert [(row.negative, row.seed, row.tags) for row in kept] == [
+        (None, None, {"seed": "7"}),
+        (None, None, {"seed": "8"}),
+        (None, None, {}),
+    ]
+
+
+def test_columns_of_negatives_and_seeds_have_usual_names_or_those_that_are_given(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,Negative Prompt,SEED,avoid\na cat,blurry,7.0,blue\na dog,,,\n")
+    assert [(row.negative, row.seed) for row in rows(path)] == [("blurry", 7), (None, None)]
+    assert rows(path, negative_column="avoid")[0].negative == "blue"
+    assert rows(path, negative_column="avoid")[0].tags == {"Negative Prompt": "blurry"}
+    with pytest.raises(
+        ConfigError, match=r"no column 'avoids': give prompts.negative_column=NAME.*mean avoid"
+    ):
+        rows(path, negative_column="avoids")
+    with pytest.raises(ConfigError, match=r"no column 'avoids': give prompts.tag_columns"):
+        rows(path, tag_columns=("avoids",))
+    path.write_text("prompt,negative,negative_prompt\na cat,blurry,blue\n")
+    with pytest.raises(ConfigError, match=r"'negative' and 'negative_prompt': give prompts\.negative_col"):
+        rows(path)
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "random", "1e3", "9223372036854775808", "9" * 5000, "0x7"])
+def test_a_seed_that_is_none_is_refused_with_its_line(tmp_path, seed):
+    (tmp_path / "a.csv").write_text(f"prompt,seed\na cat,1\na dog,{seed}\n")
+    with pytest.raises(ConfigError, match=r"a\.csv, line 3: seed=.* is no seed: give a whole number"):
+        rows(tmp_path / "a.csv")
+    assert rows(tmp_path / "a.csv", seed_column=None)[1].tags == {"seed": seed}
+
+
+def test_a_negative_prompt_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "negative": ["b", "c"]}')
+    with pytest.raises(ConfigError, match=r"line 1: negative=.* is no text"):
+        rows(tmp_path / "a.jsonl")
+
+
+def test_tags_of_parquet_are_texts_and_pictures_are_none(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "a.parquet"
+    table = {"prompt": ["a", "b"], "seed": [None, 3], "level": [0.5, None], "image": [b"x", b"y"]}
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+    with pytest.raises(
+        ConfigError, match=r"row 1, column 'image': it holds bytes; give prompts\.tag_columns="
+    ):
+        rows(path)
+    assert [(row.seed, row.tags) for row in rows(path, tag_columns=("level",))] == [
+        (None, {"level": "0.5"}),
+        (3, {}),
+    ]
+
+
+def test_negatives_and_seeds_are_part_of_a_sets_hash_and_tags_are_not():
+    plain = [PromptRow("a"), PromptRow("b", tags={"k": "v"})]
+    assert set_hash(plain) == prompts_hash(["a", "b"])
+    others = [[PromptRow("a", negative="x"), plain[1]], [PromptRow("a", seed=0), plain[1]]]
+    assert len({set_hash(one) for one in [plain, *others]}) == 3
+
+
+def test_bundled_sets_keep_their_categories(hub):
+    tags = [row.tags for row in loaded("prompts=partiprompts").rows]
+    assert tags[1] == {"Category": "Artifacts", "Challenge": "Writing & Symbols", "Note": "quotes"}
+    assert [row.tags["file"] for row in loaded("prompts=hpdv2", "prompts.unsafe=keep").rows] == [
+        style for style, prompts in STYLES.items() if style != "drawbench" for _ in prompts
+    ]
+    colours = loaded("prompts=geneval", "prompts.offset=259", "prompts.limit=94").rows
+    assert {row.tags["tag"] for row in colours} == {"colors"}
+    assert all(" and " not in row.text for row in colours)
+    with pytest.raises(ConfigError, match=r"prompts.tags.tag tags 553 prompts and prompts.text has 1"):
+        loaded("prompts=geneval", "prompts.text=[a]", "prompts.sha256=null")
+
+
+def test_a_file_runs_with_its_own_negatives_seeds_and_tags(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "build_sampler", lambda config, size: FakeSampler(size))
+    (tmp_path / "mine.jsonl").write_text(ROWS)
+    mine = ["prompts=file", f"prompts.path={tmp_path / 'mine.jsonl'}"]
+    assert main(arguments(tmp_path, *mine, "seed=5", "samples=2")) == 0
+    assert "2 drawn by their own seed, 1 with their own negative prompt; kept as tags: tag, n, include" in (
+        capsys.readouterr().out
+    )
+    table = read_csv(tmp_path / "run/results.csv")
+    assert table["seed"].tolist() == [7, 7, 8, 8, 5, 5]
+    assert table["sample"].tolist() == [0, 1, 0, 1, 0, 1]
+    assert table["negative"].tolist() == ["blurry", "blurry", "", "", "", ""]
+    assert table["tag_n"].tolist() == ["1.5", "1.5", "true", "true", "", ""]
+    assert table["tag_tag"].tolist() == ["one", "one", "", "", "", ""]
+    again = arguments(tmp_path, *mine, "seed=5", "samples=2", "prompts.tag_columns=[]")
+    assert main(again) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["backbone=lcm", "sampler=lcm"], "line 1: its negative prompt blurry is not read by backbone=lcm"),
+        (["-m", "seed=1,2"], "seed=1,2: .*line 1 has a seed of its own, 7"),
+    ],
+)
+def test_what_a_run_would_not_read_of_a_row_is_refused(tmp_path, capsys, monkeypatch, more, words):
+    monkeypatch.setattr("align.runner.prepare.missing_text", lambda needed: None)
+    (tmp_path / "mine.jsonl").write_text(ROWS)
+    command = ["prompts=file", f"prompts.path={tmp_path / 'mine.jsonl'}", f"run.root={tmp_path}/out", *more]
+    assert main(["metrics=none", *command]) == 2
+    error = capsys.readouterr().err
+    assert re.search(words, error)
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        "(red:1.4)", "((red))", "[red|blue]", "[red:blue:0.5]", "<lora:x:1>", "BREAK", "AND", "{red|blue}",
+        "${colour}", "__colour__", "red++", "red::2", "--ar 16:9", "\\(red\\)", "\u2028",
+    ],
+)  # fmt: skip
+def test_syntax_of_other_programs_is_told(syntax):
+    text = f"a {syntax} cat"
+    assert syntax_line([text, "a cat"]).startswith("1 prompts or negatives hold ")
+    assert syntax_line([text, text]).startswith("2 ")
+
+
+def test_plain_english_is_no_syntax():
+    plain = "A cat (red, small) - two-tone; 3:4, 5 + 5, [sic] {x} <b> and e-mail --- 'x' $5 a_b_c 16:9 C++"
+    assert syntax_line([plain.replace(" C++", ""), "", "a photo of a bench"]) is None
+
+
+def test_syntax_is_told_once_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(build, "build_sampler", lambda config, size: FakeSampler(size))
+    text = 'prompts.text=["a (red:1.4) cat", "a \\${b} dog", "a fox"]'
+    assert main(arguments(tmp_path, "prompts=text", text, "negative='(bad:2)'")) == 0
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("syntax"))
+    assert line == (
+        'syntax   3 prompts or negatives hold "(red:1.4)", "${b}", "(bad:2)": read as plain text, '
+        "nothing is weighted, replaced, loaded or split"
+    )
+    assert "a ${b} dog" in set(read_csv(tmp_path / "run/results.csv")["prompt"])
+
+
+@pytest.mark.parametrize("option", ['prompts.text=["a ${seed} c"]', "negative='${oc.env:HOME}'"])
+def test_an_interpolation_in_a_typed_prompt_is_refused(option, capsys):
+    assert main(["prompts=text", "prompts.text=[a]", option]) == 2
+    error = capsys.readouterr().err
+    assert "would be replaced by an option's value: write \\${" in error
+    assert error.count("\n") == 1
