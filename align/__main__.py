@@ -53,6 +53,10 @@ def dispatch(argv: list[str]) -> int:
         from align.runner.table import main as table
 
         return table(argv[1:])
+    if argv and argv[0] == "score":
+        from align.scoring.command import main as score
+
+        return score(argv[1:])
     if argv and argv[0] == "graph":
         from align.runner.show_graph import main as show_graph
 

@@ -1,8 +1,9 @@
 """Kill a run at random moments, let it go on, and compare what it made with an undisturbed run, byte for byte.
 
     python scripts/pull_the_plug.py --folder outputs/plug --kills 20 -- method=dymo prompts.limit=200
+    python scripts/pull_the_plug.py --folder outputs/plug --kills 5 -- score PICTURES metrics=shapes
 
-What follows ``--`` are options of ``python -m align``.  Each attempt is a process of its own that gets SIGKILL at a moment drawn
+What follows ``--`` are arguments of ``python -m align``, of a run or of ``score``.  Each attempt is a process of its own that gets SIGKILL at a moment drawn
 uniformly between its start and ``--longest`` seconds: by default until the first picture of an undisturbed run and then, of the
 time from there to its end, twice the share of one kill, so that the kills spread over the whole run (of short runs half, up to
 ten seconds, in which some work is done).  A run that ends before its kill is compared, and another one begins.  The exit code is 0
@@ -42,7 +43,7 @@ class Command:
     """A run that is started again and again.
 
     Attributes:
-        options: of ``python -m align``, the folder aside.
+        options: of ``python -m align``, the folder aside; ``score`` is the first where pictures are scored.
     """
 
     options: tuple[str, ...]
@@ -54,6 +55,14 @@ class Command:
         from align.runner import build
         from align.runner.prepare import with_batch_size
 
+        if self.options[0] == "score":
+            from align.scoring.options import read_options
+
+            config = read_options([*self.options[1:], *SETTINGS]).config
+            build.set_up_torch(config.run.threads)
+            for name in config.metrics.rewards:
+                build.load_reward(name, build.torch_device(config.run.device))
+            return
         (job,) = jobs_of(parse([*self.options, *SETTINGS]))
         build.set_up_torch(job.config.run.threads)
         build.build_sampler(job.config, with_batch_size(job.config).run.batch_size or 1)
@@ -107,7 +116,7 @@ def pull(command: Command, folder: Path, kills: int, longest: float | None, seed
     began = time.time()
     command.attempt(folder / "whole")
     whole = time.time() - began
-    first = min(path.stat().st_mtime for path in (folder / "whole" / "images").iterdir()) - began
+    first = min(path.stat().st_ctime for path in (folder / "whole" / "images").iterdir()) - began
     expected = content(folder / "whole")
     longest = longest or first + max(2 * (whole - first) / kills, min((whole - first) / 2, 10))
     print(
@@ -137,7 +146,7 @@ def pull(command: Command, folder: Path, kills: int, longest: float | None, seed
 
 
 def _pictures(folder: Path) -> int:
-    return sum(1 for _ in (folder / "images").glob("*.png"))
+    return sum(1 for _ in (folder / "images").glob("[!.]*"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

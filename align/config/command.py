@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from align.config.errors import ConfigError, nearest
 
-SUBCOMMANDS = ("doctor", "report", "gallery", "graph", "table")
+SUBCOMMANDS = ("doctor", "report", "gallery", "graph", "score", "table")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ Inference-time alignment of text-to-image diffusion models.
   python -m align [GROUP=NAME] [OPTION=VALUE] ...   make pictures; the same command again goes on
   python -m align -m method=none,dymo seed=0,1      every combination of the values
   python -m align table NAME... [--scale shapes]    run a published table, the paper's numbers beside ours
+  python -m align score PICTURES [metrics=NAME]     measure pictures that are there: a folder, a table, a run
   python -m align report FOLDERS...                 compare runs picture by picture
   python -m align gallery FOLDERS... --out FILE     look at them side by side
   python -m align graph PROMPT [semantics=...]      which words of a prompt DyMO pairs

@@ -35,7 +35,7 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
         OSError: from the file system; the old file is then intact and no temporary file stays behind.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}")
+    temporary = _temporary(target)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -54,6 +54,22 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
         raise
     if durable:
         sync_folder(target.parent)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}")
+
+
+def link(source: Path, path: Path) -> None:
+    """Make `path` a second name of the file `source`, durably. Raises OSError, with the old file of that name intact."""
+    temporary = _temporary(path)
+    try:
+        os.link(os.path.realpath(source), temporary)
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()  # which renaming leaves where both names are of one file already
+    sync_folder(path.parent)
 
 
 def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:

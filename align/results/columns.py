@@ -55,21 +55,10 @@ INFO: dict[str, str] = {
 }
 TEXT = frozenset(
     {
-        *(
-            "key",
-            "prompt",
-            "method",
-            "backbone",
-            "reward",
-            "optimised",
-            "image",
-            "status",
-            "config",
-            "session",
-        ),
+        "key", "prompt", "method", "backbone", "reward", "optimised", "image", "status", "config", "session",
         *NEGATIVE,
     }
-)
+)  # fmt: skip
 TIMING = frozenset({"seconds", "peak_memory_mb", "session"})
 """Columns in which two runs of the same configuration may differ: by which process, how fast, in how much memory."""
 

@@ -5,7 +5,7 @@ Rows stay on disk: the index holds a few numbers an item, so 100,000 items fit i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,11 +134,14 @@ class Index:
         self.changed = self.changed or bool(broken)
         return len(broken)
 
-    def order(self, plan: Mapping[str, int]) -> list[str]:
-        """Keys in the order of the file: planned ones as planned, then those of earlier runs, run by run."""
-        foreign = [key for key in self.entries if key not in plan]
-        foreign.sort(key=lambda key: (self._configs[self.entries[key].config], self.entries[key].place, key))
-        return [*(key for key in plan if key in self.entries), *foreign]
+    def order(self, plan: Mapping[str, int], *, foreign: bool = True) -> list[str]:
+        """Keys in the order of the file: planned ones as planned, then, if asked for, those of earlier runs, run by run."""
+        planned = [key for key in plan if key in self.entries]
+        if not foreign:
+            return planned
+        others = [key for key in self.entries if key not in plan]
+        others.sort(key=lambda key: (self._configs[self.entries[key].config], self.entries[key].place, key))
+        return [*planned, *others]
 
     def row(self, key: str) -> dict[str, Any]:
         """The whole row of an item, in plain values."""
@@ -163,10 +166,6 @@ class Index:
             "session": entry.session,
         }
 
-    def rows(self, plan: Mapping[str, int]) -> Iterator[dict[str, Any]]:
-        """All rows in the order of the file, read from disk one by one."""
-        return (self.row(key) for key in self.order(plan))
-
-    def names(self) -> set[str]:
-        """Names of all columns in use."""
-        return set().union(*{entry.names for entry in self.entries.values()})
+    def names(self, keys: Iterable[str]) -> set[str]:
+        """Names of all columns in use by some items."""
+        return set().union(*{self.entries[key].names for key in keys})

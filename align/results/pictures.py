@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,9 +17,24 @@ if TYPE_CHECKING:
 Verify = Literal["quick", "full"]
 
 
-def picture_name(key: str, seed: int, sample: int) -> str:
+@dataclass(frozen=True)
+class Original:
+    """A picture that is there already and is kept byte by byte.
+
+    Attributes:
+        path: the file.
+        data: what was read from it.
+        mtime_ns: when it had last been changed before it was read.
+    """
+
+    path: Path
+    data: bytes
+    mtime_ns: int
+
+
+def picture_name(key: str, seed: int, sample: int, ending: str = ".png") -> str:
     """File name of an item's picture. It never depends on the prompt's text or its place in the list."""
-    return f"seed{seed}-{sample}-{key[:16]}.png"
+    return f"seed{seed}-{sample}-{key[:16]}{ending}"
 
 
 def png_bytes(picture: bytes | Image) -> bytes:
@@ -30,17 +46,32 @@ def png_bytes(picture: bytes | Image) -> bytes:
     return buffer.getvalue()
 
 
-def save_picture(folder: Path, name: str, picture: bytes | Image) -> dict[str, Any]:
+def save_picture(folder: Path, name: str, picture: bytes | Image | Original) -> dict[str, Any]:
     """Write a picture durably and return its record: name, size, sha256, mtime_ns. Raises OSError."""
-    data = png_bytes(picture)
     path = folder / name
-    atomic.write_bytes(path, data)
+    if isinstance(picture, Original):
+        data = picture.data
+        if not _link(picture, path):
+            atomic.write_bytes(path, data)
+    else:
+        data = png_bytes(picture)
+        atomic.write_bytes(path, data)
     return {
         "name": name,
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "mtime_ns": path.stat().st_mtime_ns,
     }
+
+
+def _link(original: Original, path: Path) -> bool:
+    """Make `path` a second name of a file, if the disk can do that and the file is still what was read."""
+    try:
+        atomic.link(original.path, path)
+        stat = path.stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (len(original.data), original.mtime_ns)
 
 
 def intact(folder: Path, record: dict[str, Any], verify: Verify) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from align.results import atomic
@@ -21,14 +21,14 @@ class Snapshot:
     Args:
         path: the file.
         index: items and their rows.
-        plan: places of the planned items, by key.
+        order: tells the keys of the file's rows, in its order.
         every: seconds between two snapshots while items arrive; longer where making one takes long.
     """
 
-    def __init__(self, path: Path, index: Index, plan: Mapping[str, int], every: float) -> None:
+    def __init__(self, path: Path, index: Index, order: Callable[[], list[str]], every: float) -> None:
         self.path = path
         self.index = index
-        self.plan = plan
+        self.order = order
         self.every = every
         self.next = time.monotonic() + every
 
@@ -50,7 +50,8 @@ class Snapshot:
         end = self.index.end
         with atomic.replacing(self.path) as file:
             hashed = hashlib.sha256()
-            for line in csv_lines(ordered(self.index.names()), self.index.rows(self.plan)):
+            keys = self.order()
+            for line in csv_lines(ordered(self.index.names(keys)), map(self.index.row, keys)):
                 hashed.update(line)
                 file.write(line)
             # The journal knows a snapshot before it gets its name: any other content was edited by hand.

@@ -24,7 +24,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,7 +46,7 @@ from align.results.manifest import (
     write_run,
 )
 from align.results.measured import Result, has_column
-from align.results.pictures import Verify, picture_name, save_picture
+from align.results.pictures import Original, Verify, picture_name, save_picture
 from align.results.plain import plain
 from align.results.snapshot import Snapshot
 
@@ -84,6 +84,7 @@ class Store:
         shared: bool,
         csv_every: float,
         token: str | None = None,
+        foreign: bool = True,
     ):
         """Not for callers: see `open`."""
         self.folder = folder
@@ -98,6 +99,7 @@ class Store:
         self._config = manifest.digest
         self._mutex = threading.RLock()
         self._csv_every = csv_every
+        self._foreign = foreign
         self._run: dict[str, Any] = {}
         self._inline: dict[str, str] = {}
         self._closed = False
@@ -118,6 +120,7 @@ class Store:
         verify: Verify = "quick",
         csv_every: float = 30.0,
         token: str | None = None,
+        foreign: bool = True,
     ) -> Store:
         """Create the folder or go on with it, and check what is finished.
 
@@ -132,13 +135,16 @@ class Store:
                 pictures "full" costs the time to read them all.
             csv_every: seconds between rebuilds of `results.csv` while committing; longer when one takes long.
             token: what this process is known by to others in the folder, see `bury`; null draws one.
+            foreign: keep rows outside of the plan in `results.csv`; the journal keeps them anyway.
 
         Raises:
             StoreError: in use by another process, of another configuration, damaged, or not writable. Nothing
                 in the folder has changed then.
             ValueError: the plan holds a key twice.
         """
-        store = cls(Path(folder), manifest, plan, shared=shared, csv_every=csv_every, token=token)
+        store = cls(
+            Path(folder), manifest, plan, shared=shared, csv_every=csv_every, token=token, foreign=foreign
+        )
         with as_store_error(f"create {store.folder}"):
             store.folder.mkdir(parents=True, exist_ok=True)
         refuse_links(store.folder)
@@ -192,8 +198,10 @@ class Store:
             broken = self._index.drop_broken(self._plan, pictures, self.folder / "images", verify)
             if broken:
                 log.warning("%s: %d pictures are missing or damaged and are made again", self.folder, broken)
-        self._snapshot = Snapshot(self.folder / "results.csv", self._index, self._plan, self._csv_every)
+        rows = partial(self._index.order, self._plan, foreign=self._foreign)
+        self._snapshot = Snapshot(self.folder / "results.csv", self._index, rows, self._csv_every)
         self._snapshot.set_edited_aside()
+        self._index.changed |= not self._foreign  # the rows of another plan may stand in the file
         self._snapshot.update()
 
     @property
@@ -233,7 +241,7 @@ class Store:
 
     def iter_rows(self) -> Iterator[dict[str, Any]]:
         """As `rows`, one at a time."""
-        return self._index.rows(self._plan)
+        return map(self._index.row, self._index.order(self._plan, foreign=self._foreign))
 
     def refresh(self) -> None:
         """Take in what other processes have finished; `results.csv` follows from time to time. Raises StoreError."""
@@ -324,16 +332,21 @@ class Store:
 
     def picture(self, item: Item) -> Path:
         """Where the picture of a done item is."""
-        return self.folder / "images" / picture_name(item.key, item.seed, item.sample)
+        return self.folder / str(self._index.row(item.key)["image"])
 
     def commit(
-        self, item: Item, picture: bytes | Image | None, row: Mapping[str, Any], *, hold: bool = False
+        self,
+        item: Item,
+        picture: bytes | Image | Original | None,
+        row: Mapping[str, Any],
+        *,
+        hold: bool = False,
     ) -> None:
         """Keep a result: durable when this returns.
 
         Args:
             item: an item of the plan.
-            picture: PNG bytes or a PIL image; None, or not kept, where the item failed.
+            picture: PNG bytes, a PIL image or a file to keep as it is; None, or not kept, where the item failed.
             row: values by column. `status` is "ok" where not given and "failed: ..." for a failed item;
                 `key`, `seed`, `sample`, `image`, `config` and `session` are filled in here. Numbers may be of any
                 array library.
@@ -363,7 +376,8 @@ class Store:
         with self._mutex:
             with as_store_error(f"write to {self.folder}"):
                 if picture is not None and not failed:
-                    name = picture_name(item.key, item.seed, item.sample)
+                    ending = picture.path.suffix.lower() if isinstance(picture, Original) else ".png"
+                    name = picture_name(item.key, item.seed, item.sample, ending)
                     record["image"] = save_picture(self.folder / "images", name, picture)
                 self._journal.append(record)
                 self._index.refresh()

@@ -9,7 +9,7 @@ value to its training range, so strong guidance can leave it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,9 @@ class AestheticReward(Reward):
         embedding = self.tower(pixel_values=pixels.to(weight.dtype)).image_embeds
         return self.head(F.normalize(embedding.float(), dim=-1))
 
-    def prepare_images(
-        self, images: list[Image.Image], convert: Callable[[list[Image.Image]], Tensor]
-    ) -> Tensor:
+    def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """Pictures sized by Pillow."""
-        return convert(resize_images(images, self.size, self.variant))
+        return resize_images(images, self.size, self.variant)
 
 
 def load_aesthetic(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,13 +64,13 @@ class Reward(ABC):
         """
 
     @torch.no_grad()
-    def score_images(self, images: Sequence[Image.Image], prompts: Sequence[str], batch: int = 32) -> Tensor:
+    def score_images(self, images: Sequence[Image.Image], prompts: Sequence[str], batch: int = 8) -> Tensor:
         """Value of saved 8-bit pictures: what tables report.  Sizes may differ from picture to picture.
 
         Args:
             images: P pictures of any mode (alpha is laid over white).
             prompts: P texts.
-            batch: how many pictures of one size are scored at once.
+            batch: rows of every call (see :func:`calls`).
 
         Returns:
             (P,) float32 on the CPU.
@@ -79,23 +79,40 @@ class Reward(ABC):
 
         if len(images) != len(prompts):
             raise ValueError(f"{len(images)} pictures for {len(prompts)} prompts")
-        by_size: dict[tuple[int, int], list[int]] = {}
-        for index, image in enumerate(images):
-            by_size.setdefault(image.size, []).append(index)
         values = torch.empty(len(images))
-        for indices in by_size.values():
-            for start in range(0, len(indices), batch):
-                part = indices[start : start + batch]
-                pictures = self.prepare_images([images[k] for k in part], to_pictures)
-                found = self.score(pictures, [prompts[k] for k in part])
-                values[part] = one_a_picture(self.name, found, len(part)).cpu()
+        sized = self.size_images(images)
+        for part, rows in calls([image.size for image in sized], batch):
+            found = self.score(to_pictures([sized[k] for k in rows]), [prompts[k] for k in rows])
+            values[part] = one_a_picture(self.name, found, len(rows))[: len(part)].cpu()
         return values
 
-    def prepare_images(
-        self, images: list[Image.Image], convert: Callable[[list[Image.Image]], Tensor]
-    ) -> Tensor:
-        """Pictures of one size as (P, 3, H, W) for :meth:`score`; models may resize with Pillow first."""
-        return convert(images)
+    def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        """What of each picture :meth:`score` shall see; models whose original resizes with Pillow do so here."""
+        return list(images)
+
+
+CALL_PIXELS = 2**25
+"""Of one call's pictures together: eight of 2048 x 2048, fewer of larger ones, at least one."""
+
+
+def calls(sizes: Sequence[tuple[int, int]], batch: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Pictures of any sizes in calls of one size each, whose number of rows is told by that size alone.
+
+    So a value does not depend, in its last bits, on how many pictures are measured beside it.
+
+    Args:
+        sizes: of the pictures.
+        batch: rows of a call, fewer for pictures beyond ``CALL_PIXELS``.
+
+    Yields:
+        Places of the pictures of a call; and its rows, which are these places, the last repeated as padding.
+    """
+    for size in dict.fromkeys(sizes):
+        rows = max(1, min(batch, CALL_PIXELS // max(1, size[0] * size[1])))
+        same = [k for k, other in enumerate(sizes) if other == size]
+        for start in range(0, len(same), rows):
+            part = same[start : start + rows]
+            yield part, part + part[-1:] * (rows - len(part))
 
 
 def check_pairing(pictures: Tensor, prompts: Sequence[str], step: Tensor | None) -> None:

@@ -117,11 +117,9 @@ class ContrastiveReward(Reward):
         check_pairing(pictures, prompts, step)
         return self.scale * (self.image_embeddings(pictures, step) * self.texts(prompts)).sum(-1)
 
-    def prepare_images(
-        self, images: list[Image.Image], convert: Callable[[list[Image.Image]], Tensor]
-    ) -> Tensor:
+    def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """Pictures sized by Pillow where the original does so."""
-        return convert(resize_images(images, self.size, self.variant))
+        return resize_images(images, self.size, self.variant)
 
 
 def load_clip(

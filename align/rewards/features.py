@@ -59,17 +59,13 @@ def embed(model: ContrastiveReward, images: Sequence[Image]) -> Tensor:
     """Embeddings of 8-bit pictures, (P, d) float32 on the CPU, not normalised.  Sizes may differ."""
     import torch
 
+    from align.rewards.base import calls
     from align.rewards.preprocess import to_pictures
 
     found: dict[int, Tensor] = {}
-    sizes = [image.size for image in images]
-    for size in dict.fromkeys(sizes):
-        same = [k for k, other in enumerate(sizes) if other == size]
-        for start in range(0, len(same), CHUNK):
-            part = same[start : start + CHUNK]
-            padded = part + part[-1:] * (CHUNK - len(part))
-            with torch.no_grad():
-                pictures = model.prepare_images([images[k] for k in padded], to_pictures)
-                rows = model.features(pictures).cpu()
-            found |= zip(part, rows, strict=False)
+    sized = model.size_images(images)
+    for part, rows in calls([image.size for image in sized], CHUNK):
+        with torch.no_grad():
+            features = model.features(to_pictures([sized[k] for k in rows])).cpu()
+        found |= zip(part, features, strict=False)
     return torch.stack([found[k] for k in range(len(images))])

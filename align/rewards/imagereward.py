@@ -9,7 +9,7 @@ whole text tower has to run for every picture; only token ids are kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -135,11 +135,9 @@ class ImageRewardModel(Reward):
         ids, mask = self.texts(prompts).to(weight.device).unbind(1)
         return self.model(pixels.to(weight.dtype), ids, mask)
 
-    def prepare_images(
-        self, images: list[Image.Image], convert: Callable[[list[Image.Image]], Tensor]
-    ) -> Tensor:
+    def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """Pictures sized by Pillow."""
-        return convert(resize_images(images, self.size, self.variant))
+        return resize_images(images, self.size, self.variant)
 
 
 def padded(tokenizer: CLIPTokenizer | BertTokenizer, prompt: str, length: int) -> Tensor:

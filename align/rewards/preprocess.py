@@ -26,18 +26,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from align.pictures import to_rgb
+
 Variant = Literal["clip", "hps", "hps2023", "spo"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as RGB; transparency is laid over white."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
 
 
 def to_pictures(images: Sequence[Image.Image]) -> Tensor:
@@ -84,7 +77,7 @@ def _shortest_side(height: int, width: int, size: int, variant: Variant) -> tupl
 def _longest_side(height: int, width: int, size: int) -> tuple[int, int]:
     """Height and width with the longest side scaled to ``size``, Python's rounding."""
     scale = size / max(height, width)
-    return round(height * scale), round(width * scale)
+    return max(1, round(height * scale)), max(1, round(width * scale))  # a line stays one
 
 
 def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:

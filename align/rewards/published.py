@@ -138,6 +138,7 @@ PUBLISHED: dict[str, RewardSpec] = {
             "preprocess": "clip",
             "dtype": "float32",
         },
+        reads_prompt=False,
     ),
     "clipscore": RewardSpec(
         "CLIP ViT-L/14: the plain cosine, about 0.2 to 0.35",

@@ -100,6 +100,7 @@ REWARDS: dict[str, RewardSpec] = {
         False,
         _embedded("shapes_aesthetic"),
         _shapes_aesthetic,
+        reads_prompt=False,
     ),
     "shapes_spm": RewardSpec(
         "timestep-conditioned CLIP, like SPO's step-aware preference model: exp(logit_scale) * cosine",
@@ -109,12 +110,20 @@ REWARDS: dict[str, RewardSpec] = {
         _shapes_spm,
     ),
     **PUBLISHED,
-    "jpeg_compressibility": RewardSpec("minus the kilobytes of the picture as JPEG", False, False, (), _jpeg),
-    "jpeg_incompressibility": RewardSpec("kilobytes of the picture as JPEG", False, False, (), _jpeg),
-    "toy_linear": RewardSpec("x - y/2 of a toy backbone's coordinates", True, False, (), _toy),
-    "toy_gmm": RewardSpec("-x^2/100 - y^2, likewise", True, False, (), _toy),
-    "toy_gmm2": RewardSpec("-x^2 - (y - 1)^2/10, likewise", True, False, (), _toy),
-    "toy_swiss_roll": RewardSpec("-(x^2 + y^2)/100 - z^2, likewise", True, False, (), _toy),
+    "jpeg_compressibility": RewardSpec(
+        "minus the kilobytes of the picture as JPEG", False, False, (), _jpeg, reads_prompt=False
+    ),
+    "jpeg_incompressibility": RewardSpec(
+        "kilobytes of the picture as JPEG", False, False, (), _jpeg, reads_prompt=False
+    ),
+    "toy_linear": RewardSpec(
+        "x - y/2 of a toy backbone's coordinates", True, False, (), _toy, reads_prompt=False
+    ),
+    "toy_gmm": RewardSpec("-x^2/100 - y^2, likewise", True, False, (), _toy, reads_prompt=False),
+    "toy_gmm2": RewardSpec("-x^2 - (y - 1)^2/10, likewise", True, False, (), _toy, reads_prompt=False),
+    "toy_swiss_roll": RewardSpec(
+        "-(x^2 + y^2)/100 - z^2, likewise", True, False, (), _toy, reads_prompt=False
+    ),
 }
 
 

@@ -28,6 +28,7 @@ class RewardSpec:
         weights: the files that it reads; none if it is not a model.
         loader: called as ``loader(name, paths, device, dtype)`` with the paths of all files of ``weights`` in order;
             imports what it needs.
+        reads_prompt: whether the prompt has a part in the value.
         facts: what a run records of a published model: model, version, preprocessing, data type.
     """
 
@@ -37,3 +38,4 @@ class RewardSpec:
     weights: tuple[Files, ...]
     loader: Loader
     facts: Mapping[str, str] = field(default_factory=dict)
+    reads_prompt: bool = True

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from align.pictures import read_picture
+from align.results import store as stores
 from align.results.measured import Result
 from align.results.store import Store
 from align.runner.failures import ErrorLog, said
 from align.runner.interrupts import Interrupts
-from align.runner.plan import Item
 from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer, unreadable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+class Item(stores.Item, Protocol):
+    """What measuring needs to know of an item."""
+
+    @property
+    def prompt(self) -> str:
+        """The text that its picture is for."""
+
+    @property
+    def index(self) -> int:
+        """Place in the plan."""
+
 
 Read = Callable[[Item], "Image"]
 """The picture of an item."""
@@ -115,12 +128,3 @@ class Measuring:
             self.listener.say(
                 f"{doing} failed on item {items[0].index} ({said(error)}): see {self.errors.path}"
             )
-
-
-def read_picture(path: Path) -> Image:
-    """A picture file, read whole. Raises OSError and whatever Pillow raises."""
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        picture.load()
-        return picture

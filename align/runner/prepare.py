@@ -74,7 +74,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     here = [config.prompts for config in configs if not missing_text(dataset_files(config.prompts))]
     sets = [load_prompts(prompts) for prompts in here]
     for config in configs:
-        _check_device(config.run.device)
+        check_device(config.run.device)
         _check_runner(config)
     if text := missing_text(needed_by_all(configs)):
         raise MissingWeights(text)
@@ -213,7 +213,7 @@ def _check_runner(config: Config) -> None:
         )
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
     """Refuse a device that is not there; torch is imported only if one is named."""
     if name in ("auto", "cpu"):
         return

@@ -76,7 +76,7 @@ def read_prompts(path: Path, config: PromptsConfig, name: str | None = None) -> 
     found = dict.fromkeys(key for _, entry in entries if isinstance(entry, dict) for key in entry)
     columns = columns_of(list(found), config, name)
     blank = path.suffix.lower() not in TABLES
-    return [_row(entry, columns, place, blank=blank) for place, entry in entries]
+    return [prompt_row(entry, columns, place, blank=blank) for place, entry in entries]
 
 
 def columns_of(found: Sequence[str], config: PromptsConfig, name: str) -> Columns:
@@ -116,7 +116,7 @@ def _column(
     return fitting[0] if fitting else None
 
 
-def _row(entry: Any, columns: Columns, place: str, *, blank: bool) -> PromptRow:
+def prompt_row(entry: Any, columns: Columns, place: str, *, blank: bool) -> PromptRow:
     """An entry as a prompt; ``blank`` if it may be empty. Raises ConfigError."""
     cells = entry if isinstance(entry, dict) else {columns.prompt: entry}
     text = cells.get(columns.prompt)

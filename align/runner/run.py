@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from align.config.schema import RunConfig
 from align.errors import WeightsError
 from align.results.errors import StoreError
 from align.results.manifest import Manifest, other_versions
-from align.results.store import Store
+from align.results.store import Item, Store
 from align.runner.estimate import cost_line
 from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
 from align.runner.failures import NAME as LOG
@@ -25,6 +26,8 @@ from align.runner.prompts import PromptSet
 from align.runner.record import record
 from align.runner.syntax import syntax_line
 
+GOES_ON = "; what is finished is kept, the same command goes on"
+
 
 def run(prepared: Prepared, console: Console) -> int:
     """Do what is left of a run; returns its exit code.
@@ -32,18 +35,40 @@ def run(prepared: Prepared, console: Console) -> int:
     Raises:
         ConfigError: the folder cannot be used: another configuration's, in use, or not writable.
     """
+    runner = prepared.config.runner.kind
+    return in_folder(
+        lambda: open_store(
+            prepared.config.run,
+            Manifest(prepared.identity, record(prepared)),
+            prepared.items,
+            console,
+            shared=runner == "ray",
+        ),
+        lambda store, interrupts: _work(prepared, store, console, interrupts),
+        lambda store: show_results(prepared.config, store, console),
+    )
+
+
+def in_folder(
+    opened: Callable[[], Store], work: Callable[[Store, Interrupts], int], show: Callable[[Store], None]
+) -> int:
+    """Open a folder, work in it, leave it and show what is there, whatever happens; returns the exit code.
+
+    Raises:
+        ConfigError: from ``opened``.
+    """
     with Interrupts() as interrupts:
         try:
-            store = _open(prepared, console)
+            store = opened()
         except KeyboardInterrupt:
             _say("align: interrupted before any work")
             return INTERRUPTED
         try:
             with store:
-                code = _work(prepared, store, console, interrupts)
+                code = work(store, interrupts)
                 with interrupts.finishing():
                     store.close()
-            show_results(prepared.config, store, console)
+            show(store)
             return code
         except KeyboardInterrupt:
             _close(store)
@@ -62,19 +87,27 @@ def run(prepared: Prepared, console: Console) -> int:
             return MISSING_WEIGHTS
 
 
-def _open(prepared: Prepared, console: Console) -> Store:
-    options = prepared.config.run
-    manifest = Manifest(prepared.identity, record(prepared))
+def open_store(
+    options: RunConfig,
+    manifest: Manifest,
+    items: Sequence[Item],
+    console: Console,
+    *,
+    shared: bool = False,
+    foreign: bool = True,
+) -> Store:
+    """The store of a folder, opened as its options say; what is odd about it is told. Raises ConfigError."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             store = Store.open(
                 Path(str(options.folder)),
                 manifest,
-                prepared.items,
+                items,
                 extend=options.extend,
-                shared=options.shared or prepared.config.runner.kind == "ray",
+                shared=options.shared or shared,
                 verify=options.verify,
+                foreign=foreign,
             )
         except StoreError as error:
             raise ConfigError(str(error)) from error
@@ -103,18 +136,19 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
 
                 Work(prepared, store, meter, interrupts).run()
         except DeviceLost as error:
-            return _ended(
-                store, f"the device is lost ({error}); what is finished is kept, the same command goes on"
-            )
+            return ended(store, f"the device is lost ({error}){GOES_ON}")
         except WorkersLost as error:
-            return _ended(
-                store, f"too many workers died ({error}); what is finished is kept, the same command goes on"
-            )
+            return ended(store, f"too many workers died ({error}){GOES_ON}")
         except CannotGoOn as error:
-            return _ended(store, str(error))
+            return ended(store, str(error))
+    return outcome(store, prepared.metrics)
+
+
+def outcome(store: Store, wanted: Mapping[str, str]) -> int:
+    """The exit code of work that came to its end; says what lacks a metric's value."""
     store.refresh()
     # Others may still be measuring what they made.
-    if unmeasured := len(store.without_value(prepared.metrics)):
+    if unmeasured := len(store.without_value(wanted)):
         _say(
             f"align: {unmeasured} of {len(store.done)} pictures lack a metric's value, as their status says; "
             f"the same command measures them again{_log(store)}"
@@ -122,7 +156,7 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
     failed = len(store.failed)
     if failed:
         _say(
-            f"align: {failed} of {len(prepared.items)} items failed, as their status says; "
+            f"align: {failed} of {store.counts()['planned']} items failed, as their status says; "
             f"the same command tries them again{_log(store)}"
         )
     return FAILED if failed or unmeasured else DONE
@@ -133,8 +167,8 @@ def _log(store: Store) -> str:
     return f"; tracebacks are in {path}" if path.exists() else ""
 
 
-def _ended(store: Store, why: str) -> int:
-    """A run that had to stop."""
+def ended(store: Store, why: str) -> int:
+    """The exit code of work that had to stop; says why."""
     _close(store)
     _say(f"align: {why}")
     return FAILED
@@ -167,6 +201,11 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         **({"calls": _calls_line(config.run)} if pending else {}),
         "folder": str(store.folder),
     }
+    print_lines(lines, console)
+
+
+def print_lines(lines: Mapping[str, str], console: Console) -> None:
+    """What will be done, a line for each part of it."""
     for name, text in lines.items():
         _print(console, f"{name:<8} {text}")
 

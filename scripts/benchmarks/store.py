@@ -100,9 +100,8 @@ def _commit(
         }
         outcome = Outcome(None, Cost(25, decoder_forward=1), figures, None, draw.random())
         store.commit(item, picture, make_row(prepared.config, item, outcome, 1000.0))
-        values = {name: {name: draw.gauss(0, 1)} for name in prepared.config.metrics.rewards}
-        checked = {CHECKER: {f"check_{name}": None for name in VERDICTS}}
-        found = {metric: Result(value) for metric, value in {**values, **checked}.items()}
+        found = {name: Result({name: draw.gauss(0, 1)}) for name in prepared.config.metrics.rewards}
+        found[CHECKER] = Result({f"check_{name}": None for name in VERDICTS})
         results[item.key] = {metric: found[metric] for metric in prepared.metrics}
     store.measured(results, prepared.metrics)
 

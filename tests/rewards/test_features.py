@@ -18,7 +18,7 @@ def test_embeddings_are_the_tower_s_and_of_one_picture_alone(name, hub):  # noqa
     found = embed(model, pictures)
     assert found.dtype == torch.float32
     assert len(found) == len(pictures)
-    expected = model.image_embeddings(model.prepare_images(pictures, to_pictures))
+    expected = model.image_embeddings(to_pictures(model.size_images(pictures)))
     torch.testing.assert_close(F.normalize(found, dim=-1), expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found.norm(dim=-1), torch.ones(len(found)), atol=1e-3)
     for k, picture in enumerate(pictures):

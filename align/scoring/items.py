@@ -1,0 +1,129 @@
+"""What a command scores, as items of a store: each picture with its text has a key of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from align.checkpoints.hashes import read_hash
+from align.config.errors import ConfigError
+from align.results import atomic
+from align.scoring.sources import Asked
+
+FORMAT = 1
+"""Raised when the same picture and text come to mean another value."""
+UNREADABLE = "unreadable"
+"""Stands for the hash of a file that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A picture to score.
+
+    Attributes:
+        key: sha256 of all that its row tells of it: its bytes, name, text, seed, sample and further columns, and how often
+            all that has come before.  So what is changed is another item.
+        seed, sample: as asked for; else 0, and the number of the picture among those of its prompt.
+        asked: where it is and what it is scored with.
+        sha256: of its bytes.
+        index: place among the rows.
+    """
+
+    key: str
+    seed: int
+    sample: int
+    asked: Asked
+    sha256: str
+    index: int
+
+    @property
+    def prompt(self) -> str:
+        """The text, empty where there is none."""
+        return self.asked.prompt or ""
+
+
+def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Item]:
+    """Items in the order of their rows.
+
+    Raises:
+        ConfigError: two rows with given samples have the same prompt, seed and sample.
+    """
+    numbers: Counter[tuple[str, int]] = Counter()
+    taken: dict[tuple[str, int, int], Asked] = {}
+    items: list[Item] = []
+    for one, sha256 in zip(asked, hashes, strict=True):
+        prompt, seed = one.prompt or "", one.seed or 0
+        sample = one.sample
+        if sample is None:
+            sample = numbers[prompt, seed]
+            numbers[prompt, seed] += 1
+        if (other := taken.setdefault((prompt, seed, sample), one)) is not one:
+            raise ConfigError(
+                f"{other.place} and {one.place} have the same prompt, seed and sample: number the samples of a prompt, "
+                "or leave the column sample out"
+            )
+        what: dict[str, Any] = {
+            "format": FORMAT,
+            "picture": sha256,
+            "name": one.name,
+            "prompt": one.prompt,
+            "seed": seed,
+            "sample": sample,
+            "columns": dict(one.columns),
+        }
+        items.append(Item(_digest(what), seed, sample, one, sha256, len(items)))
+    return items
+
+
+def _digest(what: dict[str, Any]) -> str:
+    text = json.dumps(what, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+class Hashes:
+    """sha256 of files, remembered in a file while their sizes and times of change stay.
+
+    Args:
+        path: of the memory.
+        trust: whether to go by it.
+    """
+
+    def __init__(self, path: Path, *, trust: bool) -> None:
+        self.path = path
+        self._before: dict[str, Any] = {}
+        self._found: dict[str, tuple[int, int, str]] = {}
+        if trust:
+            with suppress(OSError, ValueError):
+                found = json.loads(path.read_text(encoding="ascii"))
+                self._before = found if isinstance(found, dict) else {}
+
+    def of(self, paths: Sequence[Path]) -> list[str]:
+        """The hash of each file; ``UNREADABLE`` of one that cannot be read."""
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            return list(pool.map(self._one, paths))
+
+    def save(self) -> None:
+        """Remember what was found. Raises OSError."""
+        atomic.write_text(self.path, json.dumps(self._found), durable=False)
+
+    def _one(self, path: Path) -> str:
+        name = os.path.abspath(path)
+        try:
+            stat = path.stat()
+            size, changed = stat.st_size, stat.st_mtime_ns
+            known = self._before.get(name)
+            if isinstance(known, list) and known[:2] == [size, changed] and len(known) == 3:
+                self._found[name] = (size, changed, str(known[2]))
+            else:
+                self._found[name] = (size, changed, read_hash(path))
+        except OSError:
+            return UNREADABLE
+        return self._found[name][2]
