@@ -107,6 +107,30 @@ def test_a_missing_file_is_named_with_its_command(name, repo, file, more, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_of_pickles_says_how_they_are_converted(tmp_path, capsys):
+    write_sd(tmp_path / "sd", 1)
+    (tmp_path / "sd/unet/diffusion_pytorch_model.safetensors").rename(
+        tmp_path / "sd/unet/diffusion_pytorch_model.bin"
+    )
+    assert run(tmp_path / "run", "backbone=sd15", f"backbone.weights={tmp_path / 'sd'}") == 3
+    assert (
+        "this converts them: python -c 'from diffusers import StableDiffusionPipeline"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_broken_index_is_one_line_before_any_work(tmp_path, capsys):
+    write_sd(tmp_path / "sd", 1)
+    (tmp_path / "sd/unet/diffusion_pytorch_model.safetensors").unlink()
+    (tmp_path / "sd/unet/diffusion_pytorch_model.safetensors.index.json").write_text("{}")
+    capsys.readouterr()
+    assert run(tmp_path / "run", "backbone=sd15", f"backbone.weights={tmp_path / 'sd'}") == 3
+    error = capsys.readouterr().err
+    assert error.startswith("align: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_doctor_refuses_to_fetch_offline(capsys, without):
     without(SD15, "vae/config.json")
     assert main(["doctor", "--fetch", "backbone=sd15", "metrics=none"]) == 3

@@ -93,7 +93,8 @@ class Files:
         if hub is None:
             embedded = self.reference in EMBEDDED
             return TRAIN_SHAPES if embedded else f"put {', '.join(self.names)} into {self.folder}"
-        return fetch_command(hub, hub_names(hub, self.names))
+        there = [(name,) if name.endswith(PICKLES) else self._form(name) for name in self.names]
+        return fetch_command(hub, hub_names(hub, (one for form in there for one in form)))
 
     @property
     def revision(self) -> str:

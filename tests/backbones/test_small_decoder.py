@@ -51,6 +51,16 @@ def test_the_encoder_need_not_be_there(saved):
     assert torch.equal(load(folder)(z), whole(z))
 
 
+def test_it_may_be_in_shards(saved):
+    model, folder = saved
+    z, whole = torch.randn(1, *LATENTS), load(folder)
+    (folder / WEIGHTS).unlink()
+    model.save_pretrained(folder, max_shard_size="2KB")
+    index = f"{WEIGHTS}.index.json"
+    assert (folder / index).is_file()
+    assert torch.equal(load_small_decoder(folder, index, LATENTS, CPU, torch.float32)(z), whole(z))
+
+
 def test_half_numbers_give_float_pictures(saved):
     pictures = load_small_decoder(saved[1], WEIGHTS, LATENTS, CPU, torch.bfloat16)(torch.randn(1, *LATENTS))
     assert pictures.dtype == torch.float32

@@ -1,6 +1,7 @@
 """The published rewards over tiny files that lie where the real ones would."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -72,6 +73,30 @@ def test_every_one_loads_and_scores(name, hub):
 def test_the_two_resizes_of_hps_differ(hub):
     now, then = (load(name).score_images(images(), PROMPTS) for name in ("hpsv2", "hpsv2_2023"))
     assert (now != then).all()
+
+
+def test_a_copy_in_shards_is_the_same_model(hub, tmp_path, monkeypatch):
+    whole, prints = load("pickscore"), reward_fingerprint("pickscore")
+    folder = box.repository(hub, box.PICKSCORE)
+    own = tmp_path / box.PICKSCORE
+    shutil.copytree(folder, own)
+    tensors = load_file(own / "model.safetensors")
+    (own / "model.safetensors").unlink()
+    shards = {name: f"model-0000{k % 2 + 1}-of-00002.safetensors" for k, name in enumerate(tensors)}
+    for shard in set(shards.values()):
+        save_file({name: value for name, value in tensors.items() if shards[name] == shard}, own / shard)
+    index = {"metadata": {}, "weight_map": shards}
+    (own / "model.safetensors.index.json").write_text(json.dumps(index))
+    monkeypatch.setenv(sources.OWN, str(tmp_path))
+    reward = load("pickscore")
+    pictures = torch.rand(2, 3, 48, 48)
+    assert torch.equal(reward.score(pictures, PROMPTS[:2]), whole.score(pictures, PROMPTS[:2]))
+    assert set(shards.values()) < reward.fingerprint.keys()
+    assert reward_fingerprint("pickscore") != prints
+    (own / min(shards.values())).unlink()
+    assert min(shards.values()) in missing_text(reward_files("pickscore"))
+    with pytest.raises(MissingWeights, match=min(shards.values())):
+        load("pickscore")
 
 
 def test_scales_are_the_checkpoints(hub):
