@@ -14,7 +14,7 @@ import pytest
 
 from align.__main__ import main
 from align.config.schema import RunnerConfig
-from align.runner import workers
+from align.runner.workers import _cluster
 
 from .helpers import ROOT, arguments, files
 
@@ -128,7 +128,7 @@ def test_a_cluster_of_this_machine_alone_lets_nobody_in_who_does_not_know_its_to
     for address in ("auto", None):
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             monkeypatch.delenv(name, raising=False)
-        with workers._cluster(RunnerConfig("ray", "ray", address=address)):
+        with _cluster(RunnerConfig("ray", "ray", address=address)):
             pass
     (theirs, before), (ours, environment) = seen
     assert (theirs["address"], ours["address"], ours["include_dashboard"]) == ("auto", "local", False)
