@@ -82,7 +82,9 @@ def test_a_kill_between_commit_and_measurement_loses_no_picture(tmp_path, monkey
     capsys.readouterr()
     assert main(command) == 0
     out = capsys.readouterr().out
-    said = r"an earlier session ended without closing; going on with (\d) items left, (\d) pictures to measure"
+    said = (
+        r"an earlier session ended without closing; going on with (\d) items left, (\d) pictures to measure"
+    )
     left, lacking = map(int, re.search(said, out).groups())
     assert lacking >= 2
     assert f"8, {8 - left} done already, {left} to make, {lacking} of those done to measure" in out
