@@ -131,11 +131,11 @@ def test_a_file_may_say_options_places_numbers_and_the_characters_themselves(tmp
 
 def test_the_command_line_says_them(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "tame")
-    asked = ["negative=${oc.env:SECRET}", "hydra.job.env_copy=[SECRET]", "+hydra.job.env_set.A=b"]
+    asked = ["run.root=${oc.env:SECRET}", "hydra.job.env_copy=[SECRET]", "+hydra.job.env_set.A=b"]
     asked += ["semantics=llm", "semantics.endpoint=https://own.example/v1", "semantics.model=m"]
     asked += ["semantics.key_variable=SECRET", "runner.address=auto", "hydra/launcher=basic"]
     (job,) = jobs_of(parse([*asked, *own(tmp_path, "runner: {address: evil.example:1}")]))
-    assert job.config.negative == "tame"
+    assert job.config.run.root == "tame"
     assert job.config.runner.address == "auto"
     assert job.hydra.job.env_set == {"A": "b", "SECRET": "tame"}
 

@@ -79,7 +79,7 @@ def test_it_makes_as_many_pictures_in_whole_groups(named):
     _, command, config = named
     assert config.samples * len(load_prompts(config.prompts).prompts) == command.pictures
     assert config.samples % config.method.returned == 0
-    assert config.run.in_flight % config.method.returned == 0
+    assert (config.run.in_flight or 0) % config.method.returned == 0
 
 
 def test_candidates_and_populations_are_those_of_the_schedules(named):

@@ -102,7 +102,7 @@ def test_without_ray_it_says_how_to_get_it(fake, tmp_path, monkeypatch, capsys):
 def test_one_device_for_all_workers_is_refused(fake, tmp_path, monkeypatch, capsys):
     fake()
     monkeypatch.setattr("align.runner.prepare.find_spec", lambda name: object())
-    monkeypatch.setattr("align.runner.prepare._check_device", lambda name: None)
+    monkeypatch.setattr("align.runner.prepare.check_device", lambda name: None)
     assert main(arguments(tmp_path, "runner=ray", "run.device=cuda:1")) == 2
     assert "each worker its own" in capsys.readouterr().err
 

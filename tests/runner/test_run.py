@@ -388,16 +388,6 @@ def test_what_ended_a_run_keeps_nothing_from_being_made(fake, tmp_path):
     assert drawn == [["one"], ["two"], ["three"], ["four"], ["two"]]
 
 
-def test_errors_go_through_no_link(fake, tmp_path, metric):
-    fake()
-    metric()
-    (tmp_path / "victim").write_text("mine")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "errors.log").symlink_to(tmp_path / "victim")
-    assert measured(tmp_path)[0] == 1
-    assert (tmp_path / "victim").read_text() == "mine"
-
-
 def test_a_sweep_compares_its_runs(fake, tmp_path, monkeypatch, capsys):
     fake()
     monkeypatch.chdir(tmp_path)
