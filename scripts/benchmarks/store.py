@@ -100,10 +100,11 @@ def _commit(
         }
         outcome = Outcome(None, Cost(25, decoder_forward=1), figures, None, draw.random())
         store.commit(item, picture, make_row(prepared.config, item, outcome, 1000.0))
-        values = {name: {name: draw.gauss(0, 1)} for name in prepared.config.metrics.rewards}
-        checked = {CHECKER: {f"check_{name}": None for name in VERDICTS}}
-        found = {metric: Result(value) for metric, value in {**values, **checked}.items()}
-        results[item.key] = {metric: found[metric] for metric in prepared.metrics}
+        verdicts = Result({f"check_{name}": None for name in VERDICTS})
+        results[item.key] = {
+            metric: verdicts if metric == CHECKER else Result({metric: draw.gauss(0, 1)})
+            for metric in prepared.metrics
+        }
     store.measured(results, prepared.metrics)
 
 
