@@ -144,14 +144,18 @@ def _read(
     nearest = int(distances.argmin())
     direction = mean - background
     reach = ndimage.binary_dilation(mask, iterations=1)
-    alpha = np.clip((rgb - background) @ direction / float(direction @ direction), 0, 1) * reach
+    length = float(direction @ direction) or 1.0
+    alpha = np.clip((rgb - background) @ direction / length, 0, 1) * reach
     alpha = np.where(alpha < 0.08, 0, alpha).astype(np.float32)
+    # Of a patch of noise the middle may be the background's own colour: a thing all the same, but of no shape.
+    plain = bool(alpha.any())
+    alpha = alpha if plain else mask.astype(np.float32)
     overlap, shape, (x, y, radius) = max(
         (fit[0], shape, fit[1:]) for shape in SHAPES for fit in [_overlap(alpha, shape)]
     )
     return Found(
         colour=_COLOUR_NAMES[nearest] if distances[nearest] <= COLOUR_REACH else None,
-        shape=shape if overlap >= MIN_OVERLAP else None,
+        shape=shape if plain and overlap >= MIN_OVERLAP else None,
         x=x,
         y=y,
         radius=radius,

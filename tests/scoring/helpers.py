@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +80,7 @@ if __name__ == "__main__":
     from align.__main__ import main
     from align.runner import build
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background process ignores
     judge = Judge(wait=0.05)
     build.load_reward = lambda name, device: judge
     build.check_reward = lambda name, device: None

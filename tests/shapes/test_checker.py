@@ -198,6 +198,16 @@ def test_a_colour_between_two_has_none():
     assert thing.colour is None
 
 
+def test_noise_around_the_background_is_a_thing_without_a_shape():
+    """Which pictures from elsewhere may hold: its middle is the background's own colour."""
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    picture[16:48, 16:48:2] = 255
+    picture[16:48, 17:48:2] = 1
+    (thing,) = segment(picture).things
+    assert thing.shape is None
+    assert np.isfinite([thing.x, thing.y, thing.radius]).all()
+
+
 def test_specks_are_not_things():
     picture = scene_of(ONE)
     picture[50:53, 50:53] = COLOURS["blue"]
