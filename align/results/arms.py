@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.reading import read_json
 from align.results.columns import COSTS, is_check, is_metric
 from align.results.csvfile import read_csv
 from align.results.errors import ReportError
@@ -180,7 +180,7 @@ def _read(folder: Path) -> pandas.DataFrame:
 
 def _status(folder: Path) -> str:
     try:
-        run: Any = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        run: Any = read_json(folder / "run.json")
         return str(run.get("status", ""))
     except (OSError, ValueError, AttributeError):
         return ""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.reading import open_file
 from align.results.columns import TEXT
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
 
     keep_any_text()
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 27))
-    with open(path, encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         try:
             names = [decode_text(name) for name in next(reader, [])]

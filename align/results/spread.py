@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 
 from align.errors import WeightsError
+from align.reading import read_json
 from align.results.arms import Arm
 from align.results.compare import matched
 from align.results.diversity import dimensions, distance, entropy, run_distances
@@ -102,7 +102,7 @@ def usual_features(arm: Arm) -> str | None:
     """The features of an arm's pictures unless asked; None for toys, whose pictures are only colours."""
     family = ""
     try:
-        run: Any = json.loads((arm.folders[0] / "run.json").read_text(encoding="utf-8"))
+        run: Any = read_json(arm.folders[0] / "run.json")
         family = str(run["record"]["config"]["backbone"]["family"])
     except (OSError, ValueError, KeyError, TypeError):
         pass

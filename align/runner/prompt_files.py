@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from align.config.errors import ConfigError, suggestion
+from align.reading import read_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 """Of tables in text, by ending."""
@@ -50,8 +51,7 @@ def read_prompts(path: Path, column: str = "prompt", name: str | None = None) ->
 
 def _text(path: Path, name: str) -> str:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return file.read()
+        return read_text(path, "utf-8-sig")
     except FileNotFoundError:
         near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
         raise ConfigError(f"{name}: there is no such file{_near_file(path.name, near)}") from None
