@@ -13,6 +13,7 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 PLAIN = str.maketrans(
@@ -40,6 +41,7 @@ class Printed:
 def printing() -> Iterator[Printed]:
     """Let everything inside the block print without an error."""
     codecs.register_error("align", _replace)
+    codecs.register_error("align_bytes", _keep_bytes)
     _open_closed()
     printed, own = Printed(), (sys.stdout, sys.stderr)
     sys.stdout, sys.stderr = _tolerant(sys.stdout, printed), _tolerant(sys.stderr, Printed())
@@ -58,6 +60,13 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
     return "".join(letter if letter.isascii() else "?" for letter in text), error.end
 
 
+def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """As `_replace`, but the bytes of a file's name that is not text are shown as they are, where a stream does so."""
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        return bytes([ord(error.object[error.start]) - 0xDC00]), error.start + 1
+    return _replace(error)
+
+
 def _open_closed() -> None:
     """Put the null device where standard streams are closed: the next file that is opened would take their place."""
     for number in (0, 1, 2):
@@ -67,14 +76,16 @@ def _open_closed() -> None:
             os.open(os.devnull, os.O_RDWR)  # which takes the lowest number that is free
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _tolerant(stream: TextIO, printed: Printed) -> TextIO:
     """A stream that writes to the same place and has no errors; one that is no file only encodes everything."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    errors = "align" if stream.errors == "strict" else stream.errors
+    errors = {"strict": "align", "surrogateescape": "align_bytes"}.get(
+        stream.errors or "strict", stream.errors
+    )
     raw = getattr(stream.buffer, "raw", None)
     if not isinstance(raw, io.FileIO):
         stream.reconfigure(errors=errors)

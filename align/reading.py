@@ -8,11 +8,12 @@ file that is missing.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 LARGEST = 256 << 20
 """Bytes of a file that is read whole, unless told otherwise."""
@@ -25,7 +26,7 @@ _KINDS = {
 }
 
 
-def open_file(path: Path | str) -> BinaryIO:
+def open_file(path: Path | str) -> io.BufferedReader:
     """Open a file for reading bytes, without waiting for anybody.
 
     Raises:
@@ -35,7 +36,7 @@ def open_file(path: Path | str) -> BinaryIO:
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         _refuse(os.fstat(handle), path)
-        return os.fdopen(handle, "rb")
+        return open(handle, "rb")
     except BaseException:
         os.close(handle)
         raise

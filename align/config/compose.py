@@ -245,7 +245,9 @@ def explained(config_dir: Path | None = None) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_line(error, config_dir)) from error
     except RecursionError as error:
-        raise ConfigError("the configuration is nested too deep: write lists and mappings with fewer levels") from error
+        raise ConfigError(
+            "the configuration is nested too deep: write lists and mappings with fewer levels"
+        ) from error
     except OSError as error:
         raise ConfigError(f"a config file cannot be read: {_first_line(error)}") from error
 

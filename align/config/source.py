@@ -60,7 +60,9 @@ def _check(path: str, changed: int) -> None:
     except yaml.YAMLError:
         return  # which Hydra's reading tells with its line
     if values > MOST_VALUES:
-        raise ConfigError(f"{os.path.relpath(path)}: its aliases stand for more than {MOST_VALUES:,} values: write them out")
+        raise ConfigError(
+            f"{os.path.relpath(path)}: its aliases stand for more than {MOST_VALUES:,} values: write them out"
+        )
 
 
 def _values(node: yaml.Node | None, known: dict[int, float]) -> float:

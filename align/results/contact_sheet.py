@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
+from align.pictures import PictureError
 from align.results import atomic
 from align.results.csvfile import readable
 from align.results.errors import ReportError
 from align.results.gallery import pictures_of
+from align.results.pictures import saved_picture
 from align.results.report import report
 
 ROOM = 128
@@ -92,23 +94,22 @@ def _cell(
     draw.rounded_rectangle(
         (left, top, left + CELL - 1, top + CELL - 1), 5, fill=PAGE, outline=colour, width=FRAME
     )
-    picture = None if row is None else _picture(row["path"])
+    path, gap, picture = "" if row is None else str(row["path"] or ""), "no picture", None
+    try:
+        picture = _picture(path) if path else None
+    except PictureError as error:
+        gap = _wrapped(draw, readable(f"{Path(path).name}: {error}"), font, ROOM, lines=7)
     if picture is None:
-        draw.text((left + CELL // 2, top + CELL // 2), "no picture", SOFT, font, anchor="mm")
+        middle = left + CELL // 2, top + CELL // 2
+        draw.multiline_text(middle, gap, SOFT, font, anchor="mm", align="center")
         return
     offset = ((CELL - picture.width) // 2, (CELL - picture.height) // 2)
     sheet.paste(picture, (left + offset[0], top + offset[1]))
 
 
-def _picture(path: str | None) -> Image.Image | None:
-    """A picture scaled to fit a cell: small ones by repeating pixels, large ones smoothly."""
-    if not path:
-        return None
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError):
-        return None
+def _picture(path: str) -> Image.Image:
+    """A picture scaled to fit a cell: small ones by repeating pixels, large ones smoothly. Raises PictureError."""
+    _, picture = saved_picture(path)
     scale = ROOM / max(picture.size)
     scale = math.floor(scale) if scale > 1 else scale
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS

@@ -13,8 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from align.pictures import PictureError
 from align.results import atomic
 from align.results.arms import Arm, Pair, cost_columns, value_columns
 from align.results.columns import CHECKS, is_check
@@ -22,10 +23,16 @@ from align.results.csvfile import readable
 from align.results.errors import ReportError
 from align.results.gallery_summary import summary_groups
 from align.results.page import environment
+from align.results.pictures import saved_picture
 from align.results.report import Report, report
 from align.results.tables import number
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 LARGEST = 512
+_SHOWN = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"GIF8": "gif"}
+"""Kinds of pictures that every browser shows, by their first bytes."""
 _COST_NAMES = {"network_forward": "network", "decoder_forward": "decoder", "reward_forward": "reward"}
 
 
@@ -100,6 +107,36 @@ def write_gallery(
     return out
 
 
+def main(argv: Sequence[str]) -> int:
+    """The command ``gallery``. Raises ConfigError."""
+    from align.config.command import OneLineParser, number_of
+    from align.config.errors import ConfigError
+
+    parser = OneLineParser(
+        prog="align gallery", description="Write a self-contained page of pictures side by side."
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folder, or a folder of them"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a PNG file")
+    parser.add_argument("--baseline", metavar="NAME", help="method, label or folder to compare with")
+    parser.add_argument(
+        "--limit", type=number_of, default=400, metavar="N", help="rows of pictures (default: 400)"
+    )
+    options = parser.parse_args(argv)
+    from align.results.contact_sheet import write_contact_sheet
+
+    try:
+        print(write_gallery(options.folders, options.out, options.baseline, limit=options.limit))
+        if options.sheet is not None:
+            write_contact_sheet(options.folders, options.sheet, options.baseline)
+            print(options.sheet)
+    except ReportError as error:
+        raise ConfigError(f"gallery: {error}") from error
+    return 0
+
+
 def script_json(value: Any) -> str:
     """`value` as JSON that is safe inside a script element: no tag, comment or entity can start in it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -108,24 +145,22 @@ def script_json(value: Any) -> str:
     return text
 
 
-def data_uri(path: str | None) -> str | None:
-    """A picture as a data URI; None when there is none or it cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not path:
-        return None
-    try:
-        data, kind = Path(path).read_bytes(), "png"
-        with Image.open(io.BytesIO(data)) as image:
-            if max(image.size) > LARGEST:
-                small = image.convert("RGB")
-                small.thumbnail((LARGEST, LARGEST))
-                buffer = io.BytesIO()
-                small.save(buffer, "JPEG", quality=90)
-                data, kind = buffer.getvalue(), "jpeg"
-    except (OSError, UnidentifiedImageError, ValueError):
-        return None
+def data_uri(path: str) -> str:
+    """A picture as a data URI. Raises PictureError."""
+    data, image = saved_picture(path)
+    kind = next((kind for start, kind in _SHOWN.items() if data.startswith(start)), None)
+    if max(image.size) > LARGEST:
+        image.thumbnail((LARGEST, LARGEST))
+        data, kind = _encoded(image, "JPEG", quality=90), "jpeg"
+    elif kind is None:
+        data, kind = _encoded(image, "PNG"), "png"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _encoded(image: Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def _arm(arm: Arm) -> dict[str, Any]:
@@ -202,9 +237,14 @@ def _cell(
     ]
     seconds = _value(row, "seconds")
     verdict = _value(row, "check_all")
+    source, status = None, str(row["status"])
+    try:
+        source = data_uri(row["path"]) if row["path"] else None
+    except PictureError as error:
+        status = f"{Path(row['path']).name}: {error}"
     return {
-        "source": data_uri(row["path"]),
-        "status": readable(str(row["status"])),
+        "source": source,
+        "status": readable(status),
         "verdict": None if verdict is None else bool(verdict),
         "checks": checks,
         "metrics": metrics,

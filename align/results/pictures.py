@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from align.pictures import PictureError, read_picture
+from align.reading import read_bytes
 from align.results import atomic
 
 if TYPE_CHECKING:
@@ -41,6 +43,21 @@ def save_picture(folder: Path, name: str, picture: bytes | Image) -> dict[str, A
         "sha256": hashlib.sha256(data).hexdigest(),
         "mtime_ns": path.stat().st_mtime_ns,
     }
+
+
+def saved_picture(path: Path | str) -> tuple[bytes, Image]:
+    """The bytes of a picture that is to be shown or measured again, and what they hold, as RGB.
+
+    Raises:
+        PictureError: it is not there, damaged, too large, or no picture.
+    """
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        raise PictureError("picture missing") from None
+    except OSError as error:
+        raise PictureError(f"it cannot be read: {error.strerror or error}") from None
+    return data, read_picture(data)
 
 
 def intact(folder: Path, record: dict[str, Any], verify: Verify) -> bool:

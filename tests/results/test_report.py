@@ -6,6 +6,7 @@ import numpy
 import pandas
 import pytest
 
+from align.__main__ import main as align
 from align.results import intervals
 from align.results.arms import load_arms
 from align.results.compare import choose_baseline
@@ -169,7 +170,7 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "bad" / "results.csv").write_text("a,b\n1,2\n")
     for wrong in (["missing"], ["empty"], ["bad"], ["a", "--baseline", "x"], ["a", "--gallery"]):
         arguments = [str(tmp_path / wrong[0]), *wrong[1:]]
-        assert main(arguments) == 2, wrong
+        assert align(["report", *arguments]) == 2, wrong
         printed = capsys.readouterr()
         assert printed.out == ""
         assert printed.err.count("\n") == 1
