@@ -26,7 +26,7 @@ def program() -> NoReturn:
         end_at_signals()
         code = main()
     except KeyboardInterrupt:
-        code = interrupted()
+        os._exit(interrupted())  # there is nothing yet that could be ended well
     sys.exit(code)
 
 
@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             except KeyboardInterrupt as error:
                 code = tell(error)
             sys.stdout.flush()
+            if printed.lost is not None and not isinstance(printed.lost, BrokenPipeError):
+                print(f"align: not all output could be written: {printed.lost.strerror}", file=sys.stderr)
         return code if printed.lost is None else code or FAILED
     except KeyboardInterrupt:
         return interrupted()

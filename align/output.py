@@ -86,7 +86,7 @@ def _tolerant(stream: TextIO, printed: Printed) -> TextIO:
     errors = {"strict": "align", "surrogateescape": "align_bytes"}.get(
         stream.errors or "strict", stream.errors
     )
-    raw = getattr(stream.buffer, "raw", None)
+    raw = getattr(stream.buffer, "raw", stream.buffer)  # unbuffered, there is no other
     if not isinstance(raw, io.FileIO):
         stream.reconfigure(errors=errors)
         return stream
@@ -96,7 +96,7 @@ def _tolerant(stream: TextIO, printed: Printed) -> TextIO:
         printed.lost = error
     lines = stream.line_buffering or raw.isatty()
     return _Text(
-        io.BufferedWriter(_Pipe(raw, printed)),
+        io.BufferedWriter(_Pipe(raw, printed), 1 if raw is stream.buffer else io.DEFAULT_BUFFER_SIZE),
         encoding=stream.encoding,
         errors=errors,
         line_buffering=lines,

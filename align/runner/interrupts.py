@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -23,6 +24,14 @@ def end_at_signals() -> None:
     for number in SIGNALS:
         if _is_ours(signal.getsignal(number)):
             signal.signal(number, _stop)
+    atexit.register(_ignore)  # which is last of all, as it is the first that is registered
+
+
+def _ignore() -> None:
+    """When nothing but the interpreter is left to end, the exit code is decided."""
+    for number in SIGNALS:
+        if _is_ours(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
