@@ -12,6 +12,7 @@ existing target are kept; a new file follows the umask.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
         OSError: from the file system; the old file is then intact and no temporary file stays behind.
     """
     target = Path(os.path.realpath(path))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:

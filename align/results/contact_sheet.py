@@ -17,7 +17,7 @@ from align.pictures import PictureError
 from align.results import atomic
 from align.results.csvfile import readable
 from align.results.errors import ReportError
-from align.results.gallery import pictures_of
+from align.results.gallery import number_in, pictures_of
 from align.results.pictures import saved_picture
 from align.results.report import report
 
@@ -75,8 +75,8 @@ def write_contact_sheet(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(out, buffer.getvalue())
-    except OSError as error:
-        raise ReportError(f"cannot write {out}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise ReportError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     return out
 
 
@@ -88,9 +88,8 @@ def _cell(
     font: ImageFont.FreeTypeFont,
 ) -> None:
     left, top = corner
-    verdict = None if row is None else row.get("check_all")
-    known = verdict is not None and not math.isnan(verdict)
-    colour = (GOOD if verdict else BAD) if known else LINE
+    verdict = number_in(row, "check_all")
+    colour = LINE if verdict is None else GOOD if verdict else BAD
     draw.rounded_rectangle(
         (left, top, left + CELL - 1, top + CELL - 1), 5, fill=PAGE, outline=colour, width=FRAME
     )

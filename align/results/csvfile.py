@@ -124,6 +124,8 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
             raise ValueError(f"line {reader.line_num}: {error}") from error
     if not names:
         raise ValueError("the file is empty")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"column {twice!r} is there twice")
     cells = zip(*rows, strict=True) if rows else [()] * len(names)
     series = {name: _column(name, column) for name, column in zip(names, cells, strict=True)}
     return pandas.DataFrame(series, columns=names)
@@ -133,7 +135,7 @@ def _column(name: str, cells: Sequence[str]) -> pandas.Series[Any]:
     import pandas
 
     if name not in TEXT:
-        if cells and all(map(_INTEGER.fullmatch, cells)):
+        if cells and all(map(_INTEGER.fullmatch, cells)) and max(map(len, cells)) < 1000:
             try:
                 return pandas.Series([int(cell) for cell in cells], dtype="int64")
             except OverflowError:

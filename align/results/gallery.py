@@ -102,8 +102,8 @@ def write_gallery(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(out, text)
-    except OSError as error:
-        raise ReportError(f"cannot write {out}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise ReportError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     return out
 
 
@@ -125,6 +125,8 @@ def main(argv: Sequence[str]) -> int:
         "--limit", type=number_of, default=400, metavar="N", help="rows of pictures (default: 400)"
     )
     options = parser.parse_args(argv)
+    if options.sheet is not None and options.sheet.absolute() == options.out.absolute():
+        raise ConfigError("gallery: --out and --sheet name one file: give two")
     from align.results.contact_sheet import write_contact_sheet
 
     try:
@@ -171,7 +173,7 @@ def _arm(arm: Arm) -> dict[str, Any]:
 def _row(shown: Pictures, place: int, pair: Pair) -> dict[str, Any]:
     rows = [shown.row(arm, pair) for arm in range(len(shown.arms))]
     base = rows[0]
-    verdicts = [_value(row, "check_all") for row in rows]
+    verdicts = [number_in(row, "check_all") for row in rows]
     known = {verdict for verdict in verdicts if verdict is not None}
     deltas = [
         {name: _delta(row, base, name) for name in value_columns(arm.rows)}
@@ -209,7 +211,7 @@ def _cell(
     names = value_columns(arm.rows)
     metrics = []
     for name in names:
-        value, delta = _value(row, name), _delta(row, base, name)
+        value, delta = number_in(row, name), _delta(row, base, name)
         if is_check(name):
             continue
         metrics.append(
@@ -225,18 +227,18 @@ def _cell(
         {
             "name": name.removeprefix("check_"),
             "meaning": CHECKS.get(name, name),
-            "good": bool(_value(row, name)),
+            "good": bool(number_in(row, name)),
         }
         for name in names
-        if is_check(name) and _value(row, name) is not None
+        if is_check(name) and number_in(row, name) is not None
     ]
     cost = [
         f"{number(float(row[name]))} {_COST_NAMES[name]}"
         for name in cost_columns(arm.rows)
-        if name in _COST_NAMES and _value(row, name)
+        if name in _COST_NAMES and number_in(row, name)
     ]
-    seconds = _value(row, "seconds")
-    verdict = _value(row, "check_all")
+    seconds = number_in(row, "seconds")
+    verdict = number_in(row, "check_all")
     source, status = None, str(row["status"])
     try:
         source = data_uri(row["path"]) if row["path"] else None
@@ -253,13 +255,14 @@ def _cell(
     }
 
 
-def _value(row: dict[str, Any] | None, name: str) -> float | None:
+def number_in(row: dict[str, Any] | None, name: str) -> float | None:
+    """A row's finite number of a name; None where there is none."""
     value = None if row is None else row.get(name)
-    return None if value is None or not math.isfinite(value) else float(value)
+    return None if value is None or isinstance(value, str) or not math.isfinite(value) else float(value)
 
 
 def _delta(row: dict[str, Any] | None, base: dict[str, Any] | None, name: str) -> float | None:
-    mine, other = _value(row, name), _value(base, name)
+    mine, other = number_in(row, name), number_in(base, name)
     return None if mine is None or other is None else mine - other
 
 

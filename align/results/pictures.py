@@ -55,8 +55,8 @@ def saved_picture(path: Path | str) -> tuple[bytes, Image]:
         data = read_bytes(path)
     except FileNotFoundError:
         raise PictureError("picture missing") from None
-    except OSError as error:
-        raise PictureError(f"it cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # or it is no path at all
+        raise PictureError(f"it cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return data, read_picture(data)
 
 

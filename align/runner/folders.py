@@ -22,10 +22,10 @@ def refuse_sharing(ready: Sequence[Prepared], *, together: bool = False) -> None
     Raises:
         ConfigError: naming the folder, and what differs.
     """
-    first: dict[Path, Prepared] = {}
+    first: dict[str, Prepared] = {}
     for one in ready:
         options = one.config.run
-        other = first.setdefault(_folder(one).resolve(), one)
+        other = first.setdefault(os.path.realpath(_folder(one)), one)
         if other is one:
             continue
         told = f"several runs of this command go into one folder, {options.folder}"
@@ -54,11 +54,18 @@ def check_folder(prepared: Prepared) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         raise ConfigError(f"run.folder={folder}: {there} cannot be written to: give another one")
     try:
-        if any((folder / "images").glob("*")) and (existing := read_run(folder)) is not None:
+        if (
+            os.path.isdir(folder / "images")
+            and any((folder / "images").iterdir())
+            and (existing := read_run(folder)) is not None
+        ):
             check_identity(folder, existing, Manifest(prepared.identity), extend=options.extend)
     except StoreError as error:
         raise ConfigError(str(error)) from error
 
 
 def _folder(prepared: Prepared) -> Path:
-    return Path(str(prepared.config.run.folder))
+    folder = str(prepared.config.run.folder)
+    if "\0" in folder:
+        raise ConfigError("run.folder holds a NUL character: give another name")
+    return Path(folder)
