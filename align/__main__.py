@@ -1,42 +1,70 @@
-"""The command ``python -m align``: read, compose, check, dispatch.  Imports nothing heavy by itself."""
+"""The command ``python -m align``: read, compose, check, dispatch.  Imports nothing heavy by itself.
+
+Whatever happens ends in one line and an exit code (``align.runner.exits``): Ctrl-C while modules are imported, output that
+nobody takes, an error that nobody thought of.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from align.config.errors import ConfigError
-from align.errors import WeightsError
-from align.runner.exits import CONFIGURATION, INTERRUPTED, MISSING_WEIGHTS, MissingWeights
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+VERBOSE = ("-v", "--verbose")
+
+
+def program() -> NoReturn:
+    """The command as a process: as ``main``, and from its first moment to its last a signal ends it with one line."""
+    try:
+        from align.runner.interrupts import end_at_signals
+
+        end_at_signals()
+        code = main()
+    except KeyboardInterrupt:
+        os._exit(interrupted())  # there is nothing yet that could be ended well
+    sys.exit(code)
+
+
+def interrupted() -> int:
+    """Say so where nothing else may be there yet; returns the exit code."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"align: interrupted\n")
+    return 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code (see ``align.runner.exits``)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return dispatch(argv)
-    except ConfigError as error:
-        say(f"align: {error}")
-        return CONFIGURATION
-    except MissingWeights as error:
-        say(str(error))
-        return MISSING_WEIGHTS
-    except WeightsError as error:
-        say(f"align: {' '.join(str(error).split())}")
-        return MISSING_WEIGHTS
+        from align.output import printing
+        from align.runner.exits import FAILED, tell, verbose
+        from align.runner.interrupts import Interrupts
+
+        with (
+            Interrupts() as interrupts,
+            printing() as printed,
+            verbose(any(word in VERBOSE for word in argv)),
+        ):
+            try:
+                code = dispatch([word for word in argv if word not in VERBOSE])
+            except SystemExit as error:  # of argparse, after the help of a command
+                code = int(error.code or 0)
+            except Exception as error:
+                # What an interrupted import leaves half-made fails in its own ways.
+                code = tell(KeyboardInterrupt() if interrupts.seen else error)
+            except KeyboardInterrupt as error:
+                code = tell(error)
+            sys.stdout.flush()
+            if printed.lost is not None and not isinstance(printed.lost, BrokenPipeError):
+                print(f"align: not all output could be written: {printed.lost.strerror}", file=sys.stderr)
+        return code if printed.lost is None else code or FAILED
     except KeyboardInterrupt:
-        say("align: interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-
-
-def say(text: str) -> None:
-    """Print on stderr, whatever characters it holds."""
-    print(text.encode("utf-8", "backslashreplace").decode("utf-8"), file=sys.stderr)
+        return interrupted()
 
 
 def dispatch(argv: list[str]) -> int:
@@ -62,10 +90,17 @@ def dispatch(argv: list[str]) -> int:
 
         return show_graph(argv[1:])
     if argv and argv[0] == "gallery":
+        from align.results.gallery import main as gallery
+
         return gallery(argv[1:])
     from align.config.command import parse
 
     command = parse(argv)
+    if command.version:
+        from align.version import version_line
+
+        print(version_line())
+        return 0
     if command.help:
         from align.config.help import help_text
 
@@ -84,34 +119,5 @@ def dispatch(argv: list[str]) -> int:
     return launch(command, jobs)
 
 
-def gallery(argv: Sequence[str]) -> int:
-    """The command ``gallery``. Raises ConfigError."""
-    from align.config.command import OneLineParser
-
-    parser = OneLineParser(
-        prog="align gallery", description="Write a self-contained page of pictures side by side."
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folder, or a folder of them"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a PNG file")
-    parser.add_argument("--baseline", metavar="NAME", help="method, label or folder to compare with")
-    parser.add_argument("--limit", type=int, default=400, metavar="N", help="rows of pictures (default: 400)")
-    options = parser.parse_args(argv)
-    from align.results.contact_sheet import write_contact_sheet
-    from align.results.errors import ReportError
-    from align.results.gallery import write_gallery
-
-    try:
-        print(write_gallery(options.folders, options.out, options.baseline, limit=options.limit))
-        if options.sheet is not None:
-            write_contact_sheet(options.folders, options.sheet, options.baseline)
-            print(options.sheet)
-    except ReportError as error:
-        raise ConfigError(f"gallery: {error}") from error
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import tomllib
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -22,3 +23,16 @@ def version() -> str | None:
         return str(tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
+
+
+def version_line() -> str:
+    """Name, version, commit of a checkout, and the versions of Python and torch; nothing is imported for it."""
+    from align.runner.record import git_state
+
+    state = git_state()
+    commit = f" ({state['commit'][:12]}{', changed' if state['changed'] else ''})" if state else ""
+    try:
+        torch = installed("torch")
+    except PackageNotFoundError:
+        torch = "not installed"
+    return f"align {version() or 'of unknown version'}{commit}, Python {platform.python_version()}, torch {torch}"

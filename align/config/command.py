@@ -22,6 +22,7 @@ class Command:
         multirun: run every combination of comma-separated values.
         help: show the help and stop.
         show: print the configuration ("job", "hydra" or "all") and stop.
+        version: print the version and stop.
         config_dir: further folder of config groups.
         config_name: the primary config.
         told: further ``key=value`` texts before ``overrides``, from a file (a table's rows), which may say less.
@@ -31,6 +32,7 @@ class Command:
     multirun: bool = False
     help: bool = False
     show: str | None = None
+    version: bool = False
     config_dir: Path | None = None
     config_name: str = "config"
     told: tuple[str, ...] = ()
@@ -41,7 +43,15 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
-        raise ConfigError(message)
+        verb = self.prog.removeprefix("align").strip()
+        raise ConfigError(f"{verb}: {message}; see python -m align {verb} --help" if verb else message)
+
+
+def number_of(text: str) -> int:
+    """A number of things on the command line: 1 or more."""
+    if not text.isdecimal() or not 1 <= int(text[:20]) <= 10**9:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 1 to 1000000000")
+    return int(text)
 
 
 def parse(argv: Sequence[str]) -> Command:
@@ -55,6 +65,8 @@ def parse(argv: Sequence[str]) -> Command:
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("--verbose", "-v", action="store_true")  # of every command, see __main__
     parser.add_argument("--config-dir", "-cd", type=Path)
     parser.add_argument("--config-name", "-cn", default="config")
     flags = [flag for action in parser._actions for flag in action.option_strings]
@@ -75,5 +87,11 @@ def parse(argv: Sequence[str]) -> Command:
             f"--config-dir {found.config_dir} is not a folder: give one that holds config groups"
         )
     return Command(
-        tuple(found.overrides), found.multirun, found.help, found.cfg, found.config_dir, found.config_name
+        tuple(found.overrides),
+        found.multirun,
+        found.help,
+        found.cfg,
+        found.version,
+        found.config_dir,
+        found.config_name,
     )

@@ -25,6 +25,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from align.config import source
 from align.config.check import check
 from align.config.command import Command
 from align.config.convert import build, option_names, shown
@@ -67,12 +68,13 @@ def jobs_of(command: Command) -> list[Job]:
         ConfigError: the first thing that is wrong with any of them.
     """
     home, *_ = search_order(command)
-    overrides = parse_overrides(command)
-    said = said_of(command)
+    source.register()
     with (
         explained(command.config_dir),
         initialize_config_dir(str(home), job_name="align", version_base="1.3"),
     ):
+        overrides = parse_overrides(command)
+        said = said_of(command)
         return [_job(command, list(chosen), said) for chosen in itertools.product(*overrides)]
 
 
@@ -264,7 +266,11 @@ def explained(config_dir: Path | None = None) -> Iterator[None]:
         raise ConfigError(_yaml_line(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_line(error, config_dir)) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigError(
+            "the configuration is nested too deep: write lists and mappings with fewer levels"
+        ) from error
+    except OSError as error:
         raise ConfigError(f"a config file cannot be read: {_first_line(error)}") from error
 
 
@@ -300,4 +306,4 @@ def _first_line(error: BaseException) -> str:
         if not line.startswith(("See http", "^", "LexerNoViable", "Set the environment"))
     ]
     first, *more = useful or lines or [type(error).__name__]
-    return f"{first} {more[0]}" if first.endswith(":") and more else first.rstrip(".")
+    return (f"{first} {more[0]}" if first.endswith(":") and more else first.rstrip("."))[:200]

@@ -32,8 +32,9 @@ Common options (--cfg job shows all of them, with their values)
 Flags
   -m, --multirun       run all combinations         -c, --cfg job        print the configuration
   --config-dir FOLDER  your own config groups       -h, --help           this text
+  -v, --verbose        tracebacks, of any command   --version            versions and commit
 
-Exit codes: 0 all done, 1 some items failed, 2 configuration, 3 missing weights, 130 interrupted.
+Exit codes: 0 all done, 1 something failed, 2 configuration, 3 missing weights, 130 interrupted.
 """
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from align.reading import read_text
+
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -22,7 +24,10 @@ def config_folders(more: Path | None = None) -> list[Path]:
 
 def group_choices(group: str, more: Path | None = None) -> list[str]:
     """Names in a config group, sorted; ``more`` is the user's own folder of groups."""
-    return sorted({path.stem for folder in config_folders(more) for path in (folder / group).glob("*.yaml")})
+    folders = config_folders(more)
+    return sorted(
+        {path.stem for folder in folders for path in (folder / group).glob("*.yaml") if path.is_file()}
+    )
 
 
 def default_choices() -> dict[str, str]:
@@ -37,7 +42,10 @@ def summary_line(group: str, name: str, more: Path | None = None) -> str:
     for folder in config_folders(more):
         path = folder / group / f"{name}.yaml"
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
+            try:
+                lines = read_text(path).splitlines()
+            except (OSError, UnicodeDecodeError):
+                return ""  # which is told when it is chosen
             comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#")]
             return next((line for line in comments if not line.startswith("@package")), "")
     return ""

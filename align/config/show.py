@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import yaml
 from omegaconf import OmegaConf
 
 from align.config.compose import Job
 from align.config.convert import plain
+from align.output import can_print
 
 
 def show(jobs: Sequence[Job], what: str) -> str:
@@ -24,5 +26,7 @@ def show(jobs: Sequence[Job], what: str) -> str:
         text = OmegaConf.to_yaml(page) if values else ""
         if what in ("hydra", "all"):
             text += OmegaConf.to_yaml(OmegaConf.create({"hydra": job.hydra}))
+        if not can_print(text):  # so that it can be given back all the same
+            text = yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
         pages.append(text)
     return "---\n".join(pages)

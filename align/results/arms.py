@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.reading import read_json
 from align.results.columns import COSTS, is_check, is_metric
 from align.results.csvfile import read_csv
 from align.results.errors import ReportError
@@ -68,7 +70,8 @@ def value_columns(rows: pandas.DataFrame) -> list[str]:
 
 def cost_columns(rows: pandas.DataFrame) -> list[str]:
     """The cost columns that hold any value."""
-    return [name for name in COSTS if name in rows and rows[name].notna().any()]
+    numeric = [name for name in COSTS if name in rows and rows[name].dtype.kind in "ifb"]
+    return [name for name in numeric if rows[name].notna().any()]
 
 
 def run_folders(folders: Iterable[Path]) -> list[Path]:
@@ -79,7 +82,7 @@ def run_folders(folders: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for folder in map(Path, folders):
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # which takes any text for a path
             raise ReportError(f"{folder} is not a folder")
         files = [folder / "results.csv"] if (folder / "results.csv").is_file() else []
         files = files or sorted([*folder.glob("*/results.csv"), *folder.glob("*/*/results.csv")])
@@ -112,6 +115,7 @@ def load_arms(folders: Iterable[Path]) -> tuple[list[Arm], list[str]]:
         status = _status(folder)
         if status not in ("finished", ""):
             notes.append(f"{folder.name}: the run is not finished (status {status!r})")
+        notes += _drop_infinite(table, folder)
         table["path"] = pictures_in(folder, table["image"])
         if outside := sum(
             bool(name) and not path for name, path in zip(table["image"], table["path"], strict=True)
@@ -178,15 +182,30 @@ def _read(folder: Path) -> pandas.DataFrame:
     missing = [name for name in ("prompt", "seed", "sample", "method", "status") if name not in table]
     if missing:
         raise ReportError(f"{path} has no column {missing[0]!r}: is it the results.csv of a run?")
+    for name in ("seed", "sample"):
+        if len(table) and not all(isinstance(value, int) for value in table[name].tolist()):
+            raise ReportError(
+                f"{path}: column {name!r} holds what is no whole number: is it the results.csv of a run?"
+            )
     for name in ("backbone", "reward", "image", "config", "optimised"):
         if name not in table:
             table[name] = ""
     return table
 
 
+def _drop_infinite(table: pandas.DataFrame, folder: Path) -> list[str]:
+    """Empty the cells that hold an infinite number, of which nothing can be a mean; a line for each column."""
+    notes = []
+    for name in table.columns:
+        if table[name].dtype.kind == "f" and (endless := table[name].isin([math.inf, -math.inf])).any():
+            table[name] = table[name].mask(endless)
+            notes.append(f"{folder.name}: {int(endless.sum())} infinite numbers of {name} count for nothing")
+    return notes
+
+
 def _status(folder: Path) -> str:
     try:
-        run: Any = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        run: Any = read_json(folder / "run.json")
         return str(run.get("status", ""))
     except (OSError, ValueError, AttributeError):
         return ""

@@ -12,6 +12,7 @@ named. Permissions of an existing file are kept; a new one follows the umask.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -35,6 +36,10 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
         OSError: from the file system; the old file is then intact and no temporary file stays behind.
     """
     target = Path(path)
+    with suppress(FileNotFoundError):
+        kind = target.lstat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):
+            raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     temporary = _temporary(target)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
+from align.pictures import PictureError
 from align.results import atomic
 from align.results.csvfile import readable
 from align.results.errors import ReportError
-from align.results.gallery import pictures_of
+from align.results.gallery import number_in, pictures_of
+from align.results.pictures import saved_picture
 from align.results.report import report
 
 ROOM = 128
@@ -73,8 +75,8 @@ def write_contact_sheet(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(out, buffer.getvalue())
-    except OSError as error:
-        raise ReportError(f"cannot write {out}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise ReportError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     return out
 
 
@@ -86,29 +88,27 @@ def _cell(
     font: ImageFont.FreeTypeFont,
 ) -> None:
     left, top = corner
-    verdict = None if row is None else row.get("check_all")
-    known = verdict is not None and not math.isnan(verdict)
-    colour = (GOOD if verdict else BAD) if known else LINE
+    verdict = number_in(row, "check_all")
+    colour = LINE if verdict is None else GOOD if verdict else BAD
     draw.rounded_rectangle(
         (left, top, left + CELL - 1, top + CELL - 1), 5, fill=PAGE, outline=colour, width=FRAME
     )
-    picture = None if row is None else _picture(row["path"])
+    path, gap, picture = "" if row is None else str(row["path"] or ""), "no picture", None
+    try:
+        picture = _picture(path) if path else None
+    except PictureError as error:
+        gap = _wrapped(draw, readable(f"{Path(path).name}: {error}"), font, ROOM, lines=7)
     if picture is None:
-        draw.text((left + CELL // 2, top + CELL // 2), "no picture", SOFT, font, anchor="mm")
+        middle = left + CELL // 2, top + CELL // 2
+        draw.multiline_text(middle, gap, SOFT, font, anchor="mm", align="center")
         return
     offset = ((CELL - picture.width) // 2, (CELL - picture.height) // 2)
     sheet.paste(picture, (left + offset[0], top + offset[1]))
 
 
-def _picture(path: str | None) -> Image.Image | None:
-    """A picture scaled to fit a cell: small ones by repeating pixels, large ones smoothly."""
-    if not path:
-        return None
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError):
-        return None
+def _picture(path: str) -> Image.Image:
+    """A picture scaled to fit a cell: small ones by repeating pixels, large ones smoothly. Raises PictureError."""
+    _, picture = saved_picture(path)
     scale = ROOM / max(picture.size)
     scale = math.floor(scale) if scale > 1 else scale
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.reading import open_file
 from align.results.columns import is_text
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
 
     keep_any_text()
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 27))
-    with open(path, encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         try:
             names = decode_header(next(reader, []))
@@ -158,6 +159,8 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
             raise ValueError(f"line {reader.line_num}: {error}") from error
     if not names:
         raise ValueError("the file is empty")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"column {twice!r} is there twice")
     cells = zip(*rows, strict=True) if rows else [()] * len(names)
     series = {name: _column(name, column) for name, column in zip(names, cells, strict=True)}
     return pandas.DataFrame(series, columns=names)
@@ -167,7 +170,7 @@ def _column(name: str, cells: Sequence[str]) -> pandas.Series[Any]:
     import pandas
 
     if not is_text(name):
-        if cells and all(map(_INTEGER.fullmatch, cells)):
+        if cells and all(map(_INTEGER.fullmatch, cells)) and max(map(len, cells)) < 1000:
             try:
                 return pandas.Series([int(cell) for cell in cells], dtype="int64")
             except OverflowError:

@@ -13,8 +13,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from align.pictures import PictureError
 from align.results import atomic
 from align.results.arms import Arm, Pair, cost_columns, value_columns
 from align.results.columns import CHECKS, is_check
@@ -22,10 +23,16 @@ from align.results.csvfile import readable
 from align.results.errors import ReportError
 from align.results.gallery_summary import summary_groups
 from align.results.page import environment
+from align.results.pictures import saved_picture
 from align.results.report import Report, report
 from align.results.tables import number
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 LARGEST = 512
+_SHOWN = {b"\x89PNG": "png", b"\xff\xd8": "jpeg", b"GIF8": "gif"}
+"""Kinds of pictures that every browser shows, by their first bytes."""
 _COST_NAMES = {"network_forward": "network", "decoder_forward": "decoder", "reward_forward": "reward"}
 
 
@@ -95,9 +102,41 @@ def write_gallery(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic.write_text(out, text)
-    except OSError as error:
-        raise ReportError(f"cannot write {out}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise ReportError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     return out
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command ``gallery``. Raises ConfigError."""
+    from align.config.command import OneLineParser, number_of
+    from align.config.errors import ConfigError
+
+    parser = OneLineParser(
+        prog="align gallery", description="Write a self-contained page of pictures side by side."
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folder, or a folder of them"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a PNG file")
+    parser.add_argument("--baseline", metavar="NAME", help="method, label or folder to compare with")
+    parser.add_argument(
+        "--limit", type=number_of, default=400, metavar="N", help="rows of pictures (default: 400)"
+    )
+    options = parser.parse_args(argv)
+    if options.sheet is not None and options.sheet.absolute() == options.out.absolute():
+        raise ConfigError("gallery: --out and --sheet name one file: give two")
+    from align.results.contact_sheet import write_contact_sheet
+
+    try:
+        print(write_gallery(options.folders, options.out, options.baseline, limit=options.limit))
+        if options.sheet is not None:
+            write_contact_sheet(options.folders, options.sheet, options.baseline)
+            print(options.sheet)
+    except ReportError as error:
+        raise ConfigError(f"gallery: {error}") from error
+    return 0
 
 
 def script_json(value: Any) -> str:
@@ -108,24 +147,22 @@ def script_json(value: Any) -> str:
     return text
 
 
-def data_uri(path: str | None) -> str | None:
-    """A picture as a data URI; None when there is none or it cannot be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not path:
-        return None
-    try:
-        data, kind = Path(path).read_bytes(), "png"
-        with Image.open(io.BytesIO(data)) as image:
-            if max(image.size) > LARGEST:
-                small = image.convert("RGB")
-                small.thumbnail((LARGEST, LARGEST))
-                buffer = io.BytesIO()
-                small.save(buffer, "JPEG", quality=90)
-                data, kind = buffer.getvalue(), "jpeg"
-    except (OSError, UnidentifiedImageError, ValueError):
-        return None
+def data_uri(path: str) -> str:
+    """A picture as a data URI. Raises PictureError."""
+    data, image = saved_picture(path)
+    kind = next((kind for start, kind in _SHOWN.items() if data.startswith(start)), None)
+    if max(image.size) > LARGEST:
+        image.thumbnail((LARGEST, LARGEST))
+        data, kind = _encoded(image, "JPEG", quality=90), "jpeg"
+    elif kind is None:
+        data, kind = _encoded(image, "PNG"), "png"
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _encoded(image: Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def _arm(arm: Arm) -> dict[str, Any]:
@@ -136,7 +173,7 @@ def _arm(arm: Arm) -> dict[str, Any]:
 def _row(shown: Pictures, place: int, pair: Pair) -> dict[str, Any]:
     rows = [shown.row(arm, pair) for arm in range(len(shown.arms))]
     base = rows[0]
-    verdicts = [_value(row, "check_all") for row in rows]
+    verdicts = [number_in(row, "check_all") for row in rows]
     known = {verdict for verdict in verdicts if verdict is not None}
     deltas = [
         {name: _delta(row, base, name) for name in value_columns(arm.rows)}
@@ -174,7 +211,7 @@ def _cell(
     names = value_columns(arm.rows)
     metrics = []
     for name in names:
-        value, delta = _value(row, name), _delta(row, base, name)
+        value, delta = number_in(row, name), _delta(row, base, name)
         if is_check(name):
             continue
         metrics.append(
@@ -190,21 +227,26 @@ def _cell(
         {
             "name": name.removeprefix("check_"),
             "meaning": CHECKS.get(name, name),
-            "good": bool(_value(row, name)),
+            "good": bool(number_in(row, name)),
         }
         for name in names
-        if is_check(name) and _value(row, name) is not None
+        if is_check(name) and number_in(row, name) is not None
     ]
     cost = [
         f"{number(float(row[name]))} {_COST_NAMES[name]}"
         for name in cost_columns(arm.rows)
-        if name in _COST_NAMES and _value(row, name)
+        if name in _COST_NAMES and number_in(row, name)
     ]
-    seconds = _value(row, "seconds")
-    verdict = _value(row, "check_all")
+    seconds = number_in(row, "seconds")
+    verdict = number_in(row, "check_all")
+    source, status = None, str(row["status"])
+    try:
+        source = data_uri(row["path"]) if row["path"] else None
+    except PictureError as error:
+        status = f"{Path(row['path']).name}: {error}"
     return {
-        "source": data_uri(row["path"]),
-        "status": readable(str(row["status"])),
+        "source": source,
+        "status": readable(status),
         "verdict": None if verdict is None else bool(verdict),
         "checks": checks,
         "metrics": metrics,
@@ -213,13 +255,14 @@ def _cell(
     }
 
 
-def _value(row: dict[str, Any] | None, name: str) -> float | None:
+def number_in(row: dict[str, Any] | None, name: str) -> float | None:
+    """A row's finite number of a name; None where there is none."""
     value = None if row is None else row.get(name)
-    return None if value is None or not math.isfinite(value) else float(value)
+    return None if value is None or isinstance(value, str) or not math.isfinite(value) else float(value)
 
 
 def _delta(row: dict[str, Any] | None, base: dict[str, Any] | None, name: str) -> float | None:
-    mine, other = _value(row, name), _value(base, name)
+    mine, other = number_in(row, name), number_in(base, name)
     return None if mine is None or other is None else mine - other
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from align.reading import open_file, parse_json
 from align.results.plain import one_line_json
 
 log = logging.getLogger(__name__)
@@ -56,14 +57,14 @@ class Journal:
 
         A line that is no JSON object is passed over with a warning: what it recorded is simply done again.
         """
-        with open(self.path, "rb") as file:
+        with open_file(self.path) as file:
             file.seek(self.position)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 offset, self.position = self.position, self.position + len(line)
                 try:
-                    record = json.loads(line)
+                    record = parse_json(line)
                 except ValueError:
                     record = None
                 if isinstance(record, dict):

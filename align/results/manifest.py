@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from align.reading import parse_json, read_bytes
 from align.results import atomic
 from align.results.errors import StoreError, as_store_error
 from align.results.measured import CHECKER
@@ -91,11 +92,11 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     path = folder / "run.json"
     with as_store_error(f"read {path}"):
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = read_bytes(path).decode("utf-8", errors="replace")
         except FileNotFoundError:
             return None
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         if not isinstance(value, dict) or not isinstance(value.get("identity"), dict):
             raise ValueError("no identity")
     except ValueError as error:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from align.pictures import PictureError, read_picture
+from align.reading import read_bytes
 from align.results import atomic
 
 if TYPE_CHECKING:
@@ -72,6 +74,21 @@ def _link(original: Original, path: Path) -> bool:
     except OSError:
         return False
     return (stat.st_size, stat.st_mtime_ns) == (len(original.data), original.mtime_ns)
+
+
+def saved_picture(path: Path | str) -> tuple[bytes, Image]:
+    """The bytes of a picture that is to be shown or measured again, and what they hold, as RGB.
+
+    Raises:
+        PictureError: it is not there, damaged, too large, or no picture.
+    """
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        raise PictureError("picture missing") from None
+    except (OSError, ValueError) as error:  # or it is no path at all
+        raise PictureError(f"it cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return data, read_picture(data)
 
 
 def intact(folder: Path, record: dict[str, Any], verify: Verify) -> bool:

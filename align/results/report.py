@@ -6,13 +6,13 @@ counted and said. Values that a method optimised itself are marked, and stand be
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.config.command import OneLineParser, number_of
+from align.config.errors import ConfigError
 from align.results.errors import ReportError
 
 if TYPE_CHECKING:
@@ -317,8 +317,8 @@ def report(
     return result
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
         prog="align report",
         description="Compare runs, picture by picture, with a baseline.",
         epilog=EXPLANATION,
@@ -360,21 +360,22 @@ def _parser() -> argparse.ArgumentParser:
         "--gallery", action="store_true", help="also write gallery.html and contact_sheet.png (needs --out)"
     )
     parser.add_argument(
-        "--limit", type=int, default=400, metavar="N", help="rows of pictures in the gallery (default: 400)"
+        "--limit",
+        type=number_of,
+        default=400,
+        metavar="N",
+        help="rows of pictures in the gallery (default: 400)",
     )
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command `report`; returns its exit code: 0, or 2 for bad input with one line on stderr."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    """The command `report`; returns its exit code. Raises ConfigError."""
+    options = _parser().parse_args(argv)
     if options.gallery and options.out is None:
-        print("align report: --gallery needs --out FOLDER", file=sys.stderr)
-        return 2
+        raise ConfigError("report: --gallery needs --out FOLDER")
     if options.features is not None and not options.diversity:
-        print("align report: --features needs --diversity", file=sys.stderr)
-        return 2
+        raise ConfigError("report: --features needs --diversity")
     try:
         made = report(
             options.folders,
@@ -394,8 +395,7 @@ def main(argv: Sequence[str]) -> int:
             write_contact_sheet(options.folders, sheet, options.baseline)
             written += [page.name, sheet.name]
     except ReportError as error:
-        print(f"align report: {error}", file=sys.stderr)
-        return 2
+        raise ConfigError(f"report: {error}") from error
     from rich.console import Console
 
     console = Console()

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from align.reading import open_file
 from align.results import atomic
 from align.results.columns import ordered
 from align.results.csvfile import csv_lines
@@ -62,7 +63,7 @@ class Snapshot:
         """Where the file is no snapshot that the journal knows, keep a copy, warn, and have it made again."""
         if not self.path.exists():
             return
-        with as_store_error(f"read {self.path}"), open(self.path, "rb") as file:
+        with as_store_error(f"read {self.path}"), open_file(self.path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         self.index.changed = self.index.changed or found != self.index.newest_snapshot
         if found in self.index.snapshots:

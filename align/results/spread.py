@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 
 from align.errors import WeightsError
+from align.pictures import PictureError
+from align.reading import read_json
 from align.results.arms import Arm
 from align.results.compare import matched
 from align.results.diversity import dimensions, distance, entropy, run_distances
 from align.results.errors import ReportError
 from align.results.intervals import Floats, bootstrap, codes
+from align.results.pictures import saved_picture
 from align.results.tables import number, with_interval
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def usual_features(arm: Arm) -> str | None:
     """The features of an arm's pictures unless asked; None for toys, whose pictures are only colours."""
     family = ""
     try:
-        run: Any = json.loads((arm.folders[0] / "run.json").read_text(encoding="utf-8"))
+        run: Any = read_json(arm.folders[0] / "run.json")
         family = str(run["record"]["config"]["backbone"]["family"])
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -154,7 +155,9 @@ def measure(
         head = {"arm": arm.label, "features": name, "optimised": _optimised(arm, name)}
         rows += [head | row for row in _rows(own, each, mine, theirs)]
         if lost := len(arm.rows) - len(places):
-            notes.append(f"{arm.label}: {lost} pictures cannot be read and count for no diversity")
+            first = next(_path(arm, k) for k in range(len(arm.rows)) if _path(arm, k) not in there)
+            named = f" ({Path(first).name} is the first)" if first else ""
+            notes.append(f"{arm.label}: {lost} pictures cannot be read and count for no diversity{named}")
         if head["optimised"]:
             notes.append(
                 f"{arm.label}: optimised what {name} is part of; --features measures diversity in others"
@@ -293,26 +296,17 @@ def embeddings(features: str, paths: Iterable[Path]) -> dict[str, Floats]:
 
     for path in _told(list(paths), features):
         try:
-            data = path.read_bytes()
-            hashed = hashlib.sha256(data).hexdigest()
-            if hashed not in places:
-                waiting[hashed] = _opened(data)
-        except (OSError, ValueError):
+            data, picture = saved_picture(path)
+        except PictureError:
             continue
+        hashed = hashlib.sha256(data).hexdigest()
+        if hashed not in places:
+            waiting[hashed] = picture
         places.setdefault(hashed, []).append(str(path))
         if len(waiting) == _AT_ONCE:
             work()
     work()
     return {path: row for hashed, row in found.items() for path in places[hashed]}
-
-
-def _opened(data: bytes) -> Image:
-    """A picture, read whole. Raises OSError (UnidentifiedImageError among them) or ValueError."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        return image.copy()
 
 
 def _device() -> str:

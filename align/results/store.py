@@ -29,6 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from align.reading import open_file
 from align.results import atomic
 from align.results.claims import Claims
 from align.results.errors import StoreError, as_store_error
@@ -183,7 +184,7 @@ class Store:
             if any((self.folder / "images").glob("*")):
                 return False
             try:
-                with open(self.folder / "journal.jsonl", "rb") as file:
+                with open_file(self.folder / "journal.jsonl") as file:
                     return not any(b'"key"' in line for line in file)
             except FileNotFoundError:
                 return True

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from align.reading import read_json
 from align.results import atomic
 from align.results.errors import ReportError
 
@@ -71,7 +72,7 @@ def read_table(folder: Path) -> TableFile | None:
     if not path.is_file():
         return None
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value: dict[str, Any] = read_json(path)
         if value.pop("format") != FORMAT:
             raise ValueError("another format")
         rows = tuple(FileRow(**row) for row in value.pop("rows"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -15,8 +15,13 @@ from align.config.compose import BASIC_LAUNCHER, Job, checked, explained, said_o
 from align.config.errors import ConfigError
 from align.config.no_code import refuse_hydra
 from align.config.schema import Config
-from align.runner.exits import DONE, INTERRUPTED
-from align.runner.prepare import prepare
+from align.output import printing
+from align.runner.exits import CONFIGURATION, DONE, INTERRUPTED, tell
+from align.runner.folders import check_folder, refuse_sharing
+from align.runner.prepare import Prepared, prepare
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
 
 
 def launch(command: Command, jobs: Sequence[Job]) -> int:
@@ -29,36 +34,57 @@ def launch(command: Command, jobs: Sequence[Job]) -> int:
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:
             raise ConfigError("hydra/launcher only works on multiruns: add -m")
-        prepare([job.config for job in jobs])
+        refuse_sharing(prepare([job.config for job in jobs]), together=True)
         return _elsewhere(command)
     return run_all([job.config for job in jobs])
 
 
 def run_all(configs: Sequence[Config]) -> int:
-    """Do some runs here, one after another; a failed one does not stop the next. Returns the worst exit code.
+    """Do some runs here, one after another; returns the worst exit code.
+
+    One that fails, or whose folder cannot be used, is told in a line and does not stop the others.
 
     Raises:
-        ConfigError, MissingWeights: see ``prepare``, before any of them starts.
-        ConfigError: also when a run's folder cannot be used.
+        ConfigError, MissingWeights: see ``prepare`` and ``refuse_sharing``, before any of them starts.
     """
     from align.runner.finish import show_comparison
     from align.runner.run import run
 
     ready = prepare(configs)
+    refuse_sharing(ready)
     console = Console(soft_wrap=False)
-    worst = DONE
-    for number, prepared in enumerate(ready):
-        if number:
+    usable, worst = _usable(ready)
+    started: list[Prepared] = []
+    for prepared in usable:
+        if started:
             console.print()
-        code = run(prepared, console)
+        try:
+            code = run(prepared, console)
+        except Exception as error:
+            code = tell(error)
         if code == INTERRUPTED:
             return code
+        if code != CONFIGURATION:
+            started.append(prepared)
         worst = max(worst, code)
-    folders = list(dict.fromkeys(Path(str(config.run.folder)) for config in configs))
+    folders = list(dict.fromkeys(Path(str(one.config.run.folder)) for one in started))
     if len(folders) > 1 and all(config.run.gallery for config in configs):
         console.print()
         show_comparison(folders, _common(folders), console)
     return worst
+
+
+def _usable(ready: Sequence[Prepared]) -> tuple[list[Prepared], int]:
+    """The runs whose folders can be used, as far as that shows before they start, and the exit code of the others."""
+    usable, code = [], DONE
+    for prepared in ready:
+        try:
+            check_folder(prepared)
+        except ConfigError as error:
+            code = tell(error)
+        else:
+            usable.append(prepared)
+    return usable, code
 
 
 def _common(folders: Sequence[Path]) -> Path:
@@ -88,7 +114,14 @@ def _elsewhere(command: Command) -> int:
             overrides=keep,
             with_log_configuration=False,
         )
-    return max((int(job.return_value) for batch in batches for job in batch), default=DONE)
+    return max((_code(job) for batch in batches for job in batch), default=DONE)
+
+
+def _code(job: JobReturn) -> int:
+    try:
+        return int(job.return_value)
+    except Exception as error:  # what the job raised
+        return tell(error)
 
 
 def _as_sweep(values: Sequence[str]) -> str:
@@ -108,6 +141,10 @@ def run_job(composed: DictConfig, *, said: Set[str], overrides: int) -> int:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    hydra: Any = HydraConfig.get()
-    refuse_hydra(hydra, said, overrides)
-    return run_all([checked(composed, list(hydra.overrides.task), said)])
+    with printing():
+        try:
+            hydra: Any = HydraConfig.get()
+            refuse_hydra(hydra, said, overrides)
+            return run_all([checked(composed, list(hydra.overrides.task), said)])
+        except Exception as error:
+            return tell(error)

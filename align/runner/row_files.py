@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.config.errors import ConfigError, suggestion
+from align.reading import read_bytes
 
 TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """Of tables in text, by ending: the separator, unless the header has only another one."""
@@ -110,7 +111,7 @@ def _text(path: Path, name: str) -> str:
     """The text of a file, line ends as they are."""
     _check_there(path, name)
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         if data.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise ConfigError(f"{name} is UTF-16: save it as UTF-8")
         text = data.decode("utf-8-sig")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from align.output import can_print
 from align.runner.exits import DONE
 
 USAGE = """\
@@ -38,7 +39,8 @@ def main(argv: Sequence[str]) -> int:
         found = graphs_of(config).words(prompt)
     except GraphError as error:
         raise ConfigError(str(error)) from error
-    print(json.dumps(found.to_json(prompt), ensure_ascii=False))
+    text = json.dumps(found.to_json(prompt), ensure_ascii=False)
+    print(text if can_print(text) else json.dumps(found.to_json(prompt)))
     for noun, attributes in found.objects:
         for attribute in attributes:
             print(f"+ {noun} {attribute}")

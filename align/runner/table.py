@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from align.config.command import OneLineParser
+from align.config.command import OneLineParser, number_of
 from align.config.errors import ConfigError
 from align.config.schema import Config
 from align.results.errors import ReportError
@@ -34,8 +34,6 @@ def main(argv: Sequence[str]) -> int:
     names = [text for text in options.what if "=" not in text and not text.startswith("~")]
     if not names:
         raise ConfigError("table: name one or more tables, such as dymo_table1")
-    if options.jobs < 1:
-        raise ConfigError(f"--jobs {options.jobs}: give 1 or more")
     if options.config_dir is not None and not options.config_dir.is_dir():
         raise ConfigError(
             f"--config-dir {options.config_dir} is not a folder: give one that holds config groups"
@@ -252,7 +250,7 @@ def _parser() -> OneLineParser:
         metavar=("ROW", "OPTION=VALUE"),
         help="an option of one row",
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default: 1)")
+    parser.add_argument("--jobs", type=number_of, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--plan", action="store_true", help="say what would be run, and why the rest is not")
     parser.add_argument(
         "--fetch", action="store_true", help="bring the weights that the rows need, run nothing"

@@ -15,6 +15,7 @@ from align.config.convert import plain
 from align.config.errors import ConfigError, suggestion
 from align.config.places import config_folders, group_choices
 from align.config.schema import Config, RowConfig, TableConfig
+from align.reading import read_bytes
 from align.results.manifest import digest
 from align.runner.graphs import reads_graphs
 from align.runner.plan import identity
@@ -143,9 +144,14 @@ def _table_of(name: str, config_dir: Path | None) -> TableConfig:
 def _known(config_dir: Path | None) -> list[str]:
     """Names of the experiments that are tables, by their files alone."""
     files = [path for folder in config_folders(config_dir) for path in (folder / "experiment").glob("*.yaml")]
-    return sorted(
-        {path.stem for path in files if re.search(r"^table:", path.read_text("utf-8"), re.MULTILINE)}
-    )
+    return sorted({path.stem for path in files if re.search(rb"^table:", _content(path), re.MULTILINE)})
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_bytes(path)
+    except OSError:
+        return b""
 
 
 def _at_scale(name: str, table: TableConfig, choice: Choice) -> Table:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.reading import read_text
 from align.semantics.errors import GraphError
 from align.semantics.knowledge import Knowledge, read_knowledge
 
@@ -75,7 +76,7 @@ def _values(path: Path) -> Iterator[tuple[str, Any]]:
             yield from _values(one)
         return
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
     except FileNotFoundError:
         raise GraphError(f"{path}: there is no such file or folder") from None
     except UnicodeDecodeError as error:

@@ -1,5 +1,7 @@
 """Wrong commands: exit code 2, one line that helps, and nothing in the folder."""
 
+import os
+
 import pytest
 
 from align.__main__ import main
@@ -136,6 +138,16 @@ WRONG = {
     "doctor": (["doctor", "backbone=zzz"], ["backbone=zzz"]),
     "gallery": (["gallery", "nowhere"], ["--out"]),
     "gallery folder": (["gallery", "nowhere", "--out", "x/y.html"], ["nowhere"]),
+    "gallery rows": (["gallery", "x", "--out", "y.html", "--limit", "0"], ["--limit", "from 1"]),
+    "report": (["report"], ["report: ", "FOLDER", "see python -m align report --help"]),
+    "report flag": (["report", "x", "--bogus"], ["report: ", "--bogus"]),
+    "report rows": (["report", "x", "--limit", "9" * 5000], ["--limit", "from 1"]),
+    "report gallery": (["report", "x", "--gallery"], ["--gallery needs --out"]),
+    "jobs": (["table", "dymo_table1", "--jobs", "x"], ["--jobs", "from 1"]),
+    "one folder": (
+        ["-m", "method=none,best_of_n", "reward=shapes_pick", "run.folder=x"],
+        ["go into one folder, x", "differ in method", "run.extend=true"],
+    ),
 }
 
 
@@ -155,6 +167,11 @@ def test_one_line_and_nothing_written(case, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+LAUGHS = "a: &a [x, y]\n" + "".join(
+    f"{name}: &{name} [{','.join(['*' + last] * 9)}]\n" for last, name in zip("abcdef", "bcdefg", strict=True)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -168,6 +185,12 @@ def test_one_line_and_nothing_written(case, tmp_path, monkeypatch, capsys):
         ("defaults:\n  - nothing\nname: mine\n", ["nothing"]),
         ("defaults:\n  - /reward: shapes_pic\nname: mine\n", ["shapes_pic", "did you mean shapes_pick"]),
         ("name: ${oops\n", ["oops"]),
+        ("name: &a [*a]\n", ["mine.yaml: its aliases stand for more than 100,000 values"]),
+        (LAUGHS, ["mine.yaml: its aliases"]),
+        ("name: " + "[" * 2000 + "\n", ["nested too deep"]),
+        ("# a\n" * 300_000, ["mine.yaml", "larger than 1,024 kB"]),
+        ("42\n", ["mine.yaml", "mend the file"]),
+        ("null: 3\n", ["mine.yaml", "mend the file"]),
     ],
 )
 def test_bad_yaml_of_the_user(text, words, tmp_path, monkeypatch, capsys):
@@ -181,6 +204,30 @@ def test_bad_yaml_of_the_user(text, words, tmp_path, monkeypatch, capsys):
         assert word in err
     assert out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["method"]
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path, monkeypatch, capsys):
+    for name in ("method", "experiment", "run"):
+        (tmp_path / name).mkdir()
+    os.mkfifo(tmp_path / "method" / "mine.yaml")
+    os.mkfifo(tmp_path / "experiment" / "mine.yaml")
+    for name in ("config.yaml", "run/results.csv", "run/run.json"):
+        os.mkfifo(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    for arguments, words in (
+        (["method=mine", "--config-dir=."], "there is no such method"),
+        (["table", "mine", "--config-dir=."], "there is no such table"),
+        (["prompts=file", "prompts.path=config.yaml"], "it is a pipe, not a file"),
+        (["prompts=file", "prompts.path=/dev/zero"], "it is a device, not a file"),
+        (["method=dymo", "semantics=file", "semantics.path=config.yaml"], "it is a pipe, not a file"),
+        (["run.plugins=[config.yaml]"], "there is no file"),
+        (["report", "run"], "no results.csv"),
+        (["metrics=none", "prompts.limit=1", "run.folder=run"], "it is a pipe, not a file"),
+    ):
+        assert main(arguments) == 2, arguments
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1, err
+        assert words in err, err
 
 
 @pytest.mark.parametrize(

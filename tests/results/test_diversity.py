@@ -9,6 +9,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from align.__main__ import main as align
 from align.results.arms import load_arms
 from align.results.diversity import dimensions, distance, entropy, run_distances
 from align.results.errors import ReportError
@@ -183,7 +184,8 @@ def test_pictures_that_are_gone_and_toys_are_told(tmp_path):
     gone = next((first / "images").iterdir())
     gone.write_bytes(b"no picture")
     found = measure(arms[:1], arms[0])
-    assert found.notes[0] == "none: 1 pictures cannot be read and count for no diversity"
+    named = f"({gone.name} is the first)"
+    assert found.notes[0] == f"none: 1 pictures cannot be read and count for no diversity {named}"
     assert found.figures.set_index(["of", "value"]).loc[("run", "distance"), "pictures"] == 3
 
 
@@ -230,7 +232,7 @@ def test_the_command(tmp_path, capsys):
         (["--features", "shapes_hps"], "needs --diversity"),
         (["--diversity", "--features", "shapes_pik"], "did you mean shapes_pick"),
     ):
-        assert main([*folders, *wrong]) == 2
+        assert align(["report", *folders, *wrong]) == 2
         printed = capsys.readouterr()
         assert words in printed.err
         assert (printed.out, printed.err.count("\n")) == ("", 1)

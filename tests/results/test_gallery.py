@@ -5,14 +5,17 @@ import json
 import os
 import re
 import shutil
+import struct
+import zlib
 from html.parser import HTMLParser
 
+import numpy
 import pytest
 from PIL import Image
 
 from align.results.arms import load_arms
 from align.results.contact_sheet import write_contact_sheet
-from align.results.csvfile import encode_text
+from align.results.csvfile import encode_text, read_csv
 from align.results.errors import ReportError
 from align.results.gallery import script_json, write_gallery
 from align.results.inside import pictures_in
@@ -178,3 +181,38 @@ def test_contact_sheet(tmp_path):
         assert {(31, 146, 84), (207, 58, 49)} <= {colour for _, colour in sheet.getcolors(1 << 20)}
     with pytest.raises(ReportError):
         write_contact_sheet([tmp_path / "missing"], tmp_path / "three.png")
+
+
+def test_pictures_of_any_kind_are_shown_or_are_gaps_with_a_name(tmp_path):
+    def saved(image, kind="PNG", **options):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    grey = Image.fromarray(numpy.full((8, 8), 40_000, dtype=numpy.uint16))
+    whole = saved(Image.new("RGB", (8, 8), "red"))
+    size = struct.pack(">2I", 20_000, 20_000) + whole[24:29]
+    shown = {
+        "grey of 16 bits": saved(grey),
+        "four inks": saved(Image.new("CMYK", (8, 8)), "JPEG"),
+        "palette": saved(Image.new("P", (8, 8))),
+        "TIFF": saved(Image.new("RGB", (8, 8)), "TIFF"),
+    }
+    gaps = {
+        "bomb": whole[:16] + size + zlib.crc32(b"IHDR" + size).to_bytes(4, "big") + whole[33:],
+        "nothing": b"",
+        "torn": whole[:50],
+        "text": b"no picture",
+    }
+    folder = run(tmp_path / "a", "none", [*shown, *gaps])
+    rows = read_csv(folder / "results.csv")
+    paths = dict(zip(rows["prompt"], rows["image"], strict=True))
+    for name, data in (shown | gaps).items():
+        (folder / paths[name]).write_bytes(data)
+    page = write_gallery([folder], tmp_path / "gallery.html").read_text(encoding="utf-8")
+    assert len([1 for tag, _ in Page(page).tags if tag == "img"]) == len(shown)
+    for name in gaps:
+        assert f"<span>{paths[name].partition('/')[2]}: " in page
+    assert "data:image/tiff" not in page
+    with Image.open(write_contact_sheet([folder], tmp_path / "sheet.png")) as sheet:
+        assert sheet.height > 8 * 100

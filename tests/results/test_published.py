@@ -5,6 +5,7 @@ import json
 import pandas
 import pytest
 
+from align.__main__ import main as align
 from align.results.errors import ReportError
 from align.results.papers import load_paper
 from align.results.report import main, report
@@ -151,5 +152,5 @@ def test_a_folder_that_is_no_table(tmp_path, capsys):
         report([folder])
     for text in ("{", "[]", json.dumps({"format": 9})):
         (folder / "table.json").write_text(text)
-        assert main([str(folder)]) == 2
+        assert align(["report", str(folder)]) == 2
         assert "table.json is damaged" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import numpy
 import pandas
 import pytest
 
+from align.__main__ import main as align
 from align.results import intervals
 from align.results.arms import load_arms
 from align.results.columns import HEAD
@@ -170,7 +171,7 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "bad" / "results.csv").write_text("a,b\n1,2\n")
     for wrong in (["missing"], ["empty"], ["bad"], ["a", "--baseline", "x"], ["a", "--gallery"]):
         arguments = [str(tmp_path / wrong[0]), *wrong[1:]]
-        assert main(arguments) == 2, wrong
+        assert align(["report", *arguments]) == 2, wrong
         printed = capsys.readouterr()
         assert printed.out == ""
         assert printed.err.count("\n") == 1
@@ -255,3 +256,41 @@ def test_numbers_for_people():
     assert [number(value) for value in values] == texts
     assert with_interval(0.5, 0.25, 0.75, signed=True) == "+0.500 [+0.250, +0.750]"
     assert with_interval(0.5, math.nan, math.nan) == "0.500"
+
+
+def test_cells_that_are_no_numbers_are_one_line_or_count_for_nothing(tmp_path, capsys):
+    folder = run(tmp_path / "a", "none", BASE, check_all=1, network_forward=25)
+    path = folder / "results.csv"
+    whole = path.read_text()
+    head, *lines = whole.splitlines()
+    names = head.split(",")
+
+    def with_cell(name, cell):
+        rows = [line.split(",") for line in lines]
+        for row in rows:
+            row[names.index(name)] = cell
+        return "\n".join([head, *map(",".join, rows)]) + "\n"
+
+    for name, cell, words in (
+        ("seed", "x", "column 'seed' holds what is no whole number"),
+        ("seed", "", "column 'seed' holds what is no whole number"),
+        ("sample", "1.5", "column 'sample' holds what is no whole number"),
+        ("seed", "9" * 5000, "column 'seed' holds what is no whole number"),
+    ):
+        path.write_text(with_cell(name, cell))
+        assert align(["report", str(folder)]) == 2
+        assert words in capsys.readouterr().err
+    path.write_text(whole.replace("\n", ",1\n").replace(",1", ",seed", 1))
+    assert align(["report", str(folder)]) == 2
+    assert "column 'seed' is there twice" in capsys.readouterr().err
+    for name, cell in (
+        ("clip", "inf"),
+        ("image", "a\\x00b"),
+        ("check_all", "abc"),
+        ("network_forward", "abc"),
+    ):
+        path.write_text(with_cell(name, cell))
+        assert align(["report", str(folder), "--out", str(tmp_path / "out"), "--gallery"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert ("infinite numbers of clip count for nothing" in out) == (cell == "inf")

@@ -1,0 +1,71 @@
+"""The folders of a command's runs, looked at before the first one starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from align.config.errors import ConfigError
+from align.results.errors import StoreError
+from align.results.manifest import Manifest, check_identity, first_difference, read_run
+from align.runner.prepare import Prepared
+
+
+def refuse_sharing(ready: Sequence[Prepared], *, together: bool = False) -> None:
+    """Refuse runs of one command that would spoil each other's folder; more prompts or seeds of one run may share it.
+
+    Args:
+        ready: the runs.
+        together: whether they work at the same time.
+
+    Raises:
+        ConfigError: naming the folder, and what differs.
+    """
+    first: dict[str, Prepared] = {}
+    for one in ready:
+        options = one.config.run
+        other = first.setdefault(os.path.realpath(_folder(one)), one)
+        if other is one:
+            continue
+        told = f"several runs of this command go into one folder, {options.folder}"
+        earlier, later = (Manifest(prepared.identity).plain_identity() for prepared in (other, one))
+        difference = first_difference(earlier, later)
+        if difference is not None and not options.extend:
+            key, was, wanted = difference
+            raise ConfigError(
+                f"{told}, and differ in {key} ({was} and {wanted}): leave run.folder out, so that each has its own, "
+                "or give run.extend=true to keep all in one"
+            )
+        if together and not options.shared and one.config.runner.kind != "ray":
+            raise ConfigError(f"{told}, at the same time: leave run.folder out, or give run.shared=true")
+
+
+def check_folder(prepared: Prepared) -> None:
+    """Find out whether a run could use its folder, without touching it; whether it is in use shows when the run starts.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    folder, options = _folder(prepared), prepared.config.run
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ConfigError(f"run.folder={folder}: {there} is not a folder: give another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"run.folder={folder}: {there} cannot be written to: give another one")
+    try:
+        if (
+            os.path.isdir(folder / "images")
+            and any((folder / "images").iterdir())
+            and (existing := read_run(folder)) is not None
+        ):
+            check_identity(folder, existing, Manifest(prepared.identity), extend=options.extend)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _folder(prepared: Prepared) -> Path:
+    folder = str(prepared.config.run.folder)
+    if "\0" in folder:
+        raise ConfigError("run.folder holds a NUL character: give another name")
+    return Path(folder)
