@@ -15,7 +15,10 @@ from align.backbones.registry import Recipe
 from align.backbones.small_decoder import load_small_decoder
 from align.backbones.stated import attention_strides, check_small_decoder
 from align.backbones.unet import UNetBackbone
+from align.config.errors import ConfigError
+from align.config.schema import SamplerConfig
 from align.errors import WrongWeights
+from align.runner.prepare import _check_steps
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.5, -0.25, 0.0, 1.5], [2.0, 0.5, 1.0, 3.0]
@@ -94,6 +97,30 @@ def test_options_that_the_files_do_not_allow_are_refused_before_the_folder(
     assert err.startswith(f"align: {option} ")
     assert words in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_consistency_model_has_the_steps_that_its_file_says():
+    schedule = {"original_inference_steps": 4, "num_train_timesteps": 1000}
+    _check_steps(SamplerConfig("lcm", "lcm", 4), schedule, "FILE")
+    with pytest.raises(ConfigError, match=r"^sampler.steps=8 .*FILE.* largest number is 4$"):
+        _check_steps(SamplerConfig("lcm", "lcm", 8), schedule, "FILE")
+
+
+def test_the_plan_names_what_is_not_read(pipeline, tmp_path, capsys):
+    edit(pipeline / "scheduler/scheduler_config.json", use_karras_sigmas=True)
+    run = [
+        f"backbone.weights={pipeline}",
+        "metrics=none",
+        f"run.folder={tmp_path / 'run'}",
+        "sampler.steps=1",
+    ]
+    run += ["backbone.height=32", "backbone.width=32", "prompts.limit=1", "sampler.guidance_scale=1"]
+    assert main([*run, "run.gallery=false"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "sampler=ddim takes the steps; not read of the checkpoint's scheduler: use_karras_sigmas=true" in out
+    )
+    assert "no negative half at scale 1" in out
 
 
 def test_the_doctor_says_so_too(pipeline, capsys):
