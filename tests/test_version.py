@@ -23,7 +23,7 @@ def test_no_page_and_no_message_installs_a_package_of_that_name():
 
 def test_the_distribution_has_a_name_of_its_own_and_the_command_keeps_its():
     assert PROJECT["name"] == version.DISTRIBUTION != "align"
-    assert PROJECT["scripts"] == {"align": "align.__main__:main"}
+    assert PROJECT["scripts"] == {"align": "align.__main__:program"}
 
 
 def test_the_version_is_told_without_metadata_and_never_that_of_a_stranger(monkeypatch):

@@ -159,8 +159,6 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
             raise ValueError(f"line {reader.line_num}: {error}") from error
     if not names:
         raise ValueError("the file is empty")
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"column {twice!r} is there twice")
     cells = zip(*rows, strict=True) if rows else [()] * len(names)
     series = {name: _column(name, column) for name, column in zip(names, cells, strict=True)}
     return pandas.DataFrame(series, columns=names)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from align.config.errors import ConfigError, suggestion
-from align.reading import read_bytes
+from align.reading import open_file, read_bytes
 
 TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 """Of tables in text, by ending: the separator, unless the header has only another one."""
@@ -91,16 +91,15 @@ def read_entries(
 
 
 def _check_there(path: Path, name: str) -> None:
-    """Refuse what is no file; opening a pipe that nobody writes into would wait for ever."""
+    """Refuse what is no file."""
     try:
-        if path.is_file():
-            return
-        if path.exists():
-            raise ConfigError(f"{name} is no file: give a file, not a folder, pipe or device")
+        open_file(path).close()
+        return
+    except FileNotFoundError:
+        pass
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{name} cannot be read: {getattr(error, 'strerror', None) or error}; give another file"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{name} cannot be read: {reason}; give another file") from None
     near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = suggestion(path.name, near)
     mend = hint.partition("?")[0] + "?" if "did you mean" in hint else "; give the path of a file"

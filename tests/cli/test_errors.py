@@ -211,18 +211,18 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, monkeypatch, capsys):
         (tmp_path / name).mkdir()
     os.mkfifo(tmp_path / "method" / "mine.yaml")
     os.mkfifo(tmp_path / "experiment" / "mine.yaml")
-    for name in ("config.yaml", "run/results.csv", "run/run.json"):
+    for name in ("config.yaml", "prompts.csv", "run/results.csv", "run/run.json"):
         os.mkfifo(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     for arguments, words in (
         (["method=mine", "--config-dir=."], "there is no such method"),
         (["table", "mine", "--config-dir=."], "there is no such table"),
-        (["prompts=file", "prompts.path=config.yaml"], "it is a pipe, not a file"),
+        (["prompts=file", "prompts.path=prompts.csv"], "it is a pipe, not a file"),
         (["prompts=file", "prompts.path=/dev/zero"], "it is a device, not a file"),
         (["method=dymo", "semantics=file", "semantics.path=config.yaml"], "it is a pipe, not a file"),
         (["run.plugins=[config.yaml]"], "there is no file"),
         (["report", "run"], "no results.csv"),
-        (["metrics=none", "prompts.limit=1", "run.folder=run"], "it is a pipe, not a file"),
+        (["metrics=none", "prompts.limit=1", "run.folder=run"], "is no file: remove it"),
     ):
         assert main(arguments) == 2, arguments
         err = capsys.readouterr().err

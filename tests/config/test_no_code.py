@@ -244,7 +244,7 @@ def test_no_file_chooses_a_launcher_nor_reaches_through_one(refused):
         refused("launcher._target_", inside)
 
 
-def test_a_job_that_is_composed_elsewhere_is_looked_at_again(tmp_path, monkeypatch):
+def test_a_job_that_is_composed_elsewhere_is_looked_at_again(monkeypatch, capsys):
     """What a launcher does with it: the files may be others by then, and the command's word comes with the job."""
     command = parse(["prompts.limit=1"])
     overrides = ["++prompts.limit=1"]
@@ -260,9 +260,9 @@ def test_a_job_that_is_composed_elsewhere_is_looked_at_again(tmp_path, monkeypat
     for path, value in (("run.plugins", ["evil.py"]), ("negative", "${oc.env:SECRET}")):
         changed = OmegaConf.merge(composed, {})
         OmegaConf.update(changed, path, value)
-        with pytest.raises(ConfigError, match=path):
-            job(changed)
+        assert job(changed) == 2
+        assert path in capsys.readouterr().err
     hydra.overrides.task.append("run.plugins=[evil.py]")
-    with pytest.raises(ConfigError, match=r"hydra\.overrides"):
-        job(composed)
+    assert job(composed) == 2
+    assert "hydra.overrides" in capsys.readouterr().err
     assert said_of(Command(("seed=1",), told=("run.plugins=[evil.py]",))) == {"seed"}

@@ -109,9 +109,7 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path):
 
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to("pipe")
-    for name in ("pipe", "link"):
-        with pytest.raises(OSError, match="not a file"):
-            atomic.write_text(tmp_path / name, "new")
+    with pytest.raises(OSError, match="not a file"):
+        atomic.write_text(tmp_path / "pipe", "new")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
-    assert names(tmp_path) == ["link", "pipe"]
+    assert names(tmp_path) == ["pipe"]

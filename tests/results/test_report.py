@@ -220,12 +220,12 @@ def test_groups_by_a_tag(tmp_path):
 
 def test_an_unknown_group_is_one_line(tmp_path, capsys):
     base = tagged(tmp_path / "a", "none", {"p0": 1.0, "p2": 3.0}, KINDS)
-    assert main([str(base), "--by", "Kinds"]) == 2
+    assert align(["report", str(base), "--by", "Kinds"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("align report: --by Kinds: no row has such a column; did you mean Kind?")
+    assert printed.err.startswith("align: report: --by Kinds: no row has such a column; did you mean Kind?")
     assert printed.err.count("\n") == 1
-    assert main([str(tagged(tmp_path / "b", "none", {"p0": 1.0}, {})), "--by", "Kind"]) == 2
+    assert align(["report", str(tagged(tmp_path / "b", "none", {"p0": 1.0}, {})), "--by", "Kind"]) == 2
     assert "no prompt has a tag" in capsys.readouterr().err
 
 
@@ -282,7 +282,7 @@ def test_cells_that_are_no_numbers_are_one_line_or_count_for_nothing(tmp_path, c
         assert words in capsys.readouterr().err
     path.write_text(whole.replace("\n", ",1\n").replace(",1", ",seed", 1))
     assert align(["report", str(folder)]) == 2
-    assert "column 'seed' is there twice" in capsys.readouterr().err
+    assert "two columns are called 'seed'" in capsys.readouterr().err
     for name, cell in (
         ("clip", "inf"),
         ("image", "a\\x00b"),

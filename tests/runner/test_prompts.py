@@ -122,7 +122,7 @@ def test_what_is_no_text_in_utf8_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"a.csv, line 3 is not UTF-8 \(byte 16\)"):
         texts(tmp_path / "a.csv")
     os.mkfifo(tmp_path / "pipe.txt")
-    with pytest.raises(ConfigError, match="is no file"):
+    with pytest.raises(ConfigError, match="it is a pipe, not a file"):
         texts(tmp_path / "pipe.txt")
 
 
