@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydrasSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
@@ -24,8 +24,8 @@ MOST_VALUES = 100_000
 """In a config file, every alias replaced by what it stands for."""
 
 
-class _Source(FileConfigSource):
-    """Hydra's own source of files, which reads only what was looked at."""
+class FileConfigSource(HydrasSource):
+    """Hydra's own source of files, which reads only what was looked at; its name too, or jobs elsewhere refuse it."""
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a config. Raises ConfigError, and YAMLError, which names the file itself."""
@@ -47,7 +47,7 @@ class _Source(FileConfigSource):
 def register() -> None:
     """Make Hydra read files so; more than once does no harm."""
     Plugins.instance()  # which enters Hydra's own source first
-    SourcesRegistry.instance().types[_Source.scheme()] = _Source
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 @lru_cache(maxsize=1024)  # all runs of a command read the same files

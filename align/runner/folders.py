@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,9 @@ def check_folder(prepared: Prepared) -> None:
     if not there.is_dir():
         raise ConfigError(f"run.folder={folder}: {there} is not a folder: give another one")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"run.folder={folder}: {there} cannot be written to: give another one")
+        fixed = os.statvfs(there).f_flag & os.ST_RDONLY
+        reason = os.strerror(errno.EROFS if fixed else errno.EACCES)
+        raise ConfigError(f"run.folder={folder}: {there} cannot be written to ({reason}): give another one")
     try:
         if (
             os.path.isdir(folder / "images")
