@@ -69,7 +69,7 @@ def read_table(folder: Path) -> TableFile | None:
         ReportError: the file is damaged.
     """
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.isfile(path):  # which takes any text for a path
         return None
     try:
         value: dict[str, Any] = read_json(path)
