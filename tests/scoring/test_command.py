@@ -249,3 +249,25 @@ def test_missing_weights_come_before_the_work(pictures, capsys, at_home_of_nothi
 def at_home_of_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("ALIGN_CHECKPOINTS", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        (",0,0,", ",0,x,", "column sample holds what is no whole number"),
+        ("images/", "../two/", "is no file inside of"),
+        ("images/", "images/\\x00", "is no file inside of"),
+    ],
+)
+def test_the_table_of_somebody_elses_run_is_one_line(was, becomes, said, pictures, judge, capsys):
+    score(pictures)
+    folder = pictures.parent / "scores"
+    text = (folder / "results.csv").read_text()
+    assert was in text
+    (folder / "results.csv").write_text(text.replace(was, becomes))
+    capsys.readouterr()
+    assert main(["score", str(folder), "metrics.rewards=[shapes_pick]", "run.folder=apart"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert said in err
+    assert not Path("apart").exists()
