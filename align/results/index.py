@@ -15,7 +15,6 @@ from align.results.journal import Journal
 from align.results.measured import with_results
 from align.results.pictures import Verify, intact, is_record
 
-
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 

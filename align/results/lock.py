@@ -81,7 +81,9 @@ class FolderLock:
             return False
         except OSError as error:
             path = self._life_file(owner.token)
-            raise StoreError(f"cannot read {path}: {error.strerror}; remove it, or choose another run.folder") from error
+            raise StoreError(
+                f"cannot read {path}: {error.strerror}; remove it, or choose another run.folder"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -201,7 +203,10 @@ class FolderLock:
         text = os.pread(handle, 1 << 20, 0).decode("utf-8", errors="replace")
         try:
             records, _ = json.JSONDecoder().raw_decode(text)
-        except (ValueError, RecursionError):  # empty, or its writer was killed while writing and holds nothing any more
+        except (
+            ValueError,
+            RecursionError,
+        ):  # empty, or its writer was killed while writing and holds nothing any more
             return []
         owners = [Owner.from_record(record) for record in (records if isinstance(records, list) else [])]
         return [one for one in owners if one and one.token != self.owner.token and self.alive(one)]
