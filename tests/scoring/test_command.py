@@ -102,7 +102,7 @@ def test_pictures_are_kept_byte_by_byte_and_never_written_to(pictures, judge):
 
 
 def test_what_cannot_be_read_is_its_own_row(pictures, judge, capsys):
-    bad = {"4.png": b"", "sub folder/5.png": b"no picture", "7.png": b"left out"}
+    bad = {"4.png": b"", "sub folder/5.png": b"no picture", "7\x1b[2J.png": b"left out"}
     for name, data in bad.items():
         (pictures / name).write_bytes(data)
     code, rows = score(pictures)
@@ -112,7 +112,7 @@ def test_what_cannot_be_read_is_its_own_row(pictures, judge, capsys):
     assert failed["4.png"] == "failed: 4.png: the file is empty"
     assert rows["shapes_pick"].notna().sum() == 8
     out = capsys.readouterr().out
-    assert "1 picture (7.png) that prompts.csv does not name" in out
+    assert r"1 picture (7\x1b[2J.png) that prompts.csv does not name" in out
     Image.new("RGB", (9, 9)).save(pictures / "4.png")
     Image.new("RGB", (9, 9)).save(pictures / "sub folder/5.png")
     code, rows = score(pictures)
