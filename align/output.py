@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,14 @@ PLAIN = str.maketrans(
     {"–": "-", "−": "-", "—": "-", "×": "x", "·": ".", "…": ".", "†": "+", "─": "-", "\u00a0": " "}
 )
 """Of what tables are made of, in characters that every stream has; one for one, so that columns stay."""
+
+
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def tame(text: str) -> str:
+    """A text with names and values of others, which shall not steer the terminal: control characters, line ends aside, as escapes."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 def can_print(text: str) -> bool:

@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.reading import read_bytes
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -33,7 +35,7 @@ def read_picture(source: bytes | Path) -> Image:
     # Only what is more than twice Pillow's limit is refused, by an error of its own.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
+        data = read_bytes(source) if isinstance(source, Path) else source
         if not data:
             raise PictureError("the file is empty")
         with Image.open(io.BytesIO(data)) as image:

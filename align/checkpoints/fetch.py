@@ -1,6 +1,6 @@
 """Fetching checkpoints and data sets: from the hub into its cache, and single files by address; hashes are checked.
 
-Nothing but ``python -m align doctor --fetch`` calls this; runs never touch the network.
+Nothing but ``python -m align doctor --fetch`` calls this; runs fetch nothing.
 """
 
 from __future__ import annotations

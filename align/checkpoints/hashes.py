@@ -7,6 +7,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from align.reading import open_file
+
 
 def file_hash(path: Path) -> str:
     """sha256 of a file, 64 hex digits, remembered while it is not touched."""
@@ -20,7 +22,7 @@ def file_hash(path: Path) -> str:
 
 def read_hash(path: Path) -> str:
     """sha256 of a file, read whole whatever its name says."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -93,7 +93,8 @@ def refuse_reaching_out(composed: DictConfig, said: Set[str]) -> None:
     """
     for path, value in _leaves(OmegaConf.to_container(composed, resolve=False)):
         for text in _texts(value) if path not in said else ():
-            if any(len(found[1]) % 2 == 0 for found in _REACHES_OUT.finditer(text)):
+            nested = "${by_family:" in text  # in whose arguments a backslash keeps nothing from being read
+            if any(nested or len(found[1]) % 2 == 0 for found in _REACHES_OUT.finditer(text)):
                 raise ConfigError(
                     f"{path}={shown(text)} in a config file reads what is no option: give {path} on the command line, "
                     "or write \\${ for the characters themselves"

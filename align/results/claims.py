@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from align.reading import read_json
 from align.results.lock import FolderLock, Owner
 
 
@@ -60,7 +61,7 @@ class Claims:
     def _holder(self, path: Path) -> Owner | None:
         """The living owner of a claim, or None."""
         try:
-            owner = Owner.from_record(json.loads(path.read_bytes()))
+            owner = Owner.from_record(read_json(path))
         except (FileNotFoundError, ValueError):
             return None
         return owner if owner is not None and self._alive(owner) else None

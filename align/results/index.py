@@ -5,6 +5,7 @@ Rows stay on disk: the index holds a few numbers an item, so 100,000 items fit i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, NamedTuple
 
 from align.results.journal import Journal
 from align.results.measured import with_results
-from align.results.pictures import Verify, intact
+from align.results.pictures import Verify, intact, is_record
+
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class Entry(NamedTuple):
@@ -66,21 +69,22 @@ class Index:
                 self.newest_snapshot = str(record["csv"])
                 self.snapshots.add(self.newest_snapshot)
                 # Another process may have added an item while this snapshot was being made.
-                self.changed = self.end > int(record.get("end", self.end))
+                end = record.get("end")
+                self.changed = self.end > (end if isinstance(end, int) else self.end)
                 continue
-            if isinstance(record.get("measured"), dict):
+            if _is_measurement(record):
                 self._measure((offset, length), record)
                 continue
-            key, row = record.get("key"), record.get("row")
-            if not isinstance(key, str) or not isinstance(row, dict):
+            if not _is_item(record):
                 continue
+            key, row = record["key"], record["row"]
             config = self._texts.setdefault(*[str(record.get("config", ""))] * 2)
             self._configs.setdefault(config, len(self._configs))
             names = self._same_names(frozenset(row))
             self.entries[key] = Entry(
                 offset,
                 length,
-                int(record.get("place", 0)),
+                record.get("place", 0),
                 config,
                 str(row.get("status", "ok")).startswith("failed"),
                 names,
@@ -94,7 +98,7 @@ class Index:
 
     def _measure(self, line: tuple[int, int], record: dict[str, Any]) -> None:
         """Take in a line of measurements; those of items that are not here any more count for nothing."""
-        fingerprints = record.get("by", {})
+        fingerprints = record["by"]
         for key, results in record["measured"].items():
             entry = self.entries.get(key)
             if entry is None or entry.failed:
@@ -169,3 +173,35 @@ class Index:
     def names(self, keys: Iterable[str]) -> set[str]:
         """Names of all columns in use by some items."""
         return set().union(*{self.entries[key].names for key in keys})
+
+
+def _is_item(record: Mapping[str, Any]) -> bool:
+    """Whether a line is an item's: somebody else may have written it, and keys and pictures name files."""
+    key, row, image, session = (record.get(name) for name in ("key", "row", "image", "session"))
+    return (
+        isinstance(key, str)
+        and _KEY.fullmatch(key) is not None
+        and isinstance(row, dict)
+        and all(isinstance(record.get(name, 0), int) for name in ("seed", "sample", "place"))
+        and {"seed", "sample"} <= record.keys()
+        and (session is None or isinstance(session, int))
+        and (image is None or is_record(image))
+    )
+
+
+def _is_measurement(record: Mapping[str, Any]) -> bool:
+    """Whether a line is one of measurements, see ``Result.record``."""
+    measured, by = record.get("measured"), record.get("by")
+    return (
+        isinstance(measured, dict)
+        and isinstance(by, dict)
+        and all(isinstance(fingerprint, str) for fingerprint in by.values())
+        and all(
+            isinstance(results, dict)
+            and all(
+                metric in by and isinstance(one, dict) and isinstance(one.get("values"), dict)
+                for metric, one in results.items()
+            )
+            for results in measured.values()
+        )
+    )

@@ -56,7 +56,7 @@ class Owner:
         try:
             host, pid, token = str(record["host"]), int(record["pid"]), str(record["token"])
             shared, locked = bool(record["shared"]), bool(record.get("locked", False))
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return None
         return cls(host, pid, token, shared, locked) if re.fullmatch(r"[0-9A-Za-z]+", token) else None
 
@@ -79,6 +79,11 @@ class FolderLock:
             handle = os.open(self._life_file(owner.token), os.O_RDWR | os.O_NOFOLLOW)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            path = self._life_file(owner.token)
+            raise StoreError(
+                f"cannot read {path}: {error.strerror}; remove it, or choose another run.folder"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -198,7 +203,10 @@ class FolderLock:
         text = os.pread(handle, 1 << 20, 0).decode("utf-8", errors="replace")
         try:
             records, _ = json.JSONDecoder().raw_decode(text)
-        except ValueError:  # empty, or its writer was killed while writing and holds nothing any more
+        except (
+            ValueError,
+            RecursionError,
+        ):  # empty, or its writer was killed while writing and holds nothing any more
             return []
         owners = [Owner.from_record(record) for record in (records if isinstance(records, list) else [])]
         return [one for one in owners if one and one.token != self.owner.token and self.alive(one)]

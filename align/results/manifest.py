@@ -99,9 +99,32 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         value = parse_json(text)
         if not isinstance(value, dict) or not isinstance(value.get("identity"), dict):
             raise ValueError("no identity")
-    except ValueError as error:
+        if wrong := _wrong(value):
+            raise ValueError(f"{wrong} is not what was written there")
+        plain(value)
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged ({error}); restore it or choose another run.folder") from error
     return value
+
+
+def _wrong(run: Mapping[str, Any]) -> str:
+    """The first part of a `run.json` that is of another kind than what is read of it; empty if there is none."""
+    record, sessions, earlier = run.get("record", {}), run.get("sessions", []), run.get("earlier", [])
+    if not isinstance(earlier, list) or not all(isinstance(one, dict) for one in earlier):
+        return "earlier"
+    if not isinstance(sessions, list):
+        return "sessions"
+    for place, one in [("record", record), *((f"sessions.{k}", one) for k, one in enumerate(sessions))]:
+        if not isinstance(one, dict):
+            return place
+        if not isinstance(one.get("session"), int | None) or ("session" not in one and one is not record):
+            return f"{place}.session"
+        for name in (*OF_A_SESSION, "sources"):
+            if not isinstance(one.get(name, {}), dict | None if name == "git" else dict):
+                return f"{place}.{name}"
+        if not isinstance((one.get("git") or {}).get("commit"), str | None):
+            return f"{place}.git.commit"
+    return ""
 
 
 def write_run(folder: Path, value: Mapping[str, Any]) -> None:
@@ -175,7 +198,7 @@ def inline_fingerprints(run: Mapping[str, Any]) -> dict[str, str]:
             " "
         )  # of several checkpoints all but the first name theirs in brackets
         if kind == "reward" and not name.endswith(":"):
-            found[name] = f"{found[name]} {fingerprint}" if part else str(fingerprint)
+            found[name] = f"{found.get(name, '')} {fingerprint}" if part else str(fingerprint)
     return found
 
 

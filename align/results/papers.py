@@ -66,11 +66,10 @@ def load_paper(name: str) -> Paper:
     Raises:
         ReportError: there is no such file.
     """
-    try:
-        first, _, rest = (FOLDER / f"{name}.csv").read_text(encoding="utf-8").partition("\n")
-    except OSError as error:
-        known = ", ".join(sorted(path.stem for path in FOLDER.glob("*.csv")))
-        raise ReportError(f"no numbers of a paper {name!r} are known: there are {known}") from error
+    known = sorted(path.stem for path in FOLDER.glob("*.csv"))
+    if name not in known:  # a name of somebody else's file, which may hold a path
+        raise ReportError(f"no numbers of a paper {name!r} are known: there are {', '.join(known)}")
+    first, _, rest = (FOLDER / f"{name}.csv").read_text(encoding="utf-8").partition("\n")
     records = list(csv.DictReader(rest.splitlines()))
     return Paper(first.lstrip("# "), tuple(_row(record) for record in records))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -66,14 +67,28 @@ def save_picture(folder: Path, name: str, picture: bytes | Image | Original) -> 
     }
 
 
+def is_record(value: Any) -> bool:
+    """Whether a value of a journal is a picture's record: one that names a file of the folder itself, whoever wrote it."""
+    if not isinstance(value, dict):
+        return False
+    name, sha256, numbers = value.get("name"), value.get("sha256"), (value.get("size"), value.get("mtime_ns"))
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and not {"/", os.sep, "\0"} & set(name)
+        and isinstance(sha256, str)
+        and all(isinstance(number, int) for number in numbers)
+    )
+
+
 def _link(original: Original, path: Path) -> bool:
     """Make `path` a second name of a file, if the disk can do that and the file is still what was read."""
     try:
         atomic.link(original.path, path)
-        stat = path.stat()
+        facts = path.stat()
     except OSError:
         return False
-    return (stat.st_size, stat.st_mtime_ns) == (len(original.data), original.mtime_ns)
+    return (facts.st_size, facts.st_mtime_ns) == (len(original.data), original.mtime_ns)
 
 
 def saved_picture(path: Path | str) -> tuple[bytes, Image]:
@@ -100,10 +115,10 @@ def intact(folder: Path, record: dict[str, Any], verify: Verify) -> bool:
     """
     path = f"{folder}{os.sep}{record['name']}"  # which is much faster than a Path
     try:
-        stat = os.stat(path)
-        if stat.st_size != record["size"]:
-            return False
-        if verify == "quick" and stat.st_mtime_ns == record["mtime_ns"]:
+        facts = os.lstat(path)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size != record["size"]:
+            return False  # a link, too: it may lead out of the folder
+        if verify == "quick" and facts.st_mtime_ns == record["mtime_ns"]:
             return True
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == record["sha256"]

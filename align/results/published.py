@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.results.arms import Arm, load_arms
-from align.results.errors import ReportError
+from align.results.errors import ReportError, StoreError
 from align.results.manifest import read_run
 from align.results.papers import PaperRow, load_paper
 from align.results.tablefile import FileRow, TableFile
@@ -281,7 +281,10 @@ def _baseline_row(file: TableFile, wanted: str | None) -> FileRow:
 def _arm(folder: Path) -> tuple[Arm, list[str]]:
     """The arm of the last configuration of a run folder, and notes on what is incomplete."""
     arms, notes = load_arms([folder])
-    last = (read_run(folder) or {}).get("config")
+    try:
+        last = (read_run(folder) or {}).get("config")
+    except StoreError as error:
+        raise ReportError(str(error)) from error
     return next((arm for arm in arms if arm.config == last), arms[0]), notes
 
 

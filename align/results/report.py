@@ -132,12 +132,14 @@ class Report:
         from rich.console import Group
         from rich.text import Text
 
+        from align.output import tame
         from align.results.tables import grid
 
         made = self.document()
-        head = [Text(line) for line in made.lead] if self.published else []
+        head = [Text(tame(line)) for line in made.lead] if self.published else []
         tables = [grid(title, rows) for title, rows in made.sections.items()]
-        return Group(*head, *tables, *(Text(line, style="dim") for line in [*made.footnotes, *made.notes]))
+        below = [*made.footnotes, *made.notes]
+        return Group(*head, *tables, *(Text(tame(line), style="dim") for line in below))
 
     def document(self) -> Document:
         """The report for the page formats, its figures those that `write` draws."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,14 @@ def read_table(folder: Path) -> TableFile | None:
         if value.pop("format") != FORMAT:
             raise ValueError("another format")
         rows = tuple(FileRow(**row) for row in value.pop("rows"))
-        return TableFile(rows=rows, **value)
+        table = TableFile(rows=rows, **value)
+        parts: list[TableFile | FileRow] = [table, *rows]
+        for part in parts:
+            for entry in fields(part):
+                said, kind = getattr(part, entry.name), {"rows": tuple, "number": int, "of_table": int}
+                may_lack = entry.name in ("paper", "folder") and part is not table
+                if not (isinstance(said, kind.get(entry.name, str)) or (may_lack and said is None)):
+                    raise ValueError(f"{entry.name} is {said!r:.40}")
+        return table
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"{path} is damaged ({error}): run `python -m align table` again") from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from align.output import tame
 from align.results.arms import cost_columns, optimised_columns, value_columns
 from align.results.columns import COSTS, is_text
 from align.results.intervals import bootstrap
@@ -111,9 +112,12 @@ def grid(title: str, rows: Mapping[str, Mapping[str, str]]) -> Group:
     from rich.text import Text
 
     columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
-    lines = {label: {name: _narrow(cells.get(name)) for name in columns} for label, cells in rows.items()}
+    lines = {
+        tame(label): {tame(name): _narrow(cells.get(name)) for name in columns}
+        for label, cells in rows.items()
+    }
     if len(columns) > len(rows):
-        lines = {name: {label: lines[label][name] for label in rows} for name in columns}
+        lines = {name: {label: cells[name] for label, cells in lines.items()} for name in map(tame, columns)}
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", overflow="fold")
     for head in next(iter(lines.values()), {}):
@@ -121,12 +125,12 @@ def grid(title: str, rows: Mapping[str, Mapping[str, str]]) -> Group:
         table.add_column(Text(head), justify="right", overflow="fold", min_width=longest)
     for label, cells in lines.items():
         table.add_row(Text(label), *map(Text, cells.values()))
-    return Group(Text(title, style="bold"), table)
+    return Group(Text(tame(title), style="bold"), table)
 
 
 def _narrow(text: str | None) -> str:
     """A cell that breaks only between a mean and its interval."""
-    return re.sub(r"(\[[^],]*), ", r"\1,", text or "–")
+    return re.sub(r"(\[[^],]*), ", r"\1,", tame(text or "–"))
 
 
 def render(summaries: pandas.DataFrame) -> Group:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from align.config.errors import ConfigError
 from align.errors import WeightsError
+from align.output import tame
 
 DONE = 0
 FAILED = 1
@@ -66,4 +67,5 @@ def verbose(wanted: bool) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Names of files and values of others are in it, which shall not steer the terminal."""
+    print(tame(text), file=sys.stderr, flush=True)

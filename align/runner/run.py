@@ -12,6 +12,7 @@ from rich.console import Console
 from align.config.errors import ConfigError
 from align.config.schema import RunConfig
 from align.errors import WeightsError
+from align.output import tame
 from align.results.errors import StoreError
 from align.results.manifest import Manifest, other_versions
 from align.results.store import Item, Store
@@ -211,7 +212,7 @@ def print_lines(lines: Mapping[str, str], console: Console) -> None:
 
 
 def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(tame(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _items_line(items: int, done: int, backlog: int) -> str:
@@ -278,4 +279,4 @@ def _close(store: Store) -> None:
 
 
 def _say(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    print(tame(" ".join(text.split())), file=sys.stderr, flush=True)

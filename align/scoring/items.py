@@ -15,6 +15,7 @@ from typing import Any
 
 from align.checkpoints.hashes import read_hash
 from align.config.errors import ConfigError
+from align.reading import read_json
 from align.results import atomic
 from align.scoring.sources import Asked
 
@@ -102,7 +103,7 @@ class Hashes:
         self._found: dict[str, tuple[int, int, str]] = {}
         if trust:
             with suppress(OSError, ValueError):
-                found = json.loads(path.read_text(encoding="ascii"))
+                found = read_json(path)
                 self._before = found if isinstance(found, dict) else {}
 
     def of(self, paths: Sequence[Path]) -> list[str]:

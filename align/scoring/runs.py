@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.results.columns import HEAD, NEGATIVE, is_tag
 from align.results.csvfile import read_csv
+from align.results.inside import pictures_in
 from align.scoring.sources import Asked, Source, some
 
 KEPT = ("method", "backbone", "reward")
@@ -70,14 +72,22 @@ def _rows(folder: Path) -> list[dict[Hashable, Any]]:
         raise ConfigError(f"{path} cannot be read: {error}") from error
     if missing := [name for name in (*HEAD, "config") if name not in table]:
         raise ConfigError(f"{path} has no column {missing[0]}: is it the results.csv of a run?")
-    return table.to_dict("records")
+    rows = table.to_dict("records")
+    for name in ("seed", "sample"):
+        if not all(isinstance(row[name], int) for row in rows):
+            raise ConfigError(
+                f"{path}: column {name} holds what is no whole number: is it the results.csv of a run?"
+            )
+    if len({row["key"] for row in rows}) < len(rows):
+        raise ConfigError(f"{path} has a key twice: delete it, and the run's own command makes it again")
+    return rows
 
 
 def _asked(row: dict[Hashable, Any], folder: Path, place: str) -> Asked:
     picture = folder / row["image"]
-    if not picture.resolve().is_relative_to(folder.resolve()):
+    if not pictures_in(folder, [row["image"]])[0]:
         raise ConfigError(
-            f"{folder / 'results.csv'}, {place}: {row['image']} is outside of {folder}: mend the column image"
+            f"{folder / 'results.csv'}, {place}: {shown(row['image'])} is no file inside of {folder}: mend the column image"
         )
     columns = {name: row[name] for name in KEPT}
     columns["optimised"] = [name for name in row["optimised"].split(";") if name]

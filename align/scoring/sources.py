@@ -15,6 +15,7 @@ from typing import Any
 from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
 from align.pictures import ENDINGS
+from align.reading import read_text
 from align.results.columns import tag_column
 from align.runner import row_files
 from align.runner.prompt_files import Columns, columns_of, prompt_row
@@ -24,6 +25,8 @@ TABLES = ("csv", "tsv", "jsonl", "json", "parquet")
 """Endings of tables that may be in a folder of pictures, as ``prompts.csv`` or ``metadata.csv``."""
 IMAGE = ("image", "file_name")
 """Columns that name the picture; the second as in ``imagefolder`` data sets."""
+LONGEST = 1 << 20
+"""Bytes of a text beside a picture."""
 SAMPLE = "sample"
 """The column that numbers the pictures of one prompt."""
 
@@ -159,7 +162,7 @@ def _beside(path: Path) -> str | None:
     if not text.is_file():
         return None
     try:
-        return text.read_text(encoding="utf-8-sig").strip("\r\n")
+        return read_text(text, "utf-8-sig", LONGEST).strip("\r\n")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{text} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.schema import Config
 from align.pictures import PictureError, read_picture
+from align.reading import read_bytes
 from align.results.pictures import Original
 from align.results.store import Store
 from align.runner import build, measure
@@ -40,7 +41,7 @@ def see(item: Item) -> Seen:
     path = item.asked.path
     try:
         changed = path.stat().st_mtime_ns
-        data = path.read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         return Seen(item, error=f"{item.asked.name} cannot be read: {error.strerror or type(error).__name__}")
     if hashlib.sha256(data).hexdigest() != item.sha256:

@@ -3,14 +3,17 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from align import __main__
 from align.__main__ import main
 from align.config.errors import ConfigError
+from align.results.tables import grid
 
 from .helpers import ROOT
 
@@ -118,3 +121,11 @@ def test_version(capsys):
     assert line.startswith("align ")
     assert ", Python 3." in line
     assert ", torch " in line
+
+
+def test_names_of_others_do_not_steer_the_terminal(capsys):
+    assert main(["report", "no\x1b[2J\x9bfolder"]) == 2
+    assert capsys.readouterr().err == "align: report: no\\x1b[2J\\x9bfolder is not a folder\n"
+    console = Console(file=io.StringIO())
+    console.print(grid("a\x1btitle", {"row\x07": {"column\x1b": "cell\x1b"}}))
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", console.file.getvalue())

@@ -104,6 +104,7 @@ def own(folder, text, group="experiment"):
         "prompts: {text: [a cube, 'a ${oc.env:SECRET}']}",
         "negative: '${${prompts.version}:SECRET}'\nprompts: {version: oc.env}",
         "negative: ${by_family:{shapes:'${oc.env:SECRET}'}}",
+        "negative: '${by_family:{shapes:a\\${oc.env:SECRET}}}'",
         "negative: ${now:${oc.env:SECRET}}",
         "negative: '\\\\${oc.env:SECRET}'",
         "defaults: [{override /method: '${oc.env:SECRET}'}]",

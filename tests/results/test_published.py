@@ -150,7 +150,14 @@ def test_a_folder_that_is_no_table(tmp_path, capsys):
     folder = table(tmp_path, run_rows=())
     with pytest.raises(ReportError, match="no row of dymo_table1 has results yet"):
         report([folder])
-    for text in ("{", "[]", json.dumps({"format": 9})):
+    good = json.loads((folder / "table.json").read_text())
+    (first, *rows) = good["rows"]
+    wrong = [good | {"title": 7}, good | {"rows": [first | {"folder": 7}, *rows]}]
+    for text in ("{", "[]", json.dumps({"format": 9}), *map(json.dumps, wrong)):
         (folder / "table.json").write_text(text)
         assert align(["report", str(folder)]) == 2
         assert "table.json is damaged" in capsys.readouterr().err
+    (tmp_path / "secret.csv").write_text("# citation\nsecret")
+    (folder / "table.json").write_text(json.dumps(good | {"paper": str(tmp_path / "secret")}))
+    with pytest.raises(ReportError, match="no numbers of a paper"):
+        report([folder])

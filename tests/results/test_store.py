@@ -8,6 +8,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from align.pictures import PictureError, read_picture
 from align.results.csvfile import read_csv
 from align.results.errors import StoreError
 from align.results.manifest import Manifest, first_difference, other_versions
@@ -170,6 +171,76 @@ def test_an_unreadable_line_costs_only_its_item(tmp_path):
         assert store.pending() == [plan[1]]
         commit(store, plan[1])
     assert csv_bytes(tmp_path) == before
+
+
+def hostile_lines(line):
+    """Lines that an item's own line could be replaced by, none of which may be taken for a result."""
+    image = line["image"]
+    changes = [
+        *({"key": key} for key in ("../../precious", 7, line["key"].upper())),
+        *({"image": image | {"name": name}} for name in ("../../precious", "/precious", "..", "a\0b", 7)),
+        *({"image": wrong} for wrong in ({}, "x.png", image | {"size": "1"})),
+        *({name: wrong} for name in ("row", "seed", "sample", "place", "session") for wrong in ([], "x")),
+    ]
+    yield from (line | change for change in changes)
+    for results in (7, {"pick": 7}, {"pick": {}}, {"other": {"values": {}}}):
+        yield {"measured": {line["key"]: results}, "by": {"pick": "1"}}
+    yield {"measured": {line["key"]: {"pick": {"values": {}}}}, "by": {"pick": []}}
+    yield {"csv": [], "end": "x"}
+
+
+def test_lines_that_somebody_else_wrote_name_nothing_outside_and_are_no_results(tmp_path):
+    precious, folder, plan = tmp_path / "precious", tmp_path / "run", make_plan(1)
+    fill(folder, plan)
+    precious.write_bytes(next((folder / "images").iterdir()).read_bytes())
+    journal = folder / "journal.jsonl"
+    line = next(one for one in map(json.loads, journal.read_text().splitlines()) if "key" in one)
+    lines = list(hostile_lines(line))
+    journal.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    with Store.open(folder, MANIFEST, plan, shared=True) as store:
+        assert store.pending() == plan
+        assert store.counts()["foreign"] == 0
+        assert store.claim(plan[0])
+        commit(store, plan[0])
+    assert precious.read_bytes() == make_png(plan[0])
+
+
+def test_a_picture_that_is_a_link_or_a_pipe_is_made_again_and_not_read(tmp_path):
+    outside, plan = tmp_path / "outside.png", make_plan(2)
+    fill(tmp_path / "run", plan)
+    first, other = (
+        tmp_path / "run" / "images" / picture_name(item.key, item.seed, item.sample) for item in plan
+    )
+    first.rename(outside)
+    first.symlink_to(outside)
+    other.unlink()
+    os.mkfifo(other)
+    for verify in ("quick", "full"):
+        with Store.open(tmp_path / "run", MANIFEST, plan, verify=verify) as store:
+            assert store.pending() == plan
+    with pytest.raises(PictureError, match="it is a pipe"):
+        read_picture(other)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ({"sessions": 7}, "sessions"),
+        ({"sessions": [{}]}, "sessions.0.session"),
+        ({"sessions": [{"session": "1"}]}, "sessions.0.session"),
+        ({"sessions": [{"session": 1, "git": {"commit": 7}}]}, "sessions.0.git.commit"),
+        ({"record": []}, "record"),
+        ({"record": {"fingerprints": 7}}, "record.fingerprints"),
+        ({"earlier": [7]}, "earlier"),
+    ],
+)
+def test_a_run_json_that_somebody_else_wrote_is_one_line(part, name, tmp_path):
+    plan = make_plan(1)
+    fill(tmp_path, plan)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | part))
+    with pytest.raises(StoreError, match=rf"run.json is damaged \({name} is not"):
+        Store.open(tmp_path, MANIFEST, plan)
 
 
 def test_damaged_pictures_are_made_again(tmp_path):

@@ -102,7 +102,7 @@ def test_pictures_are_kept_byte_by_byte_and_never_written_to(pictures, judge):
 
 
 def test_what_cannot_be_read_is_its_own_row(pictures, judge, capsys):
-    bad = {"4.png": b"", "sub folder/5.png": b"no picture", "7.png": b"left out"}
+    bad = {"4.png": b"", "sub folder/5.png": b"no picture", "7\x1b[2J.png": b"left out"}
     for name, data in bad.items():
         (pictures / name).write_bytes(data)
     code, rows = score(pictures)
@@ -112,7 +112,7 @@ def test_what_cannot_be_read_is_its_own_row(pictures, judge, capsys):
     assert failed["4.png"] == "failed: 4.png: the file is empty"
     assert rows["shapes_pick"].notna().sum() == 8
     out = capsys.readouterr().out
-    assert "1 picture (7.png) that prompts.csv does not name" in out
+    assert r"1 picture (7\x1b[2J.png) that prompts.csv does not name" in out
     Image.new("RGB", (9, 9)).save(pictures / "4.png")
     Image.new("RGB", (9, 9)).save(pictures / "sub folder/5.png")
     code, rows = score(pictures)
@@ -249,3 +249,25 @@ def test_missing_weights_come_before_the_work(pictures, capsys, at_home_of_nothi
 def at_home_of_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("ALIGN_CHECKPOINTS", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "said"),
+    [
+        (",0,0,", ",0,x,", "column sample holds what is no whole number"),
+        ("images/", "../two/", "is no file inside of"),
+        ("images/", "images/\\x00", "is no file inside of"),
+    ],
+)
+def test_the_table_of_somebody_elses_run_is_one_line(was, becomes, said, pictures, judge, capsys):
+    score(pictures)
+    folder = pictures.parent / "scores"
+    text = (folder / "results.csv").read_text()
+    assert was in text
+    (folder / "results.csv").write_text(text.replace(was, becomes))
+    capsys.readouterr()
+    assert main(["score", str(folder), "metrics.rewards=[shapes_pick]", "run.folder=apart"]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert said in err
+    assert not Path("apart").exists()
