@@ -95,6 +95,7 @@ def open_store(
     *,
     shared: bool = False,
     foreign: bool = True,
+    guest: bool = False,
 ) -> Store:
     """The store of a folder, opened as its options say; what is odd about it is told. Raises ConfigError."""
     with warnings.catch_warnings(record=True) as caught:
@@ -108,6 +109,7 @@ def open_store(
                 shared=options.shared or shared,
                 verify=options.verify,
                 foreign=foreign,
+                guest=guest,
             )
         except StoreError as error:
             raise ConfigError(str(error)) from error

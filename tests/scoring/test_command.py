@@ -179,6 +179,13 @@ WRONG = {
     "the same sample": (["pictures", "--prompts", "twice.csv"], "line 2 and"),
     "two tables": (["two"], "prompts.csv and metadata.csv"),
     "outside": (["two/inner"], "is outside of two/inner"),
+    "a folder for the copy": (["pictures", "--out", "empty"], "--out empty is a folder"),
+    "no folder for the copy": (["pictures", "--out", "gone/x.csv"], "there is no folder gone"),
+    "a copy over what is read": (
+        ["pictures", "--out", "pictures/prompts.csv"],
+        "would replace what is read",
+    ),
+    "a copy over the journal": (["pictures", "--out", "made/journal.jsonl"], "there is no folder made"),
 }
 
 
@@ -218,6 +225,29 @@ def test_an_earlier_run_gains_metrics_or_is_scored_apart(pictures, judge, capsys
     assert code == 0
     for name in ("prompt", "seed", "sample", "method", "shapes_pick"):
         assert list(apart[name]) == list(before[name]), name
+
+
+def test_a_score_in_place_goes_by_the_journal_and_leaves_the_run_its_status(pictures, judge, capsys):
+    """The table of a run that was killed is behind; and a run that is not at its end is not ended by being scored."""
+    _, before = score(pictures)
+    home = pictures.parent / "scores"
+    table, record = home / "results.csv", home / "run.json"
+    table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:3]))
+    run = json.loads(record.read_text()) | {"status": "interrupted", "plan": {"items": 12}}
+    record.write_text(json.dumps(run))
+    code, rows = score(home, "metrics.rewards=[jpeg_compressibility]")
+    assert code == 0
+    assert list(rows["key"]) == list(before["key"])
+    assert rows["jpeg_compressibility"].notna().all()
+    after = json.loads(record.read_text())
+    for name in ("status", "plan", "counts", "identity"):
+        assert after[name] == run[name], name
+    assert [one["session"] for one in after["sessions"]] == [1, 2]
+    (home / "journal.jsonl").rename(home / "elsewhere")
+    kept = table.read_bytes()
+    assert score(home, "metrics.rewards=[jpeg_compressibility]")[0] == 2
+    assert "journal.jsonl, which holds the rows of" in capsys.readouterr().err
+    assert table.read_bytes() == kept
 
 
 def test_report_and_gallery_take_scores_and_compare_them_by_label(pictures, judge, capsys, tmp_path):
