@@ -218,7 +218,7 @@ class Store:
         self._snapshot = Snapshot(self.folder / "results.csv", self._index, rows, self._csv_every)
         self._snapshot.set_edited_aside()
         self._index.changed |= not self._foreign  # the rows of another plan may stand in the file
-        self._snapshot.update()
+        self.rebuild_csv()
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
