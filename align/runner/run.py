@@ -146,8 +146,8 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
     return outcome(store, prepared.metrics)
 
 
-def outcome(store: Store, wanted: Mapping[str, str]) -> int:
-    """The exit code of work that came to its end; says what lacks a metric's value."""
+def outcome(store: Store, wanted: Mapping[str, str], makes: str = "the same command") -> int:
+    """The exit code of work that came to its end; says what lacks a metric's value, and what ``makes`` again what failed."""
     store.refresh()
     # Others may still be measuring what they made.
     if unmeasured := len(store.without_value(wanted)):
@@ -159,7 +159,7 @@ def outcome(store: Store, wanted: Mapping[str, str]) -> int:
     if failed:
         _say(
             f"align: {failed} of {store.counts()['planned']} items failed, as their status says; "
-            f"the same command tries them again{_log(store)}"
+            f"{makes} tries them again{_log(store)}"
         )
     return FAILED if failed or unmeasured else DONE
 

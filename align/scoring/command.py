@@ -125,6 +125,10 @@ def _apart(options: Options, source: Source) -> Score:
     folder = Path(
         options.config.run.folder or default_folder(options.config.run.root, label, [*where, label])
     )
+    if folder.resolve() == options.pictures.resolve():
+        raise ConfigError(
+            f"run.folder={folder} is the folder of the pictures: leave it out, or give another, such as {folder}-scores"
+        )
     hashes = Hashes(folder / HASHES, trust=options.config.run.verify == "quick")
     items = make_items(source.asked, hashes.of([one.path for one in source.asked]))
     identity = {"score": {"pictures": where[0], "prompts": where[1], "label": label}}
@@ -193,7 +197,7 @@ def _work(score: Score, store: Store, console: Console, interrupts: Interrupts) 
             return ended(store, f"the device is lost ({error}){GOES_ON}")
         except CannotGoOn as error:
             return ended(store, str(error))
-    code = outcome(store, wanted)
+    code = outcome(store, wanted, "the run's own command" if score.own else "the same command")
     return FAILED if pending and score.own else code
 
 

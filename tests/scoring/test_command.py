@@ -179,6 +179,7 @@ WRONG = {
     "the same sample": (["pictures", "--prompts", "twice.csv"], "line 2 and"),
     "two tables": (["two"], "prompts.csv and metadata.csv"),
     "outside": (["two/inner"], "is outside of two/inner"),
+    "results among the pictures": (["pictures", "run.folder=pictures"], "is the folder of the pictures"),
     "a folder for the copy": (["pictures", "--out", "empty"], "--out empty is a folder"),
     "no folder for the copy": (["pictures", "--out", "gone/x.csv"], "there is no folder gone"),
     "a copy over what is read": (
@@ -203,7 +204,8 @@ def test_what_is_wrong_is_told_in_one_line_before_any_work(case, pictures, judge
     write(inner / "prompts.csv", [("../../pictures/2.png", "b")])
     arguments, said = WRONG[case]
     metrics = [] if any("metrics" in text for text in arguments) else ["metrics.rewards=[shapes_pick]"]
-    assert main(["score", *arguments, *metrics, "run.folder=made"]) == 2
+    folder = [] if any("run.folder" in text for text in arguments) else ["run.folder=made"]
+    assert main(["score", *arguments, *metrics, *folder]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert said in err
