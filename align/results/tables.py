@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from align.results.arms import cost_columns, optimised_columns, value_columns
 from align.results.columns import COSTS, is_text
 from align.results.intervals import bootstrap
+from align.text import printable
 
 if TYPE_CHECKING:
     import pandas
@@ -118,10 +119,14 @@ def grid(title: str, rows: Mapping[str, Mapping[str, str]]) -> Group:
     table.add_column("", overflow="fold")
     for head in next(iter(lines.values()), {}):
         longest = max(len(word) for cells in lines.values() for word in cells[head].split())
-        table.add_column(Text(head), justify="right", overflow="fold", min_width=longest)
+        table.add_column(Text(_in_a_line(head)), justify="right", overflow="fold", min_width=longest)
     for label, cells in lines.items():
-        table.add_row(Text(label), *map(Text, cells.values()))
+        table.add_row(Text(_in_a_line(label)), *map(Text, cells.values()))
     return Group(Text(title, style="bold"), table)
+
+
+def _in_a_line(text: str) -> str:
+    return printable(text.replace("\n", "?"))
 
 
 def _narrow(text: str | None) -> str:

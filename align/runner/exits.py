@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from align.config.errors import ConfigError
 from align.errors import WeightsError
+from align.text import printable
 
 DONE = 0
 FAILED = 1
@@ -66,4 +67,4 @@ def verbose(wanted: bool) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)

@@ -10,6 +10,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from align.text import printable
+
 EVERY = 10.0
 """Least seconds between two plain lines."""
 
@@ -108,7 +110,7 @@ class Meter:
 
     def say(self, text: str) -> None:
         """Print a line beside the progress."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def told(self) -> str:
         """Items done, rate and time left, such as "12/32, 1.3 a second, 16 s left"."""

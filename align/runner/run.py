@@ -25,6 +25,7 @@ from align.runner.progress import Meter
 from align.runner.prompts import PromptSet
 from align.runner.record import record
 from align.runner.syntax import syntax_line
+from align.text import printable
 
 GOES_ON = "; what is finished is kept, the same command goes on"
 
@@ -213,7 +214,7 @@ def print_lines(lines: Mapping[str, str], console: Console) -> None:
 
 
 def _print(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _items_line(items: int, done: int, backlog: int) -> str:
@@ -280,4 +281,4 @@ def _close(store: Store) -> None:
 
 
 def _say(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    print(printable(" ".join(text.split())), file=sys.stderr, flush=True)

@@ -252,6 +252,16 @@ def test_a_score_in_place_goes_by_the_journal_and_leaves_the_run_its_status(pict
     assert table.read_bytes() == kept
 
 
+def test_names_of_pictures_and_labels_do_nothing_to_the_terminal(pictures, judge, capsys):
+    (pictures / "odd\x1b[31m.png").write_bytes(b"")
+    assert score(pictures, "--label", "a\x1b[31mb\nc")[0] == 0
+    assert main(["score", "nowhere\x1b[31m"]) == 2
+    told = "".join(capsys.readouterr())
+    assert "\x1b" not in told
+    for name in ("odd?[31m.png", "a?[31mb?c", "nowhere?[31m"):
+        assert name in told
+
+
 def test_report_and_gallery_take_scores_and_compare_them_by_label(pictures, judge, capsys, tmp_path):
     for label in ("first", "second"):
         more = ["--label", label, "--out", str(tmp_path / f"{label}.csv"), f"run.root={tmp_path}"]
