@@ -133,11 +133,14 @@ class Report:
         from rich.text import Text
 
         from align.results.tables import grid
+        from align.text import printable
 
         made = self.document()
         head = [Text(line) for line in made.lead] if self.published else []
         tables = [grid(title, rows) for title, rows in made.sections.items()]
-        return Group(*head, *tables, *(Text(line, style="dim") for line in [*made.footnotes, *made.notes]))
+        return Group(
+            *head, *tables, *(Text(printable(line), style="dim") for line in [*made.footnotes, *made.notes])
+        )
 
     def document(self) -> Document:
         """The report for the page formats, its figures those that `write` draws."""

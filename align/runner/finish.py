@@ -10,6 +10,7 @@ from rich.console import Console
 from align.config.schema import Config
 from align.results.errors import ReportError
 from align.results.store import Store
+from align.text import printable
 
 
 def show_results(config: Config, store: Store, console: Console) -> None:
@@ -60,4 +61,4 @@ def write_pages(folders: Sequence[Path], into: Path, console: Console) -> None:
 
 
 def _path(console: Console, path: Path) -> None:
-    console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(str(path)), markup=False, highlight=False, soft_wrap=True)

@@ -256,6 +256,10 @@ def test_names_of_pictures_and_labels_do_nothing_to_the_terminal(pictures, judge
     (pictures / "odd\x1b[31m.png").write_bytes(b"")
     assert score(pictures, "--label", "a\x1b[31mb\nc")[0] == 0
     assert main(["score", "nowhere\x1b[31m"]) == 2
+    write(pictures / "prompts.csv", [("odd\x1b[31m.png", "it cannot be read")])
+    assert score(pictures, "run.extend=true")[0] == 1
+    (pictures.parent / "scores").rename(pictures.parent / "x\x1b[31m")
+    assert main(["report", str(pictures.parent / "x\x1b[31m")]) == 0
     told = "".join(capsys.readouterr())
     assert "\x1b" not in told
     for name in ("odd?[31m.png", "a?[31mb?c", "nowhere?[31m"):
