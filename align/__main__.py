@@ -52,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             try:
                 code = dispatch([word for word in argv if word not in VERBOSE])
-            except SystemExit as error:  # of argparse, after the help of a command
-                code = int(error.code or 0)
-            except Exception as error:
+            except (
+                SystemExit
+            ) as error:  # of argparse, after the help of a command; a text is a library's last word
+                code = error.code or 0 if isinstance(error.code, int | None) else tell(error)
+            except BaseException as error:  # panics of libraries that are not written in Python among them
                 # What an interrupted import leaves half-made fails in its own ways.
                 code = tell(KeyboardInterrupt() if interrupts.seen else error)
-            except KeyboardInterrupt as error:
-                code = tell(error)
             sys.stdout.flush()
             if printed.lost is not None and not isinstance(printed.lost, BrokenPipeError):
                 print(f"align: not all output could be written: {printed.lost.strerror}", file=sys.stderr)

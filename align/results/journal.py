@@ -25,11 +25,12 @@ log = logging.getLogger(__name__)
 class Journal:
     """An open journal. `position` is where `new_records` goes on reading."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or create the file. Raises OSError."""
+    def __init__(self, path: Path, *, reading: bool = False) -> None:
+        """Open or create the file; to read it only, it has to be there. Raises OSError."""
         self.path = path
         self.position = 0
-        self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        flags = os.O_RDONLY | os.O_NONBLOCK if reading else os.O_RDWR | os.O_APPEND | os.O_CREAT
+        self._handle = os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
     def append(self, record: dict[str, Any]) -> None:
         """Add `record` durably. Raises OSError, with the journal as before."""

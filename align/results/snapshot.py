@@ -65,6 +65,7 @@ class Snapshot:
             return
         with as_store_error(f"read {self.path}"), open_file(self.path) as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
+            self.index.refresh()  # another process may have made one since: the journal knows it before it is there
         self.index.changed = self.index.changed or found != self.index.newest_snapshot
         if found in self.index.snapshots:
             return

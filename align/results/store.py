@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 log = logging.getLogger(__name__)
+OF_A_RUN = ("status", "plan", "counts")
+"""Parts of `run.json` that only who works on the run's plan writes."""
 
 
 class Item(Protocol):
@@ -86,6 +88,7 @@ class Store:
         csv_every: float,
         token: str | None = None,
         foreign: bool = True,
+        guest: bool = False,
     ):
         """Not for callers: see `open`."""
         self.folder = folder
@@ -101,6 +104,7 @@ class Store:
         self._mutex = threading.RLock()
         self._csv_every = csv_every
         self._foreign = foreign
+        self._guest = guest
         self._run: dict[str, Any] = {}
         self._inline: dict[str, str] = {}
         self._closed = False
@@ -122,6 +126,7 @@ class Store:
         csv_every: float = 30.0,
         token: str | None = None,
         foreign: bool = True,
+        guest: bool = False,
     ) -> Store:
         """Create the folder or go on with it, and check what is finished.
 
@@ -137,6 +142,7 @@ class Store:
             csv_every: seconds between rebuilds of `results.csv` while committing; longer when one takes long.
             token: what this process is known by to others in the folder, see `bury`; null draws one.
             foreign: keep rows outside of the plan in `results.csv`; the journal keeps them anyway.
+            guest: only measure what is there: status, plan and counts of `run.json` stay those of its run.
 
         Raises:
             StoreError: in use by another process, of another configuration, damaged, or not writable. Nothing
@@ -144,7 +150,14 @@ class Store:
             ValueError: the plan holds a key twice.
         """
         store = cls(
-            Path(folder), manifest, plan, shared=shared, csv_every=csv_every, token=token, foreign=foreign
+            Path(folder),
+            manifest,
+            plan,
+            shared=shared,
+            csv_every=csv_every,
+            token=token,
+            foreign=foreign,
+            guest=guest,
         )
         with as_store_error(f"create {store.folder}"):
             store.folder.mkdir(parents=True, exist_ok=True)
@@ -168,6 +181,8 @@ class Store:
         else:
             check_identity(self.folder, existing, self.manifest, extend=extend)
         self._run = started_run(self.manifest, existing, self._plan_summary())
+        if self._guest and existing is not None:
+            self._run |= {name: existing[name] for name in OF_A_RUN if name in existing}
         self.session = self._run["sessions"][-1]["session"]
         self._inline = inline_fingerprints(self._run)
         write_run(self.folder, self._run)
@@ -203,7 +218,7 @@ class Store:
         self._snapshot = Snapshot(self.folder / "results.csv", self._index, rows, self._csv_every)
         self._snapshot.set_edited_aside()
         self._index.changed |= not self._foreign  # the rows of another plan may stand in the file
-        self._snapshot.update()
+        self.rebuild_csv()
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
@@ -421,7 +436,9 @@ class Store:
         reached = status or ("interrupted" if counts["remaining"] else "finished")
         # Others may have begun sessions since this one wrote the file.
         self._run = read_run(self.folder) or self._run
-        self._run |= {"status": reached if last else "started", "updated": now(), "counts": counts}
+        self._run["updated"] = now()
+        if not self._guest:
+            self._run |= {"status": reached if last else "started", "counts": counts}
         write_run(self.folder, self._run)
         if last:
             self._claims.clear()
@@ -446,3 +463,20 @@ class Store:
             return
         with suppress(StoreError):  # the error on its way says more
             self.close("interrupted")
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows that a folder's journal holds, which its `results.csv` may be behind; nothing is written.
+
+    Raises:
+        StoreError: there is no journal, or it cannot be read.
+    """
+    path = folder / "journal.jsonl"
+    with as_store_error(f"read {path}, which holds the rows of {folder}"):
+        journal = Journal(path, reading=True)
+        try:
+            index = Index(journal)
+            index.refresh()
+            return [index.row(key) for key in index.order({})]
+        finally:
+            journal.close()

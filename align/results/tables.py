@@ -122,10 +122,14 @@ def grid(title: str, rows: Mapping[str, Mapping[str, str]]) -> Group:
     table.add_column("", overflow="fold")
     for head in next(iter(lines.values()), {}):
         longest = max(len(word) for cells in lines.values() for word in cells[head].split())
-        table.add_column(Text(head), justify="right", overflow="fold", min_width=longest)
+        table.add_column(Text(_in_a_line(head)), justify="right", overflow="fold", min_width=longest)
     for label, cells in lines.items():
-        table.add_row(Text(label), *map(Text, cells.values()))
+        table.add_row(Text(_in_a_line(label)), *map(Text, cells.values()))
     return Group(Text(tame(title), style="bold"), table)
+
+
+def _in_a_line(text: str) -> str:
+    return tame(text.replace("\n", "?"))
 
 
 def _narrow(text: str | None) -> str:

@@ -38,10 +38,11 @@ class FunctionReward(Reward):
         check_pairing(pictures, prompts, step)
         try:
             found = self.function(pictures, list(prompts))
-        except SystemExit as error:
-            raise RewardError(
-                f"reward {self.name} called exit({error.code}): raise an error instead"
-            ) from error
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # exit(), or a panic of a library that is not written in Python
+            what = f"called exit({error.code})" if isinstance(error, SystemExit) else f"ended with {error!r}"
+            raise RewardError(f"reward {self.name} {what}: raise an error instead") from error
         values = one_a_picture(self.name, found, len(pictures), pictures.device)
         asked = self.differentiable and pictures.requires_grad and torch.is_grad_enabled()
         if asked and not values.requires_grad:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from align.config.schema import Config
+from align.output import tame
 from align.results.errors import ReportError
 from align.results.store import Store
 
@@ -60,4 +61,4 @@ def write_pages(folders: Sequence[Path], into: Path, console: Console) -> None:
 
 
 def _path(console: Console, path: Path) -> None:
-    console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    console.print(tame(str(path)), markup=False, highlight=False, soft_wrap=True)

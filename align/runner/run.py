@@ -96,6 +96,7 @@ def open_store(
     *,
     shared: bool = False,
     foreign: bool = True,
+    guest: bool = False,
 ) -> Store:
     """The store of a folder, opened as its options say; what is odd about it is told. Raises ConfigError."""
     with warnings.catch_warnings(record=True) as caught:
@@ -109,6 +110,7 @@ def open_store(
                 shared=options.shared or shared,
                 verify=options.verify,
                 foreign=foreign,
+                guest=guest,
             )
         except StoreError as error:
             raise ConfigError(str(error)) from error
@@ -145,8 +147,8 @@ def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interr
     return outcome(store, prepared.metrics)
 
 
-def outcome(store: Store, wanted: Mapping[str, str]) -> int:
-    """The exit code of work that came to its end; says what lacks a metric's value."""
+def outcome(store: Store, wanted: Mapping[str, str], makes: str = "the same command") -> int:
+    """The exit code of work that came to its end; says what lacks a metric's value, and what ``makes`` again what failed."""
     store.refresh()
     # Others may still be measuring what they made.
     if unmeasured := len(store.without_value(wanted)):
@@ -158,7 +160,7 @@ def outcome(store: Store, wanted: Mapping[str, str]) -> int:
     if failed:
         _say(
             f"align: {failed} of {store.counts()['planned']} items failed, as their status says; "
-            f"the same command tries them again{_log(store)}"
+            f"{makes} tries them again{_log(store)}"
         )
     return FAILED if failed or unmeasured else DONE
 

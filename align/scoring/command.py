@@ -45,8 +45,8 @@ class Score:
         items: its plan.
         label: what stands for the method of pictures that no run made.
         own: whether the folder is that of the run that made the pictures.
-        unfinished: whether that run is not at its end.
         hashes: of pictures that come from elsewhere.
+        reads: files that are the user's own: pictures and their table.
     """
 
     config: Config
@@ -55,8 +55,8 @@ class Score:
     items: Sequence[Item | Made]
     label: str = ""
     own: bool = False
-    unfinished: bool = False
     hashes: Hashes | None = None
+    reads: Sequence[Path] = ()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
     if text := missing_text(one for name in options.config.metrics.rewards for one in reward_files(name)):
         raise MissingWeights(text)
     score = _in_place(options) if source is None else _apart(options, source)
+    if options.out is not None:
+        _check_out(options.out, score)
     console = Console(soft_wrap=False)
     code = in_folder(
         lambda: _open(score, console),
@@ -113,10 +115,7 @@ def _in_place(options: Options) -> Score:
     new["sources"] = record.get("sources", {}) | new["sources"]
     config = _with_folder(options.config, options.pictures)
     told = {"pictures": f"{len(items)} of the run {options.pictures}, which gains the metrics"}
-    unfinished = run.get("status") != "finished"
-    return Score(
-        config, told, Manifest(run["identity"], record | new), items, own=True, unfinished=unfinished
-    )
+    return Score(config, told, Manifest(run["identity"], record | new), items, own=True)
 
 
 def _apart(options: Options, source: Source) -> Score:
@@ -126,6 +125,10 @@ def _apart(options: Options, source: Source) -> Score:
     folder = Path(
         options.config.run.folder or default_folder(options.config.run.root, label, [*where, label])
     )
+    if folder.resolve() == options.pictures.resolve():
+        raise ConfigError(
+            f"run.folder={folder} is the folder of the pictures: leave it out, or give another, such as {folder}-scores"
+        )
     hashes = Hashes(folder / HASHES, trust=options.config.run.verify == "quick")
     items = make_items(source.asked, hashes.of([one.path for one in source.asked]))
     identity = {"score": {"pictures": where[0], "prompts": where[1], "label": label}}
@@ -136,8 +139,15 @@ def _apart(options: Options, source: Source) -> Score:
         + (f" of {source.table}" if source.table else ""),
         **({"left out": source.left} if source.left else {}),
     }
+    reads = [one.path for one in source.asked] + ([source.table] if source.table else [])
     return Score(
-        _with_folder(options.config, folder), told, Manifest(identity, record), items, label, hashes=hashes
+        _with_folder(options.config, folder),
+        told,
+        Manifest(identity, record),
+        items,
+        label,
+        hashes=hashes,
+        reads=reads,
     )
 
 
@@ -161,7 +171,8 @@ def _record(config: Config) -> dict[str, Any]:
 
 def _open(score: Score, console: Console) -> Store:
     options = score.config.run
-    store = open_store(options, score.manifest, score.items, console, foreign=score.own or options.extend)
+    foreign = score.own or options.extend
+    store = open_store(options, score.manifest, score.items, console, foreign=foreign, guest=score.own)
     if score.hashes is not None:
         score.hashes.save()
     return store
@@ -186,9 +197,7 @@ def _work(score: Score, store: Store, console: Console, interrupts: Interrupts) 
             return ended(store, f"the device is lost ({error}){GOES_ON}")
         except CannotGoOn as error:
             return ended(store, str(error))
-    code = outcome(store, wanted)
-    if score.unfinished:
-        store.close("interrupted")  # as which the run was left, and this command does not go on with it
+    code = outcome(store, wanted, "the run's own command" if score.own else "the same command")
     return FAILED if pending and score.own else code
 
 
@@ -204,6 +213,20 @@ def _plan(score: Score, store: Store, wanted: Mapping[str, str], new: int, backl
         ),
         "folder": str(store.folder),
     }
+
+
+def _check_out(out: Path, score: Score) -> None:
+    """Refuse a place where no table can be put, or where something stands that this command reads. Raises ConfigError."""
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder: give the path of a file, such as {out / 'scores.csv'}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}, make it first")
+    if out.resolve().is_relative_to(Path(str(score.config.run.folder)).resolve()):
+        raise ConfigError(
+            f"--out {out} is in {score.config.run.folder}, whose results.csv is the table: leave it out"
+        )
+    if out.exists() and out.resolve() in {one.resolve() for one in score.reads}:
+        raise ConfigError(f"--out {out} would replace what is read: give another name")
 
 
 def _copy(table: Path, out: Path) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.results.columns import HEAD, NEGATIVE, is_tag
-from align.results.csvfile import read_csv
+from align.results.columns import NEGATIVE, is_tag
+from align.results.errors import StoreError
 from align.results.inside import pictures_in
+from align.results.store import rows_of
 from align.scoring.sources import Asked, Source, some
 
 KEPT = ("method", "backbone", "reward")
@@ -31,15 +31,15 @@ class Made:
 
 def is_run(pictures: Path) -> bool:
     """Whether this is the folder of a run."""
-    return (pictures / "run.json").is_file() and (pictures / "results.csv").is_file()
+    results = ("results.csv", "journal.jsonl")
+    return (pictures / "run.json").is_file() and any((pictures / name).is_file() for name in results)
 
 
 def items_of_run(folder: Path) -> list[Made]:
     """What a run has rows of, failed ones too, in their order. Raises ConfigError."""
-    rows = _rows(folder)
     return [
-        Made(row["key"], int(row["seed"]), int(row["sample"]), row["prompt"], index)
-        for index, row in enumerate(rows)
+        Made(row["key"], row["seed"], row["sample"], row["prompt"], index)
+        for index, row in enumerate(_rows(folder))
     ]
 
 
@@ -64,32 +64,26 @@ def of_run(folder: Path) -> Source:
     return Source(folder.resolve().name, "a run", asked, told)
 
 
-def _rows(folder: Path) -> list[dict[Hashable, Any]]:
-    path = folder / "results.csv"
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """As the journal has them: the table of a run that was killed, or is at work, is behind. Raises ConfigError."""
     try:
-        table = read_csv(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if missing := [name for name in (*HEAD, "config") if name not in table]:
-        raise ConfigError(f"{path} has no column {missing[0]}: is it the results.csv of a run?")
-    rows = table.to_dict("records")
-    for name in ("seed", "sample"):
-        if not all(isinstance(row[name], int) for row in rows):
-            raise ConfigError(
-                f"{path}: column {name} holds what is no whole number: is it the results.csv of a run?"
-            )
-    if len({row["key"] for row in rows}) < len(rows):
-        raise ConfigError(f"{path} has a key twice: delete it, and the run's own command makes it again")
+        rows = rows_of(folder)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
+    if not all(isinstance(row.get("prompt"), str) for row in rows):
+        raise ConfigError(
+            f"{folder / 'journal.jsonl'} has a row without a prompt: is it the journal of a run?"
+        )
     return rows
 
 
-def _asked(row: dict[Hashable, Any], folder: Path, place: str) -> Asked:
+def _asked(row: dict[str, Any], folder: Path, place: str) -> Asked:
     picture = folder / row["image"]
     if not pictures_in(folder, [row["image"]])[0]:
         raise ConfigError(
-            f"{folder / 'results.csv'}, {place}: {shown(row['image'])} is no file inside of {folder}: mend the column image"
+            f"{folder / 'journal.jsonl'}, {place}: {shown(row['image'])} is no file inside of {folder}: mend its name"
         )
-    columns = {name: row[name] for name in KEPT}
-    columns["optimised"] = [name for name in row["optimised"].split(";") if name]
-    columns |= {str(name): row[name] for name in row if (is_tag(str(name)) or name in NEGATIVE) and row[name]}
-    return Asked(picture, row["image"], place, row["prompt"], int(row["seed"]), int(row["sample"]), columns)
+    columns = {name: row.get(name) or "" for name in KEPT}
+    columns["optimised"] = row.get("optimised") or []
+    columns |= {name: row[name] for name in sorted(row) if (is_tag(name) or name in NEGATIVE) and row[name]}
+    return Asked(picture, row["image"], place, row["prompt"], row["seed"], row["sample"], columns)

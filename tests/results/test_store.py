@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import math
 import os
@@ -11,9 +12,11 @@ from PIL import Image
 from align.pictures import PictureError, read_picture
 from align.results.csvfile import read_csv
 from align.results.errors import StoreError
+from align.results.index import Index
 from align.results.manifest import Manifest, first_difference, other_versions
 from align.results.measured import Result
 from align.results.pictures import picture_name
+from align.results.snapshot import Snapshot
 from align.results.store import Store
 
 from .helpers import (
@@ -481,6 +484,33 @@ def test_a_line_torn_by_another_process_swallows_nothing(tmp_path):
         commit(store, plan[1])
         assert store.done == {item.key for item in plan}
     assert all(json.loads(line) for line in (tmp_path / "journal.jsonl").read_bytes().splitlines())
+
+
+def test_snapshots_of_a_process_that_enters_and_of_one_at_work_keep_apart(tmp_path, monkeypatch):
+    plan, guarded = make_plan(2), []
+    intact, write = Index.drop_broken, Snapshot._write
+
+    def meanwhile(*args):
+        commit(one, plan[0])
+        one.rebuild_csv()
+        commit(one, plan[1])
+        return intact(*args)
+
+    def observed(snapshot):
+        with open(tmp_path / ".lock", "rb+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                guarded.append(False)
+            except BlockingIOError:
+                guarded.append(True)
+        write(snapshot)
+
+    with Store.open(tmp_path, MANIFEST, plan, shared=True) as one:
+        monkeypatch.setattr(Index, "drop_broken", meanwhile)
+        monkeypatch.setattr(Snapshot, "_write", observed)
+        with Store.open(tmp_path, MANIFEST, plan, shared=True):
+            assert guarded == [True, True]
+    assert not list(tmp_path.glob("results.edited*"))
 
 
 def test_a_snapshot_that_another_process_made_of_fewer_items_is_made_again(tmp_path):

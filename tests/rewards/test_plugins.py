@@ -11,6 +11,7 @@ import torch
 from align.__main__ import main
 from align.config.plugins import read_plugins
 from align.results.csvfile import read_csv
+from align.rewards.errors import RewardError
 from align.rewards.registry import REWARDS, load
 from align.runner import build
 from align.runner.weights import reward_fingerprint
@@ -70,6 +71,16 @@ def test_the_readmes_reward_is_short_and_does_what_it_says(write):
     pictures[0, 0], pictures[1, 1] = 1, 1
     assert load("redness").score(pictures, ["a", "b"]).tolist() == [1, -0.5]
     assert REWARDS["redness"].summary == "How much more red than green and blue a picture is."
+
+
+@pytest.mark.parametrize(
+    "end", ["raise SystemExit('bye')", "raise type('Panic', (BaseException,), {})('bye')"]
+)
+def test_what_would_end_the_program_is_an_error_of_the_reward(write, end):
+    """Libraries that are not written in Python panic so."""
+    read_plugins([write(HEAD + f"@reward(differentiable=False)\ndef ends(pictures, prompts): {end}\n")])
+    with pytest.raises(RewardError, match=r"bye.*: raise an error instead"):
+        load("ends").score(torch.zeros(1, 3, 4, 4), ["a"])
 
 
 def test_gradients_reach_the_pictures(write):

@@ -179,6 +179,14 @@ WRONG = {
     "the same sample": (["pictures", "--prompts", "twice.csv"], "line 2 and"),
     "two tables": (["two"], "prompts.csv and metadata.csv"),
     "outside": (["two/inner"], "is outside of two/inner"),
+    "results among the pictures": (["pictures", "run.folder=pictures"], "is the folder of the pictures"),
+    "a folder for the copy": (["pictures", "--out", "empty"], "--out empty is a folder"),
+    "no folder for the copy": (["pictures", "--out", "gone/x.csv"], "there is no folder gone"),
+    "a copy over what is read": (
+        ["pictures", "--out", "pictures/prompts.csv"],
+        "would replace what is read",
+    ),
+    "a copy over the journal": (["pictures", "--out", "made/journal.jsonl"], "there is no folder made"),
 }
 
 
@@ -196,7 +204,8 @@ def test_what_is_wrong_is_told_in_one_line_before_any_work(case, pictures, judge
     write(inner / "prompts.csv", [("../../pictures/2.png", "b")])
     arguments, said = WRONG[case]
     metrics = [] if any("metrics" in text for text in arguments) else ["metrics.rewards=[shapes_pick]"]
-    assert main(["score", *arguments, *metrics, "run.folder=made"]) == 2
+    folder = [] if any("run.folder" in text for text in arguments) else ["run.folder=made"]
+    assert main(["score", *arguments, *metrics, *folder]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert said in err
@@ -218,6 +227,43 @@ def test_an_earlier_run_gains_metrics_or_is_scored_apart(pictures, judge, capsys
     assert code == 0
     for name in ("prompt", "seed", "sample", "method", "shapes_pick"):
         assert list(apart[name]) == list(before[name]), name
+
+
+def test_a_score_in_place_goes_by_the_journal_and_leaves_the_run_its_status(pictures, judge, capsys):
+    """The table of a run that was killed is behind; and a run that is not at its end is not ended by being scored."""
+    _, before = score(pictures)
+    home = pictures.parent / "scores"
+    table, record = home / "results.csv", home / "run.json"
+    table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:3]))
+    run = json.loads(record.read_text()) | {"status": "interrupted", "plan": {"items": 12}}
+    record.write_text(json.dumps(run))
+    code, rows = score(home, "metrics.rewards=[jpeg_compressibility]")
+    assert code == 0
+    assert list(rows["key"]) == list(before["key"])
+    assert rows["jpeg_compressibility"].notna().all()
+    after = json.loads(record.read_text())
+    for name in ("status", "plan", "counts", "identity"):
+        assert after[name] == run[name], name
+    assert [one["session"] for one in after["sessions"]] == [1, 2]
+    (home / "journal.jsonl").rename(home / "elsewhere")
+    kept = table.read_bytes()
+    assert score(home, "metrics.rewards=[jpeg_compressibility]")[0] == 2
+    assert "journal.jsonl, which holds the rows of" in capsys.readouterr().err
+    assert table.read_bytes() == kept
+
+
+def test_names_of_pictures_and_labels_do_nothing_to_the_terminal(pictures, judge, capsys):
+    (pictures / "odd\x1b[31m.png").write_bytes(b"")
+    assert score(pictures, "--label", "a\x1b[31mb\nc")[0] == 0
+    assert main(["score", "nowhere\x1b[31m"]) == 2
+    write(pictures / "prompts.csv", [("odd\x1b[31m.png", "it cannot be read")])
+    assert score(pictures, "run.extend=true")[0] == 1
+    (pictures.parent / "scores").rename(pictures.parent / "x\x1b[31m")
+    assert main(["report", str(pictures.parent / "x\x1b[31m")]) == 0
+    told = "".join(capsys.readouterr())
+    assert "\x1b" not in told
+    for name in ("odd?[31m.png", "a?[31mb?c", "nowhere?[31m"):
+        assert name in told
 
 
 def test_report_and_gallery_take_scores_and_compare_them_by_label(pictures, judge, capsys, tmp_path):
