@@ -262,7 +262,7 @@ def test_names_of_pictures_and_labels_do_nothing_to_the_terminal(pictures, judge
     assert main(["report", str(pictures.parent / "x\x1b[31m")]) == 0
     told = "".join(capsys.readouterr())
     assert "\x1b" not in told
-    for name in ("odd?[31m.png", "a?[31mb?c", "nowhere?[31m"):
+    for name in ("odd\\x1b[31m.png", "a\\x1b[31mb?c", "nowhere\\x1b[31m"):
         assert name in told
 
 
@@ -298,22 +298,14 @@ def at_home_of_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("was", "becomes", "said"),
-    [
-        (",0,0,", ",0,x,", "column sample holds what is no whole number"),
-        ("images/", "../two/", "is no file inside of"),
-        ("images/", "images/\\x00", "is no file inside of"),
-    ],
+    ("was", "becomes"), [(",0,0,", ",0,x,"), ("images/", "../two/"), ("images/", "images/\\x00")]
 )
-def test_the_table_of_somebody_elses_run_is_one_line(was, becomes, said, pictures, judge, capsys):
+def test_a_run_is_read_from_its_journal_whatever_its_table_says(was, becomes, pictures, judge):
     score(pictures)
     folder = pictures.parent / "scores"
     text = (folder / "results.csv").read_text()
     assert was in text
     (folder / "results.csv").write_text(text.replace(was, becomes))
-    capsys.readouterr()
-    assert main(["score", str(folder), "metrics.rewards=[shapes_pick]", "run.folder=apart"]) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert said in err
-    assert not Path("apart").exists()
+    apart = pictures.parent / "apart"
+    assert main(["score", str(folder), "metrics.rewards=[shapes_pick]", f"run.folder={apart}"]) == 0
+    assert len(read_csv(apart / "results.csv")) == 10
