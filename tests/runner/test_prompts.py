@@ -444,3 +444,25 @@ def test_an_interpolation_in_a_typed_prompt_is_refused(option, capsys):
     error = capsys.readouterr().err
     assert "would be replaced by an option's value: write \\${" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["prompts=text", 'prompts.text=["a cat"]', "prompts.path=mine.csv"],
+            "prompts.path .* give prompts=file",
+        ),
+        (
+            ["prompts=text", 'prompts.text=["a cat"]', "prompts.seed_column=x"],
+            "prompts.seed_column .* of kind text",
+        ),
+        (
+            ["prompts=file", "prompts.path=mine.csv", 'prompts.text=["a cat"]'],
+            "prompts.text .* give prompts=text",
+        ),
+    ],
+)
+def test_options_of_another_kind_of_set_are_refused(options, words, capsys):
+    assert main(options) == 2
+    assert re.search(words, capsys.readouterr().err)
