@@ -361,11 +361,11 @@ def _registered(path: str, name: str) -> None:
 
 _PROMPTS = {
     "text": ("text", "tags"),
-    "file": ("path", "column", "negative_column", "seed_column", "tag_columns"),
-    "dataset": ("dataset", "files", "column", "negative_column", "seed_column", "tag_columns"),
+    "file": ("path",),
+    "dataset": ("dataset", "files"),
     "shapes": ("split", "number", "objects", "counts", "set_seed"),
 }
-"""Which options of ``prompts`` each kind of set reads, beside those that all read."""
+"""Where the prompts of each kind of set come from; columns are left to ``align score``, which reads them of its own table."""
 
 
 def _prompts(prompts: PromptsConfig) -> None:

@@ -454,10 +454,6 @@ def test_an_interpolation_in_a_typed_prompt_is_refused(option, capsys):
             "prompts.path .* give prompts=file",
         ),
         (
-            ["prompts=text", 'prompts.text=["a cat"]', "prompts.seed_column=x"],
-            "prompts.seed_column .* of kind text",
-        ),
-        (
             ["prompts=file", "prompts.path=mine.csv", 'prompts.text=["a cat"]'],
             "prompts.text .* give prompts=text",
         ),
