@@ -6,7 +6,7 @@ scales by rank, alpha and their patterns, magnitudes.  What a file states is app
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from align.checkpoints.layout import ADAPTER, ADAPTER_CONFIG
+from align.reading import parse_json
 
 _ADAPTER = "default"
 _KOHYA = {False: ("lora_unet_", "lora_te_"), True: ("lora_unet_", "lora_te1_", "lora_te2_")}
@@ -49,6 +50,13 @@ def merge(path: Path, modules: Mapping[str, nn.Module]) -> None:
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         stated = _facts((file.metadata() or {}).get("lora_adapter_metadata", "{}"), "lora_adapter_metadata")
+    for name, value in state.items():
+        if not value.is_floating_point() and not name.endswith(".alpha"):
+            raise ValueError(f"the LoRA's {name} holds {value.dtype}: quantised updates are not read")
+        if not value.isfinite().all():
+            raise ValueError(f"the LoRA's {name} holds numbers that are not finite: it is damaged")
+        if name.endswith(".alpha") and value.numel() != 1:
+            raise ValueError(f"the LoRA's {name} is {tuple(value.shape)} and not one number")
     strange = [name for name in state if not re.search(f"(?:{_KNOWN.pattern})$", name)]
     if strange or not state:
         raise ValueError(
@@ -122,7 +130,7 @@ def _of(part: str, named: Mapping[str, Any]) -> dict[str, Any]:
 def _facts(text: str, what: str) -> dict[str, Any]:
     """A description of updates. Raises ValueError."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError as error:
         raise ValueError(f"the LoRA's {what} is not JSON: {error}") from None
     if not isinstance(found, dict):
@@ -167,6 +175,8 @@ def _found(
 ) -> LoraConfig:
     """What the tensors themselves say: ranks by their shapes; a layer without an alpha has the scale 1."""
     ranks = {_layer(name): value.shape[0] for name, value in state.items() if name.endswith("lora_A.weight")}
+    if empty := sorted(layer for layer, rank in ranks.items() if rank == 0):
+        raise ValueError(f"the LoRA's update of {part}.{_few(empty)} has no rows")
     factors = {_alpha_layer(name, model): value for name, value in alphas.items()}
     if lost := sorted(factors.keys() - ranks.keys()):
         raise ValueError(f"the LoRA has an alpha and no update for {part}.{_few(lost)}")
@@ -192,10 +202,14 @@ def _stated(facts: Mapping[str, Any], layers: list[str], part: str, model: nn.Mo
             f"the LoRA was trained with init_lora_weights={start}: convert it to a plain one with peft"
         )
     facts = {**facts, "init_lora_weights": True, "target_modules": layers}
+    for key, least in (("r", 1), ("lora_alpha", None)):
+        _check_number(part, key, facts.get(key, 8), least)
     facts |= dict.fromkeys(("exclude_modules", "layers_to_transform", "layers_pattern"))
     try:
         for key in ("rank_pattern", "alpha_pattern"):
             facts[key] = {_own_name(name, model): value for name, value in (facts.get(key) or {}).items()}
+            for name, value in facts[key].items():
+                _check_number(part, f"{key}.{name}", value, 1 if key == "rank_pattern" else None)
             lost = [
                 one for one in facts[key] if not any(re.match(rf"(.*\.)?({one})$", layer) for layer in layers)
             ]
@@ -204,6 +218,15 @@ def _stated(facts: Mapping[str, Any], layers: list[str], part: str, model: nn.Mo
         return LoraConfig(**facts)
     except (TypeError, AttributeError, re.error) as error:
         raise ValueError(f"the LoRA's description of the {part} is not read by this peft: {error}") from None
+
+
+def _check_number(part: str, key: str, value: object, least: int | None) -> None:
+    """Refuse what is no finite number, or where there is a ``least`` no whole one from there; raises ValueError."""
+    kinds = (int, float) if least is None else (int,)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value):
+        raise ValueError(f"the LoRA's {part}.{key}={value!r} is not the number that it has to be")
+    if least is not None and value < least:
+        raise ValueError(f"the LoRA's {part}.{key}={value} is below {least}")
 
 
 def _check_fit(part: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -60,6 +60,7 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
         OSError, RuntimeError, ValueError, KeyError: a file does not hold what its name says.
     """
     transformers_logging.disable_progress_bar()  # the run has a progress line of its own
+    diffusers_logging.disable_progress_bar()
     by_role = {piece.role: piece for piece in pieces}
     pipeline = by_role["pipeline"]
     schedule = read_stated(pieces, recipe).schedule

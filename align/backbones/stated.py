@@ -6,7 +6,6 @@ process) is refused, naming file, key and mend: left to itself it would show in 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.checkpoints.layout import is_file
 from align.processes.schedule import read_schedule, unread
+from align.reading import read_json
 
 if TYPE_CHECKING:
     from align.backbones.registry import Recipe
@@ -70,7 +70,7 @@ def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
         if (shown := autoencoder.get("out_channels", 3)) != 3:
             raise ValueError(f"out_channels={shown} make no picture: give an autoencoder of 3")
     numbers = ("",) if recipe.layout == "sd" else ("", "_2")
-    texts = [read_object(pipeline / f"text_encoder{number}/config.json") for number in numbers]
+    texts = [_sizes(pipeline / f"text_encoder{number}/config.json") for number in numbers]
     with _named(unet):
         _check_network(network, recipe, channels, texts)
     return Stated(schedule, path, unread(process), attention_strides(network), stated_shifts(autoencoder))
@@ -82,11 +82,14 @@ def check_latents(autoencoder: Mapping[str, Any]) -> int:
     Raises:
         ValueError: naming the key.
     """
-    channels = autoencoder.get("latent_channels", 4)
+    channels = _whole(autoencoder, "latent_channels", 4)
     for key in ("scaling_factor", "shift_factor"):
-        value = autoencoder.get(key)
-        if value is not None and (not _finite(value) or (key == "scaling_factor" and value == 0)):
-            raise ValueError(f"{key}={value} is no number that latents can be scaled by: give one")
+        value = autoencoder.get(key, 1.0)
+        if key == "shift_factor" and value is None:
+            continue
+        if not _finite(value) or (key == "scaling_factor" and value == 0):
+            shown = "null" if value is None else value
+            raise ValueError(f"{key}={shown} is no number that latents can be scaled by: give one")
     for key in ("latents_mean", "latents_std"):
         values = autoencoder.get(key)
         if values is None:
@@ -97,7 +100,7 @@ def check_latents(autoencoder: Mapping[str, Any]) -> int:
             )
         if key == "latents_std" and min(values) <= 0:
             raise ValueError("latents_std has a number that is not above 0: give deviations, or null")
-    return int(channels)
+    return channels
 
 
 def stated_shifts(autoencoder: Mapping[str, Any]) -> tuple[str, ...]:
@@ -142,7 +145,7 @@ def attention_strides(network: Mapping[str, Any]) -> frozenset[int]:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises OSError, ValueError."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -151,7 +154,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _check_network(
-    network: Mapping[str, Any], recipe: Recipe, channels: int, texts: Sequence[Mapping[str, Any]]
+    network: Mapping[str, Any], recipe: Recipe, channels: int, texts: Sequence[Mapping[str, int]]
 ) -> None:
     """Refuse a network of another layout, of the other way of guidance, or of other inputs or outputs."""
     kind = network.get("addition_embed_type")
@@ -172,19 +175,37 @@ def _check_network(
                 f"{key}={found}, and latents have {channels} channels (vae/config.json): it is a network of another task, "
                 "such as inpainting, or for other latents; give one that draws from text alone"
             )
-    width = sum(text.get("hidden_size", 512) for text in texts)
+    for key in ("down_block_types", "up_block_types"):
+        if not isinstance(network.get(key, []), list):
+            raise ValueError(f"{key} is no list of the network's blocks: give one")
+    width = sum(text["hidden_size"] for text in texts)
     reads = network.get("cross_attention_dim")
     if isinstance(reads, int) and reads != width:
         raise ValueError(
             f"cross_attention_dim={reads}, and the text encoders give {width}: give a network for these encoders"
         )
     added, each = network.get("projection_class_embeddings_input_dim"), network.get("addition_time_embed_dim")
-    pooled = texts[-1].get("projection_dim", 512)
+    pooled = texts[-1]["projection_dim"]
     if isinstance(added, int) and isinstance(each, int) and kind is not None and added != pooled + 6 * each:
         raise ValueError(
             f"projection_class_embeddings_input_dim={added} is not {pooled} of text and 6 x {each} of sizes, as SDXL's base "
             "model reads: a refiner or the like does not draw from text alone"
         )
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    """The widths that a text encoder's config states. Raises OSError, ValueError."""
+    text = read_object(path)
+    with _named(path):
+        return {key: _whole(text, key, 512) for key in ("hidden_size", "projection_dim")}
+
+
+def _whole(stated: Mapping[str, Any], key: str, default: int) -> int:
+    """A size. Raises ValueError."""
+    value = stated.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{key}={value!r} is no whole number from 1: give one")
+    return value
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Literal
 
 from align.checkpoints.reference import HubReference, folder_of, hub_reference
 from align.errors import WrongWeights
+from align.reading import read_json
 
 Layout = Literal["sd", "sdxl"]
 """Stable Diffusion's one text encoder, or Stable Diffusion XL's two."""
@@ -176,7 +177,7 @@ def shards(index: Path) -> tuple[str, ...]:
 def weight_map(index: Path) -> dict[str, str]:
     """The shard of each tensor, by an index. Raises WrongWeights, as :func:`shards` does."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = read_json(index)
         found: dict[str, str] = content["weight_map"]
         names = list(found.values())
         if not names or not isinstance(content["metadata"], dict):

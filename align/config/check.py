@@ -359,7 +359,25 @@ def _registered(path: str, name: str) -> None:
         raise ConfigError(f"{path}: there is no reward {shown(name)}{suggestion(name, REWARDS, 'rewards')}")
 
 
+_PROMPTS = {
+    "text": ("text", "tags"),
+    "file": ("path",),
+    "dataset": ("dataset", "files"),
+    "shapes": ("split", "number", "objects", "counts", "set_seed"),
+}
+"""Where the prompts of each kind of set come from; columns are left to ``align score``, which reads them of its own table."""
+
+
 def _prompts(prompts: PromptsConfig) -> None:
+    usual = PromptsConfig(prompts.name)
+    for key in dict.fromkeys(key for keys in _PROMPTS.values() for key in keys):
+        value = getattr(prompts, key)
+        if key not in _PROMPTS[prompts.kind] and value not in (None, "", (), {}, getattr(usual, key)):
+            reader = next(kind for kind, keys in _PROMPTS.items() if key in keys)
+            mend = f"prompts={reader}" if reader in ("text", "file") else f"a set of kind {reader}"
+            raise ConfigError(
+                f"prompts.{key} is not read by prompts={prompts.name}, which is of kind {prompts.kind}: give {mend}, or leave it out"
+            )
     if prompts.kind == "file" and not prompts.path:
         raise ConfigError(f"prompts={prompts.name} needs a file: give prompts.path=FILE")
     if prompts.kind == "dataset" and not (prompts.dataset and prompts.files):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from transformers.initialization import no_init_weights
 
 from align.checkpoints.hashes import file_hash
 from align.checkpoints.layout import INDEX, check_shards, shards, weight_files
+from align.reading import parse_json
 from align.rewards.errors import MissingWeights, WrongWeights
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -59,7 +59,7 @@ def read_json(path: Path) -> dict[str, Any]:
         WrongWeights: if it is no JSON object.
     """
     try:
-        content = json.loads(existing(path).read_text(encoding="utf-8"))
+        content = parse_json(existing(path).read_bytes())
     except ValueError as error:
         raise WrongWeights(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from align.config.errors import ConfigError
 from align.config.schema import Config, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import timesteps
+from align.reading import read_json
 from align.runner.exits import MissingWeights
 from align.runner.graphs import check_graphs, graph_identity
 from align.runner.plan import Item, identity, make_plan
@@ -191,7 +191,7 @@ def _check_value(config: Config) -> None:
     if piece is None or piece.role != "network":
         return
     try:
-        trained = json.loads((piece.folder / "config.json").read_text(encoding="utf-8"))["rewards"]
+        trained = read_json(piece.folder / "config.json")["rewards"]
     except (ValueError, KeyError, TypeError):
         return  # no value network at all, which is told when it is loaded
     if unknown := sorted(config.reward.terms.keys() - set(trained)):

@@ -10,7 +10,7 @@ from typing import Any
 
 from align.config.errors import ConfigError, suggestion
 from align.config.schema import PromptsConfig
-from align.runner.row_files import TABLES, cell_text, read_entries, shown
+from align.runner.row_files import LINES, TABLES, cell_text, read_entries, shown
 
 NEGATIVE = ("negativeprompt", "negative", "negprompt")
 """What a column of negative prompts is called with ``prompts.negative_column=auto``, whatever its case, ``_`` and spaces."""
@@ -73,10 +73,23 @@ def read_prompts(path: Path, config: PromptsConfig, name: str | None = None) -> 
         return columns_of(found, config, name).all()
 
     entries = list(read_entries(path, name, choose))
+    if path.suffix.lower() in LINES:
+        _check_lines(*entries[0], config.column)
     found = dict.fromkeys(key for _, entry in entries if isinstance(entry, dict) for key in entry)
     columns = columns_of(list(found), config, name)
     blank = path.suffix.lower() not in TABLES
     return [prompt_row(entry, columns, place, blank=blank) for place, entry in entries]
+
+
+def _check_lines(place: str, first: str, column: str) -> None:
+    """Refuse a file of lines that is a table or holds objects, whose syntax would be drawn; raises ConfigError."""
+    if re.match(r"""\s*(\[\s*)?\{\s*("|\Z)|\s*\[\s*("|\Z)""", first):
+        raise ConfigError(f"{place} is JSON, and each line would be a prompt: name the file .json or .jsonl")
+    cells = [cell.strip(' "') for cell in re.split(r"[,;|\t]", first)]
+    if cells == [column] or (column in cells and not any(" " in cell for cell in cells)):
+        raise ConfigError(
+            f"{place} is the header of a table, and each line would be a prompt: name the file .csv or .tsv, or take it out"
+        )
 
 
 def columns_of(found: Sequence[str], config: PromptsConfig, name: str) -> Columns:

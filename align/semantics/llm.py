@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align.reading import read_json
 from align.results.atomic import write_text
 from align.semantics.endpoint import Endpoint as Endpoint
 from align.semantics.errors import GraphError, RefusedError
@@ -113,7 +114,7 @@ def answers_folder() -> Path:
 def _kept(path: Path) -> Knowledge | None:
     """A kept answer; ``None`` if there is none or it was spoilt."""
     try:
-        return read_knowledge(json.loads(path.read_text(encoding="utf-8")))
+        return read_knowledge(read_json(path))
     except (OSError, ValueError, GraphError):
         return None
 

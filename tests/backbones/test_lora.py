@@ -235,6 +235,12 @@ GOOD = {A: (2, 8), B: (8, 2)}
         (GOOD, {"unet.r": 2, "unet.from_tomorrow": 1}, "from_tomorrow"),
         (GOOD, {"transformer.r": 2}, "transformer.r is of no module"),
         ({**GOOD, f"unet.{TO_Q}.alpha": ()}, {"unet.r": 2}, "alphas of its own"),
+        (GOOD, {"unet.r": "2"}, "unet.r='2' is not the number"),
+        (GOOD, {"unet.r": 0}, "unet.r=0 is below 1"),
+        (GOOD, {"unet.r": 2, "unet.lora_alpha": "x"}, "unet.lora_alpha='x' is not the number"),
+        (GOOD, {"unet.r": 2, "unet.alpha_pattern": {"to_q": [1]}}, r"unet.alpha_pattern.to_q=\[1\] is not"),
+        ({**GOOD, f"unet.{TO_Q}.alpha": (2,)}, None, r"to_q.alpha is \(2,\) and not one number"),
+        ({A: (0, 8), B: (8, 0)}, None, "to_q has no rows"),
         (GOOD, {"unet.r": 2, "text_encoder.r": 2}, "describes the text_encoder and has no update of it"),
     ],
 )
@@ -243,6 +249,19 @@ def test_what_is_no_lora_of_these_modules_is_refused(state, facts, words, module
     with pytest.raises(ValueError, match=words) as error:
         merge(path, modules)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.tensor(float("nan")), "not finite"),
+        (torch.tensor(1, dtype=torch.int8), "torch.int8: quantised"),
+    ],
+)
+def test_tensors_that_are_no_numbers_to_add_are_named(value, words, modules, write):
+    state = {A: torch.ones(2, 8), B: value.expand(8, 2)}
+    with pytest.raises(ValueError, match=f"{TO_Q}.lora_B.weight holds .*{words}"):
+        merge(write(state), modules)
 
 
 def test_names_of_two_trainers_for_the_same_layers_are_not_halved(modules, write):

@@ -53,6 +53,10 @@ REFUSED = {
     "means": ("vae/config", {"latents_mean": [0.0]}, "latents_mean is no list of 4"),
     "deviations": ("vae/config", {"latents_std": [1, 1, 0, 1]}, "latents_std"),
     "scale": ("vae/config", {"scaling_factor": 0}, "scaling_factor=0"),
+    "no scale": ("vae/config", {"scaling_factor": None}, "scaling_factor=null"),
+    "channels as a text": ("vae/config", {"latent_channels": "4"}, "latent_channels='4'"),
+    "a width as a text": ("text_encoder/config", {"hidden_size": "32"}, "hidden_size='32'"),
+    "no blocks": ("unet/config", {"down_block_types": None}, "down_block_types is no list"),
 }
 
 
@@ -78,6 +82,12 @@ def test_what_cannot_be_sampled_is_refused_in_one_line_and_nothing_is_made(
     assert words in err
     assert out == ""
     assert not (tmp_path / "run").exists()
+
+
+def test_a_config_that_is_nested_too_deep_is_named(pipeline, tmp_path, capsys):
+    (pipeline / "vae/config.json").write_text("[" * 100_000)
+    assert main([f"backbone.weights={pipeline}", "metrics=none", f"run.folder={tmp_path / 'run'}"]) == 3
+    assert "vae/config.json is not JSON: it is nested too deep" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

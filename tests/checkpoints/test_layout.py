@@ -133,7 +133,8 @@ def test_an_index_names_only_safetensors_beside_it(shard, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"metadata": {}, "weight_map": {}}', '{"weight_map": {"a": "b"}}']
+    "text",
+    ["", "[]", "[" * 100_000, "{}", '{"metadata": {}, "weight_map": {}}', '{"weight_map": {"a": "b"}}'],
 )
 def test_what_is_no_index_is_told(text, tmp_path):
     index(tmp_path, []).write_text(text)

@@ -37,6 +37,8 @@ def test_prompt_files(tmp_path):
     text = tmp_path / "a.txt"
     text.write_bytes("\ufeff- one \r\n\r\ntwo\u2028still two\n".encode())
     assert texts(text) == ["- one ", "two\u2028still two"]
+    text.write_text("[red] {cat}, a prompt\nprompt, seed\n")  # no header but in the first line
+    assert texts(text) == ["[red] {cat}, a prompt", "prompt, seed"]
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"prompt": "a\\nb"}\n\n""\n"\\ud800"\n')
     assert texts(lines) == ["a\nb", "", "\ud800"]
@@ -146,6 +148,9 @@ def test_what_is_no_text_in_utf8_is_one_line(tmp_path):
         ("a.csv", "prompt,prompt\na,b\n", "has the column 'prompt' twice"),
         ("a.csv", "prompt;a|b\n1;2|3\n", "line 1 has semicolons and bars"),
         ("a.csv", "sep=x\npromptx1\n", "line 1: 'x' is no separator"),
+        ("a.txt", '{"prompt": "a cat", "seed": 3}\n', "line 1 is JSON.*name the file .json or .jsonl"),
+        ("a.list", '[\n"a cat"]\n', "line 1 is JSON"),
+        ("a", "id;prompt\n1;a cat\n", "line 1 is the header of a table.*name the file .csv"),
         ("a.txt", "a cat\na\0 dog\n", "line 2: there is a NUL character"),
         ("a.txt", "a cat\n\ufeffa dog\n", "line 2: there is a byte order mark"),
         ("a.xlsx", "PK", "ends in .xlsx, which is not read: save it as one of .csv"),
@@ -439,3 +444,21 @@ def test_an_interpolation_in_a_typed_prompt_is_refused(option, capsys):
     error = capsys.readouterr().err
     assert "would be replaced by an option's value: write \\${" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            ["prompts=text", 'prompts.text=["a cat"]', "prompts.path=mine.csv"],
+            "prompts.path .* give prompts=file",
+        ),
+        (
+            ["prompts=file", "prompts.path=mine.csv", 'prompts.text=["a cat"]'],
+            "prompts.text .* give prompts=text",
+        ),
+    ],
+)
+def test_options_of_another_kind_of_set_are_refused(options, words, capsys):
+    assert main(options) == 2
+    assert re.search(words, capsys.readouterr().err)
