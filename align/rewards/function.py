@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +43,8 @@ class FunctionReward(Reward):
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:  # exit(), or a panic of a library that is not written in Python
+            if _of_a_signal(error):
+                raise
             what = f"called exit({error.code})" if isinstance(error, SystemExit) else f"ended with {error!r}"
             raise RewardError(f"reward {self.name} {what}: raise an error instead") from error
         values = one_a_picture(self.name, found, len(pictures), pictures.device)
@@ -48,3 +52,10 @@ class FunctionReward(Reward):
         if asked and not values.requires_grad:
             raise ValueError(f"reward {self.name} has no gradient: write @reward(differentiable=False)")
         return values
+
+
+def _of_a_signal(error: BaseException) -> bool:
+    """Whether a handler of signals raised it, which interrupts whatever is at work: submitit ends a preempted job so."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = [getattr(getattr(one, "__func__", one), "__code__", None) for one in handlers if callable(one)]
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))

@@ -76,7 +76,7 @@ class Work:
             try_rewards(self.config, self._scorer, prompts, self._device, self._errors)
         began = self._clock()
         while group := self._take():
-            failed = self._make(group)
+            errors = self._make(group)
             self._measuring.these(group)
             ended = self._clock()
             self._pace.took(len(group), ended - began)
@@ -86,15 +86,18 @@ class Work:
                     f"{len(group)} items failed together ({self._sampling.hopeless}) and so would others: mend it, and "
                     f"the same command goes on; the traceback is in {self._errors.path}"
                 )
-            if failed and self.config.run.on_error == "stop":
+            if len({item.prompt for item in group}) > 1 and None not in errors and len(set(errors)) == 1:
+                raise CannotGoOn(
+                    f"{len(group)} items failed alike ({errors[0]}) and so would others: mend it, and the same command goes on"
+                )
+            if any(errors) and self.config.run.on_error == "stop":
                 return
         self._measuring.backlog()  # of processes that are gone
 
-    def _make(self, group: list[Item]) -> bool:
-        """Sample and keep a group; whether an item failed."""
+    def _make(self, group: list[Item]) -> list[str | None]:
+        """Sample and keep a group; why each item failed, None where it did not."""
         outcomes = self._sampling.sample(group, partial(self.meter.sampling, len(group)))
         memory = self._peak_memory_mb()
-        any_failed = False
         for item, outcome in zip(group, outcomes, strict=True):
             if outcome.picture is None and outcome.error is None:
                 outcome.error = "there is no picture"
@@ -106,8 +109,7 @@ class Work:
             self.meter.committed(failed=failed)
             if failed:
                 self.meter.say(f"item {item.index} {row['status']}")
-            any_failed = any_failed or failed
-        return any_failed
+        return [outcome.error for outcome in outcomes]
 
     def _take(self) -> list[Item]:
         """The next group; shared ones get smaller towards the end, so that all processes finish together."""

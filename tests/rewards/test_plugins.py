@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -81,6 +82,23 @@ def test_what_would_end_the_program_is_an_error_of_the_reward(write, end):
     read_plugins([write(HEAD + f"@reward(differentiable=False)\ndef ends(pictures, prompts): {end}\n")])
     with pytest.raises(RewardError, match=r"bye.*: raise an error instead"):
         load("ends").score(torch.zeros(1, 3, 4, 4), ["a"])
+
+
+def test_a_handler_of_signals_may_end_the_program_inside_of_a_reward(write):
+    """As submitit's does when SLURM takes the job away."""
+
+    def leave(number, frame):
+        sys.exit(7)
+
+    before = signal.signal(signal.SIGUSR2, leave)
+    try:
+        text = "import os, signal\n" + HEAD + "@reward(differentiable=False)\n"
+        text += "def waits(pictures, prompts): os.kill(os.getpid(), signal.SIGUSR2)\n"
+        read_plugins([write(text)])
+        with pytest.raises(SystemExit, match="7"):
+            load("waits").score(torch.zeros(1, 3, 4, 4), ["a"])
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def test_gradients_reach_the_pictures(write):

@@ -9,6 +9,8 @@ from PIL import Image
 from align.__main__ import main
 from align.results.csvfile import read_csv
 from align.runner import build
+from align.sampling.ledger import Cost
+from align.sampling.sampler import Outcome
 
 from .helpers import HOSTILE, FakeSampler, arguments, files
 
@@ -370,6 +372,19 @@ def test_a_group_that_fails_whole_ends_the_run_after_one_attempt(fake, tmp_path,
     )
     assert main(arguments(tmp_path)) == 0
     assert calls == [3, 3, 3, 2]
+
+
+def test_a_group_whose_items_all_fail_alike_ends_the_run(fake, tmp_path, capsys, monkeypatch):
+    """As with a reward that is no number for any picture: nothing raises."""
+
+    def broken(self, request):
+        return Outcome(None, Cost(1), {}, "no particle has a finite reward")
+
+    fake()
+    monkeypatch.setattr(FakeSampler, "outcome", broken)
+    assert main(arguments(tmp_path)) == 1
+    assert "3 items failed alike (no particle has a finite reward)" in capsys.readouterr().err
+    assert len(read_csv(tmp_path / "run" / "results.csv")) == 3
 
 
 def test_what_ended_a_run_keeps_nothing_from_being_made(fake, tmp_path):
