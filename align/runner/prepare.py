@@ -11,7 +11,7 @@ from align.backbones import registry as backbones
 from align.backbones.stated import check_small_decoder
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.config.schema import Config, SamplerConfig
+from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import timesteps
 from align.reading import read_json
@@ -79,6 +79,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     if text := missing_text(needed_by_all(configs)):
         raise MissingWeights(text)
     for config, prompts in zip(configs, sets, strict=True):
+        _check_columns(config.prompts)
         _check_negatives(config, prompts)
         check_graphs(config, prompts.prompts)
         _check_value(config)
@@ -116,6 +117,16 @@ def with_batch_size(config: Config) -> Config:
         # and a group that they do not divide pays for padding.
         rows = 1 if config.method.guided or torch_device(config.run.device).type == "cpu" else 4
     return replace(config, run=replace(config.run, batch_size=rows))
+
+
+def _check_columns(prompts: PromptsConfig) -> None:
+    """Refuse names of columns for a set that has none; a score reads them of its own table."""
+    usual = PromptsConfig(prompts.name)
+    for key in ("column", "negative_column", "seed_column", "tag_columns"):
+        if prompts.kind in ("text", "shapes") and getattr(prompts, key) != getattr(usual, key):
+            raise ConfigError(
+                f"prompts.{key} is not read by prompts={prompts.name}, which has no columns: give prompts=file, or leave it out"
+            )
 
 
 def _check_negatives(config: Config, prompts: PromptSet) -> None:

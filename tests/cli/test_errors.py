@@ -18,6 +18,10 @@ WRONG = {
     "key without its group": (["steps=3"], ["unknown option steps", "sampler.steps"]),
     "key far off": (["xyzzy=1"], ["unknown option xyzzy", "groups: backbone"]),
     "key in a known group": (["method.xyzzy=1"], ["method.xyzzy", "method.particles"]),
+    "columns of a set without any": (
+        ["prompts.column=x"],
+        ["prompts.column is not read by prompts=", "prompts=file"],
+    ),
     "added key": (["+method.nme=x"], ["method.nme", "method.name"]),
     "target": (["+method._target_=os.system"], ["unknown option method._target_"]),
     "top-level target": (["++_target_=os.system"], ["unknown option _target_"]),
