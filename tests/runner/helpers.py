@@ -136,7 +136,7 @@ if __name__ == "__main__":
 
         def told(*given):
             first(*given)
-            print("still hanging", flush=True)
+            os.write(1, b"still hanging\n")  # it may interrupt the print below
 
         signal.signal(signal.SIGINT, told)
         print("hanging", flush=True)
