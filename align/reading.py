@@ -76,6 +76,17 @@ def read_json(path: Path | str, largest: int = LARGEST) -> Any:
     return parse_json(read_bytes(path, largest))
 
 
+def parse_object(text: str | bytes, what: object) -> dict[str, Any]:
+    """The object of a JSON text; `what` names the text. Raises ValueError."""
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f"{what} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{what} is not a JSON object")
+    return content
+
+
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text. Raises ValueError, also for one that is nested too deep."""
     try:

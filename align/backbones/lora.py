@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from align.checkpoints.layout import ADAPTER, ADAPTER_CONFIG
-from align.reading import parse_json
+from align.reading import parse_object
 
 _ADAPTER = "default"
 _KOHYA = {False: ("lora_unet_", "lora_te_"), True: ("lora_unet_", "lora_te1_", "lora_te2_")}
@@ -49,7 +49,9 @@ def merge(path: Path, modules: Mapping[str, nn.Module]) -> None:
     """
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        stated = _facts((file.metadata() or {}).get("lora_adapter_metadata", "{}"), "lora_adapter_metadata")
+        stated = parse_object(
+            (file.metadata() or {}).get("lora_adapter_metadata", "{}"), "the LoRA's lora_adapter_metadata"
+        )
     for name, value in state.items():
         if not value.is_floating_point() and not name.endswith(".alpha"):
             raise ValueError(f"the LoRA's {name} holds {value.dtype}: quantised updates are not read")
@@ -67,7 +69,9 @@ def merge(path: Path, modules: Mapping[str, nn.Module]) -> None:
             raise ValueError(
                 f"peft's own files are read as {ADAPTER}, with {ADAPTER_CONFIG} beside it: name it so"
             )
-        stated = _facts((path.parent / ADAPTER_CONFIG).read_text(encoding="utf-8"), ADAPTER_CONFIG)
+        stated = parse_object(
+            (path.parent / ADAPTER_CONFIG).read_text(encoding="utf-8"), f"the LoRA's {ADAPTER_CONFIG}"
+        )
         state = {name.removeprefix(_PEFT_MODEL): value for name, value in state.items()}
     if all(name.startswith(_KOHYA["text_encoder_2" in modules]) for name in state):
         updates, alphas = _from_kohya(state, modules["unet"])
@@ -125,17 +129,6 @@ def _merge_into(
 def _of(part: str, named: Mapping[str, Any]) -> dict[str, Any]:
     """What belongs to one module, without its prefix."""
     return {k.removeprefix(f"{part}."): v for k, v in named.items() if k.startswith(f"{part}.")}
-
-
-def _facts(text: str, what: str) -> dict[str, Any]:
-    """A description of updates. Raises ValueError."""
-    try:
-        found = parse_json(text)
-    except ValueError as error:
-        raise ValueError(f"the LoRA's {what} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"the LoRA's {what} is not a JSON object")
-    return found
 
 
 def _from_kohya(state: dict[str, Tensor], unet: nn.Module) -> tuple[dict[str, Tensor], dict[str, float]]:

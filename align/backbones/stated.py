@@ -6,7 +6,6 @@ process) is refused, naming file, key and mend: left to itself it would show in 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.checkpoints.layout import is_file
-from align.processes.schedule import read_schedule, unread
-from align.reading import read_json
+from align.processes.schedule import is_number, read_schedule, unread
+from align.reading import parse_object, read_bytes
 
 if TYPE_CHECKING:
     from align.backbones.registry import Recipe
@@ -87,14 +86,16 @@ def check_latents(autoencoder: Mapping[str, Any]) -> int:
         value = autoencoder.get(key, 1.0)
         if key == "shift_factor" and value is None:
             continue
-        if not _finite(value) or (key == "scaling_factor" and value == 0):
+        if not is_number(value) or (key == "scaling_factor" and value == 0):
             shown = "null" if value is None else value
             raise ValueError(f"{key}={shown} is no number that latents can be scaled by: give one")
     for key in ("latents_mean", "latents_std"):
         values = autoencoder.get(key)
         if values is None:
             continue
-        if not (isinstance(values, list) and len(values) == channels and all(_finite(one) for one in values)):
+        if not (
+            isinstance(values, list) and len(values) == channels and all(is_number(one) for one in values)
+        ):
             raise ValueError(
                 f"{key} is no list of {channels} numbers, one for each channel: give one, or null"
             )
@@ -144,13 +145,7 @@ def attention_strides(network: Mapping[str, Any]) -> frozenset[int]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises OSError, ValueError."""
-    try:
-        content = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a JSON object")
-    return content
+    return parse_object(read_bytes(path), path)
 
 
 def _check_network(
@@ -215,7 +210,3 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -176,7 +176,7 @@ def _betas(stated: Mapping[str, Any]) -> dict[str, Any]:
     listed = stated.get("trained_betas")
     found = {"trained_betas": listed, "beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02}
     if listed is not None:
-        if not (isinstance(listed, list) and listed and all(_is_number(b) and 0 < b < 1 for b in listed)):
+        if not (isinstance(listed, list) and listed and all(is_number(b) and 0 < b < 1 for b in listed)):
             raise ValueError("trained_betas is no list of numbers between 0 and 1: give one, or null")
         return found
     found["beta_schedule"] = _one_of(stated, "beta_schedule", BETA_SCHEDULES, None)
@@ -184,7 +184,7 @@ def _betas(stated: Mapping[str, Any]) -> dict[str, Any]:
         return found
     for key in ("beta_start", "beta_end"):
         value = stated.get(key)
-        if not _is_number(value) or not 0 < value < 1:
+        if not is_number(value) or not 0 < value < 1:
             raise ValueError(
                 f"{key}={_shown(value)} is no number between 0 and 1: state what the network was trained on"
             )
@@ -207,7 +207,7 @@ def _number(stated: Mapping[str, Any], key: str, default: float, least: int) -> 
     value = stated.get(key)
     if value is None:
         return default
-    if not _is_number(value) or value < least or value != type(default)(value):
+    if not is_number(value) or value < least or value != type(default)(value):
         raise ValueError(f"{key}={_shown(value)} is no number of at least {least}: give one")
     return type(default)(value)
 
@@ -221,7 +221,8 @@ def _switch(stated: Mapping[str, Any], key: str, default: bool) -> bool:
     return value
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value of a JSON file is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 

@@ -14,7 +14,7 @@ from transformers.initialization import no_init_weights
 
 from align.checkpoints.hashes import file_hash
 from align.checkpoints.layout import INDEX, check_shards, shards, weight_files
-from align.reading import parse_json
+from align.reading import parse_object
 from align.rewards.errors import MissingWeights, WrongWeights
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -59,12 +59,9 @@ def read_json(path: Path) -> dict[str, Any]:
         WrongWeights: if it is no JSON object.
     """
     try:
-        content = parse_json(existing(path).read_bytes())
+        return parse_object(existing(path).read_bytes(), path)
     except ValueError as error:
-        raise WrongWeights(f"{path} is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise WrongWeights(f"{path} is not a JSON object")
-    return content
+        raise WrongWeights(str(error)) from None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
