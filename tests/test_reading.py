@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from align.reading import open_file, parse_json, read_bytes, read_json, read_text
+from align.reading import open_file, parse_json, parse_object, read_bytes, read_json, read_text
 
 
 def test_a_file_is_read_as_it_is(tmp_path):
@@ -49,3 +49,13 @@ def test_json(tmp_path):
     assert read_json(path) == {"a": 1}
     with pytest.raises(ValueError, match="nested too deep"):
         parse_json("[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[]", "it is not a JSON object"), ("3", "it is not a JSON object"), ("{", "it is not JSON")],
+)
+def test_what_is_no_object_is_named(text, said):
+    assert parse_object('{"a": 1}', "it") == {"a": 1}
+    with pytest.raises(ValueError, match=said):
+        parse_object(text, "it")
