@@ -70,30 +70,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def dispatch(argv: list[str]) -> int:
     """Choose what a command line asks for; returns the exit code. Raises ConfigError, MissingWeights."""
     if argv and argv[0] == "doctor":
-        from align.doctor import main as doctor
+        from align.commands.doctor import main as doctor
 
         return doctor(argv[1:])
     if argv and argv[0] == "report":
-        from align.results.report import main as report
+        from align.pages.report import main as report
 
         return report(argv[1:])
     if argv and argv[0] == "table":
-        from align.runner.table import main as table
+        from align.commands.table import main as table
 
         return table(argv[1:])
     if argv and argv[0] == "score":
-        from align.scoring.command import main as score
+        from align.commands.score import main as score
 
         return score(argv[1:])
     if argv and argv[0] == "graph":
-        from align.runner.show_graph import main as show_graph
+        from align.commands.graph import main as show_graph
 
         return show_graph(argv[1:])
     if argv and argv[0] == "gallery":
-        from align.results.gallery import main as gallery
+        from align.pages.gallery import main as gallery
 
         return gallery(argv[1:])
-    from align.config.command import parse
+    from align.commands.parser import parse
 
     command = parse(argv)
     if command.version:
@@ -114,7 +114,7 @@ def dispatch(argv: list[str]) -> int:
 
         print(show(jobs, command.show), end="")
         return 0
-    from align.runner.launch import launch
+    from align.commands.run import launch
 
     return launch(command, jobs)
 

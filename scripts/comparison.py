@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from align.results.arms import Arm as Results
-from align.results.arms import load_arms
-from align.results.compare import paired_differences
-from align.results.spread import measure
-from align.results.tables import number, with_interval
+from align.analysis.arms import Arm as Results
+from align.analysis.arms import load_arms
+from align.analysis.compare import paired_differences
+from align.analysis.spread import measure
+from align.analysis.summary import number, with_interval
 
 if TYPE_CHECKING:
     from scripts.compare import Arm
@@ -149,7 +149,7 @@ def draw(found: Sequence[Found], out: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    from align.results import atomic
+    from align.store import atomic
 
     names = list(dict.fromkeys(one.arm.name for one in found if one.arm.budget))
     panels_of = (

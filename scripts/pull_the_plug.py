@@ -30,8 +30,8 @@ SETTINGS = ("run.gallery=false", "run.threads=1")
 
 def content(folder: Path) -> dict[str, bytes]:
     """What a run made: its pictures by name, and its rows without the columns that tell time and memory."""
-    from align.results.columns import TIMING
-    from align.results.csvfile import read_csv
+    from align.store.columns import TIMING
+    from align.store.csvfile import read_csv
 
     rows = read_csv(folder / "results.csv").drop(columns=list(TIMING))
     pictures = {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
@@ -50,7 +50,7 @@ class Command:
 
     def preload(self) -> None:
         """Import and load here what every attempt needs, so that kills fall into work and not into imports."""
-        from align.config.command import parse
+        from align.commands.parser import parse
         from align.config.compose import jobs_of
         from align.runner import build
         from align.runner.prepare import with_batch_size

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from align.backbones.unet import UNetBackbone
+from align.checkpoints.weight_files import sha256 as file_hash
 from align.processes.ddim import DDIM
-from align.rewards.files import sha256 as file_hash
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Request, Sampler

@@ -159,7 +159,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> None:
     from align.backbones import registry
-    from align.config.command import parse
+    from align.commands.parser import parse
     from align.config.compose import jobs_of
     from align.rewards.registry import load
     from align.runner.weights import recipe

@@ -14,8 +14,8 @@ from hub_box import (
 
 from align.__main__ import main
 from align.config.places import group_choices
-from align.results.csvfile import read_csv
 from align.runner import build
+from align.store.csvfile import read_csv
 
 NAMES = [
     name
@@ -198,7 +198,7 @@ def test_alternatives_stand_in_for_the_presets_weights_only(box, tmp_path, monke
 
 
 def test_the_wrong_layout_is_one_line(tmp_path):
-    from align.config.command import parse
+    from align.commands.parser import parse
     from align.config.compose import jobs_of
     from align.errors import WeightsError
 

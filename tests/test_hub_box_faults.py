@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from align.__main__ import main
 from align.checkpoints.reference import snapshot
-from align.results.csvfile import read_csv
 from align.rewards.published import AESTHETIC_HEAD
 from align.rewards.sources import PICKLES
+from align.store.csvfile import read_csv
 
 RUN = [
     "method=dymo",

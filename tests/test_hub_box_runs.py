@@ -13,7 +13,7 @@ from rewards.box import AESTHETIC, COMMIT, HEAD, HPS, SPM
 
 from align.__main__ import main
 from align.config.places import group_choices
-from align.results.csvfile import read_csv
+from align.store.csvfile import read_csv
 
 pytestmark = pytest.mark.usefixtures("at_home")
 BACKBONES = [name for name in group_choices("backbone") if name != "shapes" and not name.startswith("toy_")]

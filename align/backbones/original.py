@@ -18,7 +18,7 @@ from diffusers.loaders.single_file_utils import (
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from align.rewards.files import build, fill, read_json, read_tensors
+from align.checkpoints.weight_files import build, fill, read_json, read_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from align.backbones.latents import unscaled
 from align.backbones.stated import SHIFTS, check_latents
+from align.checkpoints.weight_files import build, fill, read_json, read_tensors
 from align.errors import WrongWeights
-from align.rewards.files import build, fill, read_json, read_tensors
 
 PREFIX = "decoder."
 

@@ -500,7 +500,7 @@ class RowConfig:
     """A row of a published table, and the run that stands beside it."""
 
     paper: str | None = None
-    """The row's name in the paper's file (``align/results/paper``); null for a run that the paper does not have."""
+    """The row's name in the paper's file (``align/analysis/paper``); null for a run that the paper does not have."""
     of_table: Annotated[int, Between(1, 100)] | None = None
     """Number of the table that the paper has it in; null for this one."""
     label: str | None = None
@@ -522,7 +522,7 @@ class TableConfig:
     """A published table: ``python -m align table EXPERIMENT`` runs its rows under the experiment's protocol."""
 
     paper: Annotated[str, Text("name")]
-    """The paper's file in ``align/results/paper``."""
+    """The paper's file in ``align/analysis/paper``."""
     number: Annotated[int, Between(1, 100)]
     """Number of the table there."""
     title: str

@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from align.checkpoints.weight_files import build, existing, fill, read_json, read_tensors, sha256, weights_of
 from align.rewards.base import Reward, check_pairing
 from align.rewards.clip import clip_config
 from align.rewards.errors import WrongWeights
-from align.rewards.files import build, existing, fill, read_json, read_tensors, sha256, weights_of
 from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant, fit, normalise, resize_images
 

@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from align.checkpoints.weight_files import build, fill, read_json, read_tensors, weights_of
 from align.rewards.base import Reward, TextCache, check_pairing
 from align.rewards.errors import MissingWeights, WrongWeights
-from align.rewards.files import build, fill, read_json, read_tensors, weights_of
 from align.rewards.preprocess import Variant, fit, normalise, resize_images
 
 

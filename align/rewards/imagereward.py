@@ -26,11 +26,11 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from align.checkpoints.weight_files import build, existing, fill, read_json, sha256
 from align.rewards.aesthetic import PUBLISHED_WIDTHS, numbered
 from align.rewards.base import Reward, TextCache, check_pairing
 from align.rewards.clip import load_tokenizer
 from align.rewards.errors import WrongWeights
-from align.rewards.files import build, existing, fill, read_json, sha256
 from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant, fit, normalise, resize_images
 
@@ -172,7 +172,7 @@ def from_published(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published checkpoint's tensors under :class:`BlipRegressor`'s names.
 
     Two projections of BLIP's pre-training and a buffer of positions are not used and left out; what is unknown
-    keeps its name, for :func:`align.rewards.files.fill` to refuse.
+    keeps its name, for :func:`align.checkpoints.weight_files.fill` to refuse.
     """
     named = {_renamed(key): value for key, value in tensors.items() if not key.startswith(_UNUSED)}
     return numbered(named, "mlp.layers.", "head.")

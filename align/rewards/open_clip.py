@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from align.checkpoints.weight_files import build, existing, fill, read_json, sha256
 from align.rewards.clip import ContrastiveReward, load_tokenizer, token_ids
 from align.rewards.errors import WrongWeights
-from align.rewards.files import build, existing, fill, read_json, sha256
 from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant
 

@@ -3,7 +3,7 @@
 A pickle can run any code when it is opened; ``torch.load(weights_only=True)`` refuses all but tensors.  The
 copy is named by the hash of its source, ``<HF_HOME>/align/converted/<sha256>.safetensors``, so it never goes
 stale; it keeps names and data types, and is written beside its place and then renamed, so it is whole or
-not there.  Whether it fits a model is for :func:`align.rewards.files.fill` to check, at every load.
+not there.  Whether it fits a model is for :func:`align.checkpoints.weight_files.fill` to check, at every load.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from align.checkpoints.weight_files import existing, read_tensors, sha256
 from align.rewards.errors import WrongWeights
-from align.rewards.files import existing, read_tensors, sha256
 from align.rewards.sources import PICKLES, cache
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from align.results.columns import is_metric
-from align.results.measured import CHECKER
 from align.rewards.errors import RewardError
 from align.rewards.registry import REWARDS
 from align.rewards.sources import Files
 from align.rewards.spec import RewardSpec
+from align.store.columns import is_metric
+from align.store.measured import CHECKER
 
 if TYPE_CHECKING:
     import torch

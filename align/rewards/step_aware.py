@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 from transformers.activations import ACT2FN
 
+from align.checkpoints.weight_files import build, existing, fill, sha256
 from align.rewards.clip import ContrastiveReward, clip_config, load_tokenizer, token_ids
-from align.rewards.files import build, existing, fill, sha256
 from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant
 

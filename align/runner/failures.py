@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from align.results.manifest import now
 from align.rewards.errors import RewardError
+from align.store.manifest import now
 
 log = logging.getLogger("align")
 """At level DEBUG its messages are the tracebacks that ``errors.log`` keeps."""

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from align.config.schema import Config
 from align.output import tame
-from align.results.errors import ReportError
-from align.results.store import Store
+from align.store.errors import ReportError
+from align.store.store import Store
 
 
 def show_results(config: Config, store: Store, console: Console) -> None:
@@ -21,8 +21,8 @@ def show_results(config: Config, store: Store, console: Console) -> None:
         store: its results, closed.
         console: where to print.
     """
-    from align.results.csvfile import read_csv
-    from align.results.tables import render, summary
+    from align.analysis.summary import render, summary
+    from align.store.csvfile import read_csv
 
     path = store.folder / "results.csv"
     if own := store.done | store.failed:
@@ -38,7 +38,7 @@ def show_results(config: Config, store: Store, console: Console) -> None:
 
 def show_comparison(folders: Sequence[Path], root: Path, console: Console) -> None:
     """Print the paired comparison of several finished runs and write their pages into ``root``."""
-    from align.results.report import report
+    from align.pages.report import report
 
     try:
         console.print(report(folders).render())
@@ -50,8 +50,8 @@ def show_comparison(folders: Sequence[Path], root: Path, console: Console) -> No
 
 def write_pages(folders: Sequence[Path], into: Path, console: Console) -> None:
     """Write gallery.html and contact_sheet.png of some runs and print their paths."""
-    from align.results.contact_sheet import write_contact_sheet
-    from align.results.gallery import write_gallery
+    from align.pages.contact_sheet import write_contact_sheet
+    from align.pages.gallery import write_gallery
 
     try:
         _path(console, write_gallery(folders, into / "gallery.html"))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from align.config.errors import ConfigError
-from align.results.errors import StoreError
-from align.results.manifest import Manifest, check_identity, first_difference, read_run
 from align.runner.prepare import Prepared
+from align.store.errors import StoreError
+from align.store.manifest import Manifest, check_identity, first_difference, read_run
 
 
 def refuse_sharing(ready: Sequence[Prepared], *, together: bool = False) -> None:

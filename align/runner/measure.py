@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from align.pictures import read_picture
-from align.results import store as stores
-from align.results.measured import Result
-from align.results.store import Store
 from align.runner.failures import ErrorLog, said
 from align.runner.interrupts import Interrupts
 from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer, unreadable
+from align.store import store as stores
+from align.store.measured import Result
+from align.store.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image

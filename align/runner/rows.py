@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from align.config.schema import Config
-from align.results.columns import INFO, tag_column
 from align.runner.plan import Item
+from align.store.columns import INFO, tag_column
 
 if TYPE_CHECKING:
     from PIL.Image import Image

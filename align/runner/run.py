@@ -13,9 +13,6 @@ from align.config.errors import ConfigError
 from align.config.schema import RunConfig
 from align.errors import WeightsError
 from align.output import tame
-from align.results.errors import StoreError
-from align.results.manifest import Manifest, other_versions
-from align.results.store import Item, Store
 from align.runner.estimate import cost_line
 from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
 from align.runner.failures import NAME as LOG
@@ -26,6 +23,9 @@ from align.runner.progress import Meter
 from align.runner.prompts import PromptSet
 from align.runner.record import record
 from align.runner.syntax import syntax_line
+from align.store.errors import StoreError
+from align.store.manifest import Manifest, other_versions
+from align.store.store import Item, Store
 
 GOES_ON = "; what is finished is kept, the same command goes on"
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from align.config.schema import MetricsConfig
 from align.errors import WeightsError
-from align.results.measured import CHECKER, Result
 from align.runner import build
 from align.runner.failures import DeviceLost, device_lost, free_memory, out_of_memory, said
+from align.store.measured import CHECKER, Result
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from align.results.csvfile import readable
 from align.runner.row_files import shown
+from align.store.csvfile import readable
 
 FORMS = (
     r"\([^()]*:\s*[+-]?\d*\.?\d+\s*\)",  # (red:1.4)

@@ -21,10 +21,10 @@ from align.checkpoints.reference import (
     snapshot,
 )
 from align.config.schema import BackboneConfig, Config, MetricsConfig, PromptsConfig
-from align.results.measured import CHECKER
 from align.rewards.registry import EMBEDDED, REWARDS
 from align.rewards.sources import PICKLES, Files
 from align.shapes import CHECKER_VERSION
+from align.store.measured import CHECKER
 
 TRAIN_SHAPES = "python scripts/train_shapes.py"
 TRAIN_VALUE = {

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from align.results.store import Store
 from align.runner import build
 from align.runner.failures import CannotGoOn, ErrorLog
 from align.runner.interrupts import Interrupts
@@ -21,6 +20,7 @@ from align.runner.rows import make_row, to_image
 from align.runner.sampling import Sampling
 from align.runner.score import Scorer
 from align.runner.trial import try_rewards
+from align.store.store import Store
 
 
 class Work:

@@ -1,6 +1,6 @@
 """One run by several workers of a Ray cluster.
 
-A worker is nothing but another process on a shared folder (see ``align.results.claims``): it opens the store, claims items,
+A worker is nothing but another process on a shared folder (see ``align.store.claims``): it opens the store, claims items,
 samples and commits them until none is left, on the device that Ray gives it.  This process opens the same store, starts the
 workers, counts what they finish and replaces those that die; what a dead one had claimed becomes free again.  So nothing
 depends on messages between them, and any mixture of runs with ``run.shared=true`` and ``runner=ray`` may work side by side.
@@ -19,13 +19,13 @@ from align.config.errors import ConfigError
 from align.config.plugins import read_plugins
 from align.config.schema import RunnerConfig
 from align.errors import WeightsError
-from align.results.errors import StoreError
-from align.results.manifest import Manifest
-from align.results.store import Store
 from align.runner.failures import CannotGoOn, DeviceLost
 from align.runner.prepare import Prepared
 from align.runner.progress import Meter
 from align.runner.record import record
+from align.store.errors import StoreError
+from align.store.manifest import Manifest
+from align.store.store import Store
 
 POLL = 1.0
 """Seconds between two looks at what the workers have done."""

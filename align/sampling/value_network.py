@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from align.checkpoints.weight_files import build, fill, read_json, read_tensors, weights_of
 from align.errors import WrongWeights
-from align.rewards.files import build, fill, read_json, read_tensors, weights_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """Files of a folder."""

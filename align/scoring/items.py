@@ -16,8 +16,8 @@ from typing import Any
 from align.checkpoints.hashes import read_hash
 from align.config.errors import ConfigError
 from align.reading import read_json
-from align.results import atomic
 from align.scoring.sources import Asked
+from align.store import atomic
 
 FORMAT = 1
 """Raised when the same picture and text come to mean another value."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from align.config.command import Command, OneLineParser
+from align.commands.parser import Command, OneLineParser
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.schema import Config

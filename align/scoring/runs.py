@@ -8,11 +8,11 @@ from typing import Any
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.results.columns import NEGATIVE, is_tag
-from align.results.errors import StoreError
-from align.results.inside import pictures_in
-from align.results.store import rows_of
 from align.scoring.sources import Asked, Source, some
+from align.store.columns import NEGATIVE, is_tag
+from align.store.errors import StoreError
+from align.store.inside import pictures_in
+from align.store.store import rows_of
 
 KEPT = ("method", "backbone", "reward")
 """Columns of a run's rows that the rows of their scores in another folder have as well, tags and the like aside."""

@@ -16,10 +16,10 @@ from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
 from align.pictures import ENDINGS
 from align.reading import read_text
-from align.results.columns import tag_column
 from align.runner import row_files
 from align.runner.prompt_files import Columns, columns_of, prompt_row
 from align.runner.row_files import read_rows, shown
+from align.store.columns import tag_column
 
 TABLES = ("csv", "tsv", "jsonl", "json", "parquet")
 """Endings of tables that may be in a folder of pictures, as ``prompts.csv`` or ``metadata.csv``."""

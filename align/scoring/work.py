@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from align.config.schema import Config
 from align.pictures import PictureError, read_picture
 from align.reading import read_bytes
-from align.results.pictures import Original
-from align.results.store import Store
 from align.runner import build, measure
 from align.runner.failures import ErrorLog
 from align.runner.interrupts import Interrupts
@@ -21,6 +19,8 @@ from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer
 from align.runner.trial import try_rewards
 from align.scoring.items import Item
+from align.store.pictures import Original
+from align.store.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image

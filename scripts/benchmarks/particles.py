@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.unet import UNetBackbone
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.rewards.base import Reward
 from align.rewards.registry import load

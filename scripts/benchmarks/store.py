@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest.mock import patch
 
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
-from align.results.manifest import Manifest
-from align.results.measured import CHECKER, Result
-from align.results.store import Store
 from align.runner.plan import Item
 from align.runner.prepare import Prepared, prepare
 from align.runner.record import record
 from align.runner.rows import make_row
 from align.runner.score import CHUNK, VERDICTS
+from align.store.manifest import Manifest
+from align.store.measured import CHECKER, Result
+from align.store.store import Store
 
 ARMS = ("none", "best_of_n")
 """Methods that the folders pretend to be of."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from align.results.csvfile import read_csv
+from align.store.csvfile import read_csv
 from scripts.benchmarks.store import ALIGN, measured
 
 MIDDLE = (0.2, 0.85)

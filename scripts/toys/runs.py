@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Conditioning
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner.build import build_sampler
 from align.sampling.evaluate import Pictures

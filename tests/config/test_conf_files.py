@@ -7,7 +7,7 @@ from itertools import takewhile
 
 import pytest
 
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.convert import build, plain
 from align.config.errors import ConfigError

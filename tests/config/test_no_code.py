@@ -9,12 +9,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from align.__main__ import main
-from align.config.command import Command, parse
+from align.commands import run as launch
+from align.commands.parser import Command, parse
 from align.config.compose import jobs_of, said_of
 from align.config.errors import ConfigError
 from align.config.no_code import refuse_hydra
 from align.config.places import conf_folder
-from align.runner import launch
 
 EVIL = "hydra_plugins_evil_module"
 FILES = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fakes import CPU, FakeBackbone, FakeReward, words_graph
 
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import build
 from align.sampling.sampler import Request

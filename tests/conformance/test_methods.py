@@ -14,7 +14,7 @@ from fakes import CPU, FakeBackbone, FakeReward, words_graph
 
 import align.shapes
 from align.backbones.unet import UNetBackbone
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.places import group_choices
 from align.runner import build

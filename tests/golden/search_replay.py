@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from align.backbones.base import Conditioning
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.rewards.base import Reward
 from align.rewards.jpeg import JpegReward

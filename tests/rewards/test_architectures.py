@@ -6,7 +6,7 @@ import json
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from align.rewards.files import build
+from align.checkpoints.weight_files import build
 from align.rewards.imagereward import (
     PUBLISHED,
     BlipRegressor,

@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel
 
+from align.checkpoints.weight_files import build, fill
 from align.rewards.aesthetic import Head, numbered
 from align.rewards.clip import load_clip
-from align.rewards.files import build, fill
 from align.rewards.open_clip import (
     from_transformers,
     load_open_clip,

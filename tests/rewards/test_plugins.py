@@ -11,11 +11,11 @@ import torch
 
 from align.__main__ import main
 from align.config.plugins import read_plugins
-from align.results.csvfile import read_csv
 from align.rewards.errors import RewardError
 from align.rewards.registry import REWARDS, load
 from align.runner import build
 from align.runner.weights import reward_fingerprint
+from align.store.csvfile import read_csv
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## A reward of your own\n")[2].partition("\n## ")[0]

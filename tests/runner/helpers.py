@@ -123,9 +123,9 @@ def go_on(process: subprocess.Popen[str]) -> None:
 
 if __name__ == "__main__":
     from align.__main__ import main
-    from align.results import store
     from align.runner import build
     from align.runner.measure import Measuring
+    from align.store import store
 
     def announce(requests):
         print("sampling", flush=True)

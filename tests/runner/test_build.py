@@ -5,8 +5,8 @@ import json
 import pytest
 
 from align.__main__ import main
-from align.results.csvfile import read_csv
 from align.runner import build, rows
+from align.store.csvfile import read_csv
 
 from .helpers import files
 

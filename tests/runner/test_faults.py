@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from align.__main__ import main
-from align.results import manifest
-from align.results.csvfile import read_csv
+from align.store import manifest
+from align.store.csvfile import read_csv
 
 from .helpers import arguments, fake_weights, files
 

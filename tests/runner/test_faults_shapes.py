@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from align.__main__ import main
-from align.results.csvfile import read_csv
-from align.results.pictures import picture_name
 from align.rewards.base import Reward
 from align.runner import build
+from align.store.csvfile import read_csv
+from align.store.pictures import picture_name
 
 from .helpers import HOSTILE, files
 

@@ -3,8 +3,8 @@
 import pytest
 
 from align.__main__ import main
-from align.results.csvfile import read_csv
-from align.results.store import Store
+from align.store.csvfile import read_csv
+from align.store.store import Store
 
 from .helpers import arguments
 
@@ -41,7 +41,7 @@ def test_a_folder_of_another_configuration_is_told_before_the_first_run(command,
 
 
 def test_a_folder_in_use_is_told_and_the_others_go_on(command, tmp_path, capsys, monkeypatch):
-    from align.results.errors import StoreError
+    from align.store.errors import StoreError
 
     found = Store.open
 

@@ -6,10 +6,10 @@ import pandas
 import pytest
 
 from align.__main__ import main
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.places import group_choices
-from align.results.csvfile import read_csv
+from align.store.csvfile import read_csv
 
 FEW = ["prompts.limit=2", "samples=2", "sampler.steps=3", "run.gallery=false"]
 

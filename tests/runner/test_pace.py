@@ -2,7 +2,7 @@
 
 import pytest
 
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import prepare
 from align.runner.pace import Pace

@@ -2,7 +2,7 @@
 
 import pytest
 
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner.estimate import network_evaluations
 from align.runner.plan import identity, item_key, make_plan, same_group

@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from align.__main__ import main
-from align.results.csvfile import read_csv
 from align.runner import build
+from align.store.csvfile import read_csv
 
 from .helpers import ROOT, FakeSampler, arguments, files, go_on, start
 

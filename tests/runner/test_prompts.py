@@ -10,17 +10,17 @@ import pytest
 from hub_box import PARTI, STYLES, repository, write_datasets
 
 from align.__main__ import main
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
-from align.results.csvfile import read_csv
 from align.runner import build
 from align.runner.prompt_files import PromptRow, read_prompts
 from align.runner.prompts import load_prompts, prompts_hash, set_hash
 from align.runner.row_files import read_rows
 from align.runner.syntax import syntax_line
 from align.runner.unsafe import is_unsafe, words, words_hash
+from align.store.csvfile import read_csv
 
 from .helpers import FakeSampler, arguments
 

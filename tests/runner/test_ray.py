@@ -108,7 +108,7 @@ def test_one_device_for_all_workers_is_refused(fake, tmp_path, monkeypatch, caps
 
 
 def test_the_runner_is_no_part_of_a_folder_s_name_or_of_an_identity(tmp_path):
-    from align.config.command import parse
+    from align.commands.parser import parse
     from align.config.compose import jobs_of
 
     one, two = (jobs_of(parse(more))[0].config for more in ([], ["runner=ray", "runner.workers=3"]))

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from align.__main__ import main
-from align.results.csvfile import read_csv
 from align.runner import build
 from align.sampling.ledger import Cost
 from align.sampling.sampler import Outcome
+from align.store.csvfile import read_csv
 
 from .helpers import HOSTILE, FakeSampler, arguments, files
 
@@ -185,7 +185,7 @@ def test_a_lost_device_ends_the_run_without_failed_rows(fake, tmp_path, capsys):
 
 
 def test_a_full_disk_is_one_line(fake, tmp_path, capsys, monkeypatch):
-    from align.results import store
+    from align.store import store
 
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from align.__main__ import main
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
-from align.results.csvfile import read_csv
 from align.runner import build
 from align.runner.prepare import prepare
+from align.store.csvfile import read_csv
 from align.toy.problems import REWARDS
 
 

@@ -8,15 +8,15 @@ from diffusers import AutoencoderTiny
 
 from align.__main__ import main
 from align.checkpoints.reference import EMBEDDED
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.errors import ConfigError
-from align.results.csvfile import read_csv
 from align.runner import build
 from align.runner.estimate import network_evaluations
 from align.runner.plan import identity
 from align.runner.weights import needed_by, value_files, value_piece
 from align.sampling.value_network import ValueNetwork, ValueShape, save_value_network
+from align.store.csvfile import read_csv
 from runner.test_build import _none_needed, command
 
 SVDD = ["method=svdd", "sampler=ddim_ancestral", "method.search.candidates=3"]

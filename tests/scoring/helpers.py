@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from align.results.csvfile import read_csv
 from align.rewards.base import Reward
+from align.store.csvfile import read_csv
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from align.__main__ import main
-from align.config.command import parse
+from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import graphs as runner
 from align.runner.graphs import check_graphs, graph_identity, graphs_of, reads_graphs
@@ -256,7 +256,7 @@ def test_the_command_explains_itself_and_its_errors(capsys, library):
 def test_runs_with_written_graphs_and_other_graphs_make_other_pictures(
     pipeline_folder, library, tmp_path, capsys
 ):
-    from align.results.csvfile import read_csv
+    from align.store.csvfile import read_csv
 
     def run(folder, *more):
         return main(

@@ -1,0 +1,1 @@
+"""Numbers about finished runs: arms, paired differences, intervals, diversity.  Imports no torch."""

@@ -1,0 +1,211 @@
+"""Arms: the rows of one configuration, gathered from one or several run folders."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.reading import read_json
+from align.store.columns import COSTS, is_check, is_metric
+from align.store.csvfile import read_csv
+from align.store.errors import ReportError
+from align.store.inside import pictures_in
+
+if TYPE_CHECKING:
+    import pandas
+
+Pair = tuple[str, int, int]
+"""Prompt, seed and sample: what two arms must share for their pictures to be compared."""
+
+
+@dataclass
+class Arm:
+    """One configuration.
+
+    Attributes:
+        label: what tables call it; unique in a report.
+        folders: where its rows come from.
+        rows: finished rows, with a column `path` that holds the picture's full path or None.
+        failures: status of each row that failed.
+    """
+
+    label: str
+    method: str
+    backbone: str
+    reward: str
+    folders: list[Path]
+    rows: pandas.DataFrame
+    failures: dict[Pair, str]
+    config: str = ""
+    optimised: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def failed(self) -> int:
+        """Number of rows that failed."""
+        return len(self.failures)
+
+    def pairs(self) -> dict[Pair, int]:
+        """Place of each row by prompt, seed and sample."""
+        columns = (self.rows["prompt"], self.rows["seed"], self.rows["sample"])
+        return {(str(p), int(s), int(n)): place for place, (p, s, n) in enumerate(zip(*columns, strict=True))}
+
+
+def optimised_columns(rows: pandas.DataFrame) -> frozenset[str]:
+    """Metric columns that the method of these rows optimised."""
+    cells: list[Any] = list(rows.get("optimised", []))
+    texts = {";".join(cell) if isinstance(cell, list) else str(cell or "") for cell in cells}
+    return frozenset(name for text in texts for name in text.split(";") if name)
+
+
+def value_columns(rows: pandas.DataFrame) -> list[str]:
+    """Checker verdicts, then metrics: the numeric columns of these kinds that hold any value."""
+    numeric = [str(name) for name in rows.columns if rows[name].dtype.kind in "ifb"]
+    numeric = [name for name in numeric if rows[name].notna().any()]
+    return [name for name in numeric if is_check(name)] + [name for name in numeric if is_metric(name)]
+
+
+def cost_columns(rows: pandas.DataFrame) -> list[str]:
+    """The cost columns that hold any value."""
+    numeric = [name for name in COSTS if name in rows and rows[name].dtype.kind in "ifb"]
+    return [name for name in numeric if rows[name].notna().any()]
+
+
+def run_folders(folders: Iterable[Path]) -> list[Path]:
+    """Folders with results: those given, or for one without, the ones up to two levels below it, sorted.
+
+    Raises:
+        ReportError: a folder is missing, or there are no results in it.
+    """
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        if not os.path.isdir(folder):  # which takes any text for a path
+            raise ReportError(f"{folder} is not a folder")
+        files = [folder / "results.csv"] if (folder / "results.csv").is_file() else []
+        files = files or sorted([*folder.glob("*/results.csv"), *folder.glob("*/*/results.csv")])
+        if not files:
+            raise ReportError(f"{folder} has no results.csv: is it the folder of a run?")
+        found += [file.parent for file in files]
+    unique = {folder.resolve(): folder for folder in reversed(found)}
+    return [folder for folder in reversed(unique.values())]
+
+
+def load_arms(folders: Iterable[Path]) -> tuple[list[Arm], list[str]]:
+    """Read the results of run folders.
+
+    Rows of one configuration are one arm, whichever folder they are in; a row that is there twice counts
+    once.
+
+    Returns:
+        The arms, in the order of the folders and rows, and notes on what was left out or looks incomplete.
+
+    Raises:
+        ReportError: see `run_folders`; or a `results.csv` cannot be read.
+    """
+    import pandas
+
+    notes: list[str] = []
+    parts: dict[tuple[str, ...], list[pandas.DataFrame]] = {}
+    homes: dict[tuple[str, ...], list[Path]] = {}
+    for folder in run_folders(folders):
+        table = _read(folder)
+        status = _status(folder)
+        if status not in ("finished", ""):
+            notes.append(f"{folder.name}: the run is not finished (status {status!r})")
+        notes += _drop_infinite(table, folder)
+        table["path"] = pictures_in(folder, table["image"])
+        if outside := sum(
+            bool(name) and not path for name, path in zip(table["image"], table["path"], strict=True)
+        ):
+            notes.append(
+                f"{folder.name}: {outside} pictures are no files inside the folder and are not shown"
+            )
+        own = f"folder {folder}"
+        texts = [table["config"], table["method"], table["backbone"], table["reward"]]
+        arms = [(config or own, *map(str, rest)) for config, *rest in zip(*texts, strict=True)]
+        for arm in dict.fromkeys(arms):
+            parts.setdefault(arm, []).append(table[[other == arm for other in arms]])
+            homes.setdefault(arm, []).append(folder)
+    made = [_arm(arm, pandas.concat(tables), homes[arm], notes) for arm, tables in parts.items()]
+    if not made:
+        raise ReportError("the folders hold no rows yet")
+    _label(made)
+    return made, notes
+
+
+def _arm(identity: tuple[str, ...], rows: pandas.DataFrame, folders: list[Path], notes: list[str]) -> Arm:
+    config, method, backbone, reward = identity
+    failed = rows["status"].str.startswith("failed")
+    good = rows[~failed]
+    keys = list(zip(good["prompt"], good["seed"], good["sample"], strict=True))
+    first = {key: place for place, key in reversed(list(enumerate(keys)))}
+    if len(first) < len(keys):
+        notes.append(f"{method or 'method'}: {len(keys) - len(first)} rows are there twice and count once")
+    good = good.iloc[sorted(first.values())].reset_index(drop=True)
+    bad = rows[failed]
+    columns = (bad["prompt"], bad["seed"], bad["sample"], bad["status"])
+    failures = {(str(p), int(s), int(n)): str(status) for p, s, n, status in zip(*columns, strict=True)}
+    optimised = optimised_columns(rows)
+    return Arm("", method, backbone, reward, folders, good, failures, config, optimised)
+
+
+def _label(arms: Sequence[Arm]) -> None:
+    """Label by method; where that is not unique add the folder, then the configuration."""
+
+    def name(arm: Arm, level: int) -> str:
+        method = arm.method or "?"
+        place = arm.folders[0].resolve().name
+        text = (method, f"{method} ({place})", f"{method} ({place}, {arm.config[:8]})")[level]
+        return "".join(character if character.isprintable() else "?" for character in text)
+
+    for arm in arms:
+        arm.label = name(arm, 0)
+    for level in (1, 2):
+        labels = [arm.label for arm in arms]
+        for arm in arms:
+            if labels.count(arm.label) > 1:
+                arm.label = name(arm, level)
+    for number, arm in enumerate(arms):
+        if arm.label in [other.label for other in arms[:number]]:
+            arm.label = f"{arm.label} #{number + 1}"
+
+
+def _read(folder: Path) -> pandas.DataFrame:
+    path = folder / "results.csv"
+    try:
+        table = read_csv(path)
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} cannot be read: {error}") from error
+    missing = [name for name in ("prompt", "seed", "sample", "method", "status") if name not in table]
+    if missing:
+        raise ReportError(f"{path} has no column {missing[0]!r}: is it the results.csv of a run?")
+    for name in ("seed", "sample"):
+        if len(table) and not all(isinstance(value, int) for value in table[name].tolist()):
+            raise ReportError(
+                f"{path}: column {name!r} holds what is no whole number: is it the results.csv of a run?"
+            )
+    for name in ("backbone", "reward", "image", "config", "optimised"):
+        if name not in table:
+            table[name] = ""
+    return table
+
+
+def _drop_infinite(table: pandas.DataFrame, folder: Path) -> list[str]:
+    """Empty the cells that hold an infinite number, of which nothing can be a mean; a line for each column."""
+    notes = []
+    for name in table.columns:
+        if table[name].dtype.kind == "f" and (endless := table[name].isin([math.inf, -math.inf])).any():
+            table[name] = table[name].mask(endless)
+            notes.append(f"{folder.name}: {int(endless.sum())} infinite numbers of {name} count for nothing")
+    return notes
+
+
+def _status(folder: Path) -> str:
+    try:
+        run: Any = read_json(folder / "run.json")
+        return str(run.get("status", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""

@@ -1,0 +1,74 @@
+"""How far a method's finished latents are from those of the baseline in size.
+
+Latents (C, h, w) of norm |z| have the size |z| / sqrt(C h w), the column ``info_latent_norm``. A method whose
+latents grow or shrink against plain sampling's of the same noise has left what the model knows, whatever
+rewards say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy
+
+from align.analysis.arms import Arm
+from align.analysis.compare import matched
+from align.analysis.intervals import bootstrap
+from align.analysis.summary import with_interval
+
+if TYPE_CHECKING:
+    import pandas
+
+NORM = "info_latent_norm"
+_NAMES = ("norm", "difference", "size")
+
+
+def latent_drift(arms: Sequence[Arm], baseline: Arm) -> pandas.DataFrame:
+    """One row an arm that has the column.
+
+    Columns: arm, pictures, pairs, and with their 95% intervals by prompt ``norm``, ``difference`` (arm -
+    baseline of the same prompt, seed and sample) and ``size``, the mean of its absolute value, in which
+    pictures that grow and others that shrink do not cancel.
+    """
+    import pandas
+
+    rows = []
+    for arm in arms:
+        if not _has(arm):
+            continue
+        own = arm.rows[NORM].to_numpy(dtype=float)
+        mine, theirs = matched(arm, baseline) if _has(baseline) and arm is not baseline else ([], [])
+        delta = own[mine] - baseline.rows[NORM].to_numpy(dtype=float)[theirs] if mine else numpy.empty(0)
+        row: dict[str, Any] = {
+            "arm": arm.label,
+            "pictures": int((~numpy.isnan(own)).sum()),
+            "pairs": int((~numpy.isnan(delta)).sum()),
+        }
+        prompts = [str(prompt) for prompt in arm.rows["prompt"]]
+        paired = [prompts[place] for place in mine]
+        for name, values, groups in zip(
+            _NAMES, (own, delta, abs(delta)), (prompts, paired, paired), strict=True
+        ):
+            found = bootstrap(values[:, None], groups)
+            row |= {name: found.mean[0], f"{name}_low": found.low[0], f"{name}_high": found.high[0]}
+        rows.append(row)
+    columns = [name + end for name in _NAMES for end in ("", "_low", "_high")]
+    return pandas.DataFrame(rows, columns=["arm", "pictures", "pairs", *columns])
+
+
+def drift_cells(drift: pandas.DataFrame, baseline: str) -> dict[str, dict[str, str]]:
+    """The table as texts, by arm and column."""
+    cells: dict[str, dict[str, str]] = {}
+    for row in drift.to_dict("records"):
+        three = {name: (row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in _NAMES}
+        cells[str(row["arm"])] = {
+            "norm": with_interval(*three["norm"]),
+            f"− {baseline}": with_interval(*three["difference"], signed=True),
+            f"|− {baseline}|": with_interval(*three["size"]),
+        }
+    return cells
+
+
+def _has(arm: Arm) -> bool:
+    return NORM in arm.rows and arm.rows[NORM].dtype.kind == "f" and bool(arm.rows[NORM].notna().any())

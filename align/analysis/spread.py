@@ -1,0 +1,325 @@
+"""Diversity of the arms of a report: figures of their saved pictures and differences to the baseline."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy
+
+from align.analysis.arms import Arm
+from align.analysis.compare import matched
+from align.analysis.diversity import dimensions, distance, entropy, run_distances
+from align.analysis.intervals import Floats, bootstrap, codes
+from align.analysis.summary import number, with_interval
+from align.errors import WeightsError
+from align.pictures import PictureError
+from align.reading import read_json
+from align.store.errors import ReportError
+from align.store.pictures import saved_picture
+
+if TYPE_CHECKING:
+    import pandas
+    from PIL.Image import Image
+
+Embed = Callable[[str, Iterable[Path]], "dict[str, Floats]"]
+"""Features' name and pictures to the embedding (d,) of each path; one that cannot be read has none."""
+
+_AT_ONCE = 256
+_COLUMNS = [
+    "arm",
+    "features",
+    "of",
+    "value",
+    "optimised",
+    "pictures",
+    "dimensions",
+    "groups",
+    "mean",
+    "low",
+    "high",
+]
+_DIFFERENCES = ["difference", "difference_low", "difference_high", "difference_groups"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Diversity of some arms.
+
+    Attributes:
+        figures: one row an arm, ``of`` ("prompt", "run") and ``value`` ("distance", "entropy"): features,
+            optimised (the reward that they are part of, by the arm), pictures (of a prompt, of the run),
+            dimensions (K of the entropy), groups (prompts, or 1), mean, low, high, and likewise of the
+            difference to the baseline over the pictures that both have.
+        prompts: one row an arm and prompt: pictures, dimensions, distance, entropy.
+        notes: what was left out, one line each.
+    """
+
+    figures: pandas.DataFrame
+    prompts: pandas.DataFrame
+    notes: list[str]
+
+    def sections(self, baseline: str) -> dict[str, dict[str, dict[str, str]]]:
+        """The tables as texts: title, row name, column name."""
+        tables: dict[str, dict[str, dict[str, str]]] = {}
+        for row in self.figures.to_dict("records"):
+            title = {"prompt": "Diversity within a prompt", "run": "Diversity of all pictures"}[
+                str(row["of"])
+            ]
+            cells = tables.setdefault(title, {}).setdefault(str(row["arm"]), {})
+            value = str(row["value"])
+            cells |= {"features": str(row["features"]), "pictures": number(row["pictures"])}
+            if row["of"] == "prompt":
+                cells["prompts"] = number(max(row["groups"], float(cells.get("prompts", 0))))
+            if value == "entropy":
+                cells["K"] = number(row["dimensions"])
+            cells[value] = with_interval(row["mean"], row["low"], row["high"])
+            if str(row["arm"]) != baseline:
+                found = row["difference"], row["difference_low"], row["difference_high"]
+                cells[f"{value} − {baseline}"] = with_interval(*found, signed=True)
+        return tables
+
+
+class _Figure(NamedTuple):
+    """A mean with its interval; NaN where there is none."""
+
+    mean: float
+    low: float
+    high: float
+    groups: int
+
+
+class _Pictures(NamedTuple):
+    """The embeddings (n, d) of some pictures and the prompt of each."""
+
+    embeddings: Floats
+    prompts: list[str]
+
+
+def usual_features(arm: Arm) -> str | None:
+    """The features of an arm's pictures unless asked; None for toys, whose pictures are only colours."""
+    family = ""
+    try:
+        run: Any = read_json(arm.folders[0] / "run.json")
+        family = str(run["record"]["config"]["backbone"]["family"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    if family == "toy":
+        return None
+    return "shapes_pick" if "shapes" in (family, arm.backbone) else "clip_vit_l14"
+
+
+def measure(
+    arms: Sequence[Arm], baseline: Arm, features: str | None = None, embed: Embed | None = None
+) -> Spread:
+    """Measure the diversity of some arms.
+
+    Args:
+        arms: all, the baseline among them.
+        baseline: the one that others are compared with.
+        features: name of the image embeddings; None is ``usual_features`` of each arm.
+        embed: how embeddings are had; by default ``embeddings``.
+
+    Raises:
+        ReportError: the features are unknown, or their weights are missing or damaged.
+    """
+    import pandas
+
+    names = {arm.label: features or usual_features(arm) for arm in arms}
+    notes = [
+        f"{label}: no diversity, its pictures are only colours" for label, name in names.items() if not name
+    ]
+    known: dict[str, dict[str, Floats]] = {}
+    for wanted in dict.fromkeys(name for name in names.values() if name):
+        paths = [Path(p) for arm in arms if names[arm.label] == wanted for p in arm.rows["path"] if p]
+        known[wanted] = (embed or embeddings)(wanted, dict.fromkeys(paths))
+    rows: list[dict[str, Any]] = []
+    prompts = []
+    for arm in arms:
+        name = names[arm.label]
+        if name is None:
+            continue
+        there = known[name]
+        places = [k for k in range(len(arm.rows)) if _path(arm, k) in there]
+        own = _pictures(arm, places, there)
+        each = _by_prompt(own)
+        prompts.append(each.assign(arm=arm.label, features=name))
+        compared = arm is not baseline and names[baseline.label] == name
+        partners = zip(*matched(arm, baseline), strict=True) if compared else ()
+        pairs = [(a, b) for a, b in partners if _path(arm, a) in there and _path(baseline, b) in there]
+        mine = _pictures(arm, [a for a, _ in pairs], there)
+        theirs = _pictures(baseline, [b for _, b in pairs], there)
+        head = {"arm": arm.label, "features": name, "optimised": _optimised(arm, name)}
+        rows += [head | row for row in _rows(own, each, mine, theirs)]
+        if lost := len(arm.rows) - len(places):
+            first = next(_path(arm, k) for k in range(len(arm.rows)) if _path(arm, k) not in there)
+            named = f" ({Path(first).name} is the first)" if first else ""
+            notes.append(f"{arm.label}: {lost} pictures cannot be read and count for no diversity{named}")
+        if head["optimised"]:
+            notes.append(
+                f"{arm.label}: optimised what {name} is part of; --features measures diversity in others"
+            )
+        notes += _group_notes(arm.label, each)
+    figures = pandas.DataFrame(rows, columns=_COLUMNS + _DIFFERENCES)
+    columns = ["arm", "features", "prompt", "pictures", "dimensions", "distance", "entropy"]
+    table = (
+        pandas.concat(prompts, ignore_index=True)[columns] if prompts else pandas.DataFrame(columns=columns)
+    )
+    return Spread(figures, table, notes)
+
+
+def _rows(own: _Pictures, each: pandas.DataFrame, mine: _Pictures, theirs: _Pictures) -> list[dict[str, Any]]:
+    """The rows of one arm: figures of ``own`` pictures, differences of those that arm and baseline both have."""
+    rows = []
+    # The same pictures' numbers on both sides, so distances and entropies are of equal n.
+    one, two = (_by_prompt(pictures) for pictures in (mine, theirs))
+    for value in ("distance", "entropy"):
+        groups = each[each[value].notna()]
+        if each["pictures"].max() > 1:
+            figure = _mean(each[value].to_numpy(), list(each["prompt"]))
+            change = _mean((one[value] - two[value]).to_numpy(), list(one["prompt"]))
+            sizes = {
+                "pictures": each["pictures"].max(),
+                "dimensions": groups["dimensions"].max() if len(groups) else 0,
+            }
+            rows.append(_row("prompt", value, sizes, figure, change))
+    sizes = {"pictures": len(own.prompts), "dimensions": dimensions(len(own.prompts))}
+    rows.append(_row("run", "distance", sizes, _run_distance(own), _run_distance(mine, theirs)))
+    figure = _Figure(entropy(own.embeddings), numpy.nan, numpy.nan, 1)
+    difference = entropy(mine.embeddings) - entropy(theirs.embeddings)
+    rows.append(_row("run", "entropy", sizes, figure, _Figure(difference, numpy.nan, numpy.nan, 1)))
+    order = {"prompt": 0, "run": 1}
+    return sorted(rows, key=lambda row: order[row["of"]])
+
+
+def _row(of: str, value: str, sizes: dict[str, int], figure: _Figure, change: _Figure) -> dict[str, Any]:
+    found: dict[str, Any] = {"of": of, "value": value} | sizes | {"groups": figure.groups}
+    found |= {"mean": figure.mean, "low": figure.low, "high": figure.high}
+    return found | dict(zip(_DIFFERENCES, change, strict=True))
+
+
+def _by_prompt(pictures: _Pictures) -> pandas.DataFrame:
+    """Distance and entropy of each prompt's pictures, in order of appearance.
+
+    Entropies are of prompts with as many pictures as any has: of fewer they would be of another K.
+    """
+    import pandas
+
+    rows = []
+    group = codes(pictures.prompts)
+    for code, prompt in enumerate(dict.fromkeys(pictures.prompts)):
+        some = pictures.embeddings[group == code]
+        rows.append((prompt, len(some), dimensions(len(some)), distance(some), entropy(some)))
+    table = pandas.DataFrame(rows, columns=["prompt", "pictures", "dimensions", "distance", "entropy"])
+    table.loc[table["pictures"] < table["pictures"].max(), "entropy"] = numpy.nan
+    return table
+
+
+def _group_notes(label: str, each: pandas.DataFrame) -> list[str]:
+    if not len(each):
+        return []
+    most = int(each["pictures"].max())
+    if most < 2:
+        return [f"{label}: one picture a prompt, so no diversity within one: run it with samples=4"]
+    fewer, full = int((each["pictures"] < most).sum()), each["pictures"] == most
+    equal = int((full & each["entropy"].isna()).sum())
+    notes = [f"{label}: {fewer} prompts have fewer than {most} pictures and no entropy"] if fewer else []
+    return notes + (
+        [f"{label}: {equal} prompts have pictures that are equal and no entropy"] if equal else []
+    )
+
+
+def _mean(values: Floats, prompts: list[str]) -> _Figure:
+    found = bootstrap(values[:, None], prompts)
+    return _Figure(float(found.mean[0]), float(found.low[0]), float(found.high[0]), int(found.number[0]))
+
+
+def _run_distance(pictures: _Pictures, other: _Pictures | None = None) -> _Figure:
+    """Distance of all pairs, less that of ``other`` pictures of the same prompts in the same order."""
+    if len(pictures.prompts) < 2:
+        return _Figure(numpy.nan, numpy.nan, numpy.nan, 0)
+    group = codes(pictures.prompts).tolist()
+    value, draws = run_distances(pictures.embeddings, group)
+    if other is not None:
+        less, draws_less = run_distances(other.embeddings, group)
+        value, draws = value - less, draws - draws_less
+    draws = draws[~numpy.isnan(draws)]
+    several = len(set(group)) > 1 and len(draws)
+    low, high = numpy.percentile(draws, [2.5, 97.5]) if several else (numpy.nan, numpy.nan)
+    return _Figure(value, float(low), float(high), 1)
+
+
+def _path(arm: Arm, place: int) -> str:
+    return str(arm.rows["path"].iloc[place] or "")
+
+
+def _pictures(arm: Arm, places: Sequence[int], known: dict[str, Floats]) -> _Pictures:
+    rows = [known[_path(arm, place)] for place in places]
+    return _Pictures(
+        numpy.stack(rows) if rows else numpy.empty((0, 1)), [str(arm.rows["prompt"].iloc[k]) for k in places]
+    )
+
+
+def _optimised(arm: Arm, features: str) -> bool:
+    """Whether the arm optimised the reward whose image tower the features are of."""
+    from align.rewards.features import features_reward
+
+    return features_reward(features) in arm.optimised
+
+
+def embeddings(features: str, paths: Iterable[Path]) -> dict[str, Floats]:
+    """Embeddings of saved pictures, by path; equal files are embedded once, so that they are equal to the bit.
+
+    Raises:
+        ReportError: the features are unknown, or their weights are missing or damaged.
+    """
+    from align.rewards.errors import RewardError
+    from align.rewards.features import embed, load_features
+
+    try:
+        model = load_features(features, _device())
+    except (WeightsError, RewardError) as error:
+        raise ReportError(str(error)) from error
+    places: dict[str, list[str]] = {}
+    waiting: dict[str, Image] = {}
+    found: dict[str, Floats] = {}
+
+    def work() -> None:
+        if waiting:
+            rows = embed(model, list(waiting.values())).double().numpy()
+            for hashed, row in zip(waiting, rows, strict=True):
+                found[hashed] = row
+            waiting.clear()
+
+    for path in _told(list(paths), features):
+        try:
+            data, picture = saved_picture(path)
+        except PictureError:
+            continue
+        hashed = hashlib.sha256(data).hexdigest()
+        if hashed not in places:
+            waiting[hashed] = picture
+        places.setdefault(hashed, []).append(str(path))
+        if len(waiting) == _AT_ONCE:
+            work()
+    work()
+    return {path: row for hashed, row in found.items() for path in places[hashed]}
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _told(paths: list[Path], features: str) -> Iterable[Path]:
+    """The paths, with a bar on stderr while they are walked if somebody looks."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    told = f"{features} of {len(paths)} pictures"
+    return track(paths, told, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,1 @@
+"""The results of a run on disk: kept safe against kills, full disks and second processes.  Imports no torch."""

@@ -1,0 +1,207 @@
+"""Where the newest line of every item, and the lines of its measurements since, stand in the journal.
+
+Rows stay on disk: the index holds a few numbers an item, so 100,000 items fit in some tens of megabytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from align.store.journal import Journal
+from align.store.measured import with_results
+from align.store.pictures import Verify, intact, is_record
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class Entry(NamedTuple):
+    """The newest line of an item, and what was measured of its picture."""
+
+    offset: int
+    length: int
+    place: int
+    """Place of the item in the plan of the run that wrote the line."""
+    config: str
+    failed: bool
+    names: frozenset[str]
+    """Columns of its row; equal sets are one object."""
+    own: frozenset[str]
+    """Those in the item's own line, whatever measured them."""
+    session: int | None = None
+    """Session that made it."""
+    lines: tuple[tuple[int, int], ...] = ()
+    """Offset and length of each line that measures it, the newest last."""
+    by: frozenset[tuple[str, str]] = frozenset()
+    """Metric and fingerprint of each result, "" of one that failed; equal sets are one object."""
+
+
+class Index:
+    """The items of a journal, and the snapshots of `results.csv` that it knows of."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.entries: dict[str, Entry] = {}
+        self.snapshots: set[str] = set()
+        self.newest_snapshot = ""
+        self.changed = True
+        """Whether an item was added or changed since the last snapshot."""
+        self.end = 0
+        """Where in the journal the newest item's line ends; a snapshot holds what ends no later."""
+        self._configs: dict[str, int] = {}
+        self._names: dict[frozenset[str], frozenset[str]] = {}
+        self._texts: dict[str, str] = {}
+        self._by: dict[frozenset[tuple[str, str]], frozenset[tuple[str, str]]] = {}
+        # A line measures several items, whose rows are mostly read one after another.
+        self._line = lru_cache(maxsize=32)(journal.read)
+
+    def refresh(self, pictures: dict[str, dict[str, Any] | None] | None = None) -> None:
+        """Take in the lines that were appended since, by this process or others. Raises OSError.
+
+        Args:
+            pictures: filled, where given, with the picture record of each item whose line was read.
+        """
+        for offset, length, record in self.journal.new_records():
+            if "csv" in record:
+                self.newest_snapshot = str(record["csv"])
+                self.snapshots.add(self.newest_snapshot)
+                # Another process may have added an item while this snapshot was being made.
+                end = record.get("end")
+                self.changed = self.end > (end if isinstance(end, int) else self.end)
+                continue
+            if _is_measurement(record):
+                self._measure((offset, length), record)
+                continue
+            if not _is_item(record):
+                continue
+            key, row = record["key"], record["row"]
+            config = self._texts.setdefault(*[str(record.get("config", ""))] * 2)
+            self._configs.setdefault(config, len(self._configs))
+            names = self._same_names(frozenset(row))
+            self.entries[key] = Entry(
+                offset,
+                length,
+                record.get("place", 0),
+                config,
+                str(row.get("status", "ok")).startswith("failed"),
+                names,
+                names,
+                record.get("session"),
+            )
+            self.changed = True
+            self.end = offset + length
+            if pictures is not None:
+                pictures[key] = record.get("image")
+
+    def _measure(self, line: tuple[int, int], record: dict[str, Any]) -> None:
+        """Take in a line of measurements; those of items that are not here any more count for nothing."""
+        fingerprints = record["by"]
+        for key, results in record["measured"].items():
+            entry = self.entries.get(key)
+            if entry is None or entry.failed:
+                continue
+            by = dict(entry.by)
+            by |= {
+                metric: "" if one.get("failed") else fingerprints[metric] for metric, one in results.items()
+            }
+            names = entry.names.union(*(one["values"] for one in results.values()))
+            found = frozenset(by.items())
+            self.entries[key] = entry._replace(
+                names=self._same_names(names),
+                lines=(*entry.lines, line),
+                by=self._by.setdefault(found, found),
+            )
+        self.changed = True
+        self.end = sum(line)
+
+    def _same_names(self, names: frozenset[str]) -> frozenset[str]:
+        return self._names.setdefault(names, names)
+
+    def drop_broken(
+        self,
+        plan: Mapping[str, int],
+        pictures: Mapping[str, dict[str, Any] | None],
+        folder: Path,
+        verify: Verify,
+    ) -> int:
+        """Forget planned items whose picture is not what was recorded, so that they are made again."""
+        broken = [
+            key
+            for key, record in pictures.items()
+            if record is not None and key in plan and not intact(folder, record, verify)
+        ]
+        for key in broken:
+            del self.entries[key]
+        self.changed = self.changed or bool(broken)
+        return len(broken)
+
+    def order(self, plan: Mapping[str, int], *, foreign: bool = True) -> list[str]:
+        """Keys in the order of the file: planned ones as planned, then, if asked for, those of earlier runs, run by run."""
+        planned = [key for key in plan if key in self.entries]
+        if not foreign:
+            return planned
+        others = [key for key in self.entries if key not in plan]
+        others.sort(key=lambda key: (self._configs[self.entries[key].config], self.entries[key].place, key))
+        return [*planned, *others]
+
+    def row(self, key: str) -> dict[str, Any]:
+        """The whole row of an item, in plain values."""
+        entry = self.entries[key]
+        record = self.journal.read(entry.offset, entry.length)
+        image = record.get("image")
+        row, results = record["row"], dict[str, Any]()
+        for line in entry.lines:
+            found = self._line(*line)
+            results |= found["measured"][key]
+            # In the order in which the newest line names metrics, whichever was measured first.
+            results = {name: results[name] for name in {**found["by"], **results} if name in results}
+        if results:
+            row = with_results(row, results)
+        return {
+            **row,
+            "key": key,
+            "seed": record["seed"],
+            "sample": record["sample"],
+            "image": f"images/{image['name']}" if image else None,
+            "config": entry.config,
+            "session": entry.session,
+        }
+
+    def names(self, keys: Iterable[str]) -> set[str]:
+        """Names of all columns in use by some items."""
+        return set().union(*{self.entries[key].names for key in keys})
+
+
+def _is_item(record: Mapping[str, Any]) -> bool:
+    """Whether a line is an item's: somebody else may have written it, and keys and pictures name files."""
+    key, row, image, session = (record.get(name) for name in ("key", "row", "image", "session"))
+    return (
+        isinstance(key, str)
+        and _KEY.fullmatch(key) is not None
+        and isinstance(row, dict)
+        and all(isinstance(record.get(name, 0), int) for name in ("seed", "sample", "place"))
+        and {"seed", "sample"} <= record.keys()
+        and (session is None or isinstance(session, int))
+        and (image is None or is_record(image))
+    )
+
+
+def _is_measurement(record: Mapping[str, Any]) -> bool:
+    """Whether a line is one of measurements, see ``Result.record``."""
+    measured, by = record.get("measured"), record.get("by")
+    return (
+        isinstance(measured, dict)
+        and isinstance(by, dict)
+        and all(isinstance(fingerprint, str) for fingerprint in by.values())
+        and all(
+            isinstance(results, dict)
+            and all(
+                metric in by and isinstance(one, dict) and isinstance(one.get("values"), dict)
+                for metric, one in results.items()
+            )
+            for results in measured.values()
+        )
+    )

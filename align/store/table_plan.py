@@ -1,0 +1,89 @@
+"""`table.json`: which run stands beside which row of a published table, and why others have none."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from align.reading import read_json
+from align.store import atomic
+from align.store.errors import ReportError
+
+NAME = "table.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """A row.
+
+    Attributes:
+        key: its name on the command line.
+        label: what the report calls it; unique in the table.
+        paper: its name in the paper's file; None where the paper has no such row.
+        of_table: number of the table that the paper has it in.
+        folder: of its run, relative to the file's own folder; None where it is not run.
+        why_not: then the reason.
+        note: in what the run is known to differ from the paper's.
+    """
+
+    key: str
+    label: str
+    paper: str | None
+    of_table: int
+    folder: str | None
+    why_not: str
+    note: str
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table: its name, the paper's file and number, title, scale, key of the baseline, rows in the paper's order."""
+
+    name: str
+    paper: str
+    number: int
+    title: str
+    scale: str
+    baseline: str
+    rows: tuple[FileRow, ...]
+
+    def write(self, folder: Path) -> None:
+        """Write it into a folder, which is made if missing. Raises OSError."""
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_text(folder / NAME, json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n")
+
+
+def relative(folder: Path, base: Path) -> str:
+    """A folder as seen from another, so that both can be moved together."""
+    return Path(os.path.relpath(folder, base)).as_posix()
+
+
+def read_table(folder: Path) -> TableFile | None:
+    """The table of a folder; None where there is no `table.json`.
+
+    Raises:
+        ReportError: the file is damaged.
+    """
+    path = folder / NAME
+    if not os.path.isfile(path):  # which takes any text for a path
+        return None
+    try:
+        value: dict[str, Any] = read_json(path)
+        if value.pop("format") != FORMAT:
+            raise ValueError("another format")
+        rows = tuple(FileRow(**row) for row in value.pop("rows"))
+        table = TableFile(rows=rows, **value)
+        parts: list[TableFile | FileRow] = [table, *rows]
+        for part in parts:
+            for entry in fields(part):
+                said, kind = getattr(part, entry.name), {"rows": tuple, "number": int, "of_table": int}
+                may_lack = entry.name in ("paper", "folder") and part is not table
+                if not (isinstance(said, kind.get(entry.name, str)) or (may_lack and said is None)):
+                    raise ValueError(f"{entry.name} is {said!r:.40}")
+        return table
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReportError(f"{path} is damaged ({error}): run `python -m align table` again") from error
