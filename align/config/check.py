@@ -9,14 +9,8 @@ from itertools import pairwise
 from align.checkpoints.layout import PICKLES, SAFE, convert_command, is_file
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
-from align.config.schema import (
-    BackboneConfig,
-    Config,
-    MethodConfig,
-    PromptsConfig,
-    RewardConfig,
-    SemanticsConfig,
-)
+from align.config.method import MethodConfig
+from align.config.schema import BackboneConfig, Config, PromptsConfig, RewardConfig, SemanticsConfig
 
 DISTILLED = 50
 """Steps that published consistency models are distilled on; theirs are among them."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from align.config.schema import TemperingConfig
+from align.config.method import TemperingConfig
 from align.sampling.resampling import ess
 from align.sampling.tempering import (
     Temperatures,
