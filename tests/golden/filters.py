@@ -17,7 +17,7 @@ from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.rewards.base import Reward
-from align.sampling.evaluate import Evaluator, Pictures
+from align.sampling.state import Pictures
 from align.sampling.ledger import Ledger
 from align.sampling.loop import run, start
 from align.sampling.noise import Draws

@@ -21,12 +21,11 @@ from align.rewards.base import Reward
 from align.rewards.jpeg import JpegReward
 from align.rewards.preprocess import normalise
 from align.runner.build import assemble
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
 from align.sampling.loop import _Loop, run
 from align.sampling.noise import Draws
 from align.sampling.objective import Terms
-from align.sampling.state import State
+from align.sampling.state import Pictures, State
 from align.semantics.sources import no_pairs
 
 from .replay import CPU, tiny_backbone

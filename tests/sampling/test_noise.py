@@ -6,7 +6,7 @@ import torch
 
 from align.sampling.noise import NoiseStream
 
-STREAM = NoiseStream(seed=1, prompt="a red cat", sample=2, particle=3)
+STREAM = NoiseStream(seed=1, key="a red cat", sample=2, particle=3)
 KEY = ("step", 4, 5)
 
 
