@@ -7,6 +7,7 @@ but the clean latents that belong to a prediction of noise alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -79,7 +80,7 @@ def ancestral(here: Level, there: Level) -> float:
 
 def _added(a: float, s: float, a_next: float, s_next: float) -> float:
     """Deviation of what the forward process adds from a level to the noisier one before it."""
-    return max(s**2 - (a * s_next / a_next) ** 2, 0.0) ** 0.5
+    return math.sqrt(max(s**2 - (a * s_next / a_next) ** 2, 0.0))
 
 
 def kernel(x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
