@@ -162,10 +162,11 @@ class Judge:
                 total = total + (weight_r * loss_r).detach()
                 pulled = (through * x0).flatten(1).sum(dim=1)
                 surrogate = surrogate + weight_r * loss_r + weight_r.detach() * pulled
+            whole = surrogate.sum()
         by_x0: Tensor | None = through
         by_attention: Tensor | None = None
         if differentiate:
-            by_x0, *more = torch.autograd.grad(surrogate.sum(), leaves, allow_unused=True)
+            by_x0, *more = torch.autograd.grad(whole, leaves, allow_unused=True)
             by_attention = more[0] if more else None
         x0 = x0.detach()
         shift = torch.zeros_like(x0)
@@ -229,9 +230,9 @@ class Judge:
     def _scoring(self, prompts: Sequence[str], time: int, real: int) -> Callable[[Tensor], Tensor]:
         """What scores v pictures of each row, (P v, 3, H, W) one row after the other; the first ``real`` rows count."""
         reward = self.reward
-        assert reward is not None
 
         def score(shown: Tensor) -> Tensor:
+            assert reward is not None
             each = len(shown) // len(prompts)
             texts = [prompt for prompt in prompts for _ in range(each)]
             times = torch.full((len(texts),), time, device=shown.device) if reward.takes_timestep else None

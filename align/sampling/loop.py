@@ -31,7 +31,7 @@ from align.sampling.ledger import Ledger
 from align.sampling.noise import Draws, Streams
 from align.sampling.parts import Parts, Want, wants
 from align.sampling.selection import Trace
-from align.sampling.state import Estimate, Pictures, State, per_row
+from align.sampling.state import Estimate, Pictures, State, gather, per_row
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,12 @@ class Loop:
         # Apart, so that a particle's arithmetic never depends on whether another one is judged.
         plain, judged = (torch.nonzero(kind)[:, 0] for kind in (~want.judged, want.judged))
         if len(plain):
-            found.append(self._plain(state.take(plain), step, want))
+            found.append((plain, self._plain(state.take(plain), step, want)))
         for chunk in chunks(len(judged), parts.predict.size):
             rows = judged[chunk.rows]
             estimate = self._guided(state.take(rows), chunk.real, step, want, draws.take(rows))
-            found.append(estimate.take(torch.arange(chunk.real)))
-        estimate = Estimate.join(found).take(torch.argsort(torch.cat([plain, judged])))
+            found.append((rows[: chunk.real], estimate.take(torch.arange(chunk.real))))
+        estimate = gather(found)
         valued = torch.nonzero(want.valued)[:, 0]
         if not len(valued):
             return estimate

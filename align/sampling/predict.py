@@ -13,7 +13,7 @@ from align.backbones.base import Backbone, Halves, Prediction
 from align.processes.base import Step
 from align.sampling.batching import chunks
 from align.sampling.ledger import Ledger
-from align.sampling.state import Pictures, State, join, take
+from align.sampling.state import Pictures, State, gather, take
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Predict:
         parts = []
         for chunk in chunks(len(state.z), self.size):
             found = self.call(state.take(chunk.rows), chunk.real, pictures, step, ledger)
-            parts.append(take(found, torch.arange(chunk.real)))
-        return join(parts)
+            parts.append((chunk.rows[: chunk.real], take(found, torch.arange(chunk.real))))
+        return gather(parts)
 
     def call(
         self,

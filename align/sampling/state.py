@@ -53,6 +53,11 @@ def join(parts: Sequence[Rows]) -> Rows:
     return type(first)(**values)
 
 
+def gather(parts: Sequence[tuple[Tensor, Rows]]) -> Rows:
+    """Rows that were computed apart, each part's (n,) places with it, as one in the order of their places."""
+    return take(join([rows for _, rows in parts]), torch.argsort(torch.cat([places for places, _ in parts])))
+
+
 def per_row(x: Tensor, like: Tensor) -> Tensor:
     """(P,) numbers that multiply the rows of ``like``, (P, ...) of any rank."""
     return x.view(-1, *(1,) * (like.ndim - 1))

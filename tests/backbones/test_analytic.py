@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from fakes import CPU
+from fakes import CPU, passes
 
 from align.backbones.analytic import SCHEDULE, AnalyticBackbone
 from align.backbones.base import Conditioning
 from align.processes.ddim import ddim
 from align.rewards.registry import load
-from align.sampling.state import Pictures
 from align.sampling.ledger import Ledger
 from align.sampling.loop import run, start
 from align.sampling.parts import Parts
+from align.sampling.state import Pictures
 from align.toy.picture import to_coordinates, to_pictures
 from align.toy.problems import DENSITIES, REWARDS, gaussian
 from align.toy.target import sampled_gaussian

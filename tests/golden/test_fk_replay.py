@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import passes
 
 from align.processes.ddim import ddim
-from align.sampling.parts import Parts
 from align.sampling.particles import Resampling, Steering
+from align.sampling.parts import Parts
 from align.sampling.sampler import Population
 from align.sampling.values import PosteriorMean
 
@@ -95,7 +96,7 @@ class FkTrace(Trace):
         select = Steering(self.settings["potential_type"], self.rate, self.at, resampling, floor, True)
         value = PosteriorMean(self.backbone.decode)
         return Parts(
-            *passes(self.backbone, self.facts["guidance_scale"], PARTICLES, value=value),
+            *passes(self.backbone, self.facts["guidance_scale"], PARTICLES, reward=self.reward, value=value),
             ddim(self.backbone.scheduler_config, self.steps, self.facts["eta"]),
             select=replace(select, **changed),
             select_children=True,

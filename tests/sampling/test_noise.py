@@ -63,7 +63,7 @@ def test_any_prompt_has_its_own_noise(prompt):
 
 
 def test_surrogates_that_read_alike_are_still_different_prompts():
-    assert not torch.equal(draw(replace(STREAM, key="\ud800")), draw(replace(STREAM, prompt="?")))
+    assert not torch.equal(draw(replace(STREAM, key="\ud800")), draw(replace(STREAM, key="?")))
 
 
 def test_a_prompt_cannot_pose_as_another_key():
