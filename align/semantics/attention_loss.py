@@ -24,7 +24,7 @@ def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
     """Weight of every token pair's distance: (P, tokens, tokens) float32.
 
     ``1 / (|positive| + 1e-6)`` at positive pairs, ``-1 / (|negative| + 1e-6)`` at negative ones.  A pair of a
-    token that is not there has no weight but is counted, as in the released code; our own pairs have none such.
+    token that has no map (``released/matching.py`` makes such) has no weight but is counted.
     """
     weights = torch.zeros(len(pairs), tokens, tokens)
     for row, pair in enumerate(pairs):
@@ -40,7 +40,7 @@ def paired_columns(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The columns of maps that weights need.
 
     Args:
-        weights: (P, tokens, tokens) of :func:`pair_weights`.
+        weights: (P, tokens, tokens) of ``pair_weights``.
 
     Returns:
         Indices (P, K) of paired tokens, filled up with others; the weights of these columns, (P, K, K); and (P,) bool,
@@ -59,7 +59,7 @@ def semantic_loss(maps: Tensor, weights: Tensor) -> Tensor:
 
     Args:
         maps: attention (P, R, R, tokens), averaged over layers and heads, rows summing to 1 over tokens.
-        weights: (P, tokens, tokens) of :func:`pair_weights`.
+        weights: (P, tokens, tokens) of ``pair_weights``.
 
     Returns:
         (P,) float32: small when attributes look where their object is and objects look apart; in [-1, 1].
@@ -67,4 +67,5 @@ def semantic_loss(maps: Tensor, weights: Tensor) -> Tensor:
     flat = 100 * maps.float().flatten(1, 2) + MAP_EPSILON  # (P, R*R, tokens)
     unit = flat / flat.norm(dim=1, keepdim=True)
     similarity = unit.transpose(1, 2) @ unit
-    return (weights * (1 - similarity)).sum(dim=(1, 2))
+    loss: Tensor = (weights * (1 - similarity)).sum(dim=(1, 2))
+    return loss
