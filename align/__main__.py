@@ -74,7 +74,7 @@ def dispatch(argv: list[str]) -> int:
 
         return doctor(argv[1:])
     if argv and argv[0] == "report":
-        from align.pages.report import main as report
+        from align.commands.report import main as report
 
         return report(argv[1:])
     if argv and argv[0] == "table":
@@ -90,7 +90,7 @@ def dispatch(argv: list[str]) -> int:
 
         return show_graph(argv[1:])
     if argv and argv[0] == "gallery":
-        from align.pages.gallery import main as gallery
+        from align.commands.gallery import main as gallery
 
         return gallery(argv[1:])
     from align.commands.parser import parse
