@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dispatch(argv: list[str]) -> int:
-    """Choose what a command line asks for; returns the exit code. Raises ConfigError, MissingWeights."""
+    """Choose what a command line asks for; returns the exit code. Raises ConfigError, FilesMissing."""
     if argv and argv[0] == "doctor":
         from align.commands.doctor import main as doctor
 
@@ -110,9 +110,13 @@ def dispatch(argv: list[str]) -> int:
 
     jobs = jobs_of(command)
     if command.show is not None:
-        from align.config.show import show
+        from dataclasses import replace
 
-        print(show(jobs, command.show), end="")
+        from align.config.show import show
+        from align.runner.default_folder import with_folder
+
+        whole = [replace(job, config=with_folder(job)) for job in jobs]
+        print(show(whole, command.show), end="")
         return 0
     from align.commands.run import launch
 

@@ -7,24 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from align.backbones import registry
+from align.checkpoints.hashes import file_hash
+from align.checkpoints.layout import PICKLES
+from align.checkpoints.needed import Needed, mending, missing_text
 from align.checkpoints.reference import hub_names
-from align.config.schema import BackboneConfig
 from align.errors import WrongWeights
-from align.rewards.sources import PICKLES
 from align.runner.exits import DONE, MISSING_WEIGHTS
-from align.runner.weights import (
-    Needed,
-    backbone_files,
-    dataset_files,
-    file_hash,
-    mending,
-    missing_text,
-    needed_by_all,
-    recipe,
-    reward_files,
-    value_files,
-)
+from align.runner.files import Files, files_of, needed_by_all
 from align.version import DISTRIBUTION
 
 INSTALL = "pip install -e ."
@@ -64,13 +53,14 @@ def main(argv: Sequence[str]) -> int:
     print("devices", *(f"  {line}" for line in _devices()), sep="\n")
     from align.rewards.registry import REWARDS
 
-    backbones = {config.backbone.name: backbone_files(config.backbone) for config in configs}
+    found = files_of(configs)
+    backbones = {one.config.backbone.name: one for one in found}
     wanted = dict.fromkeys(
         [
-            *(one for config in configs for one in dataset_files(config.prompts)),
-            *(one for files in backbones.values() for one in files),
-            *(one for config in configs for one in value_files(config)),
-            *(one for name in REWARDS for one in reward_files(name)),
+            *(needed for one in found for needed in one.prompts),
+            *(needed for one in backbones.values() for needed in one.backbone),
+            *(needed for one in found for needed in one.value),
+            *(needed for name in REWARDS for needed in found[0].reward(name)),
         ]
     )
     print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
@@ -79,22 +69,23 @@ def main(argv: Sequence[str]) -> int:
         mends.insert(0, INSTALL)
     if mends:
         print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
-    able = {name: not absent and not any(one.missing() for one in files) for name, files in backbones.items()}
-    refused = {
-        config.backbone.name: _refused(config.backbone) for config in configs if able[config.backbone.name]
+    able = {
+        name: not absent and not any(one.missing() for one in files.backbone)
+        for name, files in backbones.items()
     }
+    refused = {name: _refused(files) for name, files in backbones.items() if able[name]}
     able |= {name: not why for name, why in refused.items()}
     for name, can in able.items():
         print(f"backbone {name} {'can run' if can else refused.get(name, 'cannot run yet')}")
     return DONE if all(able.values()) else MISSING_WEIGHTS
 
 
-def _refused(backbone: BackboneConfig) -> str:
+def _refused(files: Files) -> str:
     """Why a backbone whose files are all there cannot be sampled; empty if it can."""
-    if backbone.kind == "analytic":
+    if not files.pieces:
         return ""
     try:
-        registry.stated(recipe(backbone))
+        _ = files.stated
     except WrongWeights as error:
         return f"cannot run: {error}"
     return ""

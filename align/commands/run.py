@@ -16,7 +16,9 @@ from align.config.errors import ConfigError
 from align.config.no_code import refuse_hydra
 from align.config.schema import Config
 from align.output import printing
+from align.runner.default_folder import with_folder
 from align.runner.exits import CONFIGURATION, DONE, INTERRUPTED, tell
+from align.runner.files import Files, files_of
 from align.runner.folders import check_folder, refuse_sharing
 from align.runner.prepare import Prepared, prepare
 
@@ -28,29 +30,39 @@ def launch(command: Command, jobs: Sequence[Job]) -> int:
     """Do all runs of a command; returns the exit code.
 
     Raises:
-        ConfigError, MissingWeights: before any of them starts.
+        ConfigError, FilesMissing: before any of them starts.
     """
     hydra = jobs[0].hydra
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:
             raise ConfigError("hydra/launcher only works on multiruns: add -m")
-        refuse_sharing(prepare([job.config for job in jobs]), together=True)
+        refuse_sharing(prepare(*_configs(jobs)), together=True)
         return _elsewhere(command)
-    return run_all([job.config for job in jobs])
+    return run_all(*_configs(jobs))
 
 
-def run_all(configs: Sequence[Config]) -> int:
+def _configs(jobs: Sequence[Job]) -> tuple[list[Config], Files]:
+    """The runs with their folders, and what was looked for on the way."""
+    found = files_of(job.config for job in jobs)
+    return [with_folder(*one) for one in zip(jobs, found, strict=True)], found[0]
+
+
+def run_all(configs: Sequence[Config], beside: Files | None = None) -> int:
     """Do some runs here, one after another; returns the worst exit code.
 
     One that fails, or whose folder cannot be used, is told in a line and does not stop the others.
 
+    Args:
+        configs: of the runs.
+        beside: files that have been looked for already.
+
     Raises:
-        ConfigError, MissingWeights: see ``prepare`` and ``refuse_sharing``, before any of them starts.
+        ConfigError, FilesMissing: see ``prepare`` and ``refuse_sharing``, before any of them starts.
     """
     from align.runner.finish import show_comparison
     from align.runner.run import run
 
-    ready = prepare(configs)
+    ready = prepare(configs, beside)
     refuse_sharing(ready)
     console = Console(soft_wrap=False)
     usable, worst = _usable(ready)
@@ -145,6 +157,7 @@ def run_job(composed: DictConfig, *, said: Set[str], overrides: int) -> int:
         try:
             hydra: Any = HydraConfig.get()
             refuse_hydra(hydra, said, overrides)
-            return run_all([checked(composed, list(hydra.overrides.task), said)])
+            overrides = list(hydra.overrides.task)
+            return run_all(*_configs([Job(checked(composed, overrides, said), tuple(overrides), hydra)]))
         except Exception as error:
             return tell(error)

@@ -29,7 +29,7 @@ GALLERY_ROWS = 48
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code. Raises ConfigError, MissingWeights before any work."""
+    """The command; returns its exit code. Raises ConfigError, FilesMissing before any work."""
     options = _parser().parse_intermixed_args(list(argv))
     names = [text for text in options.what if "=" not in text and not text.startswith("~")]
     if not names:
@@ -93,7 +93,7 @@ def plan_text(tables: Sequence[Table], runs: Mapping[str, Row]) -> str:
 def fetch(runs: Mapping[str, Row]) -> int:
     """Fetch what the runs need and the net has; returns 0 if nothing is missing afterwards, else 3."""
     from align.commands.doctor import fetch_missing
-    from align.runner.weights import needed_by_all
+    from align.runner.files import needed_by_all
 
     return fetch_missing(lambda: needed_by_all(_configs(runs)))
 
@@ -102,7 +102,7 @@ def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -
     """Make all runs; what an earlier call has finished is not made again. Returns the worst exit code.
 
     Raises:
-        ConfigError, MissingWeights: before any of them starts.
+        ConfigError, FilesMissing: before any of them starts.
     """
     from align.commands.run import run_all
     from align.runner.prepare import prepare

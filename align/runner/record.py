@@ -30,8 +30,7 @@ def record(prepared: Prepared) -> dict[str, Any]:
     return {
         "config": plain(prepared.config),
         "prompts": prepared.prompts.record(),
-        "fingerprints": prepared.fingerprints,
-        "sources": prepared.sources,
+        **prepared.kept,
         "versions": versions(),
         "git": git_state(),
         "machine": machine(prepared.config.run.threads),

@@ -52,7 +52,7 @@ class Work:
         failed = store.failed
         self._todo = deque(sorted(items, key=lambda item: item.key in failed))
         self._errors = ErrorLog(store.folder)
-        self._sampling = Sampling(config, meter.say, self._errors)
+        self._sampling = Sampling(prepared.files, meter.say, self._errors)
         build.set_up_torch(config.run.threads)
         self._device = build.torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
