@@ -56,7 +56,7 @@ class Command:
         from align.runner.prepare import with_batch_size
 
         if self.options[0] == "score":
-            from align.scoring.options import read_options
+            from align.commands.score import read_options
 
             config = read_options([*self.options[1:], *SETTINGS]).config
             build.set_up_torch(config.run.threads)
