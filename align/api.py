@@ -226,7 +226,7 @@ def _config(
     more: Sequence[str] = (),
 ) -> Config:
     """The checked configuration of a call. Raises ConfigError."""
-    from align.commands.parser import Command
+    from align.config.command import Command
     from align.config.compose import jobs_of
     from align.config.errors import ConfigError
 
