@@ -5,18 +5,63 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from align.commands.parser import OneLineParser, number_of
-from align.config.errors import ConfigError
-from align.pages.report import EXPLANATION, PAGES, report
-from align.store.errors import ReportError
+from align.commands.parser import Parser, number_of
+from align.runner.exits import DONE
+
+MORE = """\
+Intervals are 95% bootstrap intervals over prompts.  A win is a higher value than the baseline's on the same prompt, seed
+and sample; a tie counts half.
+"""
+EXAMPLES = {
+    "outputs/shapes_demo": "all runs in a folder, in the terminal",
+    "outputs/a outputs/b --out outputs/compared --gallery": "two of them, also as pages",
+    "outputs/mine --by Category --diversity": "by a column of the prompt file, and how much pictures differ",
+}
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
-        prog="align report",
-        description="Compare runs, picture by picture, with a baseline.",
-        epilog=EXPLANATION,
-    )
+def main(argv: Sequence[str]) -> int:
+    """The verb; returns its exit code. Raises ConfigError."""
+    parser = _parser()
+    found = parser.read(argv)
+    if found.gallery and found.out is None:
+        parser.error("--gallery needs --out FOLDER")
+    if found.features is not None and not found.diversity:
+        parser.error("--features needs --diversity")
+    from align.config.errors import ConfigError
+    from align.pages.report import PAGES, report
+    from align.store.errors import ReportError
+
+    try:
+        made = report(
+            found.folders,
+            found.baseline,
+            found.out,
+            diversity=found.diversity,
+            features=found.features,
+            by=found.by,
+        )
+        written = [*PAGES, *(figure.name for figure in made.document().figures)] if found.out else []
+        if found.gallery:
+            from align.pages.contact_sheet import write_contact_sheet
+            from align.pages.gallery import write_gallery
+
+            page, sheet = found.out / "gallery.html", found.out / "contact_sheet.png"
+            write_gallery(found.folders, page, found.baseline, limit=found.limit)
+            write_contact_sheet(found.folders, sheet, found.baseline)
+            written += [page.name, sheet.name]
+    except ReportError as error:
+        raise ConfigError(f"report: {error}") from error
+    from rich.console import Console
+
+    console = Console()
+    console.print(made.render())
+    for name in written:
+        console.print(str(found.out / name), markup=False, highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _parser() -> Parser:
+    parser = Parser("report", MORE, EXAMPLES)
     parser.add_argument(
         "folders",
         nargs="+",
@@ -61,39 +106,3 @@ def _parser() -> OneLineParser:
         help="rows of pictures in the gallery (default: 400)",
     )
     return parser
-
-
-def main(argv: Sequence[str]) -> int:
-    """The command `report`; returns its exit code. Raises ConfigError."""
-    options = _parser().parse_args(argv)
-    if options.gallery and options.out is None:
-        raise ConfigError("report: --gallery needs --out FOLDER")
-    if options.features is not None and not options.diversity:
-        raise ConfigError("report: --features needs --diversity")
-    try:
-        made = report(
-            options.folders,
-            options.baseline,
-            options.out,
-            diversity=options.diversity,
-            features=options.features,
-            by=options.by,
-        )
-        written = [*PAGES, *(figure.name for figure in made.document().figures)] if options.out else []
-        if options.gallery:
-            from align.pages.contact_sheet import write_contact_sheet
-            from align.pages.gallery import write_gallery
-
-            page, sheet = options.out / "gallery.html", options.out / "contact_sheet.png"
-            write_gallery(options.folders, page, options.baseline, limit=options.limit)
-            write_contact_sheet(options.folders, sheet, options.baseline)
-            written += [page.name, sheet.name]
-    except ReportError as error:
-        raise ConfigError(f"report: {error}") from error
-    from rich.console import Console
-
-    console = Console()
-    console.print(made.render())
-    for name in written:
-        console.print(str(options.out / name), markup=False, highlight=False, soft_wrap=True)
-    return 0

@@ -25,9 +25,9 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from align.commands.parser import Command
 from align.config import source
 from align.config.check import check
+from align.config.command import Command
 from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register

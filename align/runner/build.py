@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from align.config.schema import BackboneConfig, Config, SamplerConfig
+from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
 from align.runner.searching import searching, steered
 
@@ -60,7 +61,7 @@ def build_sampler(config: Config, batch_size: int, files: Files | None = None) -
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
     reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, _pairs(config), batch_size, device, files)
+    return assemble(config, backbone, reward, pairs_of(config), batch_size, device, files)
 
 
 def assemble(
@@ -243,7 +244,7 @@ def _selection(config: Config) -> Selection:
     return Prune(plan.populations, plan.replaced, search.replace_temperature, search.standardise)
 
 
-def _pairs(config: Config) -> PairSource:
+def pairs_of(config: Config) -> PairSource:
     """Where the token pairs of a prompt come from; none at all if nothing reads them."""
     from align.runner.graphs import graphs_of, reads_graphs
     from align.semantics.sources import no_pairs
@@ -289,15 +290,6 @@ def build_reward(terms: dict[str, float], device: torch.device) -> Reward:
 
     parts = [(weight, load_reward(name, device)) for name, weight in sorted(terms.items())]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
-
-
-def torch_device(name: str) -> torch.device:
-    """The device that ``run.device`` means: ``auto`` is CUDA where there is some, else the CPU."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def set_up_torch(threads: int | None) -> None:

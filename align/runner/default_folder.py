@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from align.checkpoints.needed import missing_text
 from align.config.compose import Job
 from align.config.schema import Config, PromptsConfig
-from align.runner.files import Files
+from align.runner.files import Files, files_of
 from align.runner.prompts import set_hash, whole_set
 
 _TOLD = re.compile(
@@ -27,18 +27,25 @@ _SET = re.compile(
 """Overrides by which the prompts are others than those that the set's name tells."""
 
 
-def with_folder(job: Job, files: Files | None = None) -> Config:
-    """The configuration of a run with its folder filled in.
+def in_folders(jobs: Sequence[Job], found: Sequence[Files] = ()) -> list[Job]:
+    """Runs with their folders filled in.
 
     Args:
-        job: the run.
-        files: that it needs, where somebody has looked already.
+        jobs: the runs of a command.
+        found: the files of each, where somebody has looked already.
 
     Raises:
         ConfigError: the user's prompts cannot be read.
     """
+    return [
+        replace(job, config=_with_folder(job, files))
+        for job, files in zip(jobs, found or files_of(job.config for job in jobs), strict=True)
+    ]
+
+
+def _with_folder(job: Job, files: Files) -> Config:
     config = job.config
-    folder = config.run.folder or default_folder(files or Files(config), job.overrides)
+    folder = config.run.folder or default_folder(files, job.overrides)
     return replace(config, run=replace(config.run, folder=folder))
 
 

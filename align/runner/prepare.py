@@ -15,6 +15,7 @@ from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import timesteps
 from align.reading import read_json
+from align.runner.devices import check_device, torch_device
 from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
@@ -102,8 +103,6 @@ def with_batch_size(config: Config) -> Config:
         return config
     rows = 8
     if config.backbone.family not in ("shapes", "toy"):
-        from align.runner.build import torch_device
-
         # A gradient through the network takes the memory of many pictures; on a CPU rows beside each other gain nothing,
         # and a group that they do not divide pays for padding.
         rows = 1 if config.method.guided or torch_device(config.run.device).type == "cpu" else 4
@@ -213,18 +212,3 @@ def _check_runner(config: Config) -> None:
             f"run.device={config.run.device} is one device and runner=ray gives each worker its own: "
             "give run.device=auto, cuda or cpu"
         )
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that is not there; torch is imported only if one is named."""
-    if name in ("auto", "cpu"):
-        return
-    import torch
-
-    kind, _, number = name.partition(":")
-    if kind == "mps":
-        there = torch.backends.mps.is_available()
-    else:
-        there = torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count()
-    if not there:
-        raise ConfigError(f"run.device={shown(name)} is not there: give run.device=cpu or auto")

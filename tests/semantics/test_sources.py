@@ -9,7 +9,7 @@ from align.__main__ import main
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import graphs as runner
-from align.runner.default_folder import with_folder
+from align.runner.default_folder import in_folders
 from align.runner.graphs import check_graphs, graph_identity, graphs_of, reads_graphs
 from align.runner.plan import identity
 from align.semantics.errors import GraphError, RefusedError
@@ -233,7 +233,8 @@ def test_wrong_commands_say_so_in_one_line(what, tmp_path, monkeypatch, capsys):
 
 def test_how_a_model_is_asked_is_no_part_of_the_default_folder():
     def folder(*overrides):
-        return with_folder(jobs_of(parse(["method=dymo", *overrides]))[0]).run.folder
+        (job,) = in_folders(jobs_of(parse(["method=dymo", *overrides])))
+        return job.config.run.folder
 
     model = ["semantics=llm", "semantics.model=m", "semantics.endpoint=http://a/v1"]
     one = folder(*model)
