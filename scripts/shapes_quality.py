@@ -19,7 +19,7 @@ import torch
 
 from align.backbones.unet import UNetBackbone
 from align.checkpoints.weight_files import sha256 as file_hash
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Request, Sampler
@@ -34,7 +34,7 @@ from scripts.shapes_training.spoil import to_uint8
 
 def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
     """Plain sampling."""
-    parts = Parts(Evaluator(backbone, guidance_scale, batch), DDIM(backbone.scheduler_config, steps, eta))
+    parts = Parts(Evaluator(backbone, guidance_scale, batch), ddim(backbone.scheduler_config, steps, eta))
     return Sampler(backbone, parts, pairs_by_offsets(graph), batch, backbone.device)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from align.backbones.base import Conditioning
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
@@ -86,7 +86,7 @@ def make(
     """
     if path.exists():
         return
-    process = DDIM(backbone.scheduler_config, steps, eta)
+    process = ddim(backbone.scheduler_config, steps, eta)
     evaluate = Evaluator(backbone, GUIDANCE, batch)
     texts = [caption.text() for caption in wanted for _ in range(SEEDS)]
     made: list[np.ndarray] = []
@@ -120,6 +120,6 @@ def make(
         pictures=np.concatenate(made),
         captions=np.array(texts),
         x0_t=np.concatenate(looks),
-        timesteps=np.array([process.steps[k].t for k in keep]),
+        timesteps=np.array([int(process.steps[k].time) for k in keep]),
     )
     os.replace(temporary, path)

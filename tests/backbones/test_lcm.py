@@ -13,7 +13,7 @@ from align.backbones.recipe import Recipe
 from align.backbones.registry import load
 from align.backbones.unet import UNetBackbone
 from align.errors import WrongWeights
-from align.processes.lcm import LCM
+from align.processes.lcm import lcm as few_steps
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
 from align.sampling.loop import Parts, run, start
@@ -53,7 +53,7 @@ def lcm(folder):
 
 @pytest.fixture(scope="module")
 def process(lcm):
-    return LCM(lcm.scheduler_config, 4)
+    return few_steps(lcm.scheduler_config, 4)
 
 
 def batch(lcm, *prompts):
@@ -102,9 +102,9 @@ def test_a_call_is_the_networks_on_one_row_a_particle(lcm, process):
     handle.remove()
     assert rows == [2]
     embedding = guidance_embedding(7.5, WIDTH).expand(2, -1)
-    raw = lcm.unet(z, step.t, conditioning.prompt, timestep_cond=embedding).sample
+    raw = lcm.unet(z, step.time, conditioning.prompt, timestep_cond=embedding).sample
     torch.testing.assert_close(found.eps, raw)
-    x0 = (z - (1 - step.alpha) ** 0.5 * raw) / step.alpha**0.5
+    x0 = (z - step.s * raw) / step.a
     torch.testing.assert_close(found.x0, step.c_out * x0 + step.c_skip * z)
     assert not found.correction.any()
     assert not torch.equal(found.eps, lcm.predict(z, step, conditioning, 2.0).eps)
@@ -143,7 +143,7 @@ def test_recomputing_blocks_changes_no_gradient(folder, lcm, process):
 
 def test_whole_pictures_are_the_pipelines(folder, lcm):
     """The loop on four steps against diffusers' pipeline, noise for noise."""
-    process = LCM(lcm.scheduler_config, 4)
+    process = few_steps(lcm.scheduler_config, 4)
     state = start(streams, 2, 1, lcm.latent_shape(), CPU)
     pictures = plain_pictures(lcm, ["red cat", "dog"])
     ledger = Ledger(2)
