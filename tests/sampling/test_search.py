@@ -5,41 +5,35 @@ from itertools import pairwise
 
 import pytest
 import torch
-from fakes import CPU, SCHEDULE, words_graph
+from fakes import CPU, SCHEDULE, passes, watching
 
 from align.processes.ddim import ddim
-from align.sampling.evaluate import Evaluator
-from align.sampling.loop import Parts
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
+from align.sampling.parts import Parts
 from align.sampling.recurrence import Recurrence
-from align.sampling.sampler import Population, Request, Sampler
+from align.sampling.sampler import Population, Request
 from align.sampling.schedules import populations, search_probabilities, searched_width
 from align.sampling.search import Prune, Search
 from align.sampling.selection import by_value
 from align.sampling.state import State
 from align.sampling.values import PosteriorMean
-from align.semantics.tokens import pairs_by_offsets
-from sampling.test_loop import PROMPTS, REQUESTS, STEPS, parts_of, plain_of, same, sample, watched
+from sampling.test_loop import PROMPTS, REQUESTS, STEPS, parts_of, plain_of, same, sample
 
 MANY = [Request(prompt, seed=seed) for prompt in PROMPTS for seed in range(4)]
 
 
 def svdd_of(backbone, reward, candidates=4, batch_size=4, **options):
-    value = PosteriorMean(backbone.decode, reward)
     return Parts(
-        Evaluator(backbone, 3.0, batch_size, value=value),
+        *passes(backbone, 3.0, batch_size, reward=reward, value=PosteriorMean(backbone.decode)),
         ddim(SCHEDULE, STEPS, 1.0),
         search=Search(candidates, probabilities=(1.0,) * (STEPS - 1), **options),
     )
 
 
 def grouped(parts, reward, population, requests=REQUESTS):
-    evaluate = parts.evaluate
-    pairs = pairs_by_offsets(words_graph)
-    return Sampler(evaluate.backbone, parts, pairs, evaluate.batch_size, CPU, population, reward).sample(
-        requests
-    )
+    judge = replace(parts.judge, reward=reward)
+    return sample(replace(parts, judge=judge), requests, population=population)
 
 
 def test_svdd_raises_the_reward_at_its_known_cost(backbone, reward):
@@ -92,10 +86,11 @@ def test_the_first_candidate_is_the_plain_child(backbone):
 
 def test_the_chosen_candidate_is_the_best_of_fresh_ones(backbone, reward):
     """Written apart: one step of one particle by hand."""
-    parts, log = watched(svdd_of(backbone, reward, 6))
-    sample(parts, REQUESTS[:1])
+    parts = svdd_of(backbone, reward, 6)
+    with watching() as log:
+        sample(parts, REQUESTS[:1])
     steps = parts.process.steps
-    (_, found), *rest = log
+    (_, found), *rest = ((state, estimate) for _, state, estimate in log)
     tried = [pair for pair in rest if len(pair[1].value)][:2]  # Six candidates in calls of four.
     values = torch.cat([estimate.value for _, estimate in tried])
     z = torch.cat([candidates.z for candidates, _ in tried])
@@ -137,7 +132,7 @@ def test_a_guided_proposal_is_weighed_against_the_kernel():
 def test_guidance_inside_a_search_evaluates_the_chosen_again_with_its_gradient(backbone, reward):
     objective = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)
     parts = parts_of(backbone, reward, objective=objective)
-    parts.evaluate.value = PosteriorMean(backbone.decode, reward)
+    parts = replace(parts, judge=replace(parts.judge, value=PosteriorMean(backbone.decode)))
     parts = replace(parts, search=Search(3, probabilities=(1.0,) * (STEPS - 1)))
     (outcome,) = sample(parts, REQUESTS[:1])
     assert outcome.cost.network_forward == STEPS + 3 * (STEPS - 1)
@@ -158,7 +153,7 @@ def test_a_soft_choice_among_guided_candidates_is_weighed_by_the_kernels_ratio(
     monkeypatch.setattr(Search, "keys", watch)
     objective = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)
     guided = parts_of(backbone, reward, objective=objective)
-    guided.evaluate.value = PosteriorMean(backbone.decode, reward)
+    guided = replace(guided, judge=replace(guided.judge, value=PosteriorMean(backbone.decode)))
     search = Search(3, probabilities=(1.0,) * (STEPS - 1), temperature=temperature)
     sample(replace(guided, search=search), REQUESTS[:1])
     assert bool((torch.cat(ratios) != 0).any()) is (temperature > 0)
