@@ -68,55 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dispatch(argv: list[str]) -> int:
-    """Choose what a command line asks for; returns the exit code. Raises ConfigError, MissingWeights."""
-    if argv and argv[0] == "doctor":
-        from align.commands.doctor import main as doctor
+    """Do what a command line asks for; returns the exit code. Raises ConfigError, FilesMissing."""
+    from importlib import import_module
 
-        return doctor(argv[1:])
-    if argv and argv[0] == "report":
-        from align.pages.report import main as report
+    from align.commands.verbs import RUN, VERBS
 
-        return report(argv[1:])
-    if argv and argv[0] == "table":
-        from align.commands.table import main as table
-
-        return table(argv[1:])
-    if argv and argv[0] == "score":
-        from align.commands.score import main as score
-
-        return score(argv[1:])
-    if argv and argv[0] == "graph":
-        from align.commands.graph import main as show_graph
-
-        return show_graph(argv[1:])
-    if argv and argv[0] == "gallery":
-        from align.pages.gallery import main as gallery
-
-        return gallery(argv[1:])
-    from align.commands.parser import parse
-
-    command = parse(argv)
-    if command.version:
-        from align.version import version_line
-
-        print(version_line())
-        return 0
-    if command.help:
-        from align.config.help import help_text
-
-        print(help_text(command.config_dir), end="")
-        return 0
-    from align.config.compose import jobs_of
-
-    jobs = jobs_of(command)
-    if command.show is not None:
-        from align.config.show import show
-
-        print(show(jobs, command.show), end="")
-        return 0
-    from align.commands.run import launch
-
-    return launch(command, jobs)
+    verb, *words = argv if argv and argv[0] in VERBS else [RUN, *argv]
+    code: int = import_module(f"align.commands.{verb}").main(words)
+    return code
 
 
 if __name__ == "__main__":

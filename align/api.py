@@ -148,7 +148,7 @@ def score(
     from align.config.schema import MetricsConfig
     from align.pictures import to_rgb
     from align.rewards.registry import REWARDS
-    from align.runner.build import torch_device
+    from align.runner.devices import torch_device
     from align.runner.score import CHUNK, Scorer
     from align.store.measured import CHECKER
     from align.store.pictures import saved_picture
@@ -226,7 +226,7 @@ def _config(
     more: Sequence[str] = (),
 ) -> Config:
     """The checked configuration of a call. Raises ConfigError."""
-    from align.commands.parser import Command
+    from align.config.command import Command
     from align.config.compose import jobs_of
     from align.config.errors import ConfigError
 

@@ -61,6 +61,18 @@ def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
         sync_folder(target.parent)
 
 
+def write_new(path: Path | str, data: bytes) -> None:
+    """Make a file of ``data``, as a whole, where there is none. Raises FileExistsError, OSError; nothing else is left then."""
+    temporary = _temporary(Path(path))
+    try:
+        write_bytes(temporary, data)
+        os.link(temporary, path)  # which, unlike renaming, replaces nothing
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    sync_folder(Path(path).parent)
+
+
 def _temporary(target: Path) -> Path:
     return target.with_name(f".{target.name[:100]}.{os.getpid()}-{secrets.token_hex(6)}{SUFFIX}")
 

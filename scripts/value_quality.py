@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -73,7 +74,8 @@ def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         temporary = path.with_suffix(".tmp.npy")
         np.save(temporary, make())
         os.replace(temporary, path)
-    return np.load(path)
+    array: np.ndarray = np.load(path)
+    return array
 
 
 def within(one: np.ndarray, other: np.ndarray, samples: int) -> tuple[float, float]:
@@ -126,7 +128,7 @@ def main() -> None:
     }
     found: dict[str, np.ndarray] = {}
     for name in args.estimates:
-        make = lambda name=name: values(known[name], reward, paths, process.steps, backbone.encode, steps)  # noqa: E731
+        make = partial(values, known[name], reward, paths, process.steps, backbone.encode, steps)
         if name in ("posterior", "looks"):  # what they depend on is shipped and fixed
             found[name] = kept(args.folder / f"{name}-{args.reward}-{args.prompts}-{args.every}.npy", make)
         else:

@@ -2,186 +2,44 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, requires, version
+from collections.abc import Sequence
 
-from align.backbones import registry
-from align.checkpoints.reference import hub_names
-from align.config.schema import BackboneConfig
-from align.errors import WrongWeights
-from align.rewards.sources import PICKLES
-from align.runner.exits import DONE, MISSING_WEIGHTS
-from align.runner.weights import (
-    Needed,
-    backbone_files,
-    dataset_files,
-    file_hash,
-    mending,
-    missing_text,
-    needed_by_all,
-    recipe,
-    reward_files,
-    value_files,
-)
-from align.version import DISTRIBUTION
+from align.commands.parser import Parser
 
-INSTALL = "pip install -e ."
-
-
-USAGE = """python -m align doctor [--fetch] [GROUP=NAME ...]
-
-What is installed, what is missing, what mends it.  --fetch brings what the configuration needs and the net has:
-python -m align doctor --fetch backbone=sdxl
-"""
+MORE = "What is missing is named with the command that brings it."
+EXAMPLES = {
+    "": "what is here for the default configuration",
+    "--fetch method=dymo backbone=sdxl": "bring every file that these need, hash-checked",
+    "method=das": "what the method is made of, among the rest",
+}
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command ``doctor``; returns 0 if the backbone can run (with ``-m`` all of them), 3 if not.
+    """The verb; returns 0 if the backbone can run (with ``-m`` all of them), 3 if not.
 
     With ``--fetch``, what the configuration needs is fetched first; 3 if any of it is missing afterwards.
-
-    Args:
-        argv: overrides such as ``backbone=shapes``: which configuration is examined.
 
     Raises:
         ConfigError: an override is wrong.
     """
-    from align.commands.parser import parse
+    parser = Parser("doctor", MORE, EXAMPLES)
+    parser.add_argument(
+        "words", nargs="*", metavar="GROUP=NAME | OPTION=VALUE", help="the configuration that is looked at"
+    )
+    parser.takes_configs(sweeps=True)
+    parser.add_argument(
+        "--fetch", action="store_true", help="bring what the configuration needs and the net has"
+    )
+    found = parser.read(argv)
+    command = parser.command(found, found.words)
     from align.config.compose import jobs_of
 
-    fetch = "--fetch" in argv
-    command = parse([word for word in argv if word != "--fetch"])
-    if command.help:
-        print(USAGE, end="")
-        return DONE
     configs = [job.config for job in jobs_of(command)]
-    if fetch:
+    if found.fetch:
+        from align.runner.fetching import fetch_missing
+        from align.runner.files import needed_by_all
+
         return fetch_missing(lambda: needed_by_all(configs))
-    packages, absent = _packages()
-    print("packages", *packages, sep="\n")
-    print("devices", *(f"  {line}" for line in _devices()), sep="\n")
-    from align.rewards.registry import REWARDS
+    from align.runner.survey import survey
 
-    backbones = {config.backbone.name: backbone_files(config.backbone) for config in configs}
-    wanted = dict.fromkeys(
-        [
-            *(one for config in configs for one in dataset_files(config.prompts)),
-            *(one for files in backbones.values() for one in files),
-            *(one for config in configs for one in value_files(config)),
-            *(one for name in REWARDS for one in reward_files(name)),
-        ]
-    )
-    print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
-    mends = mending(needed for needed in wanted if needed.missing())
-    if absent:
-        mends.insert(0, INSTALL)
-    if mends:
-        print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
-    able = {name: not absent and not any(one.missing() for one in files) for name, files in backbones.items()}
-    refused = {
-        config.backbone.name: _refused(config.backbone) for config in configs if able[config.backbone.name]
-    }
-    able |= {name: not why for name, why in refused.items()}
-    for name, can in able.items():
-        print(f"backbone {name} {'can run' if can else refused.get(name, 'cannot run yet')}")
-    return DONE if all(able.values()) else MISSING_WEIGHTS
-
-
-def _refused(backbone: BackboneConfig) -> str:
-    """Why a backbone whose files are all there cannot be sampled; empty if it can."""
-    if backbone.kind == "analytic":
-        return ""
-    try:
-        registry.stated(recipe(backbone))
-    except WrongWeights as error:
-        return f"cannot run: {error}"
-    return ""
-
-
-def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
-    """Fetch all that is missing and on the net; returns 0 if nothing is missing afterwards, else 3.
-
-    Args:
-        needed: what has to be there; called again in the end, as where files are can change when they come.
-    """
-    from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
-
-    for one in needed():
-        gone = one.missing()
-        if not gone:
-            continue
-        print(f"fetching {one.what}: {', '.join(gone)}", flush=True)
-        try:
-            if one.hub is not None:
-                fetch_hub(one.hub, hub_names(one.hub, gone))
-            for file in one.urls:
-                fetch_url(file.url, file.sha256, file.target)
-        except FetchError as error:
-            print(f"align: {error}", file=sys.stderr)
-    left = missing_text(needed())
-    if left:
-        print(left, file=sys.stderr)
-    else:
-        print("all files of this configuration are there")
-    return MISSING_WEIGHTS if left else DONE
-
-
-def _packages() -> tuple[list[str], list[str]]:
-    """A line for each package that the project needs, and the names of those that are absent."""
-    try:
-        names = [_name(text) for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
-    except PackageNotFoundError:  # run from a checkout without installation
-        names = [
-            "torch",
-            "diffusers",
-            "transformers",
-            "hydra-core",
-            "open_clip_torch",
-            "numpy",
-            "pillow",
-            "pandas",
-        ]
-    lines, absent = [], []
-    for name in names:
-        try:
-            lines.append(f"  {name:<16} {version(name)}")
-        except PackageNotFoundError:
-            lines.append(f"  {name:<16} MISSING")
-            absent.append(name)
-    return lines, absent
-
-
-def _name(requirement: str) -> str:
-    """The name at the start of a requirement."""
-    end = next(
-        (place for place, letter in enumerate(requirement) if not (letter.isalnum() or letter in "-_.")), None
-    )
-    return requirement[:end]
-
-
-def _devices() -> list[str]:
-    try:
-        import torch
-    except ImportError as error:
-        return [f"cpu: {os.cpu_count()} cores; torch cannot be imported ({error})"]
-    found = [f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} threads"]
-    for number in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(number)
-        found.append(f"cuda:{number}: {facts.name}, {facts.total_memory / 1e9:.0f} GB")
-    if torch.backends.mps.is_available():
-        found.append("mps")
-    return found
-
-
-def _weights_line(needed: Needed) -> str:
-    missing = needed.missing()
-    if missing:
-        return f"  {needed.what:<28} MISSING {', '.join(missing)} in {needed.folder}"
-    files = needed.files()
-    size = sum(path.stat().st_size for path in files) / 1e6
-    models = [path for path in files if path.suffix in (".safetensors", *PICKLES)]
-    names = [path.name if path.parent == needed.folder else path.parent.name for path in models]
-    hashes = ", ".join(f"{name} {file_hash(path)[:8]}" for name, path in zip(names, models, strict=True))
-    return f"  {needed.what:<28} {size:6.1f} MB  {hashes}"
+    return survey(configs)

@@ -1,50 +1,50 @@
-"""``python -m align graph "a prompt"``: the prompt's graph, and the words that would be paired."""
+"""``python -m align graph PROMPT``: the prompt's graph, and the words that would be paired."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
+from align.commands.parser import Parser
 from align.output import can_print
 from align.runner.exits import DONE
 
-USAGE = """\
-python -m align graph "A PROMPT" [semantics=NAME] [OPTION=VALUE] ...
-
-Prints the graph of a prompt as JSON, then the words whose attention maps DyMO draws together (+) and apart (-).
-"""
+MORE = "Prints the graph as JSON, then the words whose attention maps DyMO draws together (+) and apart (-)."
+EXAMPLES = {
+    '"a red cat beside a blue dog"': "as the default semantics read it",
+    '"a red cat beside a blue dog" semantics=llm semantics.local=FOLDER': "as a chat model of this machine does",
+}
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command ``graph``.
-
-    Args:
-        argv: the prompt, then overrides such as ``semantics=rules``.
-
-    Raises:
-        ConfigError: an override is wrong, or there is no graph.
-    """
-    from align.commands.parser import parse
+    """The verb; returns its exit code. Raises ConfigError: an override is wrong, or there is no graph."""
+    parser = Parser("graph", MORE, EXAMPLES)
+    parser.add_argument("prompt", metavar="PROMPT", help="in quotes")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="OPTION=VALUE",
+        help="whose graph: semantics=NAME, semantics.path=FILE, ...",
+    )
+    parser.takes_configs()
+    found = parser.read(argv)
+    command = parser.command(found, found.words)
     from align.config.compose import jobs_of
     from align.config.errors import ConfigError
     from align.runner.graphs import graphs_of
     from align.semantics.errors import GraphError
 
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return DONE
-    prompt, *overrides = argv
-    (config, *_) = (job.config for job in jobs_of(parse(overrides)))
+    (job,) = jobs_of(command)
     try:
-        found = graphs_of(config).words(prompt)
+        graph = graphs_of(job.config).words(found.prompt)
     except GraphError as error:
-        raise ConfigError(str(error)) from error
-    text = json.dumps(found.to_json(prompt), ensure_ascii=False)
-    print(text if can_print(text) else json.dumps(found.to_json(prompt)))
-    for noun, attributes in found.objects:
+        raise ConfigError(f"graph: {error}") from error
+    text = json.dumps(graph.to_json(found.prompt), ensure_ascii=False)
+    print(text if can_print(text) else json.dumps(graph.to_json(found.prompt)))
+    for noun, attributes in graph.objects:
         for attribute in attributes:
             print(f"+ {noun} {attribute}")
-    nouns = [noun for noun, _ in found.objects]
+    nouns = [noun for noun, _ in graph.objects]
     for place, noun in enumerate(nouns):
         for other in nouns[place + 1 :]:
             print(f"- {noun} {other}")

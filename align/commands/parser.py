@@ -1,50 +1,135 @@
-"""The command line of a run: flags apart from overrides. Imports nothing heavy."""
+"""The parser of every verb: one shape of help, one style of errors.  Imports nothing heavy."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from align.config.errors import ConfigError, nearest
+from align.commands.verbs import RUN, VERBS
+from align.config.command import PRIMARY, Command
+from align.config.errors import ConfigError, nearest, suggestion
 
-SUBCOMMANDS = ("doctor", "report", "gallery", "graph", "score", "table")
+WIDTH = 110
+"""Of the help, in characters."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """A parsed command line.
+class Parser(argparse.ArgumentParser):
+    """The command line of a verb; what is wrong with one is a ``ConfigError``, one line that says where help is.
 
-    Attributes:
-        overrides: ``key=value`` texts as Hydra reads them.
-        multirun: run every combination of comma-separated values.
-        help: show the help and stop.
-        show: print the configuration ("job", "hydra" or "all") and stop.
-        version: print the version and stop.
-        config_dir: further folder of config groups.
-        config_name: the primary config.
-        told: further ``key=value`` texts before ``overrides``, from a file (a table's rows), which may say less.
+    Args:
+        verb: its name in ``VERBS``, which says what it is given and what it is for.
+        more: further lines of its help.
+        examples: what to type, and what that does.
     """
 
-    overrides: tuple[str, ...]
-    multirun: bool = False
-    help: bool = False
-    show: str | None = None
-    version: bool = False
-    config_dir: Path | None = None
-    config_name: str = "config"
-    told: tuple[str, ...] = ()
+    def __init__(self, verb: str, more: str = "", examples: Mapping[str, str] | None = None) -> None:
+        self.verb = "" if verb == RUN else verb
+        told = VERBS[verb]
+        prog = f"python -m align {self.verb}".strip()
+        super().__init__(
+            prog=prog,
+            usage=f"{prog} {told.arguments} [OPTIONS]",
+            description=f"{told.summary[0].upper()}{told.summary[1:]}.\n\n{more}".strip(),
+            epilog=_examples(prog, examples or {}),
+            formatter_class=_Shape,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        self._positionals.title, self._optionals.title = "arguments", "options"
+        always = self.add_argument_group("of every verb")
+        shows_help = (
+            "store_true" if verb == RUN else "help"
+        )  # that of a run lists config groups, the user's too
+        always.add_argument("-h", "--help", action=shows_help, help="show this text")
+        always.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")  # see __main__
+        always.add_argument("--version", action=_Version, nargs=0, help="show versions and commit")
 
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are :class:`ConfigError`: one line, no usage text."""
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Read a command line. Raises ConfigError."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        for word in argv:
+            name = word.partition("=")[0]
+            if word == "--":
+                break
+            if name.startswith("-") and name not in flags and not re.match(r"-\d|-$", name):
+                self.error(f"unknown flag {name}{suggestion(name, flags, 'flags')}")
+        return self.parse_intermixed_args(list(argv))
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""
-        verb = self.prog.removeprefix("align").strip()
-        raise ConfigError(f"{verb}: {message}; see python -m align {verb} --help" if verb else message)
+        said = f"{self.verb}: {message}" if self.verb else message
+        raise ConfigError(f"{said}{'' if said.endswith('?') else ';'} see {self.prog} --help")
+
+    def takes_configs(self, *, sweeps: bool = False, primary: bool = True) -> None:
+        """Add the flags of a verb that composes configurations: one, or many; by any primary config."""
+        if sweeps:
+            self.add_argument(
+                "-m", "--multirun", action="store_true", help="every combination of comma-separated values"
+            )
+        self.add_argument(
+            "-cd",
+            "--config-dir",
+            type=Path,
+            metavar="FOLDER",
+            help="further folder of config groups: your own",
+        )
+        if primary:
+            self.add_argument(
+                "-cn",
+                "--config-name",
+                metavar="NAME",
+                default=PRIMARY,
+                help="a primary config of your own there",
+            )
+
+    def command(self, found: argparse.Namespace, overrides: Sequence[str]) -> Command:
+        """What is to be composed. Raises ConfigError for a word that is no override, or a folder that is none."""
+        for word in overrides:
+            if "=" not in word and not word.startswith("~"):
+                near = [] if self.verb else nearest(word, VERBS)
+                hint = f"did you mean {near[0]}?" if near else f"give {word}=VALUE"
+                self.error(f"{word!r} is {'no' if self.verb else 'neither a verb nor'} OPTION=VALUE; {hint}")
+        if found.config_dir is not None and not found.config_dir.is_dir():
+            raise ConfigError(
+                f"--config-dir {found.config_dir} is not a folder: give one that holds config groups"
+            )
+        primary = getattr(found, "config_name", PRIMARY)
+        return Command(tuple(overrides), getattr(found, "multirun", False), found.config_dir, primary)
+
+
+class _Shape(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are written, and what an option is given told once."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=WIDTH)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        given = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {given}"
+
+
+class _Version(argparse.Action):
+    """Says the version and ends the command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from align.version import version_line
+
+        print(version_line())
+        parser.exit()
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """The words of a run, its flags ``-m``, ``-cd`` and ``-cn`` among them. Raises ConfigError."""
+    parser = Parser(RUN)
+    parser.add_argument("words", nargs="*")
+    parser.takes_configs(sweeps=True)
+    found = parser.read(argv)
+    return parser.command(found, found.words)
 
 
 def number_of(text: str) -> int:
@@ -54,44 +139,8 @@ def number_of(text: str) -> int:
     return int(text)
 
 
-def parse(argv: Sequence[str]) -> Command:
-    """Read a command line.
-
-    Raises:
-        ConfigError: for an unknown flag, or an argument that is no ``key=value``.
-    """
-    parser = OneLineParser(prog="align", add_help=False, allow_abbrev=False)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--help", "-h", action="store_true")
-    parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
-    parser.add_argument("--version", action="store_true")
-    parser.add_argument("--verbose", "-v", action="store_true")  # of every command, see __main__
-    parser.add_argument("--config-dir", "-cd", type=Path)
-    parser.add_argument("--config-name", "-cn", default="config")
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-    for argument in argv:
-        name = argument.partition("=")[0]
-        if name.startswith("-") and name not in flags:
-            near = nearest(name, flags)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"flags: {', '.join(flags)}"
-            raise ConfigError(f"unknown flag {name}; {hint}")
-    found = parser.parse_intermixed_args(list(argv))
-    for override in found.overrides:
-        if "=" not in override and not override.startswith("~"):
-            near = nearest(override, SUBCOMMANDS)
-            hint = f"did you mean {near[0]}?" if near else f"give {override}=VALUE, or see --help"
-            raise ConfigError(f"{override!r} is neither a command nor KEY=VALUE; {hint}")
-    if found.config_dir is not None and not found.config_dir.is_dir():
-        raise ConfigError(
-            f"--config-dir {found.config_dir} is not a folder: give one that holds config groups"
-        )
-    return Command(
-        tuple(found.overrides),
-        found.multirun,
-        found.help,
-        found.cfg,
-        found.version,
-        found.config_dir,
-        found.config_name,
+def _examples(prog: str, examples: Mapping[str, str]) -> str:
+    """What to type, and below each what that does."""
+    return "\n".join(
+        ["examples:", *(f"  {f'{prog} {words}'.strip()}\n      {what}" for words, what in examples.items())]
     )

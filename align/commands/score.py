@@ -1,237 +1,65 @@
-"""``python -m align score PICTURES``: values of registered metrics for pictures that are there already."""
+"""``python -m align score PICTURES``: values of metrics for pictures that are there already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from align.commands.parser import Parser
 
-from align import writing
-from align.config.convert import plain
-from align.config.errors import ConfigError
-from align.config.schema import Config
-from align.rewards.registry import REWARDS
-from align.runner.exits import DONE, FAILED, MissingWeights
-from align.runner.finish import show_results
-from align.runner.interrupts import Interrupts
-from align.runner.prepare import check_device
-from align.runner.progress import Meter
-from align.runner.record import git_state, machine, versions
-from align.runner.run import GOES_ON, ended, in_folder, open_store, outcome, print_lines
-from align.runner.weights import metric_fingerprints, missing_text, reward_files, reward_record
-from align.scoring.items import Hashes, Item, make_items
-from align.scoring.options import Options, default_folder, read_options
-from align.scoring.runs import Made, is_run, items_of_run, of_run
-from align.scoring.sources import Source, find, some
-from align.store.errors import StoreError
-from align.store.manifest import Manifest, read_run
-from align.store.store import Store
+if TYPE_CHECKING:
+    from align.scoring.options import Options
 
-HASHES = "hashes.json"
-"""In a score's folder: the hashes that its pictures had when it was last opened."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score that can start.
-
-    Attributes:
-        config: metrics and ``run``, folder filled in.
-        told: what is scored, for people, by the name of the line.
-        manifest: what the folder is of.
-        items: its plan.
-        label: what stands for the method of pictures that no run made.
-        own: whether the folder is that of the run that made the pictures.
-        hashes: of pictures that come from elsewhere.
-        reads: files that are the user's own: pictures and their table.
-    """
-
-    config: Config
-    told: Mapping[str, str]
-    manifest: Manifest
-    items: Sequence[Item | Made]
-    label: str = ""
-    own: bool = False
-    hashes: Hashes | None = None
-    reads: Sequence[Path] = ()
+MORE = """\
+PICTURES is a folder, and prompts come from --prompts TABLE, from prompts.csv (or metadata.csv, .tsv, .jsonl, .json,
+.parquet) inside it, or from a .txt file beside each picture; or a table with the columns image and prompt; or a run's
+folder, whose own results.csv gains the metrics unless run.folder=OTHER is given.  The same command again goes on.
+"""
+EXAMPLES = {
+    "pictures/ --prompts prompts.csv": "a folder and a table of image and prompt, by metrics=paper",
+    "outputs/my-run metrics=shapes": "a run's own table gains the columns; nothing is made again",
+    "pictures/ metrics.rewards=[pickscore,aesthetic] run.folder=outputs/scores": "what is measured, and where it goes",
+    "table.csv metrics.checker=true prompts.column=caption": "a table whose prompts are in another column",
+}
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=|~")
 
 
 def main(argv: Sequence[str]) -> int:
-    """The command; returns its exit code. Raises ConfigError, MissingWeights before any work."""
+    """The verb; returns its exit code. Raises ConfigError, FilesMissing before any work."""
     options = read_options(argv)
-    check_device(options.config.run.device)
-    here = is_run(options.pictures)
-    for flag, value in {"--prompts": options.prompts, "--label": options.label}.items():
-        if here and value is not None:
-            raise ConfigError(f"{flag} {value}: the rows of a run keep their own, leave it out")
-    wanted = options.config.run.folder
-    own = here and (wanted is None or Path(wanted).resolve() == options.pictures.resolve())
-    source = None if own else of_run(options.pictures) if here else _find(options)
-    if text := missing_text(one for name in options.config.metrics.rewards for one in reward_files(name)):
-        raise MissingWeights(text)
-    score = _in_place(options) if source is None else _apart(options, source)
-    if options.out is not None:
-        _check_out(options.out, score)
-    console = Console(soft_wrap=False)
-    code = in_folder(
-        lambda: _open(score, console),
-        lambda store, interrupts: _work(score, store, console, interrupts),
-        lambda store: show_results(score.config, store, console),
+    from align.scoring.score import score
+
+    return score(options)
+
+
+def read_options(argv: Sequence[str]) -> Options:
+    """Read the command line. Raises ConfigError."""
+    parser = Parser("score", MORE, EXAMPLES)
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="PICTURES | OPTION=VALUE",
+        help="metrics, and those of prompts and run that scores have",
     )
-    if options.out is not None:
-        _copy(Path(str(score.config.run.folder), "results.csv"), options.out)
-    return code
-
-
-def _find(options: Options) -> Source:
-    """The pictures of a folder or table. Raises ConfigError: also where a metric reads prompts and there are none."""
-    source = find(options.pictures, options.prompts, options.config.prompts)
-    metrics = options.config.metrics
-    reading = [name for name in metrics.rewards if REWARDS[name].reads_prompt] + ["checker"] * metrics.checker
-    without = [one.name for one in source.asked if one.prompt is None]
-    if reading and without:
-        raise ConfigError(
-            f"{some(without, 'pictures')} without a prompt, which {', '.join(reading)} read: give --prompts TABLE with the "
-            "columns image and prompt, a .txt file beside each picture, or metrics that read none, "
-            "such as metrics.rewards=[aesthetic]"
-        )
-    return source
-
-
-def _in_place(options: Options) -> Score:
-    """A run whose own results gain the metrics. Raises ConfigError."""
-    try:
-        run = read_run(options.pictures)
-    except StoreError as error:
-        raise ConfigError(str(error)) from error
-    assert run is not None
-    items = items_of_run(options.pictures)
-    record = run.get("record", {})
-    new = _record(options.config)
-    new["fingerprints"] = record.get("fingerprints", {}) | new["fingerprints"]
-    new["sources"] = record.get("sources", {}) | new["sources"]
-    config = _with_folder(options.config, options.pictures)
-    told = {"pictures": f"{len(items)} of the run {options.pictures}, which gains the metrics"}
-    return Score(config, told, Manifest(run["identity"], record | new), items, own=True)
-
-
-def _apart(options: Options, source: Source) -> Score:
-    """Pictures whose scores have a folder of their own. Raises ConfigError."""
-    label = options.label or source.name
-    where = [str(options.pictures.resolve()), str(source.table.resolve() if source.table else "")]
-    folder = Path(
-        options.config.run.folder or default_folder(options.config.run.root, label, [*where, label])
+    parser.add_argument(
+        "--prompts", type=Path, metavar="TABLE", help="table of image and prompt for a folder"
     )
-    if folder.resolve() == options.pictures.resolve():
-        raise ConfigError(
-            f"run.folder={folder} is the folder of the pictures: leave it out, or give another, such as {folder}-scores"
-        )
-    hashes = Hashes(folder / HASHES, trust=options.config.run.verify == "quick")
-    items = make_items(source.asked, hashes.of([one.path for one in source.asked]))
-    identity = {"score": {"pictures": where[0], "prompts": where[1], "label": label}}
-    record = {"config": {"metrics": plain(options.config.metrics)}, **_record(options.config)}
-    told = {
-        "pictures": f"{len(items)} of {source.name}, {source.kind}",
-        "prompts": f"{len({item.prompt for item in items})}"
-        + (f" of {source.table}" if source.table else ""),
-        **({"left out": source.left} if source.left else {}),
-    }
-    reads = [one.path for one in source.asked] + ([source.table] if source.table else [])
-    return Score(
-        _with_folder(options.config, folder),
-        told,
-        Manifest(identity, record),
-        items,
-        label,
-        hashes=hashes,
-        reads=reads,
+    parser.add_argument(
+        "--label", metavar="NAME", help="whose pictures these are, for reports (default: by PICTURES)"
     )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="put a copy of results.csv there")
+    parser.takes_configs()
+    found = parser.read(argv)
+    named = [text for text in found.words if not _OVERRIDE.match(text) or Path(text).exists()]
+    from align.config.convert import shown
+    from align.scoring.options import Options, score_config
 
-
-def _with_folder(config: Config, folder: Path) -> Config:
-    return replace(config, run=replace(config.run, folder=str(folder)))
-
-
-def _record(config: Config) -> dict[str, Any]:
-    """What ``run.json`` tells of a session of scoring."""
-    names = config.metrics.rewards
-    needed = [one for name in names for one in reward_files(name)]
-    facts = {key: value for name in names for key, value in reward_record(name).items()}
-    return {
-        "fingerprints": {one.what: one.fingerprint() for one in needed} | facts,
-        "sources": {one.what: one.source for one in needed if one.source is not None},
-        "versions": versions(),
-        "git": git_state(),
-        "machine": machine(config.run.threads),
-    }
-
-
-def _open(score: Score, console: Console) -> Store:
-    options = score.config.run
-    foreign = score.own or options.extend
-    store = open_store(options, score.manifest, score.items, console, foreign=foreign, guest=score.own)
-    if score.hashes is not None:
-        score.hashes.save()
-    return store
-
-
-def _work(score: Score, store: Store, console: Console, interrupts: Interrupts) -> int:
-    """Say the plan and work; returns the exit code."""
-    wanted = metric_fingerprints(score.config.metrics)
-    pending, backlog = store.pending(), store.unmeasured(wanted)
-    new = 0 if score.own else len(pending)
-    print_lines(_plan(score, store, wanted, new, len(backlog)), console)
-    if not new and not backlog:
-        return FAILED if pending else DONE
-    from align.runner.failures import CannotGoOn, DeviceLost
-    from align.scoring.work import Scoring
-
-    with Meter(console, len(score.items), len(score.items) - new, len(backlog)) as meter:
-        try:
-            scoring = Scoring(score.config, score.label, wanted, store, meter, interrupts)
-            scoring.run([] if score.own else pending)  # type: ignore[arg-type]
-        except DeviceLost as error:
-            return ended(store, f"the device is lost ({error}){GOES_ON}")
-        except CannotGoOn as error:
-            return ended(store, str(error))
-    code = outcome(store, wanted, "the run's own command" if score.own else "the same command")
-    return FAILED if pending and score.own else code
-
-
-def _plan(score: Score, store: Store, wanted: Mapping[str, str], new: int, backlog: int) -> dict[str, str]:
-    done = len(score.items) - len(store.pending()) - backlog
-    work = [f"{new + backlog} to measure"] * bool(new + backlog) + [f"{done} measured already"] * bool(done)
-    lost = len(store.pending()) if score.own else 0
-    return {
-        **score.told,
-        "metrics": ", ".join(wanted),
-        "items": ", ".join(
-            [*work, *[f"{lost} without a picture, which the run's own command makes"] * bool(lost)]
-        ),
-        "folder": str(store.folder),
-    }
-
-
-def _check_out(out: Path, score: Score) -> None:
-    """Refuse a place where no table can be put, or where something stands that this command reads. Raises ConfigError."""
-    if out.is_dir():
-        raise ConfigError(f"--out {out} is a folder: give the path of a file, such as {out / 'scores.csv'}")
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {out.parent}, make it first")
-    if out.resolve().is_relative_to(Path(str(score.config.run.folder)).resolve()):
-        raise ConfigError(
-            f"--out {out} is in {score.config.run.folder}, whose results.csv is the table: leave it out"
-        )
-    if out.exists() and out.resolve() in {one.resolve() for one in score.reads}:
-        raise ConfigError(f"--out {out} would replace what is read: give another name")
-
-
-def _copy(table: Path, out: Path) -> None:
-    """Put a copy of the table where it was asked for. Raises ConfigError."""
-    try:
-        writing.write_bytes(out, table.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"--out {out} cannot be written: {error.strerror}; the table is {table}") from error
+    if len(named) != 1:
+        given = f", not {' '.join(map(shown, named))}" if named else ""
+        parser.error(f"give one folder of pictures, table or run's folder{given}")
+    if found.label is not None and not found.label.strip():
+        parser.error("--label is empty: give a name, or leave it out")
+    config = score_config(parser.command(found, [text for text in found.words if text not in named]))
+    return Options(Path(named[0]).expanduser(), found.prompts, found.label, found.out, config)

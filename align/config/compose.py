@@ -25,13 +25,12 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from align.commands.parser import Command
 from align.config import source
-from align.config.check import check
+from align.config.check import check_config
+from align.config.command import Command
 from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
-from align.config.folder import default_folder
 from align.config.no_code import (
     composing,
     refuse_commands_own,
@@ -51,7 +50,7 @@ class Job:
     """One run of a command.
 
     Attributes:
-        config: its checked configuration, folder filled in.
+        config: its checked configuration; without a folder where none was given.
         overrides: the command's overrides, sweeps resolved, as Hydra takes them.
         hydra: Hydra's own configuration.
     """
@@ -96,7 +95,7 @@ def _job(command: Command, overrides: list[str], said: Set[str]) -> Job:
 
 
 def checked(composed: DictConfig, overrides: Sequence[str], said: Set[str]) -> Config:
-    """The schema's configuration of a composed one, checked, folder filled in.
+    """The schema's configuration of a composed one, checked.
 
     Args:
         composed: the composition, without Hydra's own part.
@@ -112,9 +111,8 @@ def checked(composed: DictConfig, overrides: Sequence[str], said: Set[str]) -> C
     config = _own_weights(build(Config, values), given)
     refuse_commands_own(config, said)
     read_plugins(config.run.plugins)
-    check(config)
-    folder = config.run.folder or default_folder(config, overrides)
-    return replace(config, run=replace(config.run, folder=folder))
+    check_config(config)
+    return config
 
 
 def _own_weights(config: Config, given: Set[str]) -> Config:

@@ -31,7 +31,7 @@ COMMANDS_OWN = {
     "runner.address": "a host",
 }
 """Options that only the command line may give, and what they name."""
-_PRESET = ("OPENAI_API_KEY",)
+PRESET = ("OPENAI_API_KEY",)
 """Values of them that files may repeat: the schema's own."""
 
 _REACHES_OUT = re.compile(r"(\\*)\$\{(?!by_family:|now:[^{}$]*\}|[\w.\[\]]+\})")
@@ -105,7 +105,7 @@ def refuse_commands_own(config: Config, said: Set[str]) -> None:
     """Refuse options in files that only the command line may give. Raises ConfigError."""
     for path, what in COMMANDS_OWN.items():
         value = attrgetter(path)(config)
-        if value and value not in _PRESET and path not in said:
+        if value and value not in PRESET and path not in said:
             raise ConfigError(
                 f"{path} in a config file names {what}, which no file may: give it on the command line"
             )

@@ -37,15 +37,18 @@ def default_choices() -> dict[str, str]:
     return {str(group): str(choice) for group, choice in pairs if choice is not None and " " not in group}
 
 
+def config_file(group: str, name: str, more: Path | None = None) -> Path | None:
+    """The file of a choice, as Hydra finds it: ours before the user's; None if there is none."""
+    paths = [folder / group / f"{name}.yaml" for folder in config_folders(more)]
+    return next((path for path in paths if path.is_file()), None)
+
+
 def summary_line(group: str, name: str, more: Path | None = None) -> str:
     """The first line of a config's header comment, Hydra's package directive aside."""
-    for folder in config_folders(more):
-        path = folder / group / f"{name}.yaml"
-        if path.is_file():
-            try:
-                lines = read_text(path).splitlines()
-            except (OSError, UnicodeDecodeError):
-                return ""  # which is told when it is chosen
-            comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#")]
-            return next((line for line in comments if not line.startswith("@package")), "")
-    return ""
+    path = config_file(group, name, more)
+    try:
+        lines = read_text(path).splitlines() if path else []
+    except (OSError, UnicodeDecodeError):
+        return ""  # which is told when it is chosen
+    comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#")]
+    return next((line for line in comments if not line.startswith("@package")), "")

@@ -107,38 +107,6 @@ def write_gallery(
     return out
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command ``gallery``. Raises ConfigError."""
-    from align.commands.parser import OneLineParser, number_of
-    from align.config.errors import ConfigError
-
-    parser = OneLineParser(
-        prog="align gallery", description="Write a self-contained page of pictures side by side."
-    )
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folder, or a folder of them"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a PNG file")
-    parser.add_argument("--baseline", metavar="NAME", help="method, label or folder to compare with")
-    parser.add_argument(
-        "--limit", type=number_of, default=400, metavar="N", help="rows of pictures (default: 400)"
-    )
-    options = parser.parse_args(argv)
-    if options.sheet is not None and options.sheet.absolute() == options.out.absolute():
-        raise ConfigError("gallery: --out and --sheet name one file: give two")
-    from align.pages.contact_sheet import write_contact_sheet
-
-    try:
-        print(write_gallery(options.folders, options.out, options.baseline, limit=options.limit))
-        if options.sheet is not None:
-            write_contact_sheet(options.folders, options.sheet, options.baseline)
-            print(options.sheet)
-    except ReportError as error:
-        raise ConfigError(f"gallery: {error}") from error
-    return 0
-
-
 def script_json(value: Any) -> str:
     """`value` as JSON that is safe inside a script element: no tag, comment or entity can start in it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.commands.parser import OneLineParser, number_of
-from align.config.errors import ConfigError
 from align.store.errors import ReportError
 
 if TYPE_CHECKING:
@@ -318,91 +316,3 @@ def report(
     if out is not None:
         result.write(Path(out))
     return result
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
-        prog="align report",
-        description="Compare runs, picture by picture, with a baseline.",
-        epilog=EXPLANATION,
-    )
-    parser.add_argument(
-        "folders",
-        nargs="+",
-        type=Path,
-        metavar="FOLDER",
-        help="run folder, a folder of them, or the folder of a published table",
-    )
-    parser.add_argument(
-        "--baseline",
-        metavar="NAME",
-        help="method, label, folder or row to compare with (default: the table's, the method 'none', else the first)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        help="write report.md, .tex and .html, CSV files and drawings there",
-    )
-    parser.add_argument(
-        "--by",
-        metavar="COLUMN",
-        help="also compare within each group: a tag of the prompts such as Category, or seed, method, backbone, reward",
-    )
-    parser.add_argument(
-        "--diversity",
-        action="store_true",
-        help="also measure how much the pictures of a prompt, and of a run, differ (reads all pictures)",
-    )
-    parser.add_argument(
-        "--features",
-        metavar="NAME",
-        help="image embeddings to measure that in (default: shapes_pick or clip_vit_l14, by the backbone)",
-    )
-    parser.add_argument(
-        "--gallery", action="store_true", help="also write gallery.html and contact_sheet.png (needs --out)"
-    )
-    parser.add_argument(
-        "--limit",
-        type=number_of,
-        default=400,
-        metavar="N",
-        help="rows of pictures in the gallery (default: 400)",
-    )
-    return parser
-
-
-def main(argv: Sequence[str]) -> int:
-    """The command `report`; returns its exit code. Raises ConfigError."""
-    options = _parser().parse_args(argv)
-    if options.gallery and options.out is None:
-        raise ConfigError("report: --gallery needs --out FOLDER")
-    if options.features is not None and not options.diversity:
-        raise ConfigError("report: --features needs --diversity")
-    try:
-        made = report(
-            options.folders,
-            options.baseline,
-            options.out,
-            diversity=options.diversity,
-            features=options.features,
-            by=options.by,
-        )
-        written = [*PAGES, *(figure.name for figure in made.document().figures)] if options.out else []
-        if options.gallery:
-            from align.pages.contact_sheet import write_contact_sheet
-            from align.pages.gallery import write_gallery
-
-            page, sheet = options.out / "gallery.html", options.out / "contact_sheet.png"
-            write_gallery(options.folders, page, options.baseline, limit=options.limit)
-            write_contact_sheet(options.folders, sheet, options.baseline)
-            written += [page.name, sheet.name]
-    except ReportError as error:
-        raise ConfigError(f"report: {error}") from error
-    from rich.console import Console
-
-    console = Console()
-    console.print(made.render())
-    for name in written:
-        console.print(str(options.out / name), markup=False, highlight=False, soft_wrap=True)
-    return 0

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from align.config.schema import BackboneConfig, Config
+from align.runner.devices import torch_device
+from align.runner.files import Files, recipe
 from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from align.backbones.base import Backbone
+    from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
     from align.sampling.parts import Parts
@@ -43,20 +46,22 @@ class MakesPictures(Protocol):
         ...
 
 
-def build_sampler(config: Config, batch_size: int) -> MakesPictures:
+def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> MakesPictures:
     """The method of a configuration on its backbone, loaded.
 
     Args:
         config: a checked configuration.
         batch_size: rows of every network call; ``run.batch_size``, or less after memory ran out.
+        files: that it needs, where they have been looked for already.
 
     Raises:
         WeightsError: weights are missing or hold something else.
     """
     device = torch_device(config.run.device)
-    backbone = _backbone(config.backbone, device)
+    files = files or Files(config)
+    backbone = _backbone(config.backbone, files.pieces, device)
     reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, pairs_of(config), batch_size, device)
+    return assemble(config, backbone, reward, pairs_of(config), batch_size, device, files)
 
 
 def assemble(
@@ -66,12 +71,13 @@ def assemble(
     pairs: PairSource,
     batch_size: int,
     device: torch.device,
+    files: Files | None = None,
 ) -> MakesPictures:
     """The method of a configuration on any backbone, with any reward."""
     from align.sampling.sampler import Population, Sampler
 
     process = _process(config, backbone)
-    parts = _parts(config, backbone, process, reward, batch_size, device)
+    parts = _parts(files or Files(config), backbone, process, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(parts, pairs, device, population)
@@ -92,7 +98,7 @@ def _process(config: Config, backbone: Backbone) -> Process:
 
 
 def _parts(
-    config: Config,
+    files: Files,
     backbone: Backbone,
     process: Process,
     reward: Reward | None,
@@ -107,7 +113,7 @@ def _parts(
     from align.sampling.predict import Predict
     from align.sampling.recurrence import Recurrence
 
-    method = config.method
+    config, method = files.config, files.config.method
     guidance = clean = objective = None
     noisy, mean = method.guidance, method.clean
     if noisy.rule != "none":
@@ -121,7 +127,7 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = _value(config, backbone, device) if method.branches and reward is not None else None
+    value = _value(files, backbone, device) if method.branches and reward is not None else None
     sampler = config.sampler
     return Parts(
         Predict(
@@ -138,14 +144,14 @@ def _parts(
     )
 
 
-def _value(config: Config, backbone: Backbone, device: torch.device) -> Value:
+def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
     """How the expected reward is estimated. Raises WeightsError."""
     import torch
 
-    from align.runner.weights import value_piece
     from align.sampling.values import Looks, PosteriorMean
 
-    value, piece = config.method.value, value_piece(config)
+    config, piece = files.config, files.value_piece
+    value = config.method.value
     if value.estimate == "looks":
         sampler = config.sampler
         return Looks(backbone, sampler.guidance_scale, value.looks, sampler.guidance_rescale)
@@ -243,7 +249,7 @@ def pairs_of(config: Config) -> PairSource:
 
 
 @lru_cache(maxsize=1)
-def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
+def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
     if backbone.kind == "analytic":
         from align.backbones.analytic import AnalyticBackbone
         from align.toy.problems import DENSITIES
@@ -251,10 +257,9 @@ def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
         density = DENSITIES[str(backbone.density)]()
         return AnalyticBackbone(density, device, backbone.height, backbone.width)
     from align.backbones.registry import load
-    from align.runner.weights import recipe
 
     size = (backbone.height, backbone.width, backbone.attention_stride)
-    return load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing)
+    return load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing, found=pieces)
 
 
 @lru_cache(maxsize=16)
@@ -281,15 +286,6 @@ def build_reward(terms: dict[str, float], device: torch.device) -> Reward:
 
     parts = [(weight, load_reward(name, device)) for name, weight in sorted(terms.items())]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
-
-
-def torch_device(name: str) -> torch.device:
-    """The device that ``run.device`` means: ``auto`` is CUDA where there is some, else the CPU."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def set_up_torch(threads: int | None) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from align.commands.parser import Command
+from align.config.command import Command
 from align.config.compose import jobs_of
 from align.config.convert import plain
 from align.config.errors import ConfigError, suggestion

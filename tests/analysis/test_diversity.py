@@ -15,7 +15,8 @@ from align.analysis.arms import load_arms
 from align.analysis.diversity import dimensions, distance, entropy, run_distances
 from align.analysis.intervals import bootstrap, resampled
 from align.analysis.spread import embeddings, measure, usual_features
-from align.pages.report import main, report
+from align.commands.report import main
+from align.pages.report import report
 from align.rewards.sources import OWN
 from align.store.errors import ReportError
 from align.store.manifest import Manifest

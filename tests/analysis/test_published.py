@@ -8,7 +8,8 @@ from pages.test_report import BASE, run
 
 from align.__main__ import main as align
 from align.analysis.paper_numbers import load_paper
-from align.pages.report import main, report
+from align.commands.report import main
+from align.pages.report import report
 from align.store.errors import ReportError
 from align.store.table_plan import FileRow, TableFile, read_table
 

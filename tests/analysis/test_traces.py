@@ -9,7 +9,8 @@ from pages.test_report import BASE, run
 
 from align.analysis.summary import summary
 from align.analysis.traces import trace_columns
-from align.pages.report import main, report
+from align.commands.report import main
+from align.pages.report import report
 from align.store.csvfile import read_csv
 
 

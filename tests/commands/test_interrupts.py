@@ -15,7 +15,7 @@ from .helpers import align
 LINE = "align: interrupted\n"
 
 
-@pytest.mark.parametrize("name", ["align.output", "align.runner.interrupts", "align.commands.parser"])
+@pytest.mark.parametrize("name", ["align.output", "align.runner.interrupts", "align.commands.verbs"])
 def test_while_modules_are_imported(name, monkeypatch, capfd):
     found = builtins.__import__
 
@@ -75,7 +75,7 @@ __main__.program()
 
 @pytest.mark.parametrize(
     ("moment", "number"),
-    [("align.output", signal.SIGINT), ("align.config.help", signal.SIGTERM), ("exit", signal.SIGINT)],
+    [("align.output", signal.SIGINT), ("align.commands.help", signal.SIGTERM), ("exit", signal.SIGINT)],
 )
 def test_from_the_first_moment_of_a_process_to_the_last(moment, number, tmp_path):
     done = align(moment, str(int(number)), folder=tmp_path, code=CODE)

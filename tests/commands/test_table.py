@@ -5,10 +5,11 @@ from rich.console import Console
 
 from align.__main__ import main
 from align.analysis.paper_numbers import load_paper
-from align.commands.table import _Children, _longest_first, plan_text, runs_of
 from align.config.errors import ConfigError
 from align.config.places import conf_folder
+from align.runner.children import Children
 from align.runner.paper_rows import Choice, resolve
+from align.runner.paper_runs import longest_first, plan_text, runs_of
 from align.store.table_plan import read_table
 
 TABLES = ("dymo_table1", "dymo_table2", "dymo_table3", "dymo_table4")
@@ -167,7 +168,7 @@ def test_headers_tell_source_cost_and_command(name):
 def test_several_runs_at_a_time(tmp_path):
     console = Console(record=True, width=200)
     commands = {str(tmp_path / "good"): ["--help"], str(tmp_path / "bad"): ["method=nothing"]}
-    assert _Children(console).run(commands, 2) == 2
+    assert Children(console).run(commands, 2) == 2
     text = console.export_text()
     assert "bad" in text
     assert "exit 2, align: method=nothing: there is no such method" in text
@@ -178,12 +179,12 @@ def test_of_several_at_a_time_the_longest_starts_first(toys):
     fourth = toys["dymo_table4"]
     folders = {key: str(row.config.run.folder) for key, row in fourth.items()}
     runs = {folders[key]: fourth[key] for key in ("plain", "fixed_1", "fixed_5", "fixed_10")}
-    assert _longest_first(runs) == [folders[key] for key in ("fixed_10", "fixed_5", "fixed_1", "plain")]
+    assert longest_first(runs) == [folders[key] for key in ("fixed_10", "fixed_5", "fixed_1", "plain")]
 
 
 def test_what_was_stopped_does_not_start(tmp_path):
-    children = _Children(Console(quiet=True))
-    children._stop()
+    children = Children(Console(quiet=True))
+    children.stop()
     assert children.run({str(tmp_path): ["method=nothing"]}, 1) == 130
 
 

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from align.__main__ import main
 from align.commands import run as launch
-from align.commands.parser import Command, parse
+from align.commands.parser import parse
+from align.config.command import Command
 from align.config.compose import jobs_of, said_of
 from align.config.errors import ConfigError
 from align.config.no_code import refuse_hydra

@@ -13,7 +13,8 @@ from align.analysis.arms import load_arms
 from align.analysis.compare import choose_baseline
 from align.analysis.intervals import bootstrap
 from align.analysis.summary import number, summary, with_interval
-from align.pages.report import main, report
+from align.commands.report import main
+from align.pages.report import report
 from align.store.columns import HEAD
 from align.store.csvfile import read_csv
 from align.store.errors import ReportError

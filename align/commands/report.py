@@ -1,0 +1,108 @@
+"""``python -m align report FOLDERS...``: what methods gain over a baseline, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from align.commands.parser import Parser, number_of
+from align.runner.exits import DONE
+
+MORE = """\
+Intervals are 95% bootstrap intervals over prompts.  A win is a higher value than the baseline's on the same prompt, seed
+and sample; a tie counts half.
+"""
+EXAMPLES = {
+    "outputs/shapes_demo": "all runs in a folder, in the terminal",
+    "outputs/a outputs/b --out outputs/compared --gallery": "two of them, also as pages",
+    "outputs/mine --by Category --diversity": "by a column of the prompt file, and how much pictures differ",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """The verb; returns its exit code. Raises ConfigError."""
+    parser = _parser()
+    found = parser.read(argv)
+    if found.gallery and found.out is None:
+        parser.error("--gallery needs --out FOLDER")
+    if found.features is not None and not found.diversity:
+        parser.error("--features needs --diversity")
+    from align.config.errors import ConfigError
+    from align.pages.report import PAGES, report
+    from align.store.errors import ReportError
+
+    try:
+        made = report(
+            found.folders,
+            found.baseline,
+            found.out,
+            diversity=found.diversity,
+            features=found.features,
+            by=found.by,
+        )
+        written = [*PAGES, *(figure.name for figure in made.document().figures)] if found.out else []
+        if found.gallery:
+            from align.pages.contact_sheet import write_contact_sheet
+            from align.pages.gallery import write_gallery
+
+            page, sheet = found.out / "gallery.html", found.out / "contact_sheet.png"
+            write_gallery(found.folders, page, found.baseline, limit=found.limit)
+            write_contact_sheet(found.folders, sheet, found.baseline)
+            written += [page.name, sheet.name]
+    except ReportError as error:
+        raise ConfigError(f"report: {error}") from error
+    from rich.console import Console
+
+    console = Console()
+    console.print(made.render())
+    for name in written:
+        console.print(str(found.out / name), markup=False, highlight=False, soft_wrap=True)
+    return DONE
+
+
+def _parser() -> Parser:
+    parser = Parser("report", MORE, EXAMPLES)
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="run folder, a folder of them, or the folder of a published table",
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="method, label, folder or row to compare with (default: the table's, the method 'none', else the first)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write report.md, .tex and .html, CSV files and drawings there",
+    )
+    parser.add_argument(
+        "--by",
+        metavar="COLUMN",
+        help="also compare within each group: a tag of the prompts such as Category, or seed, method, backbone, reward",
+    )
+    parser.add_argument(
+        "--diversity",
+        action="store_true",
+        help="also measure how much the pictures of a prompt, and of a run, differ (reads all pictures)",
+    )
+    parser.add_argument(
+        "--features",
+        metavar="NAME",
+        help="image embeddings to measure that in (default: shapes_pick or clip_vit_l14, by the backbone)",
+    )
+    parser.add_argument(
+        "--gallery", action="store_true", help="also write gallery.html and contact_sheet.png (needs --out)"
+    )
+    parser.add_argument(
+        "--limit",
+        type=number_of,
+        default=400,
+        metavar="N",
+        help="rows of pictures in the gallery (default: 400)",
+    )
+    return parser

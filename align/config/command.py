@@ -1,0 +1,28 @@
+"""What a command line asks to be composed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PRIMARY = "config"
+"""The primary config of a command that names none."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Configurations by the words of a command line.
+
+    Attributes:
+        overrides: ``key=value`` texts as Hydra reads them.
+        multirun: every combination of comma-separated values.
+        config_dir: further folder of config groups.
+        config_name: the primary config.
+        told: further ``key=value`` texts before ``overrides``, from a file (a table's rows), which may say less.
+    """
+
+    overrides: tuple[str, ...]
+    multirun: bool = False
+    config_dir: Path | None = None
+    config_name: str = PRIMARY
+    told: tuple[str, ...] = ()

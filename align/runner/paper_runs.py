@@ -1,0 +1,122 @@
+"""The runs of published tables: each once, several at a time if wanted, then the pages of each table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from align.config.schema import Config
+from align.runner.children import Children
+from align.runner.estimate import cost_line, network_evaluations
+from align.runner.exits import DONE
+from align.runner.paper_rows import Choice, Row, Table
+from align.store.errors import ReportError
+from align.store.table_plan import FileRow, TableFile, relative
+
+GALLERY_ROWS = 48
+"""Prompts in a table's gallery, which has a picture for each of its rows."""
+
+
+def runs_of(tables: Sequence[Table]) -> dict[str, Row]:
+    """The runs that are to be made, by folder; rows of any table that are the same run share one."""
+    rows = [row for table in tables for row in table.rows]
+    return {str(row.config.run.folder): row for row in rows if row.config is not None and row.chosen}
+
+
+def plan_text(tables: Sequence[Table], runs: Mapping[str, Row]) -> str:
+    """What a command will do: each table's rows, with the reason of those that are not run, then the runs."""
+    lines = []
+    for table in tables:
+        lines.append(f"{table.name}: {table.table.title} ({table.scale})")
+        for row in table.rows:
+            run = Path(str(row.config.run.folder)).name if row.config and row.chosen else ""
+            where = run or f"not run: {row.why_not}"
+            lines.append(f"  {row.key:<14} {row.label}: {where}")
+    lines.append(f"{len(runs)} runs")
+    for folder, row in runs.items():
+        if row.config is not None:
+            cost = cost_line(row.config, 1).partition(";")[0]
+            lines.append(f"  {Path(folder).name}: {cost}")
+    return "\n".join(lines)
+
+
+def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -> int:
+    """Make all runs; what an earlier call has finished is not made again. Returns the worst exit code.
+
+    Raises:
+        ConfigError, FilesMissing: before any of them starts.
+    """
+    from align.runner.launch import run_all
+    from align.runner.prepare import prepare
+
+    configs = configs_of(runs)
+    if not configs:
+        return DONE
+    if jobs == 1:
+        return run_all(configs)
+    prepare(configs)
+    more = [f"--config-dir={choice.config_dir}"] if choice.config_dir else []
+    if not any(text.lstrip("+").startswith("run.threads=") for text in choice.options):
+        more.append(f"run.threads={max(1, (os.cpu_count() or 1) // jobs)}")
+    return Children(console).run(
+        {folder: [*more, *runs[folder].options] for folder in longest_first(runs)}, jobs
+    )
+
+
+def configs_of(runs: Mapping[str, Row]) -> list[Config]:
+    """Their configurations."""
+    return [row.config for row in runs.values() if row.config is not None]
+
+
+def longest_first(runs: Mapping[str, Row]) -> list[str]:
+    """The folders of runs in the order in which several at a time take them, so that none is left alone at the end."""
+
+    def cost(row: Row) -> float:
+        assert row.config is not None
+        return network_evaluations(row.config)[1] * (1 + row.config.method.guided)
+
+    return sorted(runs, key=lambda folder: cost(runs[folder]), reverse=True)
+
+
+def report_table(table: Table, console: Console) -> None:
+    """Write a table's ``table.json``, report and gallery into its folder, and print the report."""
+    from align.pages.gallery import write_gallery
+    from align.pages.report import report
+
+    folder = table.root / table.name
+    try:
+        table_file(table).write(folder)
+        made = report([folder], out=folder)
+        gallery = write_gallery([folder], folder / "gallery.html", limit=GALLERY_ROWS)
+        console.print()
+        console.print(made.render())
+    except (ReportError, OSError) as error:
+        console.print(f"{table.name}: {error}", markup=False)
+        return
+    for page in (folder / "report.html", gallery):
+        console.print(str(page), markup=False)
+
+
+def table_file(table: Table) -> TableFile:
+    """What the folder of a table says of it."""
+    rows = tuple(_file_row(table, row) for row in table.rows)
+    head = table.table
+    return TableFile(table.name, head.paper, head.number, head.title, table.scale, head.baseline, rows)
+
+
+def _file_row(table: Table, row: Row) -> FileRow:
+    """A row of it; its run counts if there are results, by whichever command they were made."""
+    folder = Path(str(row.config.run.folder)) if row.config else None
+    there = folder is not None and (folder / "results.csv").is_file()
+    return FileRow(
+        key=row.key,
+        label=row.label,
+        paper=row.row.paper,
+        of_table=row.row.of_table or table.table.number,
+        folder=relative(folder, table.root / table.name) if folder is not None and there else None,
+        why_not="" if there else row.why_not or "its run gave no results",
+        note=row.row.note,
+    )

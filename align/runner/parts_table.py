@@ -1,0 +1,189 @@
+"""From the options of a method to the parts of the loop: what stands at each place, and which option put it there.
+
+``align doctor method=das`` prints it.  What is here is data, and ``runner/build.py`` builds; a test holds the two together.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from operator import attrgetter
+from typing import NamedTuple
+
+from align.config.schema import Config
+from align.runner.searching import searching
+
+
+def _always(config: Config) -> bool:
+    return True
+
+
+class Part(NamedTuple):
+    """Something that can stand at a place of the loop.
+
+    Attributes:
+        name: ``module:Name`` of the class or function.
+        option: the option that chooses it.
+        stands: whether it does.
+    """
+
+    name: str
+    option: str
+    stands: Callable[[Config], bool] = _always
+
+
+def _guided(config: Config) -> bool:
+    method = config.method
+    return method.guided and method.guidance.strength > 0
+
+
+def _weighs(config: Config) -> bool:
+    return config.method.weighs
+
+
+def _valued(config: Config) -> bool:
+    return config.method.branches and bool(config.reward.terms)
+
+
+def _prunes(config: Config) -> bool:
+    plan = searching(config)
+    return bool(plan.populations or plan.replaced)
+
+
+PLACES: dict[str, tuple[Part, ...]] = {
+    "process": (
+        Part(
+            "align.processes.lcm:ReleasedLCM",
+            "method.tempering.released",
+            lambda c: (
+                c.sampler.kind == "lcm" and c.method.tempering.rule != "none" and c.method.tempering.released
+            ),
+        ),
+        Part("align.processes.lcm:LCM", "sampler.kind", lambda c: c.sampler.kind == "lcm"),
+        Part("align.processes.ddim:DDIM", "sampler.kind"),
+    ),
+    "loss of pictures": (
+        Part(
+            "align.sampling.preference:PreferenceLoss",
+            "method.objective.preference",
+            lambda c: _guided(c) and c.method.objective.preference > 0,
+        ),
+    ),
+    "loss of maps": (
+        Part(
+            "align.semantics.attention_loss:semantic_loss",
+            "method.objective.semantic",
+            lambda c: _guided(c) and c.method.objective.semantic > 0,
+        ),
+    ),
+    "objective": (Part("align.sampling.objective:Objective", "method.objective.dynamic", _guided),),
+    "clean guidance": (
+        Part(
+            "align.sampling.guidance:CleanGuidance",
+            "method.clean.rule",
+            lambda c: c.method.clean.rule != "none" and c.method.clean.rate * c.method.guidance.strength > 0,
+        ),
+    ),
+    "value estimate": (
+        Part(
+            "align.sampling.values:Looks",
+            "method.value.estimate",
+            lambda c: _valued(c) and c.method.value.estimate == "looks",
+        ),
+        Part(
+            "align.sampling.values:Regressed",
+            "method.value.estimate",
+            lambda c: _valued(c) and c.method.value.estimate == "network",
+        ),
+        Part("align.sampling.values:PosteriorMean", "method.value.estimate", _valued),
+    ),
+    "select": (
+        Part(
+            "align.sampling.particles:Steering",
+            "method.steering.potential",
+            lambda c: c.method.steering.potential != "none",
+        ),
+        Part("align.sampling.particles:Tempered", "method.tempering.rule", _weighs),
+        Part("align.sampling.search:Prune", "method.search.drop", _prunes),
+        Part("align.sampling.selection:Keep", "method.search.drop"),
+    ),
+    "weights": (
+        Part(
+            "align.sampling.tempering:Tempering",
+            "method.tempering.rule",
+            lambda c: c.method.tempering.rule != "none",
+        ),
+        Part("align.sampling.particles:Steering", "method.steering.potential", _weighs),
+    ),
+    "resampling": (Part("align.sampling.particles:Resampling", "method.resampling.scheme", _weighs),),
+    "guidance": (
+        Part(
+            "align.sampling.guidance:Guidance",
+            "method.guidance.rule",
+            lambda c: c.method.guidance.rule != "none",
+        ),
+    ),
+    "search": (
+        Part(
+            "align.sampling.search:Search",
+            "method.search.candidates",
+            lambda c: bool(searching(c).probabilities),
+        ),
+    ),
+    "recurrence": (Part("align.sampling.recurrence:Recurrence", "method.recurrence.rule"),),
+    "choose": (Part("align.sampling.sampler:Population", "method.choose"),),
+}
+"""The places of the loop in the order in which it comes to them, and of each what can stand there: the first that does."""
+
+
+def parts_of(config: Config) -> dict[str, Part | None]:
+    """What stands at each place of a configuration's loop; None where nothing does."""
+    return {
+        place: next((part for part in parts if part.stands(config)), None) for place, parts in PLACES.items()
+    }
+
+
+def parts_lines(config: Config) -> list[str]:
+    """The same for people: place, option, file and name of what does it, and what else the option's section gives."""
+    chosen = parts_of(config)
+    last = {_section(part.option): place for place, part in chosen.items() if part}
+    rows = []
+    for place, part in chosen.items():
+        option = (part or PLACES[place][-1]).option
+        value = _text(attrgetter(option)(config))
+        name = part.name.replace(".", "/").replace(":", ".py ") if part else "-"
+        more = _given(config, option) if part and last[_section(option)] == place else ""
+        rows.append((place, f"{option}={value}", name, more))
+    wide = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, [*wide, 0], strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _section(option: str) -> str:
+    return option.rpartition(".")[0]
+
+
+def _given(config: Config, option: str) -> str:
+    """What else is not as the schema has it in an option's section of the method."""
+    section = attrgetter(_section(option))(config)
+    if section in (config.method, config.sampler):  # whose other options belong to other places, or to none
+        return ""
+    told = {part.option for parts in PLACES.values() for part in parts}
+    usual = {one.name: one.default for one in fields(section)}
+    values = {name: getattr(section, name) for name in usual if f"{_section(option)}.{name}" not in told}
+    given = {
+        name: value for name, value in values.items() if value != usual[name] and not is_dataclass(value)
+    }
+    return " ".join(f"{name}={_text(value)}" for name, value in given.items())
+
+
+def _text(value: object) -> str:
+    """A value as an override has it."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_text, value))}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
