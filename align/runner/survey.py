@@ -12,7 +12,6 @@ from align.config.schema import BackboneConfig, Config
 from align.errors import WrongWeights
 from align.rewards.sources import PICKLES
 from align.runner.exits import DONE, MISSING_WEIGHTS
-from align.runner.parts_table import parts_lines
 from align.runner.weights import (
     Needed,
     backbone_files,
@@ -32,8 +31,6 @@ def survey(configs: Sequence[Config]) -> int:
     packages, absent = _packages()
     print("packages", *packages, sep="\n")
     print("devices", *(f"  {line}" for line in _devices()), sep="\n")
-    for config in {config.method.name: config for config in configs}.values():
-        print(f"method {config.method.name}", *(f"  {line}" for line in parts_lines(config)), sep="\n")
     from align.rewards.registry import REWARDS
 
     backbones = {config.backbone.name: backbone_files(config.backbone) for config in configs}
