@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dispatch(argv: list[str]) -> int:
-    """Do what a command line asks for; returns the exit code. Raises ConfigError, MissingWeights."""
+    """Do what a command line asks for; returns the exit code. Raises ConfigError, FilesMissing."""
     from importlib import import_module
 
     from align.commands.verbs import RUN, VERBS

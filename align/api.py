@@ -148,7 +148,7 @@ def score(
     from align.config.schema import MetricsConfig
     from align.pictures import to_rgb
     from align.rewards.registry import REWARDS
-    from align.runner.build import torch_device
+    from align.runner.devices import torch_device
     from align.runner.score import CHUNK, Scorer
     from align.store.measured import CHECKER
     from align.store.pictures import saved_picture

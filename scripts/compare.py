@@ -14,121 +14,16 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from scripts.comparison.arms import DIVERSITY, Arm, arms, for_diversity, tuned  # noqa: E402
+
 ROOT_FOLDER = Path("outputs/shapes_compare")
 DIVERSITY_FOLDER = Path("outputs/shapes_compare_diversity")
 TUNE_FOLDER = Path("outputs/shapes_compare_tune")
-ETA_0 = "sampler.eta=0"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One method at one budget.
-
-    Attributes:
-        name: of the method in tables.
-        budget: network evaluations a picture, about; 0 for the plain baselines.
-        options: of the command line.
-    """
-
-    name: str
-    budget: int
-    options: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """Of its folder and rows."""
-        return f"{self.name}_{self.budget}" if self.budget else self.name
-
-
-# What decides how hard a method follows the reward; chosen by the reward that is followed, on validation prompts (tune).
-FK = "method.steering.rate=1"
-SMC = "method.tempering.alpha=0.1"
-DAS = ("method.tempering.alpha=0.1", "method.guidance.coefficient=0.1")
-DYMO_SMC = ("method.tempering.alpha=0.1", "method.guidance.strength=0.03")
-DIVERSITY = ("prompts.limit=12", "samples=4")
-"""Of the runs whose diversity is measured: at the smallest budget, several pictures of each of fewer prompts."""
-
-
-def arms() -> list[Arm]:
-    """All of them; with 15 steps a particle costs 15 evaluations, not quite twice that with backward passes."""
-    found = [
-        Arm("none", 0, ("method=none",)),
-        Arm("none_eta0", 0, ("method=none", ETA_0)),
-    ]
-    # Particles without gradients and with; candidates of SVDD; particles and candidates of DSearch and of DSearch-R.
-    for budget, plain, guided, candidates, start, tree, several, each in (
-        (60, 4, 2, 4, 2, 2, 2, 2),
-        (120, 8, 4, 8, 4, 2, 4, 2),
-    ):
-        found += [
-            Arm("best_of_n", budget, ("method=best_of_n", f"method.particles={plain}")),
-            Arm("svdd", budget, ("method=svdd", f"method.search.candidates={candidates}")),
-            Arm(
-                "dsearch",
-                budget,
-                ("method=dsearch", f"method.particles={start}", f"method.search.candidates={tree}"),
-            ),
-            Arm(
-                "dsearch_r",
-                budget,
-                (
-                    "method=dsearch_r",
-                    f"method.particles={several}",
-                    "method.returned=1",
-                    "method.choose=best",
-                    f"method.search.replace={1 / several}",
-                    f"method.search.candidates={each}",
-                ),
-            ),
-            Arm("fk", budget, ("method=fk", f"method.particles={plain}", FK)),
-            Arm("smc", budget, ("method=smc", f"method.particles={plain}", SMC)),
-            Arm("das", budget, ("method=das", f"method.particles={guided}", *DAS)),
-            Arm("dymo_smc", budget, ("method=dymo_smc", f"method.particles={guided}", *DYMO_SMC)),
-            Arm("dymo", budget, ("method=dymo", f"method.particles={guided}", "method.choose=best", ETA_0)),
-            Arm(
-                "freedom",
-                budget,
-                # It repeats some steps, and so takes fewer.
-                ("method=freedom", f"method.particles={guided}", "method.choose=best", "sampler.steps=11"),
-            ),
-        ]
-    return found
-
-
-def for_diversity() -> list[Arm]:
-    """The smallest budget's arms and plain sampling."""
-    every = arms()
-    least = min(arm.budget for arm in every if arm.budget)
-    return [arm for arm in every if arm.budget in (0, least)]
-
-
-def tuned() -> list[Arm]:
-    """What ``tune`` tries, at the larger budget."""
-    found = [Arm("none", 0, ("method=none",))]
-    for rate in (0.5, 1, 2, 4):
-        found.append(
-            Arm(f"fk_rate{rate}", 180, ("method=fk", "method.particles=12", f"method.steering.rate={rate}"))
-        )
-    for alpha in (0.1, 0.25, 0.5, 1, 2):
-        scale = f"method.tempering.alpha={alpha}"
-        found.append(Arm(f"smc_alpha{alpha}", 180, ("method=smc", "method.particles=12", scale)))
-    # The coefficient: how much of the target's tilt the proposals take on; weights correct for the rest.
-    for alpha, coefficient in ((0.1, 0.03), (0.1, 0.1), (0.25, 1), (0.5, 1), (1, 1)):
-        options = (f"method.tempering.alpha={alpha}", f"method.guidance.coefficient={coefficient}")
-        name = f"das_alpha{alpha}_coefficient{coefficient}"
-        found.append(Arm(name, 180, ("method=das", "method.particles=7", *options)))
-    for strength in (0.03, 0.1):
-        options = ("method.tempering.alpha=0.1", f"method.guidance.strength={strength}")
-        found.append(
-            Arm(f"dymo_smc_strength{strength}", 180, ("method=dymo_smc", "method.particles=7", *options))
-        )
-    return found
 
 
 def make(some: list[Arm], folder: Path, experiment: list[str], jobs: int, more: list[str]) -> None:
@@ -153,7 +48,7 @@ def backward_cost(device: str, batch: int) -> float:
     from align.backbones.base import Conditioning
     from align.backbones.unet import UNetBackbone
     from align.processes.ddim import DDIM
-    from align.runner.build import torch_device
+    from align.runner.devices import torch_device
 
     where = torch_device(device)
     weights = ROOT / "align/shapes/weights"
@@ -195,7 +90,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.what == "page":
-        from scripts.comparison import write_page
+        from scripts.comparison.page import write_page
 
         write_page(arms(), ROOT_FOLDER, for_diversity(), DIVERSITY_FOLDER, ROOT / "docs")
         return

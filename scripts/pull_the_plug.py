@@ -53,6 +53,7 @@ class Command:
         from align.commands.parser import parse
         from align.config.compose import jobs_of
         from align.runner import build
+        from align.runner.devices import torch_device
         from align.runner.prepare import with_batch_size
 
         if self.options[0] == "score":
@@ -61,7 +62,7 @@ class Command:
             config = read_options([*self.options[1:], *SETTINGS]).config
             build.set_up_torch(config.run.threads)
             for name in config.metrics.rewards:
-                build.load_reward(name, build.torch_device(config.run.device))
+                build.load_reward(name, torch_device(config.run.device))
             return
         (job,) = jobs_of(parse([*self.options, *SETTINGS]))
         build.set_up_torch(job.config.run.threads)

@@ -162,7 +162,7 @@ def main(argv: Sequence[str]) -> None:
     from align.commands.parser import parse
     from align.config.compose import jobs_of
     from align.rewards.registry import load
-    from align.runner.weights import recipe
+    from align.runner.files import recipe
 
     args = arguments(argv)
     torch.set_num_threads(args.threads)

@@ -201,7 +201,8 @@ def test_the_wrong_layout_is_one_line(tmp_path):
     from align.commands.parser import parse
     from align.config.compose import jobs_of
     from align.errors import WeightsError
+    from align.runner.files import Files
 
     (job,) = jobs_of(parse(["backbone=sdxl", f"backbone.unet={SD15}:unet", *CHEAP]))
     with pytest.raises(WeightsError, match=r"not of backbone\.layout=sdxl"):
-        build._backbone(job.config.backbone, torch.device("cpu"))
+        build._backbone(job.config.backbone, Files(job.config).pieces, torch.device("cpu"))

@@ -10,9 +10,9 @@ from rewards.box import BERT, HEAD, HPS, IMAGEREWARD, PICKSCORE, SPM
 from safetensors.torch import load_file, save_file
 
 from align.__main__ import main
+from align.checkpoints.layout import PICKLES
 from align.checkpoints.reference import snapshot
 from align.rewards.published import AESTHETIC_HEAD
-from align.rewards.sources import PICKLES
 from align.store.csvfile import read_csv
 
 RUN = [

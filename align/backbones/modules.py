@@ -17,7 +17,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from transformers.utils import logging as transformers_logging
 
 from align.backbones.original import check_training, is_original, load_network, load_text
-from align.backbones.registry import Recipe
+from align.backbones.recipe import Recipe
 from align.backbones.stated import read_object, read_stated
 from align.backbones.text import TextEncoder
 from align.checkpoints.layout import INDEX, MODEL, SAFE, Piece, check_shards, entry, is_file

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from align.backbones.recipe import Recipe
 from align.backbones.stated import Stated, read_stated
-from align.checkpoints.layout import Layout, Piece, file_piece, module_piece, pipeline_piece
-from align.checkpoints.reference import EMBEDDED
+from align.checkpoints.layout import Piece, file_piece, module_piece, pipeline_piece
 from align.errors import MissingWeights, WrongWeights
 
 if TYPE_CHECKING:
@@ -16,57 +15,31 @@ if TYPE_CHECKING:
 
     from align.backbones.unet import UNetBackbone
 
-__all__ = ["EMBEDDED", "Recipe", "load", "pieces"]
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Where a backbone's modules come from, and in which numbers they compute.
-
-    Attributes:
-        weights: references to whole pipelines; the first that is complete counts.
-        layout: which modules the pipeline has.
-        consistency: whether the network is a latent consistency model that reads the guidance scale.
-        single_file: reference to a file that UNet, autoencoder and text encoders come from instead.
-        unet, vae: references to a network or autoencoder used instead of those.
-        lora: reference to a file of low-rank updates, merged into UNet and text encoders.
-        dtype: torch's name of the network's numbers.
-        decoder_dtype, text_dtype: of the autoencoder and text encoders; ``None`` for ``dtype``, except that an
-            autoencoder that says it overflows in float16 gets float32.
-    """
-
-    weights: tuple[str, ...]
-    layout: Layout = "sd"
-    consistency: bool = False
-    single_file: str | None = None
-    unet: str | None = None
-    vae: str | None = None
-    lora: str | None = None
-    dtype: str = "float32"
-    decoder_dtype: str | None = None
-    text_dtype: str | None = None
-
-
-def pieces(recipe: Recipe) -> list[Piece]:
+def pieces(recipe: Recipe) -> tuple[Piece, ...]:
     """The files of a backbone by where they come from, the pipeline first; of alternatives the first complete one."""
     chosen = {"unet": recipe.dtype, "vae": recipe.decoder_dtype, "text": recipe.text_dtype}
     half = frozenset(role for role, dtype in chosen.items() if (dtype or recipe.dtype) != "float32")
     swaps = {role: name for role, name in (("unet", recipe.unet), ("vae", recipe.vae)) if name is not None}
     single = recipe.single_file is not None
-    whole = [pipeline_piece(name, recipe.layout, half, swaps, single) for name in recipe.weights]
-    found = [next((piece for piece in whole if piece.complete()), whole[0])]
+    whole = (pipeline_piece(name, recipe.layout, half, swaps, single) for name in recipe.weights)
+    first = next(whole)
+    found = [next((piece for piece in (first, *whole) if piece.complete()), first)]
     files = {"single_file": recipe.single_file, "lora": recipe.lora}
     found += [module_piece(name, role, role in half) for role, name in swaps.items()]
-    return found + [file_piece(name, role) for role, name in files.items() if name is not None]
+    return (*found, *(file_piece(name, role) for role, name in files.items() if name is not None))
 
 
-def stated(recipe: Recipe) -> Stated:
+def stated(recipe: Recipe, found: Sequence[Piece]) -> Stated:
     """What a backbone's files state, checked.
+
+    Args:
+        recipe: of the backbone.
+        found: its ``pieces``.
 
     Raises:
         WrongWeights: if it cannot be sampled; all files have to be there.
     """
-    found = pieces(recipe)
     try:
         return read_stated(found, recipe)
     except (OSError, ValueError, TypeError) as error:
@@ -80,14 +53,15 @@ def load(
     width: int,
     attention_stride: int | None = None,
     checkpointing: bool = False,
+    found: Sequence[Piece] = (),
 ) -> UNetBackbone:
-    """Load a backbone; for the arguments see :class:`~align.backbones.unet.UNetBackbone`.
+    """Load a backbone; for the arguments see ``UNetBackbone``; ``found`` are its ``pieces`` if they are known already.
 
     Raises:
         MissingWeights: if a file is not there.
         WrongWeights: if a file holds something else.
     """
-    found = pieces(recipe)
+    found = found or pieces(recipe)
     for piece in found:
         if not piece.complete():
             gone = [str(path) for path in piece.paths if not path.is_file()]

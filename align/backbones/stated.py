@@ -17,7 +17,7 @@ from align.processes.schedule import is_number, read_schedule, unread
 from align.reading import parse_object, read_bytes
 
 if TYPE_CHECKING:
-    from align.backbones.registry import Recipe
+    from align.backbones.recipe import Recipe
     from align.checkpoints.layout import Piece
 
 SHIFTS = ("latents_mean", "latents_std", "shift_factor")

@@ -26,7 +26,8 @@ from align.backbones.base import (
 from align.backbones.checkpointing import Opener, checkpoint_blocks, checkpoint_decoder
 from align.backbones.latents import unscaled
 from align.backbones.modules import Modules, load_modules
-from align.backbones.registry import Recipe, pieces
+from align.backbones.recipe import Recipe
+from align.backbones.registry import pieces
 from align.backbones.text import TextReader
 from align.checkpoints.layout import Layout
 from align.processes.base import Step

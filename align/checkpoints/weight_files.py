@@ -14,8 +14,8 @@ from transformers.initialization import no_init_weights
 
 from align.checkpoints.hashes import file_hash
 from align.checkpoints.layout import INDEX, check_shards, shards, weight_files
+from align.errors import MissingWeights, WrongWeights
 from align.reading import parse_object
-from align.rewards.errors import MissingWeights, WrongWeights
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         raise objections[0]
     if found.fetch:
         from align.runner.fetching import fetch_missing
-        from align.runner.weights import needed_by_all
+        from align.runner.files import needed_by_all
 
         return fetch_missing(lambda: needed_by_all(configs))
     from align.runner.survey import survey

@@ -17,7 +17,7 @@ EXAMPLES = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """The verb; returns its exit code. Raises ConfigError, MissingWeights."""
+    """The verb; returns its exit code. Raises ConfigError, FilesMissing."""
     parser = _parser()
     found = parser.read(argv)
     command = parser.command(found, found.words)
@@ -31,8 +31,9 @@ def main(argv: Sequence[str]) -> int:
     jobs = jobs_of(command)
     if found.cfg is not None:
         from align.config.show import show
+        from align.runner.default_folder import in_folders
 
-        print(show(jobs, found.cfg), end="")
+        print(show(in_folders(jobs), found.cfg), end="")
         return DONE
     from align.runner.launch import launch
 

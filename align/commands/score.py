@@ -27,7 +27,7 @@ _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=|~")
 
 
 def main(argv: Sequence[str]) -> int:
-    """The verb; returns its exit code. Raises ConfigError, MissingWeights before any work."""
+    """The verb; returns its exit code. Raises ConfigError, FilesMissing before any work."""
     options = read_options(argv)
     from align.scoring.score import score
 

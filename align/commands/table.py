@@ -17,7 +17,7 @@ EXAMPLES = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """The verb; returns its exit code. Raises ConfigError, MissingWeights before any work."""
+    """The verb; returns its exit code. Raises ConfigError, FilesMissing before any work."""
     parser = _parser()
     found = parser.read(argv)
     names = [text for text in found.words if "=" not in text and not text.startswith("~")]
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         return DONE
     if found.fetch:
         from align.runner.fetching import fetch_missing
-        from align.runner.weights import needed_by_all
+        from align.runner.files import needed_by_all
 
         return fetch_missing(lambda: needed_by_all(configs_of(runs)))
     code = make(runs, found.jobs, choice, console)

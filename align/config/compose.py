@@ -31,7 +31,6 @@ from align.config.command import Command
 from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
-from align.config.folder import default_folder
 from align.config.no_code import (
     composing,
     refuse_commands_own,
@@ -51,7 +50,7 @@ class Job:
     """One run of a command.
 
     Attributes:
-        config: its checked configuration, folder filled in.
+        config: its checked configuration; without a folder where none was given.
         overrides: the command's overrides, sweeps resolved, as Hydra takes them.
         hydra: Hydra's own configuration.
     """
@@ -105,7 +104,7 @@ def checked(
     said: Set[str],
     objections: list[ConfigError] | None = None,
 ) -> Config:
-    """The schema's configuration of a composed one, checked, folder filled in.
+    """The schema's configuration of a composed one, checked.
 
     Args:
         composed: the composition, without Hydra's own part.
@@ -128,8 +127,7 @@ def checked(
         if objections is None:
             raise
         objections.append(error)
-    folder = config.run.folder or default_folder(config, overrides)
-    return replace(config, run=replace(config.run, folder=folder))
+    return config
 
 
 def _own_weights(config: Config, given: Set[str]) -> Config:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from align.rewards.errors import RewardError
 from align.rewards.registry import REWARDS
-from align.rewards.sources import Files
+from align.rewards.sources import Checkpoint
 from align.rewards.spec import RewardSpec
 from align.store.columns import is_metric
 from align.store.measured import CHECKER
@@ -44,7 +44,7 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
 
     def add(function: Judge) -> Judge:
         file, name = Path(function.__code__.co_filename), function.__name__
-        weights = (Files(str(file.parent), (file.name,)),)
+        weights = (Checkpoint(str(file.parent), (file.name,)),)
         if not is_metric(name) or name == CHECKER:
             raise RewardError(
                 f"the column {name} of results.csv is no reward's: give the function another name"
@@ -85,5 +85,5 @@ def read_plugin(path: Path) -> list[str]:
         except BaseException:
             del sys.modules[name]
             raise
-    own = Files(str(path.parent), (path.name,))
+    own = Checkpoint(str(path.parent), (path.name,))
     return [one for one, spec in REWARDS.items() if spec.weights == (own,)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.rewards.sources import Files
+from align.rewards.sources import Checkpoint
 from align.rewards.spec import RewardSpec
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _PICKSCORE = "yuvalkirstain/PickScore_v1"
 _CLIP_L = "openai/clip-vit-large-patch14"
 _SPM = "SPO-Diffusion-Models/Step-Aware_Preference_Models"
 
-AESTHETIC_HEAD = Files(
+AESTHETIC_HEAD = Checkpoint(
     "christophschuhmann/improved-aesthetic-predictor",
     ("sac+logos+ava1-l14-linearMSE.pth",),
     url="https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/"
@@ -85,7 +85,7 @@ def _hps_spec(version: str, file: str, variant: str) -> RewardSpec:
         f"HPSv2 {version} (ViT-H/14): the bare cosine, {when}",
         True,
         False,
-        (Files("xswu/HPSv2", (file,)),),
+        (Checkpoint("xswu/HPSv2", (file,)),),
         _hps,
         {"model": "xswu/HPSv2", "version": version, "preprocess": variant, "dtype": "float32"},
     )
@@ -96,7 +96,7 @@ def _spm_spec(base: str, file: str) -> RewardSpec:
         f"SPO's step-aware preference model for {base}: exp(logit_scale) * cosine at a timestep",
         True,
         True,
-        (Files(_PICKSCORE, ("config.json", "tokenizer.json")), Files(_SPM, (file,))),
+        (Checkpoint(_PICKSCORE, ("config.json", "tokenizer.json")), Checkpoint(_SPM, (file,))),
         _spm,
         {"model": _SPM, "version": base, "preprocess": "spo", "dtype": "float32"},
     )
@@ -107,7 +107,7 @@ PUBLISHED: dict[str, RewardSpec] = {
         "PickScore v1 (ViT-H/14): exp(logit_scale) * cosine, about 19 to 24",
         True,
         False,
-        (Files(_PICKSCORE, _CLIP_FILES),),
+        (Checkpoint(_PICKSCORE, _CLIP_FILES),),
         _pickscore,
         {"model": _PICKSCORE, "version": "1", "preprocess": "clip", "dtype": "float32"},
     ),
@@ -120,8 +120,8 @@ PUBLISHED: dict[str, RewardSpec] = {
         True,
         False,
         (
-            Files("THUDM/ImageReward", ("ImageReward.pt",)),
-            Files("google-bert/bert-base-uncased", ("vocab.txt",)),
+            Checkpoint("THUDM/ImageReward", ("ImageReward.pt",)),
+            Checkpoint("google-bert/bert-base-uncased", ("vocab.txt",)),
         ),
         _imagereward,
         {"model": "THUDM/ImageReward", "version": "1.0", "preprocess": "clip", "dtype": "float32"},
@@ -130,7 +130,7 @@ PUBLISHED: dict[str, RewardSpec] = {
         "LAION aesthetic predictor v2 on CLIP ViT-L/14: about 4.5 to 7, prompt ignored",
         True,
         False,
-        (Files(_CLIP_L, ("config.json", "model.safetensors")), AESTHETIC_HEAD),
+        (Checkpoint(_CLIP_L, ("config.json", "model.safetensors")), AESTHETIC_HEAD),
         _aesthetic,
         {
             "model": AESTHETIC_HEAD.reference,
@@ -144,7 +144,7 @@ PUBLISHED: dict[str, RewardSpec] = {
         "CLIP ViT-L/14: the plain cosine, about 0.2 to 0.35",
         True,
         False,
-        (Files(_CLIP_L, _CLIP_FILES),),
+        (Checkpoint(_CLIP_L, _CLIP_FILES),),
         _clipscore,
         {"model": _CLIP_L, "version": "plain cosine", "preprocess": "clip", "dtype": "float32"},
     ),

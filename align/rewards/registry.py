@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.checkpoints import reference
+from align.checkpoints.needed import Needed
 from align.rewards.errors import MissingWeights, UnknownReward
 from align.rewards.published import PUBLISHED
-from align.rewards.sources import Files
+from align.rewards.sources import Checkpoint
 from align.rewards.spec import RewardSpec
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def _toy(name: str, paths: Sequence[Path], device: torch.device | str, dtype: to
     return ToyReward(name)
 
 
-def _embedded(*names: str) -> tuple[Files, ...]:
-    return (Files("shapes", names),)
+def _embedded(*names: str) -> tuple[Checkpoint, ...]:
+    return (Checkpoint("shapes", names),)
 
 
 REWARDS: dict[str, RewardSpec] = {
@@ -139,18 +140,29 @@ def spec(name: str) -> RewardSpec:
     raise UnknownReward(f"unknown reward {name!r}; did you mean {', '.join(near)}?")
 
 
-def weight_paths(name: str, folder: Path = EMBEDDED) -> list[Path]:
-    """Files and folders that a reward reads, in order; ``folder`` stands for the embedded weights."""
-    paths: list[Path] = []
-    for files in spec(name).weights:
-        embedded = files.reference in reference.EMBEDDED
-        paths += [folder / part for part in files.names] if embedded else files.paths
-    return paths
+def find(name: str, folder: Path = EMBEDDED) -> list[Needed]:
+    """The files of a reward, one entry for each checkpoint that it reads; ``folder`` stands for the embedded weights.
+
+    Raises:
+        UnknownReward: for another name.
+    """
+    what = f"reward {name}"
+    return [
+        one.find(what if number == 0 else f"{what} ({one.reference})", folder)
+        for number, one in enumerate(spec(name).weights)
+    ]
 
 
-def missing_weights(name: str, folder: Path = EMBEDDED) -> list[Path]:
-    """Files and folders that a reward needs and that are not there; empty if all is well."""
-    return [path for path in weight_paths(name, folder) if not path.exists()]
+def describe(name: str, found: Sequence[Needed]) -> dict[str, str]:
+    """Facts of a published reward, with the revisions of the checkpoints that were found; nothing of another."""
+    known = spec(name)
+    if not known.facts:
+        return {}
+    pairs = zip(known.weights, found, strict=True)
+    return {
+        **known.facts,
+        **{f"revision of {one.reference}": files.revision or "local" for one, files in pairs},
+    }
 
 
 def load(
@@ -174,16 +186,12 @@ def load(
     """
     import torch
 
-    found = spec(name)
-    if gone := missing_weights(name, folder):
-        mends = dict.fromkeys(files.mend for files in found.weights)
-        raise MissingWeights(
-            f"reward {name} needs {', '.join(map(str, gone))}; to fetch it: {'; '.join(mends)}"
-        )
+    found = find(name, folder)
+    if gone := [str(path) for one in found for path in one.paths if not path.exists()]:
+        mends = dict.fromkeys(one.mend for one in found)
+        raise MissingWeights(f"reward {name} needs {', '.join(gone)}; to fetch it: {'; '.join(mends)}")
     dtype = dtype or torch.float32
-    reward = found.loader(name, weight_paths(name, folder), device, dtype)
-    if found.facts:
-        revisions = {f"revision of {files.reference}": files.revision for files in found.weights}
-        known = {**found.facts, **revisions, "dtype": str(dtype).removeprefix("torch.")}
-        reward.fingerprint = {**reward.fingerprint, **known}
+    reward = spec(name).loader(name, [path for one in found for path in one.paths], device, dtype)
+    if known := describe(name, found):
+        reward.fingerprint = {**reward.fingerprint, **known, "dtype": str(dtype).removeprefix("torch.")}
     return reward

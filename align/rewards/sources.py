@@ -11,14 +11,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from align.checkpoints.layout import SAFE, weight_files
+from align.checkpoints.fetch import UrlFile
+from align.checkpoints.layout import PICKLES, SAFE, weight_files
+from align.checkpoints.needed import Needed
 from align.checkpoints.reference import EMBEDDED, fetch_command, folder_of, hub_names, hub_reference
 
 OWN = "ALIGN_CHECKPOINTS"
 """The environment variable that names the folder of own copies."""
-
-PICKLES = (".pt", ".pth", ".bin")
-"""Endings of checkpoints that are pickles."""
 
 DOCTOR = "python -m align doctor --fetch"
 TRAIN_SHAPES = "python scripts/train_shapes.py rewards"
@@ -32,13 +31,13 @@ def cache() -> Path:
 
 
 @dataclass(frozen=True)
-class Files:
-    """Files of one checkpoint that a reward reads.
+class Checkpoint:
+    """One checkpoint, and what of it a reward reads.
 
     A pickle may be replaced by a file of the same name with the ending ``.safetensors``, which then goes first.
 
     Attributes:
-        reference: whose they are, in the grammar of :mod:`align.checkpoints.reference`; for a download the
+        reference: whose the files are, in the grammar of ``align.checkpoints.reference``; for a download the
             ``owner/name`` that it is published under.
         names: files and sub-folders that must be there.
         url: address of the only file, if it is not on the hub.
@@ -53,58 +52,41 @@ class Files:
     reward: str = ""
 
     @property
-    def folder(self) -> Path:
-        """Where they are looked for, whether they are there or not."""
-        hub = hub_reference(self.reference)
-        if hub is None:
-            return folder_of(self.reference)
-        if own := os.environ.get(OWN):
-            folder = Path(own).expanduser() / hub.repo / hub.folder
-            if folder.is_dir():
-                return folder
-        return self.target.parent if self.url else folder_of(self.reference)
-
-    @property
     def target(self) -> Path:
         """Where the file at ``url`` belongs, ``<HF_HOME>/align/owner/name/FILE``."""
         return cache() / self.reference / self.names[0]
 
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """The names with weights in the form that is there: safetensors for a pickle, shards with their index, half precision."""
-        return tuple(one for name in self.names for one in self._form(name))
+    def find(self, what: str, embedded: Path = EMBEDDED["shapes"]) -> Needed:
+        """Its files on this machine, there or not, each in the form that is there.
 
-    def _form(self, name: str) -> tuple[str, ...]:
-        if name.endswith(PICKLES):
-            return (safe if (self.folder / (safe := _safe(name))).is_file() else name,)
-        return weight_files(self.folder, name) if name.endswith(SAFE) else (name,)
-
-    @property
-    def paths(self) -> list[Path]:
-        """The chosen files, in the order of ``names``."""
-        return [self.folder / name for name in self.chosen]
-
-    @property
-    def mend(self) -> str:
-        """The command that brings them."""
-        if self.url:
-            return f"{DOCTOR} 'metrics.rewards=[{self.reward}]'"
+        Args:
+            what: whose they are, for messages.
+            embedded: stands for the weights of the embedded world.
+        """
+        if self.reference in EMBEDDED:
+            return Needed(what, embedded, self.names, TRAIN_SHAPES)
         hub = hub_reference(self.reference)
         if hub is None:
-            embedded = self.reference in EMBEDDED
-            return TRAIN_SHAPES if embedded else f"put {', '.join(self.names)} into {self.folder}"
-        there = [(name,) if name.endswith(PICKLES) else self._form(name) for name in self.names]
-        return fetch_command(hub, hub_names(hub, (one for form in there for one in form)))
+            folder = folder_of(self.reference)
+            parts = tuple(one for name in self.names for one in _form(folder, name))
+            return Needed(what, folder, parts, f"put {', '.join(self.names)} into {folder}")
+        own = Path(os.environ.get(OWN) or os.devnull).expanduser() / hub.repo / hub.folder
+        usual = self.target.parent if self.url else folder_of(self.reference)
+        folder = own if own.is_dir() else usual
+        forms = [_form(folder, name) for name in self.names]
+        parts = tuple(one for form in forms for one in form)
+        if self.url:
+            urls = (UrlFile(self.url, self.sha256, self.target),)
+            return Needed(what, folder, parts, f"{DOCTOR} 'metrics.rewards=[{self.reward}]'", None, urls)
+        # Of a pickle the hub has no other form.
+        there = [(n,) if n.endswith(PICKLES) else form for n, form in zip(self.names, forms, strict=True)]
+        names = hub_names(hub, (one for form in there for one in form))
+        return Needed(what, folder, parts, fetch_command(hub, names), hub)
 
-    @property
-    def revision(self) -> str:
-        """The commit that the hub's cache holds; ``local`` for anything else."""
-        folder = self.folder
-        hub = hub_reference(self.reference)
-        for _ in PurePosixPath(hub.folder).parts if hub else ():
-            folder = folder.parent
-        return folder.name if folder.parent.name == "snapshots" else "local"
 
-
-def _safe(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(".safetensors"))
+def _form(folder: Path, name: str) -> tuple[str, ...]:
+    """A file in the form that is there: safetensors for a pickle, shards with their index, half precision."""
+    if name.endswith(PICKLES):
+        safe = str(PurePosixPath(name).with_suffix(SAFE))
+        return (safe if (folder / safe).is_file() else name,)
+    return weight_files(folder, name) if name.endswith(SAFE) else (name,)

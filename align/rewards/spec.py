@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from align.rewards.sources import Files
+from align.rewards.sources import Checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ class RewardSpec:
     summary: str
     differentiable: bool
     takes_timestep: bool
-    weights: tuple[Files, ...]
+    weights: tuple[Checkpoint, ...]
     loader: Loader
     facts: Mapping[str, str] = field(default_factory=dict)
     reads_prompt: bool = True

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from align.config.schema import BackboneConfig, Config, SamplerConfig
+from align.runner.devices import torch_device
+from align.runner.files import Files, recipe
 from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from align.backbones.base import Backbone
+    from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
     from align.sampling.loop import Parts
@@ -43,20 +46,22 @@ class MakesPictures(Protocol):
         ...
 
 
-def build_sampler(config: Config, batch_size: int) -> MakesPictures:
+def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> MakesPictures:
     """The method of a configuration on its backbone, loaded.
 
     Args:
         config: a checked configuration.
         batch_size: rows of every network call; ``run.batch_size``, or less after memory ran out.
+        files: that it needs, where they have been looked for already.
 
     Raises:
         WeightsError: weights are missing or hold something else.
     """
     device = torch_device(config.run.device)
-    backbone = _backbone(config.backbone, device)
+    files = files or Files(config)
+    backbone = _backbone(config.backbone, files.pieces, device)
     reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, pairs_of(config), batch_size, device)
+    return assemble(config, backbone, reward, pairs_of(config), batch_size, device, files)
 
 
 def assemble(
@@ -66,6 +71,7 @@ def assemble(
     pairs: PairSource,
     batch_size: int,
     device: torch.device,
+    files: Files | None = None,
 ) -> MakesPictures:
     """The method of a configuration on any backbone, with any reward."""
     from align.sampling.sampler import Population, Sampler
@@ -73,7 +79,7 @@ def assemble(
     ladder = config.method.tempering
     released = ladder.rule != "none" and ladder.released
     process = _process(config.sampler, backbone, released=released)
-    parts = _parts(config, backbone, process, reward, batch_size, device)
+    parts = _parts(files or Files(config), backbone, process, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
@@ -92,7 +98,7 @@ def _process(sampler: SamplerConfig, backbone: Backbone, *, released: bool) -> P
 
 
 def _parts(
-    config: Config,
+    files: Files,
     backbone: Backbone,
     process: Process,
     reward: Reward | None,
@@ -105,7 +111,7 @@ def _parts(
     from align.sampling.objective import Objective
     from align.sampling.recurrence import Recurrence
 
-    method = config.method
+    config, method = files.config, files.config.method
     guidance = clean = objective = None
     noisy, mean = method.guidance, method.clean
     if noisy.rule != "none":
@@ -120,7 +126,7 @@ def _parts(
     )
     value = None
     if method.branches and reward is not None:
-        value = _value(config, backbone, reward, device)
+        value = _value(files, backbone, reward, device)
     evaluator = Evaluator(
         backbone,
         config.sampler.guidance_scale,
@@ -145,14 +151,14 @@ def _parts(
     )
 
 
-def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.device) -> Value:
+def _value(files: Files, backbone: Backbone, reward: Reward, device: torch.device) -> Value:
     """How the expected reward is estimated. Raises WeightsError."""
     import torch
 
-    from align.runner.weights import value_piece
     from align.sampling.values import Looks, PosteriorMean
 
-    value, piece = config.method.value, value_piece(config)
+    config, piece = files.config, files.value_piece
+    value = config.method.value
     if value.estimate == "looks":
         sampler = config.sampler
         return Looks(backbone, sampler.guidance_scale, reward, value.looks, sampler.guidance_rescale)
@@ -247,7 +253,7 @@ def pairs_of(config: Config) -> PairSource:
 
 
 @lru_cache(maxsize=1)
-def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
+def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
     if backbone.kind == "analytic":
         from align.backbones.analytic import AnalyticBackbone
         from align.toy.problems import DENSITIES
@@ -255,10 +261,9 @@ def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
         density = DENSITIES[str(backbone.density)]()
         return AnalyticBackbone(density, device, backbone.height, backbone.width)
     from align.backbones.registry import load
-    from align.runner.weights import recipe
 
     size = (backbone.height, backbone.width, backbone.attention_stride)
-    return load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing)
+    return load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing, found=pieces)
 
 
 @lru_cache(maxsize=16)
@@ -285,15 +290,6 @@ def build_reward(terms: dict[str, float], device: torch.device) -> Reward:
 
     parts = [(weight, load_reward(name, device)) for name, weight in sorted(terms.items())]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
-
-
-def torch_device(name: str) -> torch.device:
-    """The device that ``run.device`` means: ``auto`` is CUDA where there is some, else the CPU."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def set_up_torch(threads: int | None) -> None:

@@ -21,7 +21,7 @@ INTERRUPTED = 130
 log = logging.getLogger("align")
 
 
-class MissingWeights(Exception):
+class FilesMissing(Exception):
     """Files that a run needs are not there; the message lists them with the commands that mend it."""
 
 
@@ -31,7 +31,7 @@ def tell(error: BaseException) -> int:
         _say("align: interrupted")
         return INTERRUPTED
     log.debug("%s", type(error).__name__, exc_info=error)
-    if isinstance(error, MissingWeights):
+    if isinstance(error, FilesMissing):
         _say(str(error))
         return MISSING_WEIGHTS
     if isinstance(error, ConfigError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
+from align.checkpoints.needed import Needed, missing_text
 from align.checkpoints.reference import hub_names
 from align.runner.exits import DONE, MISSING_WEIGHTS
-from align.runner.weights import Needed, missing_text
 
 
 def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.errors import ConfigError
 from align.config.schema import Config, SemanticsConfig
+from align.runner.devices import torch_device
 from align.semantics.errors import GraphError
 from align.semantics.sources import PromptGraphs, WrittenSource, nothing
 
@@ -77,7 +78,6 @@ def _local(reference: str, device: str) -> Chat:
 
     def load() -> Chat:
         from align.checkpoints.reference import folder_of
-        from align.runner.build import torch_device
         from align.semantics.local_chat import LocalChat
 
         return LocalChat(folder_of(reference), torch_device(device))

@@ -16,7 +16,9 @@ from align.config.errors import ConfigError
 from align.config.no_code import refuse_hydra
 from align.config.schema import Config
 from align.output import printing
+from align.runner.default_folder import in_folders
 from align.runner.exits import CONFIGURATION, DONE, INTERRUPTED, tell
+from align.runner.files import files_of
 from align.runner.folders import check_folder, refuse_sharing
 from align.runner.prepare import Prepared, prepare
 
@@ -28,15 +30,20 @@ def launch(command: Command, jobs: Sequence[Job]) -> int:
     """Do all runs of a command; returns the exit code.
 
     Raises:
-        ConfigError, MissingWeights: before any of them starts.
+        ConfigError, FilesMissing: before any of them starts.
     """
     hydra = jobs[0].hydra
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:
             raise ConfigError("hydra/launcher only works on multiruns: add -m")
-        refuse_sharing(prepare([job.config for job in jobs]), together=True)
+        refuse_sharing(_prepared(jobs), together=True)
         return _elsewhere(command)
-    return run_all([job.config for job in jobs])
+    return _run(_prepared(jobs))
+
+
+def _prepared(jobs: Sequence[Job]) -> list[Prepared]:
+    found = files_of(job.config for job in jobs)
+    return prepare([job.config for job in in_folders(jobs, found)], found[0])
 
 
 def run_all(configs: Sequence[Config]) -> int:
@@ -45,12 +52,15 @@ def run_all(configs: Sequence[Config]) -> int:
     One that fails, or whose folder cannot be used, is told in a line and does not stop the others.
 
     Raises:
-        ConfigError, MissingWeights: see ``prepare`` and ``refuse_sharing``, before any of them starts.
+        ConfigError, FilesMissing: see ``prepare`` and ``refuse_sharing``, before any of them starts.
     """
+    return _run(prepare(configs))
+
+
+def _run(ready: Sequence[Prepared]) -> int:
     from align.runner.finish import show_comparison
     from align.runner.run import run
 
-    ready = prepare(configs)
     refuse_sharing(ready)
     console = Console(soft_wrap=False)
     usable, worst = _usable(ready)
@@ -68,7 +78,7 @@ def run_all(configs: Sequence[Config]) -> int:
             started.append(prepared)
         worst = max(worst, code)
     folders = list(dict.fromkeys(Path(str(one.config.run.folder)) for one in started))
-    if len(folders) > 1 and all(config.run.gallery for config in configs):
+    if len(folders) > 1 and all(one.config.run.gallery for one in ready):
         console.print()
         show_comparison(folders, _common(folders), console)
     return worst
@@ -145,6 +155,7 @@ def run_job(composed: DictConfig, *, said: Set[str], overrides: int) -> int:
         try:
             hydra: Any = HydraConfig.get()
             refuse_hydra(hydra, said, overrides)
-            return run_all([checked(composed, list(hydra.overrides.task), said)])
+            overrides = list(hydra.overrides.task)
+            return _run(_prepared([Job(checked(composed, overrides, said), tuple(overrides), hydra)]))
         except Exception as error:
             return tell(error)

@@ -47,7 +47,7 @@ def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -
     """Make all runs; what an earlier call has finished is not made again. Returns the worst exit code.
 
     Raises:
-        ConfigError, MissingWeights: before any of them starts.
+        ConfigError, FilesMissing: before any of them starts.
     """
     from align.runner.launch import run_all
     from align.runner.prepare import prepare

@@ -7,33 +7,20 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
-from align.backbones import registry as backbones
 from align.backbones.stated import check_small_decoder
+from align.checkpoints.needed import missing_text
 from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import timesteps
 from align.reading import read_json
-from align.runner.exits import MissingWeights
+from align.runner.devices import check_device, torch_device
+from align.runner.exits import FilesMissing
+from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
-from align.runner.weights import (
-    backbone_files,
-    backbone_fingerprint,
-    dataset_files,
-    metric_fingerprints,
-    missing_text,
-    needed_by,
-    needed_by_all,
-    recipe,
-    reward_fingerprint,
-    reward_record,
-    rewards_of,
-    value_files,
-    value_piece,
-)
 
 
 @dataclass(frozen=True)
@@ -45,9 +32,8 @@ class Prepared:
         prompts: its prompt set.
         identity: all that decides its pictures, prompts and seeds aside.
         items: its plan.
-        fingerprints: of every checkpoint that it loads, by what it is for; for published rewards also model,
-            revision, version, preprocessing and the hash of each file.
-        sources: ``owner/name@commit`` of those that come from the hub.
+        files: that it loads.
+        kept: what its record says of them, see ``Files.record``.
         metrics: fingerprint of what measures its pictures, by metric.
         unread: what the scheduler's file says of its own solver's steps, which ``sampler`` takes otherwise.
     """
@@ -56,50 +42,56 @@ class Prepared:
     prompts: PromptSet
     identity: dict[str, Any]
     items: list[Item]
-    fingerprints: dict[str, str]
-    sources: dict[str, str]
+    files: Files
+    kept: dict[str, dict[str, str]]
     metrics: dict[str, str]
     unread: list[str]
 
 
-def prepare(configs: Sequence[Config]) -> list[Prepared]:
+def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prepared]:
     """Make the runs of a command ready, all of them before one starts.
+
+    Args:
+        configs: of the runs.
+        beside: files that the command has looked for already.
 
     Raises:
         ConfigError: a prompt set, its graphs, a value network or a device cannot be used.
-        MissingWeights: listing all that is missing for any of the runs.
+        FilesMissing: listing all that is missing for any of the runs.
         WrongWeights: a backbone states something that cannot be sampled.
     """
+    found = files_of(configs, beside)
     # Mistakes in prompts that are here come before downloads; a data set that is not here is among the missing files.
-    here = [config.prompts for config in configs if not missing_text(dataset_files(config.prompts))]
-    sets = [load_prompts(prompts) for prompts in here]
+    here = [files for files in found if not missing_text(files.prompts)]
+    sets = [load_prompts(files.config.prompts, files.prompts) for files in here]
     for config in configs:
         check_device(config.run.device)
         _check_runner(config)
-    if text := missing_text(needed_by_all(configs)):
-        raise MissingWeights(text)
-    for config, prompts in zip(configs, sets, strict=True):
-        _check_columns(config.prompts)
-        _check_negatives(config, prompts)
-        check_graphs(config, prompts.prompts)
-        _check_value(config)
+    if text := missing_text(dict.fromkeys(one for files in found for one in files.all())):
+        raise FilesMissing(text)
+    for files, prompts in zip(found, sets, strict=True):
+        _check_columns(files.config.prompts)
+        _check_negatives(files.config, prompts)
+        check_graphs(files.config, prompts.prompts)
+        _check_value(files)
     _check_seeds(configs, sets)
-    unread = [_check_backbone(config) for config in configs]
-    return [_prepared(*one) for one in zip(configs, sets, unread, strict=True)]
+    unread = [_check_backbone(files) for files in found]
+    return [_prepared(*one) for one in zip(found, sets, unread, strict=True)]
 
 
-def _prepared(config: Config, prompts: PromptSet, unread: list[str]) -> Prepared:
-    needed = needed_by(config)
-    fingerprints = {one.what: one.fingerprint() for one in needed}
-    sources = {one.what: one.source for one in needed if one.source is not None}
-    backbone = backbone_fingerprint(backbone_files(config.backbone))
-    rewards = {name: reward_fingerprint(name) for name in rewards_of(config)}
-    fingerprints |= {key: value for name in rewards for key, value in reward_record(name).items()}
-    value = next((one.fingerprint() for one in value_files(config)), None)
-    what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts), value)
+def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
+    files = Files(with_batch_size(files.config), files)
+    config, kept = files.config, files.record(files.all(), files.scoring)
+    what = identity(
+        config,
+        files.backbone_fingerprint(),
+        {name: files.reward_fingerprint(name) for name in files.guiding},
+        graph_identity(config, prompts.prompts),
+        next((one.fingerprint() for one in files.value), None),
+    )
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
-    metrics = metric_fingerprints(config.metrics)
-    return Prepared(with_batch_size(config), prompts, what, items, fingerprints, sources, metrics, unread)
+    metrics = files.metric_fingerprints()
+    return Prepared(config, prompts, what, items, files, kept, metrics, unread)
 
 
 def with_batch_size(config: Config) -> Config:
@@ -111,8 +103,6 @@ def with_batch_size(config: Config) -> Config:
         return config
     rows = 8
     if config.backbone.family not in ("shapes", "toy"):
-        from align.runner.build import torch_device
-
         # A gradient through the network takes the memory of many pictures; on a CPU rows beside each other gain nothing,
         # and a group that they do not divide pays for padding.
         rows = 1 if config.method.guided or torch_device(config.run.device).type == "cpu" else 4
@@ -155,15 +145,15 @@ def _check_seeds(configs: Sequence[Config], sets: Sequence[PromptSet]) -> None:
             )
 
 
-def _check_backbone(config: Config) -> list[str]:
+def _check_backbone(files: Files) -> list[str]:
     """Refuse what the backbone's files do not allow; what they say of their own solver, which is not read."""
-    sampler, backbone = config.sampler, config.backbone
+    sampler, backbone = files.config.sampler, files.config.backbone
     if backbone.kind == "analytic":
         from align.backbones.analytic import SCHEDULE
 
         _check_steps(sampler, SCHEDULE, f"backbone={backbone.name}")
         return []
-    stated = backbones.stated(recipe(backbone))
+    stated = files.stated
     _check_steps(sampler, stated.schedule, str(stated.path))
     stride = backbone.attention_stride
     if stride is not None and stride not in stated.strides:
@@ -171,7 +161,7 @@ def _check_backbone(config: Config) -> list[str]:
         raise ConfigError(
             f"backbone.attention_stride={stride} is of no cross-attention layer of the network: give {known}"
         )
-    piece = value_piece(config)
+    piece = files.value_piece
     if piece is not None and piece.role == "small_decoder":
         try:
             check_small_decoder(piece.folder / "config.json", stated)
@@ -196,16 +186,16 @@ def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -
         raise ConfigError(f"sampler.steps={sampler.steps} does not fit {where}: {error}") from None
 
 
-def _check_value(config: Config) -> None:
+def _check_value(files: Files) -> None:
     """Refuse a value network that was not trained for the rewards of the run."""
-    piece = value_piece(config)
+    piece = files.value_piece
     if piece is None or piece.role != "network":
         return
     try:
         trained = read_json(piece.folder / "config.json")["rewards"]
     except (ValueError, KeyError, TypeError):
         return  # no value network at all, which is told when it is loaded
-    if unknown := sorted(config.reward.terms.keys() - set(trained)):
+    if unknown := sorted(files.config.reward.terms.keys() - set(trained)):
         raise ConfigError(
             f"method.value.estimate=network: the network in {piece.folder} was trained for {', '.join(trained)}, "
             f"not {', '.join(unknown)}: give one of those rewards, or method.value.weights=FOLDER of another network"
@@ -222,18 +212,3 @@ def _check_runner(config: Config) -> None:
             f"run.device={config.run.device} is one device and runner=ray gives each worker its own: "
             "give run.device=auto, cuda or cpu"
         )
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that is not there; torch is imported only if one is named."""
-    if name in ("auto", "cpu"):
-        return
-    import torch
-
-    kind, _, number = name.partition(":")
-    if kind == "mps":
-        there = torch.backends.mps.is_available()
-    else:
-        there = torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count()
-    if not there:
-        raise ConfigError(f"run.device={shown(name)} is not there: give run.device=cpu or auto")

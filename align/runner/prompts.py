@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from align.checkpoints.needed import Needed
 from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
 from align.runner.prompt_files import PromptRow, read_prompts
 from align.runner.unsafe import is_unsafe, words_hash
-from align.runner.weights import dataset_files
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,20 @@ class PromptSet:
         }
 
 
-def load_prompts(config: PromptsConfig) -> PromptSet:
+def load_prompts(config: PromptsConfig, files: Sequence[Needed] = ()) -> PromptSet:
     """The prompts that a configuration names.
 
     From the whole set unsafe ones are dropped if it says so, the rest is shuffled if it says so, and of that
     ``limit`` prompts from ``offset`` on are taken.
 
+    Args:
+        config: which set, and which of it.
+        files: of a set that is read from a data set, see ``Files.prompts``.
+
     Raises:
         ConfigError: a file cannot be read, the set is not what was pinned, or no prompt is left.
     """
-    every = whole_set(config)
+    every = whole_set(config, files)
     found = set_hash(every)
     if config.sha256 is not None and found != config.sha256:
         raise ConfigError(
@@ -99,12 +103,12 @@ def load_prompts(config: PromptsConfig) -> PromptSet:
     return PromptSet(config.name, config.version, found, tuple(every), tuple(taken), dropped)
 
 
-def whole_set(config: PromptsConfig) -> list[PromptRow]:
+def whole_set(config: PromptsConfig, files: Sequence[Needed] = ()) -> list[PromptRow]:
     """The whole set in its own order. Raises ConfigError."""
     if config.kind == "file":
         return read_prompts(Path(str(config.path)), config)
     if config.kind == "dataset":
-        return _dataset(config)
+        return _dataset(config, *files)
     if config.kind == "shapes":
         from align.shapes.grammar import distinct_captions
 
@@ -130,8 +134,7 @@ def _listed(config: PromptsConfig) -> list[PromptRow]:
     ]
 
 
-def _dataset(config: PromptsConfig) -> list[PromptRow]:
-    (needed,) = dataset_files(config)
+def _dataset(config: PromptsConfig, needed: Needed) -> list[PromptRow]:
     if len(needed.parts) > len(config.files):
         raise ConfigError(
             f"prompts.files={list(config.files)} fits {', '.join(needed.parts)}: name those that are meant"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from align.config.convert import plain
 from align.runner.prepare import Prepared
+from align.version import git_state
 from align.version import version as own_version
 
 PACKAGES = (
@@ -22,7 +21,6 @@ PACKAGES = (
     "pillow",
     "safetensors",
 )
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
 def record(prepared: Prepared) -> dict[str, Any]:
@@ -30,8 +28,7 @@ def record(prepared: Prepared) -> dict[str, Any]:
     return {
         "config": plain(prepared.config),
         "prompts": prepared.prompts.record(),
-        "fingerprints": prepared.fingerprints,
-        "sources": prepared.sources,
+        **prepared.kept,
         "versions": versions(),
         "git": git_state(),
         "machine": machine(prepared.config.run.threads),
@@ -47,23 +44,6 @@ def versions() -> dict[str, str | None]:
         except PackageNotFoundError:
             found[name] = None
     return found
-
-
-def git_state(folder: Path = CHECKOUT) -> dict[str, Any] | None:
-    """Commit of the checkout that the package runs from, and whether files differ; None outside one."""
-    if not (folder / ".git").exists():
-        return None
-    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(folder), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, env=environment, check=True)
-        return done.stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def machine(threads: int | None) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from align.config.errors import ConfigError
-from align.config.schema import Config
 from align.errors import WeightsError
 from align.runner import build
 from align.runner.failures import (
@@ -18,6 +17,7 @@ from align.runner.failures import (
     out_of_memory,
     said,
 )
+from align.runner.files import Files
 from align.runner.plan import Item, same_group
 
 if TYPE_CHECKING:
@@ -28,13 +28,14 @@ class Sampling:
     """A sampler that makes smaller calls where memory runs out, and finds the items that an error is about.
 
     Args:
-        config: the run.
+        files: of the run.
         say: told, in one line, when memory ran out.
         errors: keeps tracebacks.
     """
 
-    def __init__(self, config: Config, say: Callable[[str], None], errors: ErrorLog) -> None:
-        self.config = config
+    def __init__(self, files: Files, say: Callable[[str], None], errors: ErrorLog) -> None:
+        self.files = files
+        self.config = config = files.config
         self.say = say
         self.errors = errors
         assert config.run.batch_size is not None  # see ``prepare.with_batch_size``
@@ -88,7 +89,7 @@ class Sampling:
     def _built(self) -> build.MakesPictures:
         """The sampler, loaded. Raises WeightsError, ConfigError, and CannotGoOn for anything else."""
         try:
-            return build.build_sampler(self.config, self.batch_size)
+            return build.build_sampler(self.config, self.batch_size, self.files)
         except (WeightsError, ConfigError):
             raise
         except Exception as error:

@@ -6,21 +6,13 @@ import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
-from align.backbones import registry
 from align.checkpoints.hashes import file_hash
-from align.config.schema import BackboneConfig, Config
+from align.checkpoints.layout import PICKLES
+from align.checkpoints.needed import Needed, mending
+from align.config.schema import Config
 from align.errors import WrongWeights
-from align.rewards.sources import PICKLES
 from align.runner.exits import DONE, MISSING_WEIGHTS
-from align.runner.weights import (
-    Needed,
-    backbone_files,
-    dataset_files,
-    mending,
-    recipe,
-    reward_files,
-    value_files,
-)
+from align.runner.files import Files, files_of
 from align.version import DISTRIBUTION
 
 INSTALL = "pip install -e ."
@@ -33,13 +25,14 @@ def survey(configs: Sequence[Config]) -> int:
     print("devices", *(f"  {line}" for line in _devices()), sep="\n")
     from align.rewards.registry import REWARDS
 
-    backbones = {config.backbone.name: backbone_files(config.backbone) for config in configs}
+    found = files_of(configs)
+    backbones = {files.config.backbone.name: files for files in found}
     wanted = dict.fromkeys(
         [
-            *(one for config in configs for one in dataset_files(config.prompts)),
-            *(one for files in backbones.values() for one in files),
-            *(one for config in configs for one in value_files(config)),
-            *(one for name in REWARDS for one in reward_files(name)),
+            *(one for files in found for one in files.prompts),
+            *(one for files in backbones.values() for one in files.backbone),
+            *(one for files in found for one in files.value),
+            *(one for name in REWARDS for one in found[0].reward(name)),
         ]
     )
     print("weights", *(_weights_line(needed) for needed in wanted if needed.parts), sep="\n")
@@ -48,22 +41,21 @@ def survey(configs: Sequence[Config]) -> int:
         mends.insert(0, INSTALL)
     if mends:
         print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
-    able = {name: not absent and not any(one.missing() for one in files) for name, files in backbones.items()}
-    refused = {
-        config.backbone.name: _refused(config.backbone) for config in configs if able[config.backbone.name]
+    able = {
+        name: not absent and not any(one.missing() for one in files.backbone)
+        for name, files in backbones.items()
     }
+    refused = {name: _refused(files) for name, files in backbones.items() if able[name]}
     able |= {name: not why for name, why in refused.items()}
     for name, can in able.items():
         print(f"backbone {name} {'can run' if can else refused.get(name, 'cannot run yet')}")
     return DONE if all(able.values()) else MISSING_WEIGHTS
 
 
-def _refused(backbone: BackboneConfig) -> str:
+def _refused(files: Files) -> str:
     """Why a backbone whose files are all there cannot be sampled; empty if it can."""
-    if backbone.kind == "analytic":
-        return ""
     try:
-        registry.stated(recipe(backbone))
+        _ = files.pieces and files.stated
     except WrongWeights as error:
         return f"cannot run: {error}"
     return ""

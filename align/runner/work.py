@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from align.runner import build
+from align.runner.devices import torch_device
 from align.runner.failures import CannotGoOn, ErrorLog
 from align.runner.interrupts import Interrupts
 from align.runner.measure import Measuring
@@ -52,9 +53,9 @@ class Work:
         failed = store.failed
         self._todo = deque(sorted(items, key=lambda item: item.key in failed))
         self._errors = ErrorLog(store.folder)
-        self._sampling = Sampling(config, meter.say, self._errors)
+        self._sampling = Sampling(prepared.files, meter.say, self._errors)
         build.set_up_torch(config.run.threads)
-        self._device = build.torch_device(config.run.device)
+        self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
         self._measuring = Measuring(store, prepared.metrics, self._scorer, meter, interrupts, self._errors)
         call = self._sampling.batch_size * config.method.returned // config.method.particles

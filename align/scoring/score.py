@@ -10,18 +10,19 @@ from typing import Any
 from rich.console import Console
 
 from align import writing
+from align.checkpoints.needed import missing_text
 from align.config.convert import plain
 from align.config.errors import ConfigError
 from align.config.schema import Config
 from align.rewards.registry import REWARDS
-from align.runner.exits import DONE, FAILED, MissingWeights
+from align.runner.devices import check_device
+from align.runner.exits import DONE, FAILED, FilesMissing
+from align.runner.files import Files
 from align.runner.finish import show_results
 from align.runner.interrupts import Interrupts
-from align.runner.prepare import check_device
 from align.runner.progress import Meter
-from align.runner.record import git_state, machine, versions
+from align.runner.record import machine, versions
 from align.runner.run import GOES_ON, ended, in_folder, open_store, outcome, print_lines
-from align.runner.weights import metric_fingerprints, missing_text, reward_files, reward_record
 from align.scoring.items import Hashes, Item, make_items
 from align.scoring.options import Options, default_folder
 from align.scoring.runs import Made, is_run, items_of_run, of_run
@@ -29,6 +30,7 @@ from align.scoring.sources import Source, find, some
 from align.store.errors import StoreError
 from align.store.manifest import Manifest, read_run
 from align.store.store import Store
+from align.version import git_state
 
 HASHES = "hashes.json"
 """In a score's folder: the hashes that its pictures had when it was last opened."""
@@ -43,6 +45,7 @@ class Score:
         told: what is scored, for people, by the name of the line.
         manifest: what the folder is of.
         items: its plan.
+        metrics: fingerprint of what measures, by metric.
         label: what stands for the method of pictures that no run made.
         own: whether the folder is that of the run that made the pictures.
         hashes: of pictures that come from elsewhere.
@@ -53,6 +56,7 @@ class Score:
     told: Mapping[str, str]
     manifest: Manifest
     items: Sequence[Item | Made]
+    metrics: Mapping[str, str]
     label: str = ""
     own: bool = False
     hashes: Hashes | None = None
@@ -60,7 +64,7 @@ class Score:
 
 
 def prepared(options: Options) -> Score:
-    """What a command line asks for, looked at. Raises ConfigError, MissingWeights."""
+    """What a command line asks for, looked at. Raises ConfigError, FilesMissing."""
     check_device(options.config.run.device)
     here = is_run(options.pictures)
     for flag, value in {"--prompts": options.prompts, "--label": options.label}.items():
@@ -69,16 +73,17 @@ def prepared(options: Options) -> Score:
     wanted = options.config.run.folder
     own = here and (wanted is None or Path(wanted).resolve() == options.pictures.resolve())
     source = None if own else of_run(options.pictures) if here else _find(options)
-    if text := missing_text(one for name in options.config.metrics.rewards for one in reward_files(name)):
-        raise MissingWeights(text)
-    score = _in_place(options) if source is None else _apart(options, source)
+    files = Files(options.config)
+    if text := missing_text(files.measuring):
+        raise FilesMissing(text)
+    score = _in_place(options, files) if source is None else _apart(options, source, files)
     if options.out is not None:
         _check_out(options.out, score)
     return score
 
 
 def score(options: Options) -> int:
-    """Measure; returns the exit code. Raises ConfigError, MissingWeights before any work."""
+    """Measure; returns the exit code. Raises ConfigError, FilesMissing before any work."""
     ready = prepared(options)
     console = Console(soft_wrap=False)
     code = in_folder(
@@ -106,7 +111,7 @@ def _find(options: Options) -> Source:
     return source
 
 
-def _in_place(options: Options) -> Score:
+def _in_place(options: Options, files: Files) -> Score:
     """A run whose own results gain the metrics. Raises ConfigError."""
     try:
         run = read_run(options.pictures)
@@ -115,15 +120,17 @@ def _in_place(options: Options) -> Score:
     assert run is not None
     items = items_of_run(options.pictures)
     record = run.get("record", {})
-    new = _record(options.config)
+    new = _record(files)
     new["fingerprints"] = record.get("fingerprints", {}) | new["fingerprints"]
     new["sources"] = record.get("sources", {}) | new["sources"]
     config = _with_folder(options.config, options.pictures)
     told = {"pictures": f"{len(items)} of the run {options.pictures}, which gains the metrics"}
-    return Score(config, told, Manifest(run["identity"], record | new), items, own=True)
+    return Score(
+        config, told, Manifest(run["identity"], record | new), items, files.metric_fingerprints(), own=True
+    )
 
 
-def _apart(options: Options, source: Source) -> Score:
+def _apart(options: Options, source: Source, files: Files) -> Score:
     """Pictures whose scores have a folder of their own. Raises ConfigError."""
     label = options.label or source.name
     where = [str(options.pictures.resolve()), str(source.table.resolve() if source.table else "")]
@@ -137,7 +144,7 @@ def _apart(options: Options, source: Source) -> Score:
     hashes = Hashes(folder / HASHES, trust=options.config.run.verify == "quick")
     items = make_items(source.asked, hashes.of([one.path for one in source.asked]))
     identity = {"score": {"pictures": where[0], "prompts": where[1], "label": label}}
-    record = {"config": {"metrics": plain(options.config.metrics)}, **_record(options.config)}
+    record = {"config": {"metrics": plain(options.config.metrics)}, **_record(files)}
     told = {
         "pictures": f"{len(items)} of {source.name}, {source.kind}",
         "prompts": f"{len({item.prompt for item in items})}"
@@ -150,6 +157,7 @@ def _apart(options: Options, source: Source) -> Score:
         told,
         Manifest(identity, record),
         items,
+        files.metric_fingerprints(),
         label,
         hashes=hashes,
         reads=reads,
@@ -160,17 +168,13 @@ def _with_folder(config: Config, folder: Path) -> Config:
     return replace(config, run=replace(config.run, folder=str(folder)))
 
 
-def _record(config: Config) -> dict[str, Any]:
+def _record(files: Files) -> dict[str, Any]:
     """What ``run.json`` tells of a session of scoring."""
-    names = config.metrics.rewards
-    needed = [one for name in names for one in reward_files(name)]
-    facts = {key: value for name in names for key, value in reward_record(name).items()}
     return {
-        "fingerprints": {one.what: one.fingerprint() for one in needed} | facts,
-        "sources": {one.what: one.source for one in needed if one.source is not None},
+        **files.record(files.measuring, files.config.metrics.rewards),
         "versions": versions(),
         "git": git_state(),
-        "machine": machine(config.run.threads),
+        "machine": machine(files.config.run.threads),
     }
 
 
@@ -185,7 +189,7 @@ def _open(score: Score, console: Console) -> Store:
 
 def _work(score: Score, store: Store, console: Console, interrupts: Interrupts) -> int:
     """Say the plan and work; returns the exit code."""
-    wanted = metric_fingerprints(score.config.metrics)
+    wanted = score.metrics
     pending, backlog = store.pending(), store.unmeasured(wanted)
     new = 0 if score.own else len(pending)
     print_lines(_plan(score, store, wanted, new, len(backlog)), console)

@@ -12,6 +12,7 @@ from align.config.schema import Config
 from align.pictures import PictureError, read_picture
 from align.reading import read_bytes
 from align.runner import build, measure
+from align.runner.devices import torch_device
 from align.runner.failures import ErrorLog
 from align.runner.interrupts import Interrupts
 from align.runner.measure import Measuring
@@ -81,7 +82,7 @@ class Scoring:
         self._pictures: dict[str, Image] = {}
         self._errors = ErrorLog(store.folder)
         build.set_up_torch(config.run.threads)
-        self._device = build.torch_device(config.run.device)
+        self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
         self._measuring = Measuring(
             store, wanted, self._scorer, meter, interrupts, self._errors, self._picture

@@ -9,7 +9,8 @@ from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DCondit
 from fakes import SCHEDULE, FakeReward
 
 from align.backbones.base import Conditioning, guidance_embedding
-from align.backbones.registry import Recipe, load
+from align.backbones.recipe import Recipe
+from align.backbones.registry import load
 from align.backbones.unet import UNetBackbone
 from align.errors import WrongWeights
 from align.processes.lcm import LCM

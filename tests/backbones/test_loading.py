@@ -9,7 +9,8 @@ from hub_box import sd_unet, text_encoder, vae, write_sd
 from safetensors.torch import load_file, save_file
 from single_file import original
 
-from align.backbones.registry import Recipe, load, pieces
+from align.backbones.recipe import Recipe
+from align.backbones.registry import load, pieces
 from align.errors import WrongWeights
 
 CPU = torch.device("cpu")

@@ -8,7 +8,8 @@ from hub_box import sd_unet, text_encoder, write_sd
 from safetensors.torch import save_file
 
 from align.backbones.lora import merge
-from align.backbones.registry import Recipe, load
+from align.backbones.recipe import Recipe
+from align.backbones.registry import load
 from align.errors import WrongWeights
 
 CPU = torch.device("cpu")

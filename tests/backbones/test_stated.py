@@ -11,7 +11,7 @@ from diffusers import AutoencoderTiny
 from align.__main__ import main
 from align.backbones import registry
 from align.backbones.attention import cross_attention_layers, layer_stride
-from align.backbones.registry import Recipe
+from align.backbones.recipe import Recipe
 from align.backbones.small_decoder import load_small_decoder
 from align.backbones.stated import attention_strides, check_small_decoder
 from align.backbones.unet import UNetBackbone

@@ -5,7 +5,8 @@ import torch
 from hub_box import save, sdxl_unet, write_sd, write_sdxl
 
 from align.backbones.base import Conditioning, guidance_embedding
-from align.backbones.registry import Recipe, load
+from align.backbones.recipe import Recipe
+from align.backbones.registry import load
 from align.backbones.unet import UNetBackbone
 from align.errors import MissingWeights, WrongWeights
 from align.processes.ddim import DDIM

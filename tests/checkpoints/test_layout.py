@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from align.backbones.registry import Recipe, pieces
+from align.backbones.recipe import Recipe
+from align.backbones.registry import pieces
 from align.checkpoints.layout import check_shards, file_piece, weight_files
 from align.checkpoints.reference import HubReference, hub_reference
 from align.errors import WrongWeights

@@ -6,8 +6,8 @@ import pytest
 
 from align.checkpoints.fetch import UrlFile
 from align.checkpoints.hashes import file_hash
+from align.checkpoints.needed import Needed, hub_needed, joint_fingerprint, missing_text
 from align.checkpoints.reference import HubReference
-from align.runner.weights import Needed, backbone_fingerprint, hub_needed, missing_text
 
 PARTS = ("a.json", "b.safetensors")
 
@@ -83,11 +83,9 @@ def test_a_copy_elsewhere_has_the_same_fingerprint(cached, tmp_path):
 def test_one_hash_for_several_parts_tells_who_plays_which(cached, tmp_path):
     one = hub_needed("backbone b", HUB, PARTS)
     other = hub_needed("backbone b unet", HUB, PARTS[:1])
-    assert backbone_fingerprint([one]) == one.fingerprint()
+    assert joint_fingerprint([one]) == one.fingerprint()
     as_vae = hub_needed("backbone b vae", HUB, PARTS[:1])
-    found = {
-        backbone_fingerprint(parts) for parts in ([one], [one, other], [one, as_vae], [one, other, as_vae])
-    }
+    found = {joint_fingerprint(parts) for parts in ([one], [one, other], [one, as_vae], [one, other, as_vae])}
     assert len(found) == 4
 
 

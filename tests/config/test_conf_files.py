@@ -13,6 +13,7 @@ from align.config.convert import build, plain
 from align.config.errors import ConfigError
 from align.config.places import conf_folder, default_choices, group_choices, summary_line
 from align.config.schema import GROUPS, Config
+from align.runner.default_folder import in_folders
 from align.runner.prompts import load_prompts
 from align.shapes.grammar import caption_split
 from align.shapes.grammar import parse as parse_caption
@@ -54,7 +55,8 @@ READS_PROMPTS = {"dymo", "dymo_smc", "dymo_paper", "dymo_released", "freedom", "
 def compose(*overrides, multirun=False):
     """Checked configurations, which nothing can change: each is composed once."""
     jobs = jobs_of(parse([*overrides, *(["-m"] if multirun else [])]))
-    return [job.config for job in jobs] if multirun else jobs[0].config
+    configs = [job.config for job in in_folders(jobs)]
+    return configs if multirun else configs[0]
 
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)

@@ -12,9 +12,8 @@ import torch
 from align.__main__ import main
 from align.config.plugins import read_plugins
 from align.rewards.errors import RewardError
-from align.rewards.registry import REWARDS, load
+from align.rewards.registry import REWARDS, find, load
 from align.runner import build
-from align.runner.weights import reward_fingerprint
 from align.store.csvfile import read_csv
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -136,11 +135,11 @@ def test_what_a_function_does_not_keep_is_said(write, body, words):
 def test_another_text_of_the_file_is_another_reward(write):
     path = write(BRIGHT)
     read_plugins([path])
-    first = reward_fingerprint("bright")
+    first = find("bright")[0].fingerprint()
     write(BRIGHT.replace("mean", "amax"))
-    assert reward_fingerprint("bright") != first
+    assert find("bright")[0].fingerprint() != first
     write(BRIGHT)
-    assert reward_fingerprint("bright") == first
+    assert find("bright")[0].fingerprint() == first
 
 
 def test_a_file_is_run_once(write, tmp_path):

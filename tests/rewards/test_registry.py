@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from align.rewards.errors import MissingWeights, UnknownReward
-from align.rewards.registry import REWARDS, load, missing_weights, spec
+from align.rewards.registry import REWARDS, find, load, spec
 
 
 def test_registry_does_not_import_torch():
@@ -18,7 +18,7 @@ def test_unknown_name_gets_the_nearest():
 
 
 def test_missing_weights_are_one_line(tmp_path):
-    assert missing_weights("shapes_pick", tmp_path)
+    assert find("shapes_pick", tmp_path)[0].missing()
     with pytest.raises(MissingWeights) as caught:
         load("shapes_pick", folder=tmp_path)
     assert "\n" not in str(caught.value)

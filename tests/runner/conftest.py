@@ -12,7 +12,7 @@ def fake(monkeypatch):
     def install(**options):
         built = []
 
-        def make(config, batch_size):
+        def make(config, batch_size, files=None):
             built.append(FakeSampler(batch_size, **options))
             return built[-1]
 

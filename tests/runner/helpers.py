@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from align.backbones.registry import Recipe, pieces
+from align.backbones.recipe import Recipe
+from align.backbones.registry import pieces
 from align.sampling.ledger import Cost
 from align.sampling.sampler import Outcome
 from scripts.pull_the_plug import content as files
@@ -150,7 +151,7 @@ if __name__ == "__main__":
         if len(groups) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    build.build_sampler = lambda config, size: FakeSampler(size, hook=announce)
+    build.build_sampler = lambda config, size, files=None: FakeSampler(size, hook=announce)
     command = sys.argv[1:]
     if command[0] == "--hang":
         command.pop(0)

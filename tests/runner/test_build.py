@@ -47,7 +47,7 @@ STRONG = ["method.guidance.strength=1", "method.recurrence.rule=fixed", "method.
 )
 def test_every_method_runs_and_order_changes_no_byte(more, cost, pipeline_folder, tmp_path, monkeypatch):
     # Weights of rewards are looked for before a run; here a fake one stands in for them.
-    monkeypatch.setattr("align.runner.weights.REWARDS", _none_needed())
+    monkeypatch.setattr("align.rewards.registry.REWARDS", _none_needed())
     assert main(command(pipeline_folder, tmp_path / "a", *more)) == 0
     table = read_csv(tmp_path / "a" / "results.csv")
     assert set(table["status"]) == {"ok"}
@@ -72,7 +72,7 @@ def _none_needed():
 
 
 def test_strength_0_is_plain_sampling(pipeline_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("align.runner.weights.REWARDS", _none_needed())
+    monkeypatch.setattr("align.rewards.registry.REWARDS", _none_needed())
     assert main(command(pipeline_folder, tmp_path / "a", "method=none")) == 0
     off = ["method=dymo", "method.guidance.strength=0"]
     assert main(command(pipeline_folder, tmp_path / "b", *off)) == 0

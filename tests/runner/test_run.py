@@ -332,7 +332,7 @@ def test_a_metric_of_other_weights_is_measured_anew(fake, metric, tmp_path, monk
     again = metric(refused=(), answer=lambda values: [value + 1 for value in values])
     assert measured(tmp_path)[1].loc["one", "shapes_pick"] == 3
     assert not again.seen
-    monkeypatch.setattr("align.runner.weights.reward_fingerprint", lambda name: "others")
+    monkeypatch.setattr("align.runner.files.Files.reward_fingerprint", lambda files, name: "others")
     assert measured(tmp_path)[1].loc["one", "shapes_pick"] == 4
     assert not built
 

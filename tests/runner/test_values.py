@@ -13,8 +13,8 @@ from align.config.compose import jobs_of
 from align.config.errors import ConfigError
 from align.runner import build
 from align.runner.estimate import network_evaluations
+from align.runner.files import Files
 from align.runner.plan import identity
-from align.runner.weights import needed_by, value_files, value_piece
 from align.sampling.value_network import ValueNetwork, ValueShape, save_value_network
 from align.store.csvfile import read_csv
 from runner.test_build import _none_needed, command
@@ -30,7 +30,7 @@ def compose(*overrides):
 @pytest.fixture
 def fake_reward(monkeypatch, reward):
     monkeypatch.setattr(build, "load_reward", lambda name, device: reward)
-    monkeypatch.setattr("align.runner.weights.REWARDS", _none_needed())
+    monkeypatch.setattr("align.rewards.registry.REWARDS", _none_needed())
     yield reward
     build._backbone.cache_clear()
 
@@ -64,7 +64,7 @@ def small_decoder(tmp_path):
 
 @pytest.mark.parametrize(("more", "folder"), [([SMALL], "small_decoder"), ([NETWORK], "value_network")])
 def test_null_means_what_comes_with_the_shapes_world(more, folder):
-    (needed,) = value_files(compose(*SVDD, *more))
+    (needed,) = Files(compose(*SVDD, *more)).value
     assert needed.folder == EMBEDDED["shapes"] / folder
     assert needed.mend.startswith("python scripts/train_")
     assert not needed.missing()
@@ -78,15 +78,15 @@ def test_null_means_the_published_decoder_of_a_family(backbone, repository, tmp_
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     own = ["sampler=lcm"] if backbone == "lcm" else []
     config = compose(f"backbone={backbone}", "reward=jpeg_compressibility", *SVDD, *own, SMALL)
-    (needed,) = value_files(config)
+    (needed,) = Files(config).value
     assert needed.missing() == ["config.json", "diffusion_pytorch_model.safetensors"]
     assert needed.mend == f"hf download {repository} config.json diffusion_pytorch_model.safetensors"
-    assert needed in needed_by(config)
+    assert needed in Files(config).all()
 
 
 def test_a_missing_decoder_ends_a_run_before_it_starts(tmp_path, monkeypatch, capsys, pipeline_folder):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("align.runner.weights.REWARDS", _none_needed())
+    monkeypatch.setattr("align.rewards.registry.REWARDS", _none_needed())
     more = [*SVDD, SMALL, "method.value.weights=madebyollin/taesd"]
     assert main(command(pipeline_folder, tmp_path / "run", *more)) == 3
     assert "hf download madebyollin/taesd config.json" in capsys.readouterr().err
@@ -101,8 +101,8 @@ def test_looks_are_guided_as_the_prediction_is(reward, backbone):
 
 @pytest.mark.parametrize("estimate", ["posterior", "looks"])
 def test_other_estimates_need_no_files(estimate):
-    assert value_files(compose(*SVDD, f"method.value.estimate={estimate}")) == []
-    assert value_piece(compose("method=none")) is None
+    assert Files(compose(*SVDD, f"method.value.estimate={estimate}")).value == []
+    assert Files(compose("method=none")).value_piece is None
 
 
 # ---------------------------------------------------------------- refusals

@@ -9,6 +9,7 @@ from align.__main__ import main
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import graphs as runner
+from align.runner.default_folder import in_folders
 from align.runner.graphs import check_graphs, graph_identity, graphs_of, reads_graphs
 from align.runner.plan import identity
 from align.semantics.errors import GraphError, RefusedError
@@ -231,10 +232,14 @@ def test_wrong_commands_say_so_in_one_line(what, tmp_path, monkeypatch, capsys):
 
 
 def test_how_a_model_is_asked_is_no_part_of_the_default_folder():
+    def folder(*overrides):
+        (job,) = in_folders(jobs_of(parse(["method=dymo", *overrides])))
+        return job.config.run.folder
+
     model = ["semantics=llm", "semantics.model=m", "semantics.endpoint=http://a/v1"]
-    one = compose(*model).run.folder
-    assert compose(*model[:2], "semantics.endpoint=http://b/v1", "semantics.retries=9").run.folder == one
-    assert compose("semantics=llm", "semantics.model=n", model[2]).run.folder != one
+    one = folder(*model)
+    assert folder(*model[:2], "semantics.endpoint=http://b/v1", "semantics.retries=9") == one
+    assert folder("semantics=llm", "semantics.model=n", model[2]) != one
 
 
 def test_the_command_shows_a_graph(capsys):

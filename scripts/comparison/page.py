@@ -7,16 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from align.analysis.arms import Arm as Results
 from align.analysis.arms import load_arms
 from align.analysis.compare import paired_differences
 from align.analysis.spread import measure
 from align.analysis.summary import number, with_interval
-
-if TYPE_CHECKING:
-    from scripts.compare import Arm
+from scripts.comparison.arms import Arm
 
 VALUES = {
     "check_all": "checker: all right",

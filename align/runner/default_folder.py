@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from align.checkpoints.needed import missing_text
+from align.config.compose import Job
 from align.config.schema import Config, PromptsConfig
+from align.runner.files import Files, files_of
+from align.runner.prompts import set_hash, whole_set
 
 _TOLD = re.compile(
     r"(backbone|method|prompts|experiment|metrics|seed|samples|run\..*|runner|runner\..*|prompts\..*|metrics\..*"
@@ -22,27 +27,49 @@ _SET = re.compile(
 """Overrides by which the prompts are others than those that the set's name tells."""
 
 
-def default_folder(config: Config, overrides: Iterable[str]) -> str:
+def in_folders(jobs: Sequence[Job], found: Sequence[Files] = ()) -> list[Job]:
+    """Runs with their folders filled in.
+
+    Args:
+        jobs: the runs of a command.
+        found: the files of each, where somebody has looked already.
+
+    Raises:
+        ConfigError: the user's prompts cannot be read.
+    """
+    return [
+        replace(job, config=_with_folder(job, files))
+        for job, files in zip(jobs, found or files_of(job.config for job in jobs), strict=True)
+    ]
+
+
+def _with_folder(job: Job, files: Files) -> Config:
+    config = job.config
+    folder = config.run.folder or default_folder(files, job.overrides)
+    return replace(config, run=replace(config.run, folder=folder))
+
+
+def default_folder(files: Files, overrides: Iterable[str]) -> str:
     """``<root>/<backbone>-<method>-<prompts>-seed<seed>``, then what else the command changed.
 
     A set that the user brings has a part of its hash after its name: of the whole set, so that more of it goes on in
     the same folder, and another one doesn't.
 
     Args:
-        config: the run.
+        files: of the run.
         overrides: the command's ``key=value`` texts.
 
     Raises:
         ConfigError: the user's prompts cannot be read.
     """
-    overrides = list(overrides)
+    config, overrides = files.config, list(overrides)
     prompts = config.prompts.name
-    if is_own_set(config.prompts, overrides) and (digest := _digest(config.prompts)) is not None:
+    if is_own_set(config.prompts, overrides) and (digest := _digest(files)) is not None:
         prompts += f"-{digest}"
     name = f"{config.backbone.name}-{config.method.name}-{prompts}-seed{config.seed}"
     changed = sorted(text.lstrip("+") for text in overrides if not _TOLD.match(text.lstrip("+")))
     if changed:
-        name += f"-{_readable(changed)}"
+        name += f"-{_told_shortly(changed)}"
     return f"{config.run.root.rstrip('/') or '/'}/{name}"
 
 
@@ -52,15 +79,14 @@ def is_own_set(prompts: PromptsConfig, overrides: Iterable[str]) -> bool:
     return prompts.kind == "file" or unpinned or any(_SET.match(text) for text in overrides)
 
 
-def _digest(prompts: PromptsConfig) -> str | None:
+def _digest(files: Files) -> str | None:
     """The first digits of the whole set's hash; None for a data set that is not here, which no run can start with."""
-    from align.runner.prompts import set_hash, whole_set
-    from align.runner.weights import dataset_files, missing_text
+    if missing_text(files.prompts):
+        return None
+    return set_hash(whole_set(files.config.prompts, files.prompts))[:8]
 
-    return None if missing_text(dataset_files(prompts)) else set_hash(whole_set(prompts))[:8]
 
-
-def _readable(changed: list[str]) -> str:
+def _told_shortly(changed: list[str]) -> str:
     full = ",".join(changed)
     short = ",".join(
         text.partition("=")[0].rpartition(".")[2] + "=" + text.partition("=")[2] for text in changed

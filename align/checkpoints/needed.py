@@ -1,0 +1,120 @@
+"""Files that something needs: what is missing, the command that brings it, fingerprints.  Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from align.checkpoints.fetch import UrlFile
+from align.checkpoints.hashes import file_hash
+from align.checkpoints.layout import PICKLES, SAFE
+from align.checkpoints.reference import HubReference, fetch_command, hub_names, snapshot
+
+_READ = (SAFE, ".json", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".parquet", ".py")
+"""Files that decide what a model or a user's reward computes, or which prompts there are; a model card does not."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Files that something needs.
+
+    Attributes:
+        what: whose they are, such as "reward shapes_pick".
+        folder: where they are.
+        parts: files and sub-folders of it that must be there.
+        mend: the exact command that brings them.
+        hub: the repository, and the folder within it, that the parts are of; ``None`` if they are not on the hub.
+        urls: files that come from elsewhere on the net, to be fetched as they are.
+    """
+
+    what: str
+    folder: Path
+    parts: tuple[str, ...]
+    mend: str
+    hub: HubReference | None = None
+    urls: tuple[UrlFile, ...] = ()
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where the parts are."""
+        return [self.folder / part for part in self.parts]
+
+    def missing(self) -> list[str]:
+        """Parts that are not there, or are empty folders."""
+        pairs = zip(self.parts, self.paths, strict=True)
+        return [part for part, path in pairs if not (path.is_file() or any(path.glob("*")))]
+
+    def files(self) -> list[Path]:
+        """The files that decide the values, sorted."""
+        found = [path for part in self.paths for path in (part, *part.rglob("*"))]
+        return sorted(path for path in found if path.suffix in _READ and path.is_file())
+
+    def fingerprint(self) -> str:
+        """sha256 over the names and hashes of the files; the folder's place has no part in it."""
+        digest = hashlib.sha256()
+        for path in self.files():
+            digest.update(f"{path.relative_to(self.folder).as_posix()} {file_hash(path)}\n".encode())
+        return digest.hexdigest()
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the hub's cache that the files are of; ``None`` for files of another place."""
+        folder = self.folder
+        for _ in PurePosixPath(self.hub.folder).parts if self.hub else ():
+            folder = folder.parent
+        return folder.name if folder.parent.name == "snapshots" else None
+
+    @property
+    def source(self) -> str | None:
+        """Repository and commit of the hub's cache, for the record; ``None`` for what is not from there."""
+        return None if self.hub is None or self.revision is None else f"{self.hub.repo}@{self.revision}"
+
+
+def hub_needed(what: str, hub: HubReference, parts: tuple[str, ...]) -> Needed:
+    """Files of a repository of the hub; the command names only those that are missing."""
+    folder = snapshot(hub.repo, hub.revision, hub.kind) / hub.folder
+    needed = Needed(what, folder, parts, "", hub)
+    names = hub_names(hub, needed.missing() or list(parts))
+    return replace(needed, mend=fetch_command(hub, names))
+
+
+def joint_fingerprint(needed: Sequence[Needed]) -> str:
+    """One hash for a pipeline and what stands in for parts of it, each named by its role, the last word of ``what``."""
+    if len(needed) == 1:
+        return needed[0].fingerprint()
+    roles = ["pipeline", *(one.what.rpartition(" ")[2] for one in needed[1:])]
+    lines = [f"{role} {one.fingerprint()}\n" for role, one in zip(roles, needed, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def missing_text(needed: Iterable[Needed]) -> str:
+    """What is missing and what mends it, for people; empty if nothing is."""
+    gone = [(one, missing) for one in needed if (missing := one.missing())]
+    if not gone:
+        return ""
+    lines = []
+    for one, missing in gone:
+        if one.hub is not None and len(missing) == len(one.parts) > 1:
+            lines.append(f"  {one.what}: nothing of {one.hub.repo} in {one.folder}")
+        else:
+            lines.append(f"  {one.what}: {', '.join(missing)} in {one.folder}")
+    mends = [f"  {mend}" for mend in mending(one for one, _ in gone)]
+    if any(one.hub is not None or one.urls for one, _ in gone):
+        mends.append(
+            "  or all that can be fetched: python -m align doctor --fetch, with the options of this command"
+            " (for a table: this command with --fetch)"
+        )
+    return "\n".join(["align: files are missing", *lines, "to mend it:", *mends])
+
+
+def mending(missing: Iterable[Needed]) -> list[str]:
+    """The commands that bring what is missing, without those that another one, with the same options, contains."""
+    words = {one.mend: set(one.mend.split()) for one in missing}
+
+    def contained(mine: set[str]) -> bool:
+        more = [other - mine for other in words.values() if mine < other]
+        return any(not any(word.startswith("--") for word in names) for names in more)
+
+    return [command for command, mine in words.items() if not contained(mine)]
