@@ -33,8 +33,15 @@ def main(argv: Sequence[str]) -> int:
     found = parser.read(argv)
     command = parser.command(found, found.words)
     from align.config.compose import jobs_of
+    from align.config.errors import ConfigError
+    from align.runner.parts_table import parts_lines
 
-    configs = [job.config for job in jobs_of(command)]
+    objections: list[ConfigError] = []
+    configs = [job.config for job in jobs_of(command, objections)]
+    for config in () if found.fetch else {config.method.name: config for config in configs}.values():
+        print(f"method {config.method.name}", *(f"  {line}" for line in parts_lines(config)), sep="\n")
+    if objections:
+        raise objections[0]
     if found.fetch:
         from align.runner.fetching import fetch_missing
         from align.runner.files import needed_by_all

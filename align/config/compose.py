@@ -60,8 +60,12 @@ class Job:
     hydra: DictConfig
 
 
-def jobs_of(command: Command) -> list[Job]:
+def jobs_of(command: Command, objections: list[ConfigError] | None = None) -> list[Job]:
     """Compose and check every run that a command asks for.
+
+    Args:
+        command: the command.
+        objections: takes what is wrong between options that are each right, for whoever looks at such runs all the same.
 
     Raises:
         ConfigError: the first thing that is wrong with any of them.
@@ -74,7 +78,7 @@ def jobs_of(command: Command) -> list[Job]:
     ):
         overrides = parse_overrides(command)
         said = said_of(command)
-        return [_job(command, list(chosen), said) for chosen in itertools.product(*overrides)]
+        return [_job(command, list(chosen), said, objections) for chosen in itertools.product(*overrides)]
 
 
 def said_of(command: Command) -> frozenset[str]:
@@ -82,7 +86,7 @@ def said_of(command: Command) -> frozenset[str]:
     return said_by(parse_overrides(replace(command, told=())))
 
 
-def _job(command: Command, overrides: list[str], said: Set[str]) -> Job:
+def _job(command: Command, overrides: list[str], said: Set[str], objections: list[ConfigError] | None) -> Job:
     register()
     texts = [*search_path(command), *overrides]
     with composing():
@@ -91,16 +95,22 @@ def _job(command: Command, overrides: list[str], said: Set[str]) -> Job:
     refuse_hydra(hydra, said, len(texts))
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
-    return Job(checked(composed, overrides, said), tuple(overrides), hydra)
+    return Job(checked(composed, overrides, said, objections), tuple(overrides), hydra)
 
 
-def checked(composed: DictConfig, overrides: Sequence[str], said: Set[str]) -> Config:
+def checked(
+    composed: DictConfig,
+    overrides: Sequence[str],
+    said: Set[str],
+    objections: list[ConfigError] | None = None,
+) -> Config:
     """The schema's configuration of a composed one, checked.
 
     Args:
         composed: the composition, without Hydra's own part.
         overrides: the run's ``key=value`` texts.
         said: what the command line itself gives, see ``no_code.said_by``.
+        objections: see ``jobs_of``.
 
     Raises:
         ConfigError: for the first wrong option.
@@ -111,7 +121,12 @@ def checked(composed: DictConfig, overrides: Sequence[str], said: Set[str]) -> C
     config = _own_weights(build(Config, values), given)
     refuse_commands_own(config, said)
     read_plugins(config.run.plugins)
-    check_config(config)
+    try:
+        check_config(config)
+    except ConfigError as error:
+        if objections is None:
+            raise
+        objections.append(error)
     return config
 
 

@@ -13,7 +13,6 @@ from align.config.schema import Config
 from align.errors import WrongWeights
 from align.runner.exits import DONE, MISSING_WEIGHTS
 from align.runner.files import Files, files_of
-from align.runner.parts_table import parts_lines
 from align.version import DISTRIBUTION
 
 INSTALL = "pip install -e ."
@@ -24,8 +23,6 @@ def survey(configs: Sequence[Config]) -> int:
     packages, absent = _packages()
     print("packages", *packages, sep="\n")
     print("devices", *(f"  {line}" for line in _devices()), sep="\n")
-    for config in {config.method.name: config for config in configs}.values():
-        print(f"method {config.method.name}", *(f"  {line}" for line in parts_lines(config)), sep="\n")
     from align.rewards.registry import REWARDS
 
     found = files_of(configs)
