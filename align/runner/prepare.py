@@ -15,6 +15,7 @@ from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import timesteps
 from align.reading import read_json
+from align.runner.calls import with_batch_size
 from align.runner.exits import MissingWeights
 from align.runner.graphs import check_graphs, graph_identity
 from align.runner.plan import Item, identity, make_plan
@@ -99,24 +100,7 @@ def _prepared(config: Config, prompts: PromptSet, unread: list[str]) -> Prepared
     what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts), value)
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
     metrics = metric_fingerprints(config.metrics)
-    return Prepared(with_batch_size(config), prompts, what, items, fingerprints, sources, metrics, unread)
-
-
-def with_batch_size(config: Config) -> Config:
-    """The configuration with a number of rows for its network calls, where ``run.batch_size`` leaves it to us.
-
-    By what the run is and where, never by how long anything takes: the last bits of a picture depend on it.
-    """
-    if config.run.batch_size is not None:
-        return config
-    rows = 8
-    if config.backbone.family not in ("shapes", "toy"):
-        from align.runner.build import torch_device
-
-        # A gradient through the network takes the memory of many pictures; on a CPU rows beside each other gain nothing,
-        # and a group that they do not divide pays for padding.
-        rows = 1 if config.method.guided or torch_device(config.run.device).type == "cpu" else 4
-    return replace(config, run=replace(config.run, batch_size=rows))
+    return Prepared(with_batch_size(config, items), prompts, what, items, fingerprints, sources, metrics, unread)
 
 
 def _check_columns(prompts: PromptsConfig) -> None:
