@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from align.backbones.base import Backbone
     from align.processes.base import Process
     from align.rewards.base import Reward
-    from align.sampling.loop import Parts
+    from align.sampling.parts import Parts
     from align.sampling.sampler import Outcome, Request
     from align.sampling.search import Search
     from align.sampling.selection import Selection
@@ -56,7 +56,7 @@ def build_sampler(config: Config, batch_size: int) -> MakesPictures:
     device = torch_device(config.run.device)
     backbone = _backbone(config.backbone, device)
     reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, _pairs(config), batch_size, device)
+    return assemble(config, backbone, reward, pairs_of(config), batch_size, device)
 
 
 def assemble(
@@ -76,19 +76,20 @@ def assemble(
     parts = _parts(config, backbone, process, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
-    return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
+    return Sampler(parts, pairs, device, population)
 
 
 def _process(sampler: SamplerConfig, backbone: Backbone, *, released: bool) -> Process:
     """The steps of a configuration on the backbone's schedule; ``released`` for a consistency model's quirks in DAS."""
-    from align.processes.ddim import DDIM
-    from align.processes.lcm import LCM, ReleasedLCM
+    from align.processes.ddim import ddim
+    from align.processes.lcm import lcm
+    from align.released.lcm import released_lcm
 
     if sampler.kind == "lcm" and released:
-        return ReleasedLCM(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return released_lcm(backbone.scheduler_config, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
-        return LCM(backbone.scheduler_config, sampler.steps)
-    return DDIM(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return lcm(backbone.scheduler_config, sampler.steps)
+    return ddim(backbone.scheduler_config, sampler.steps, sampler.eta)
 
 
 def _parts(
@@ -99,10 +100,11 @@ def _parts(
     batch_size: int,
     device: torch.device,
 ) -> Parts:
-    from align.sampling.evaluate import Evaluator
     from align.sampling.guidance import CleanGuidance, Guidance
-    from align.sampling.loop import Parts
+    from align.sampling.judge import Judge
     from align.sampling.objective import Objective
+    from align.sampling.parts import Parts
+    from align.sampling.predict import Predict
     from align.sampling.recurrence import Recurrence
 
     method = config.method
@@ -118,23 +120,13 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = None
-    if method.branches and reward is not None:
-        value = _value(config, backbone, reward, device)
-    evaluator = Evaluator(
-        backbone,
-        config.sampler.guidance_scale,
-        batch_size,
-        objective,
-        reward if method.reward_needs_gradient else None,
-        clean,
-        config.run.views_together,
-        config.sampler.guidance_rescale,
-        value,
-        method.reads_correction,
-    )
+    value = _value(config, backbone, device) if method.branches and reward is not None else None
+    sampler = config.sampler
     return Parts(
-        evaluator,
+        Predict(
+            backbone, sampler.guidance_scale, batch_size, sampler.guidance_rescale, method.reads_correction
+        ),
+        Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,
@@ -145,7 +137,7 @@ def _parts(
     )
 
 
-def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.device) -> Value:
+def _value(config: Config, backbone: Backbone, device: torch.device) -> Value:
     """How the expected reward is estimated. Raises WeightsError."""
     import torch
 
@@ -155,9 +147,9 @@ def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.dev
     value, piece = config.method.value, value_piece(config)
     if value.estimate == "looks":
         sampler = config.sampler
-        return Looks(backbone, sampler.guidance_scale, reward, value.looks, sampler.guidance_rescale)
+        return Looks(backbone, sampler.guidance_scale, value.looks, sampler.guidance_rescale)
     if piece is None:
-        return PosteriorMean(backbone.decode, reward)
+        return PosteriorMean(backbone.decode)
     if value.estimate == "network":
         return _regressed(config, piece.folder, backbone, device)
     from align.backbones.small_decoder import load_small_decoder
@@ -166,7 +158,7 @@ def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.dev
     dtype = getattr(torch, config.backbone.decoder_dtype or config.backbone.dtype)
     weights = entry(piece.paths[1:]).name
     decode = load_small_decoder(piece.folder, weights, backbone.latent_shape(), device, dtype)
-    return PosteriorMean(decode, reward, own_decoder=False)
+    return PosteriorMean(decode, own_decoder=False)
 
 
 def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.device) -> Value:
@@ -238,7 +230,7 @@ def _selection(config: Config) -> Selection:
     return Prune(plan.populations, plan.replaced, search.replace_temperature, search.standardise)
 
 
-def _pairs(config: Config) -> PairSource:
+def pairs_of(config: Config) -> PairSource:
     """Where the token pairs of a prompt come from; none at all if nothing reads them."""
     from align.runner.graphs import graphs_of, reads_graphs
     from align.semantics.sources import no_pairs
