@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from align.rewards.base import Reward
     from align.runner.build import MakesPictures
+    from align.sampling.sampler import Request
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,13 @@ def sample(
     """
     from align.runner.build import build_sampler
     from align.runner.prepare import prepare
+    from align.sampling.sampler import Request
 
     (prepared,) = prepare([_config(prompts, options, method, backbone, seed, samples)])
     with _torch(prepared.config):
         sampler = build_sampler(prepared.config, prepared.config.run.batch_size or 1)
-        return _made(sampler, [(item.prompt, item.seed, item.sample) for item in prepared.items], "")
+        wanted = [Request(item.prompt, item.negative, item.seed, item.sample) for item in prepared.items]
+        return _made(sampler, wanted)
 
 
 def improve(
@@ -115,14 +118,15 @@ def improve(
         WeightsError: the reward's weights are missing or wrong.
     """
     from align import borrowed
+    from align.sampling.sampler import Request
 
     facts = borrowed.facts(pipeline)
     own = [f"reward={reward}"] if isinstance(reward, str) else []
     config = _config(prompts, [*own, *options], method, facts.preset, seed, samples, facts.options)
     with _torch(config), borrowed.backbone(pipeline, config.backbone) as backbone:
-        sampler = borrowed.sampler(config, backbone, reward)
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        return _made(sampler, [(text, seed, k) for text in texts for k in range(samples)], negative)
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        wanted = [Request(text, negative, seed, k) for text in texts for k in range(samples)]
+        return _made(borrowed.sampler(config, backbone, reward, wanted), wanted)
 
 
 def score(
@@ -240,12 +244,10 @@ def _config(
     return replace(job.config, prompts=replace(job.config.prompts, text=texts))
 
 
-def _made(sampler: MakesPictures, wanted: Sequence[tuple[str, int, int]], negative: str) -> list[Picture]:
-    """Pictures of some (prompt, seed, sample)."""
+def _made(sampler: MakesPictures, wanted: Sequence[Request]) -> list[Picture]:
+    """The pictures of some requests."""
     from align.runner.rows import to_image
-    from align.sampling.sampler import Request
 
-    requests = [Request(prompt, negative, seed, sample) for prompt, seed, sample in wanted]
     return [
         Picture(
             None if one.picture is None else to_image(one.picture),
@@ -257,7 +259,7 @@ def _made(sampler: MakesPictures, wanted: Sequence[tuple[str, int, int]], negati
             one.info,
             one.error,
         )
-        for request, one in zip(requests, sampler.sample(requests), strict=True)
+        for request, one in zip(wanted, sampler.sample(wanted), strict=True)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from align.backbones.base import Backbone
     from align.rewards.base import Reward
     from align.runner.build import MakesPictures
+    from align.sampling.sampler import Request
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,13 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
             parameter.requires_grad_(True)
 
 
-def sampler(config: Config, backbone: Backbone, reward: str | Reward) -> MakesPictures:
+def sampler(
+    config: Config, backbone: Backbone, reward: str | Reward, wanted: Sequence[Request]
+) -> MakesPictures:
     """The method of a configuration on a borrowed backbone. Raises ConfigError, WeightsError."""
     from align.runner.build import assemble, build_reward, pairs_of
+    from align.runner.calls import with_batch_size
     from align.runner.devices import torch_device
-    from align.runner.prepare import with_batch_size
 
     device = torch_device(config.run.device)
     if isinstance(reward, str):
@@ -115,5 +118,5 @@ def sampler(config: Config, backbone: Backbone, reward: str | Reward) -> MakesPi
                 f"improve: method={config.method.name} follows the gradient of its reward, and {judge.name} has none: "
                 "give another reward, or method='best_of_n'"
             )
-    config = with_batch_size(config)
+    config = with_batch_size(config, wanted)
     return assemble(config, backbone, judge, pairs_of(config), config.run.batch_size or 1, device)
