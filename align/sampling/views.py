@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from align.rewards.resample import axis, product
 
 SHIFT, CUT = 0.125, 0.5
 """Largest translation and side of the box that is cut out, as shares of the picture's sides."""
@@ -59,8 +60,7 @@ def views(pictures: Tensor, draws: ViewDraws) -> Tensor:
     number = draws.row.shape[1]
     x = (2 * pictures - 1)[:, None].expand(-1, number, -1, -1, -1)
     x = colour(x, draws)
-    x = translate(x, draws.row, draws.column)
-    x = torch.stack([resize(copies, float(u)) for copies, u in zip(x, draws.resize[:, 0], strict=True)])
+    x = move(x, draws.row, draws.column, draws.resize)
     x = cutout(x, draws.cut_row, draws.cut_column)
     return (x + 1) / 2
 
@@ -83,32 +83,38 @@ def shift_range(side: int) -> int:
     return int(SHIFT * side + 0.5)
 
 
-def translate(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Each copy of (P, V, 3, H, W) read from a place a few pixels aside, zero outside the picture."""
-    height, width = x.shape[-2:]
-    down, right = shift_range(height), shift_range(width)
-    first = (row * (2 * down + 1)).long().tolist()
-    left = (column * (2 * right + 1)).long().tolist()
-    wide = F.pad(x, (right, right, down, down))
-    cut = [
-        wide[p, v, :, first[p][v] : first[p][v] + height, left[p][v] : left[p][v] + width]
-        for p in range(x.shape[0])
-        for v in range(x.shape[1])
-    ]
-    return torch.stack(cut).view_as(x)
+def move(x: Tensor, row: Tensor, column: Tensor, resize: Tensor) -> Tensor:
+    """Copies (P, V, 3, H, W) read from places a few pixels aside, then scaled by 0.8 + 0.4 u; zero is beyond the picture.
+
+    Scaled copies are padded or cropped in the middle to their old size.
+    """
+    rows, columns = (
+        moving(shift, resize, side, x.device) for shift, side in ((row, x.shape[-2]), (column, x.shape[-1]))
+    )
+    return product(x.flatten(0, 1), rows, columns).view_as(x)
 
 
-def resize(x: Tensor, u: float) -> Tensor:
-    """Copies (V, 3, H, W) scaled by 0.8 + 0.4 u, zero-padded or cropped in the middle to their old size."""
-    height, width = x.shape[-2:]
-    ratio = 0.8 + 0.4 * u
-    tall, wide = int(ratio * height), int(ratio * width)
-    x = F.interpolate(x, size=(tall, wide), mode="bilinear", align_corners=False)
-    if ratio < 1:
-        top, left = (height - tall) // 2, (width - wide) // 2
-        return F.pad(x, (left, width - wide - left, top, height - tall - top))
-    top, left = (tall - height) // 2, (wide - width) // 2
-    return x[..., top : top + height, left : left + width]
+def moving(shift: Tensor, resize: Tensor, side: int, device: torch.device) -> Tensor:
+    """The matrices (P V, side, side) of an axis that move copies by (P, V) draws and scale them by (P, 1) draws."""
+    most = shift_range(side)
+    # Scaling reads pixel j of what was moved by m where it stood before, which is pixel j + m.
+    source = torch.arange(side) - (shift * (2 * most + 1)).long()[..., None] + most
+    found, there = source.clamp(0, side - 1).to(device), ((source >= 0) & (source < side)).to(device)
+    scaling = torch.stack([_scaling(side, float(u), device) for u in resize[:, 0]])
+    # (P, V, side, side), of which each column is one of the scaling's, or zero
+    taken = (
+        scaling[:, None]
+        .expand(-1, shift.shape[1], -1, -1)
+        .gather(3, found[:, :, None].expand(-1, -1, side, -1))
+    )
+    return taken.masked_fill(~there[:, :, None], 0.0).flatten(0, 1)
+
+
+def _scaling(side: int, u: float, device: torch.device) -> Tensor:
+    """The matrix (side, side) of an axis that scales it by 0.8 + 0.4 u."""
+    scaled = int((0.8 + 0.4 * u) * side)
+    first = (scaled - side) // 2 if scaled >= side else -((side - scaled) // 2)
+    return axis(side, scaled, side, first, "bilinear", False, device)
 
 
 def centres(side: int) -> int:
@@ -124,8 +130,8 @@ def cutout(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
         first = (u * centres(side)).long() - box // 2
         place = torch.arange(side)
         last = (first + box - 1).clamp(0, side - 1)
-        return (place >= first.clamp(0, side - 1)[..., None]) & (place <= last[..., None])
+        return ((place >= first.clamp(0, side - 1)[..., None]) & (place <= last[..., None])).to(x.device)
 
     rows, columns = inside(row, x.shape[-2]), inside(column, x.shape[-1])
     hole = rows[:, :, None, :, None] & columns[:, :, None, None, :]
-    return x.masked_fill(hole.to(x.device), 0.0)
+    return x.masked_fill(hole, 0.0)
