@@ -36,7 +36,7 @@ def axis(
     """
     made = torch.eye(source)
     if scaled != source:
-        parts = made.split(max(1, BLOCK // source), dim=1)
+        parts = torch.split(made, max(1, BLOCK // source), dim=1)
         made = torch.cat([_resized(part, scaled, mode, antialias) for part in parts], dim=1)
     made = F.pad(made, (0, 0, -first, first + size - scaled))
     # Of a leaf's kind, whatever the grad mode of the first who asks.
@@ -59,4 +59,4 @@ def product(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _across(x: Tensor, matrix: Tensor) -> Tensor:
     """(P, 3, H, W) by (w, W) or (P, w, W), as (P, 3, H, w)."""
-    return (x.flatten(1, 2) @ matrix.mT).unflatten(1, x.shape[1:3])
+    return (x.flatten(1, 2) @ matrix.mT).view(*x.shape[:3], -1)
