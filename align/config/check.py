@@ -330,6 +330,11 @@ def _reward(reward: RewardConfig, method: MethodConfig) -> None:
             raise ConfigError(
                 f"reward.terms.{name}=0 does nothing: give a weight, or drop it with ~reward.terms.{name}"
             )
+        if reward.shorter is not None and not REWARDS[name].network:
+            raise ConfigError(
+                f"reward.dtype={reward.shorter}: {name} is no network of ours and computes in numbers of its own: "
+                "give reward.dtype=null"
+            )
     if method.uses_reward and not reward.terms:
         raise ConfigError(
             f"method={method.name} needs a reward: give reward.terms.<name>=<weight>, "

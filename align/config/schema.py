@@ -101,13 +101,21 @@ class RewardConfig:
     name: Annotated[str, Text("name")]
     terms: dict[str, float] = field(default_factory=dict)
     """Weight by name of the reward."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Numbers of what guides or selects; null for float32, in which metrics always are."""
+
+    @property
+    def shorter(self) -> str | None:
+        """Its numbers, where they are not float32."""
+        return None if self.dtype == "float32" else self.dtype
 
     @property
     def label(self) -> str:
         """What rows call it: the only term's name, or the sum spelt out."""
+        name = "+".join(f"{weight:g}*{name}" for name, weight in sorted(self.terms.items()))
         if len(self.terms) == 1 and next(iter(self.terms.values())) == 1:
-            return next(iter(self.terms))
-        return "+".join(f"{weight:g}*{name}" for name, weight in sorted(self.terms.items()))
+            name = next(iter(self.terms))
+        return name if self.shorter is None else f"{name} in {self.shorter}"
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def identity(
     reward = None
     if config.method.uses_reward:
         terms = sorted(config.reward.terms.items())
-        reward = {name: {"weight": weight, "files": reward_weights[name]} for name, weight in terms}
+        shorter = {} if config.reward.shorter is None else {"dtype": config.reward.shorter}
+        reward = {name: {"weight": weight, "files": reward_weights[name]} | shorter for name, weight in terms}
     semantics = {} if graphs is None else {"semantics": dict(graphs)}
     return {
         "format": FORMAT,

@@ -95,6 +95,8 @@ def _prepared(config: Config, prompts: PromptSet, unread: list[str]) -> Prepared
     backbone = backbone_fingerprint(backbone_files(config.backbone))
     rewards = {name: reward_fingerprint(name) for name in rewards_of(config)}
     fingerprints |= {key: value for name in rewards for key, value in reward_record(name).items()}
+    if config.method.uses_reward and config.reward.shorter is not None:
+        fingerprints["guiding rewards: dtype"] = config.reward.shorter
     value = next((one.fingerprint() for one in value_files(config)), None)
     what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts), value)
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)

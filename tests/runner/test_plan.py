@@ -100,6 +100,14 @@ def test_the_reward_counts_where_it_is_used():
     )
 
 
+def test_the_numbers_of_a_reward_count_where_it_is_used_and_are_not_float32(tmp_path):
+    weights, best = fake_weights(tmp_path), ["method=best_of_n"]
+    usual, shorter = keys(*best, weights=weights), ["reward.dtype=bfloat16"]
+    assert keys(*best, "reward.dtype=float32", weights=weights) == usual
+    assert not set(keys(*best, *shorter, weights=weights).values()) & set(usual.values())
+    assert keys(*shorter, weights=weights) == keys(weights=weights)  # plain sampling uses none
+
+
 def test_duplicates_get_samples_of_their_own():
     plan = make_plan({}, [PromptRow(text) for text in "abaa"], seed=5, samples=2, negative="")
     assert [(item.prompt, item.sample) for item in plan] == [
