@@ -103,6 +103,10 @@ def _analytic(config: Config) -> None:
             f"method.objective.copies={method.objective.copies} alters colours, which are coordinates on backbone={name}: "
             "give method.objective.copies=0"
         )
+    if config.backbone.compile:
+        raise ConfigError(
+            f"backbone.compile=true compiles a network, and backbone={name} has none: give backbone.compile=false"
+        )
     if config.run.device == "mps":
         raise ConfigError(f"backbone={name} computes in float64, which mps lacks: give run.device=cpu")
 

@@ -64,6 +64,9 @@ class BackboneConfig:
     """Numbers of the text encoders; null for ``dtype``."""
     checkpointing: bool = False
     """Recompute the activations of a block on the way back instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Compile the blocks that network and decoder repeat (``torch.compile``): minutes at the start, less time for each picture.
+    Pictures differ in rounding, so it is part of their identity, as ``dtype`` is."""
     guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
     """Default of ``sampler.guidance_scale`` for this model."""
     attention_stride: Annotated[int, Between(1, 64)] | None = None

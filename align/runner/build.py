@@ -258,7 +258,13 @@ def _backbone(backbone: BackboneConfig, device: torch.device) -> Backbone:
     from align.runner.weights import recipe
 
     size = (backbone.height, backbone.width, backbone.attention_stride)
-    return load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing)
+    loaded = load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing)
+    if backbone.compile:
+        from align.backbones.compiling import compile_blocks
+
+        # A decoder whose layers are recomputed one by one has no block to compile.
+        compile_blocks(loaded.unet, *([] if backbone.checkpointing else [loaded.vae.decoder]))
+    return loaded
 
 
 @lru_cache(maxsize=16)

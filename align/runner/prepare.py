@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 from align.backbones import registry as backbones
@@ -75,6 +77,7 @@ def prepare(configs: Sequence[Config]) -> list[Prepared]:
     sets = [load_prompts(prompts) for prompts in here]
     for config in configs:
         check_device(config.run.device)
+        _check_compiler(config)
         _check_runner(config)
     if text := missing_text(needed_by_all(configs)):
         raise MissingWeights(text)
@@ -223,6 +226,23 @@ def _check_runner(config: Config) -> None:
         raise ConfigError(
             f"run.device={config.run.device} is one device and runner=ray gives each worker its own: "
             "give run.device=auto, cuda or cpu"
+        )
+
+
+def _check_compiler(config: Config) -> None:
+    """Refuse to compile where torch has nothing to compile with."""
+    if not config.backbone.compile:
+        return
+    from align.runner.build import torch_device
+
+    lacks = []
+    if torch_device(config.run.device).type == "cuda" and find_spec("triton") is None:
+        lacks.append("triton")
+    if not any(which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++", "gcc", "cc")):
+        lacks.append("a C++ compiler")
+    if lacks:
+        raise ConfigError(
+            f"backbone.compile=true needs {' and '.join(lacks)}, not there: install it, or give backbone.compile=false"
         )
 
 
