@@ -11,7 +11,7 @@ from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import DDIM
 from align.rewards.registry import load
-from align.sampling.views import ViewDraws, views
+from align.sampling.views import Alterations, ViewDraws, altered, views
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -107,7 +107,8 @@ def test_the_arithmetic_of_views_is_one_graph(graphs):
     generator = torch.Generator().manual_seed(0)
     draws = ViewDraws.of(lambda _, n: torch.rand(2, n, generator=generator), 3)
     pictures = torch.rand(2, 3, 24, 40, generator=generator).requires_grad_()
-    made = torch.compile(views, fullgraph=True, backend=backend)(pictures, draws)
+    by = Alterations.of(draws, pictures)
+    made = torch.compile(altered, fullgraph=True, backend=backend)(pictures, by)
     assert len(found) == 1
     torch.testing.assert_close(made, views(pictures, draws))
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from align.sampling.views import ViewDraws, centres, cutout, move, shift_range, views
+from align.rewards.resample import product
+from align.sampling.views import ViewDraws, centres, hole, moving, shift_range, views
 
 RECORDED = load_file(Path(__file__).parent.parent / "golden/data/diffaugment.safetensors")
 PICTURES = torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
@@ -17,6 +18,19 @@ PICTURES = torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
 def uniform(whole, number):
     """The middle of the uniform numbers that give an integer of [0, number)."""
     return (whole.double() + 0.5) / number
+
+
+def move(x, row, column, resize):
+    """(P, V, 3, H, W) moved and scaled."""
+    rows, columns = (
+        moving(one, resize, side, x.device) for one, side in ((row, x.shape[-2]), (column, x.shape[-1]))
+    )
+    return product(x.flatten(0, 1), rows, columns).view_as(x)
+
+
+def cutout(x, row, column):
+    """(P, V, 3, H, W) with a box set to zero."""
+    return x.masked_fill(hole(row, column, *x.shape[-2:], x.device), 0.0)
 
 
 def resize(x, u):
