@@ -267,10 +267,12 @@ def _made(sampler: MakesPictures, wanted: Sequence[Request]) -> list[Picture]:
 def _torch(config: Config) -> Iterator[None]:
     """Torch set up as for a run, and afterwards as it was: it is not ours alone here."""
     import torch
+    from torch.utils import deterministic
 
     from align.runner.build import set_up_torch
 
     before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
+    fills = deterministic.fill_uninitialized_memory
     set_up_torch(config.run.threads)
     try:
         yield
@@ -278,3 +280,4 @@ def _torch(config: Config) -> Iterator[None]:
         mode, threads, torch.backends.cudnn.benchmark = before
         torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
+        deterministic.fill_uninitialized_memory = fills

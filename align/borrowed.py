@@ -110,7 +110,7 @@ def sampler(
 
     device = torch_device(config.run.device)
     if isinstance(reward, str):
-        judge = build_reward(config.reward.terms, device)
+        judge = build_reward(config.reward, device)
     else:
         judge = reward
         if config.method.reward_needs_gradient and not judge.differentiable:

@@ -52,95 +52,18 @@ from align.sampling.state import Pictures, State
 from align.semantics.attention_loss import pair_weights
 from align.semantics.graph import Entity, Graph
 from align.semantics.tokens import token_pairs
+from scripts.full_size import PEAKS, SCALING, SCHEDULE, SIDE, UNETS, VAE, VIT_H, random_model
 
 TOKENS = 77
-SCHEDULE = {
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "steps_offset": 1,
-    "set_alpha_to_one": False,
-    "clip_sample": False,
-    "prediction_type": "epsilon",
-    "timestep_spacing": "leading",
-}
-VAE: dict[str, Any] = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "latent_channels": 4,
-}
-CROSS_DOWN, CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
-UNETS: dict[str, dict[str, Any]] = {
-    "sd15": {
-        "block_out_channels": (320, 640, 1280, 1280),
-        "down_block_types": (CROSS_DOWN, CROSS_DOWN, CROSS_DOWN, "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", CROSS_UP, CROSS_UP, CROSS_UP),
-        "attention_head_dim": 8,
-        "cross_attention_dim": 768,
-    },
-    "sdxl": {
-        "block_out_channels": (320, 640, 1280),
-        "down_block_types": ("DownBlock2D", CROSS_DOWN, CROSS_DOWN),
-        "up_block_types": (CROSS_UP, CROSS_UP, "UpBlock2D"),
-        "attention_head_dim": (5, 10, 20),
-        "transformer_layers_per_block": (1, 2, 10),
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 256,
-        "projection_class_embeddings_input_dim": 2816,
-    },
-}
-SCALING = {"sd15": 0.18215, "sdxl": 0.13025}
-SIDE = {"sd15": 512, "sdxl": 1024}
 GUIDANCE = {"sd15": 7.5, "sdxl": 5.0}
 SEMANTIC = {"sd15": 10.0, "sdxl": 50.0}
 PARAMETERS = {"sd15": 859.5, "sdxl": 2567.5, "vae": 83.7, "step_aware": 1306.2}
 """Millions, as published."""
-PEAKS = {
-    "H100 PCIe": 756.0,
-    "H100": 989.0,
-    "H200": 989.0,
-    "A100": 312.0,
-    "L40S": 362.0,
-    "RTX 4090": 165.0,
-    "RTX 3090": 71.0,
-}
-"""Dense bf16 TFLOP/s of cards as their makers state them, by what is in the card's name."""
-VIT_H: dict[str, Any] = {
-    "projection_dim": 1024,
-    "text_config": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "projection_dim": 1024,
-        "hidden_act": "gelu",
-    },
-    "vision_config": {
-        "hidden_size": 1280,
-        "intermediate_size": 5120,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 16,
-        "patch_size": 14,
-        "projection_dim": 1024,
-        "hidden_act": "gelu",
-    },
-}
 
 
 def made(name: str, make: Callable[[], nn.Module], dtype: torch.dtype, device: torch.device) -> Any:
     """A frozen model with random weights, made on its device, and the published number of parameters."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with device:
-            model = make().requires_grad_(False).eval()
-    finally:
-        torch.set_default_dtype(before)
+    model = random_model(make, dtype, device)
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     if abs(millions - PARAMETERS[name]) > 0.1:
         raise SystemExit(f"{name} has {millions:.1f} million parameters, not {PARAMETERS[name]}")

@@ -104,6 +104,10 @@ def _analytic(config: Config) -> None:
             f"method.objective.copies={method.objective.copies} alters colours, which are coordinates on backbone={name}: "
             "give method.objective.copies=0"
         )
+    if config.backbone.compile:
+        raise ConfigError(
+            f"backbone.compile=true compiles a network, and backbone={name} has none: give backbone.compile=false"
+        )
     if config.run.device == "mps":
         raise ConfigError(f"backbone={name} computes in float64, which mps lacks: give run.device=cpu")
 
@@ -192,6 +196,11 @@ def _reward(reward: RewardConfig, method: MethodConfig) -> None:
         if weight == 0:
             raise ConfigError(
                 f"reward.terms.{name}=0 does nothing: give a weight, or drop it with ~reward.terms.{name}"
+            )
+        if reward.shorter is not None and not REWARDS[name].network:
+            raise ConfigError(
+                f"reward.dtype={reward.shorter}: {name} is no network of ours and computes in numbers of its own: "
+                "give reward.dtype=null"
             )
     if method.uses_reward and not reward.terms:
         raise ConfigError(

@@ -65,6 +65,9 @@ class BackboneConfig:
     """Numbers of the text encoders; null for ``dtype``."""
     checkpointing: bool = False
     """Recompute the activations of a block on the way back instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Compile the blocks that network and decoder repeat (``torch.compile``): minutes at the start, less time for each picture.
+    Pictures differ in rounding, so it is part of their identity, as ``dtype`` is."""
     guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
     """Default of ``sampler.guidance_scale`` for this model."""
     attention_stride: Annotated[int, Between(1, 64)] | None = None
@@ -102,13 +105,21 @@ class RewardConfig:
     name: Annotated[str, Text("name")]
     terms: dict[str, float] = field(default_factory=dict)
     """Weight by name of the reward."""
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Numbers of what guides or selects; null for float32, in which metrics always are."""
+
+    @property
+    def shorter(self) -> str | None:
+        """Its numbers, where they are not float32."""
+        return None if self.dtype == "float32" else self.dtype
 
     @property
     def label(self) -> str:
         """What rows call it: the only term's name, or the sum spelt out."""
+        name = "+".join(f"{weight:g}*{name}" for name, weight in sorted(self.terms.items()))
         if len(self.terms) == 1 and next(iter(self.terms.values())) == 1:
-            return next(iter(self.terms))
-        return "+".join(f"{weight:g}*{name}" for name, weight in sorted(self.terms.items()))
+            name = next(iter(self.terms))
+        return name if self.shorter is None else f"{name} in {self.shorter}"
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Rewards: what judges a picture for a prompt; see :mod:`align.rewards.registry` for the list."""
+"""Rewards: what judges a picture for a prompt; see ``align.rewards.registry`` for the list."""

@@ -89,12 +89,13 @@ class AestheticReward(Reward):
         self.fingerprint = fingerprint
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See :meth:`Reward.score`."""
+        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         weight = self.tower.visual_projection.weight
         pixels = normalise(fit(pictures.to(weight.device).float(), self.size, self.variant))
         embedding = self.tower(pixel_values=pixels.to(weight.dtype)).image_embeds
-        return self.head(F.normalize(embedding.float(), dim=-1))
+        out: Tensor = self.head(F.normalize(embedding.float(), dim=-1))
+        return out
 
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """Pictures sized by Pillow."""

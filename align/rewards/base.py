@@ -89,7 +89,7 @@ class Reward(ABC):
         Args:
             images: P pictures of any mode (alpha is laid over white).
             prompts: P texts.
-            batch: rows of every call (see :func:`calls`).
+            batch: rows of every call (see ``calls``).
 
         Returns:
             (P,) float32 on the CPU.
@@ -106,7 +106,7 @@ class Reward(ABC):
         return values
 
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
-        """What of each picture :meth:`score` shall see; models whose original resizes with Pillow do so here."""
+        """What of each picture ``score`` shall see; models whose original resizes with Pillow do so here."""
         return list(images)
 
 
@@ -163,7 +163,7 @@ def one_a_picture(name: str, found: Any, number: int, device: torch.device | Non
             ) from None
     if found.is_complex():
         raise WrongAnswer(f"reward {name} returned complex numbers: return one real number a picture")
-    values = found.to(device=device, dtype=torch.float32)
+    values: Tensor = found.to(device=device, dtype=torch.float32)
     if values.ndim == 1 and len(values) != number:
         raise WrongAnswer(
             f"reward {name} returned {len(values)} values for {number} pictures: return one a picture"

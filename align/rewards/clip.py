@@ -61,14 +61,23 @@ def clip_config(folder: Path) -> Any:
         raise WrongWeights(f"{folder / 'config.json'} describes no CLIP: {' '.join(lines)}") from None
 
 
+def settle(model: nn.Module, seeing: Sequence[str], device: torch.device, dtype: torch.dtype) -> None:
+    """Send the parts of a model that see pictures to where they work, in the numbers that they work in.
+
+    What reads prompts stays on the CPU in float32: it reads each once, and has half the weights of a ViT-H.
+    """
+    for name in seeing:
+        model.get_submodule(name).to(device=device, dtype=dtype)
+
+
 class ContrastiveReward(Reward):
     """Scale times the cosine of an image tower's and a text tower's embedding.
 
     Args:
         name: name of the reward.
-        model: the module that holds both towers.
+        model: the module that holds both towers, settled.
         see: normalised pixels (P, 3, size, size) and timesteps to image embeddings (P, d).
-        read: one prompt to its embedding (d,); called once per distinct prompt.
+        read: one prompt to its embedding (d,), on the CPU; called once per distinct prompt.
         scale: factor of the cosine.
         size: side of the image tower's input.
         variant: how pictures are brought to that size.
@@ -100,7 +109,7 @@ class ContrastiveReward(Reward):
         self.size = size
         self._see = see
         self._dtype, self._device = dtype, device
-        self.texts = TextCache(lambda prompt: F.normalize(read(prompt).float(), dim=-1))
+        self.texts = TextCache(lambda prompt: F.normalize(read(prompt).float(), dim=-1).to(device))
 
     def pixels(self, pictures: Tensor) -> Tensor:
         """Pictures (P, 3, H, W) in [0, 1] as the tower's input (P, 3, size, size)."""
@@ -115,7 +124,7 @@ class ContrastiveReward(Reward):
         return F.normalize(self.features(pictures, step), dim=-1)
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See :meth:`Reward.score`."""
+        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         return self.scale * (self.image_embeddings(pictures, step) * self.texts(prompts)).sum(-1)
 
@@ -153,15 +162,19 @@ def load_clip(
     model = build(lambda: CLIPModel(config))
     fill(model, read_tensors(path), path, optional=("position_ids",))
     scale = float(model.logit_scale.exp()) if scaled else 1.0
-    model.to(device=device, dtype=dtype)
+    device = torch.device(device)
+    settle(model, ("vision_model", "visual_projection"), device, dtype)
     length = config.text_config.max_position_embeddings
 
     def read(prompt: str) -> Tensor:
-        out = model.text_model(input_ids=token_ids(tokenizer, prompt, length).to(device))
-        return model.text_projection(out.pooler_output)[0]
+        pooled = model.text_model(input_ids=token_ids(tokenizer, prompt, length)).pooler_output
+        embedding: Tensor = model.text_projection(pooled)[0]
+        return embedding
 
     def see(pixels: Tensor, step: Tensor | None) -> Tensor:
-        return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+        pooled = model.vision_model(pixel_values=pixels).pooler_output
+        embedding: Tensor = model.visual_projection(pooled)
+        return embedding
 
     return ContrastiveReward(
         name,
@@ -172,6 +185,6 @@ def load_clip(
         config.vision_config.image_size,
         "clip",
         dtype,
-        torch.device(device),
+        device,
         {"architecture": "transformers CLIPModel", **hashes, "scale": f"{scale:g}"},
     )

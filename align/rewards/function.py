@@ -31,7 +31,7 @@ class FunctionReward(Reward):
         self.fingerprint = fingerprint
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See :meth:`Reward.score`.
+        """See ``Reward.score``.
 
         Raises:
             WrongAnswer: the function does not return P numbers.

@@ -102,7 +102,7 @@ class BlipRegressor(nn.Module):
             encoder_attention_mask=torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device),
         )
         # The head stays in float32: in half precision it costs more than all the rest.
-        value = read.last_hidden_state[:, 0].float()
+        value: Tensor = read.last_hidden_state[:, 0].float()
         for layer in self.head:
             assert isinstance(layer, nn.Linear)
             value = nn.functional.linear(value, layer.weight.float(), layer.bias.float())
@@ -126,15 +126,17 @@ class ImageRewardModel(Reward):
     ):
         self.name, self.model, self.size = name, model, size
         self.fingerprint = fingerprint
-        self.texts = TextCache(lambda prompt: padded(tokenizer, prompt, length))
+        device = model.vision_model.embeddings.class_embedding.device
+        self.texts = TextCache(lambda prompt: padded(tokenizer, prompt, length).to(device))
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See :meth:`Reward.score`."""
+        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         weight = self.model.vision_model.embeddings.class_embedding
         pixels = normalise(fit(pictures.to(weight.device).float(), self.size, self.variant))
-        ids, mask = self.texts(prompts).to(weight.device).unbind(1)
-        return self.model(pixels.to(weight.dtype), ids, mask)
+        ids, mask = self.texts(prompts).unbind(1)
+        out: Tensor = self.model(pixels.to(weight.dtype), ids, mask)
+        return out
 
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """Pictures sized by Pillow."""
@@ -170,10 +172,10 @@ def bert_tokenizer(folder: Path) -> BertTokenizer:
 
 
 def from_published(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published checkpoint's tensors under :class:`BlipRegressor`'s names.
+    """The published checkpoint's tensors under ``BlipRegressor``'s names.
 
     Two projections of BLIP's pre-training and a buffer of positions are not used and left out; what is unknown
-    keeps its name, for :func:`align.checkpoints.weight_files.fill` to refuse.
+    keeps its name, for ``fill`` to refuse.
     """
     named = {_renamed(key): value for key, value in tensors.items() if not key.startswith(_UNUSED)}
     return numbered(named, "mlp.layers.", "head.")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from align.checkpoints.weight_files import build, existing, fill, read_json, sha256
-from align.rewards.clip import ContrastiveReward, load_tokenizer, token_ids
+from align.rewards.clip import ContrastiveReward, load_tokenizer, settle, token_ids
 from align.rewards.errors import WrongWeights
 from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant
@@ -42,12 +42,13 @@ def make_model(config: Mapping[str, Any]) -> nn.Module:
     """open_clip's CLIP by the ``model_cfg`` part of its configuration."""
     from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
-    return CLIP(
+    model: nn.Module = CLIP(
         embed_dim=config["embed_dim"],
         vision_cfg=CLIPVisionCfg(**config["vision_cfg"]),
         text_cfg=CLIPTextCfg(**config["text_cfg"]),
         quick_gelu=config.get("quick_gelu", False),
     )
+    return model
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
@@ -59,10 +60,11 @@ def read_config(folder: Path) -> Mapping[str, Any]:
     if not (folder / CONFIG).is_file():
         from open_clip import get_model_config
 
-        return get_model_config(PUBLISHED)
+        published: Mapping[str, Any] = get_model_config(PUBLISHED)
+        return published
     content = read_json(folder / CONFIG)
     try:
-        config = content["model_cfg"]
+        config: Mapping[str, Any] = content["model_cfg"]
         config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
     except (KeyError, TypeError):
         raise WrongWeights(f"{folder / CONFIG} is no open_clip configuration") from None
@@ -80,7 +82,8 @@ def tokenise(folder: Path | None, length: int) -> Callable[[str], Tensor]:
         return lambda prompt: token_ids(tokenizer, clean(prompt), length, pad=0)
     from open_clip.tokenizer import SimpleTokenizer
 
-    return SimpleTokenizer(context_length=length)
+    own: Callable[[str], Tensor] = SimpleTokenizer(context_length=length)
+    return own
 
 
 def load_open_clip(
@@ -114,13 +117,16 @@ def load_open_clip(
     ids = tokenise(tokenizer_folder, length)
     path = existing(folder / file)
     model = fill(build(lambda: make_model(config)), read_weights(path), path)
-    model = model.to(device=device, dtype=dtype)
+    device = torch.device(device)
+    settle(model, ("visual",), device, dtype)
 
     def read(prompt: str) -> Tensor:
-        return model.encode_text(ids(prompt).to(device))[0]  # type: ignore[operator]
+        embedding: Tensor = model.encode_text(ids(prompt))[0]  # type: ignore[operator]
+        return embedding
 
     def see(pixels: Tensor, step: Tensor | None) -> Tensor:
-        return model.encode_image(pixels)  # type: ignore[operator]
+        embedding: Tensor = model.encode_image(pixels)  # type: ignore[operator]
+        return embedding
 
     return ContrastiveReward(
         name,
@@ -131,7 +137,7 @@ def load_open_clip(
         size,
         variant,
         dtype,
-        torch.device(device),
+        device,
         {"architecture": "open_clip CLIP", file: sha256(path), "preprocess": variant},
     )
 

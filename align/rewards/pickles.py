@@ -3,7 +3,7 @@
 A pickle can run any code when it is opened; ``torch.load(weights_only=True)`` refuses all but tensors.  The
 copy is named by the hash of its source, ``<HF_HOME>/align/converted/<sha256>.safetensors``, so it never goes
 stale; it keeps names and data types, and is written beside its place and then renamed, so it is whole or
-not there.  Whether it fits a model is for :func:`align.checkpoints.weight_files.fill` to check, at every load.
+not there.  Whether it fits a model is for ``fill`` to check, at every load.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ Ways to size a picture, because the published models differ:
 * ``spo``: shortest side by bicubic **without** antialiasing, centre crop, then clamped (SPO's step-aware
   model, and what DyMO's guidance gradient flows through).
 
-A picture that has the tower's size already is not resampled by any of them.  :func:`resize_images` is
-Pillow's 8-bit version of the first; HPSv2 and SPO resize tensors, so for them :func:`fit` is exact already.
+A picture that has the tower's size already is not resampled by any of them.  ``resize_images`` is
+Pillow's 8-bit version of the first; HPSv2 and SPO resize tensors, so for them ``fit`` is exact already.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ from PIL import Image
 from torch import Tensor
 
 from align.pictures import to_rgb
+from align.rewards.resample import axis, product
 
 Variant = Literal["clip", "hps", "hps2023", "spo"]
+LARGEST = 4096
+"""Longest side of what is resized by a product; photographs beyond are only ever scored, without a gradient."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -56,12 +59,23 @@ def quantise(pictures: Tensor) -> Tensor:
     return (pictures.clamp(0, 1) * 255).round() / 255
 
 
-def _bicubic(pictures: Tensor, height: int, width: int, *, antialias: bool) -> Tensor:
-    if pictures.shape[-2:] == (height, width):
+def _sized(
+    pictures: Tensor, scaled: tuple[int, int], size: int, first: tuple[int, int], *, antialias: bool
+) -> Tensor:
+    """(P, 3, H, W) scaled by bicubic, and of that ``size`` rows and columns from ``first`` on; black is beyond."""
+    sides, device = pictures.shape[-2:], pictures.device
+    if tuple(sides) == scaled == (size, size):
         return pictures
-    return F.interpolate(
-        pictures, size=(height, width), mode="bicubic", align_corners=False, antialias=antialias
+    if max(*sides, *scaled) > LARGEST:
+        pictures = F.interpolate(
+            pictures, size=scaled, mode="bicubic", align_corners=False, antialias=antialias
+        )
+        sides = pictures.shape[-2:]
+    rows, columns = (
+        axis(*one, "bicubic", antialias, device)
+        for one in zip(sides, scaled, (size, size), first, strict=True)
     )
+    return product(pictures, rows, columns)
 
 
 def _shortest_side(height: int, width: int, size: int, variant: Variant) -> tuple[int, int]:
@@ -91,13 +105,11 @@ def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
     height, width = pictures.shape[-2:]
     if variant in ("hps", "hps2023"):
         height, width = _longest_side(height, width, size)
-        scaled = _bicubic(pictures.clamp(0, 1), height, width, antialias=variant == "hps")
-        top, left = (size - height) // 2, (size - width) // 2
-        return F.pad(scaled, (left, size - width - left, top, size - height - top))
+        first = (-((size - height) // 2), -((size - width) // 2))
+        return _sized(pictures.clamp(0, 1), (height, width), size, first, antialias=variant == "hps")
     height, width = _shortest_side(height, width, size, variant)
-    scaled = _bicubic(pictures, height, width, antialias=variant == "clip")
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return scaled[..., top : top + size, left : left + size].clamp(0, 1)
+    first = (round((height - size) / 2), round((width - size) / 2))
+    return _sized(pictures, (height, width), size, first, antialias=variant == "clip").clamp(0, 1)
 
 
 def normalise(pictures: Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> Tensor:

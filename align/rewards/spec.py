@@ -39,3 +39,10 @@ class RewardSpec:
     loader: Loader
     facts: Mapping[str, str] = field(default_factory=dict)
     reads_prompt: bool = True
+
+    @property
+    def network(self) -> bool:
+        """Whether it is a network of ours, which can compute in shorter numbers; a formula or a user's own code is not."""
+        return bool(self.weights) and not any(
+            name.endswith(".py") for one in self.weights for name in one.names
+        )

@@ -25,7 +25,7 @@ from transformers import CLIPTextModel
 from transformers.activations import ACT2FN
 
 from align.checkpoints.weight_files import build, existing, fill, sha256
-from align.rewards.clip import ContrastiveReward, clip_config, load_tokenizer, token_ids
+from align.rewards.clip import ContrastiveReward, clip_config, load_tokenizer, settle, token_ids
 from align.rewards.pickles import read_weights
 from align.rewards.preprocess import Variant
 
@@ -52,7 +52,8 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, step: Tensor) -> Tensor:
         """(P,) integers to (P, width)."""
-        return self.mlp(timestep_frequencies(step).to(next(self.mlp.parameters()).dtype))
+        out: Tensor = self.mlp(timestep_frequencies(step).to(next(self.mlp.parameters()).dtype))
+        return out
 
 
 class Attention(nn.Module):
@@ -74,7 +75,8 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.out_proj(mixed.transpose(1, 2).reshape(tokens.shape))
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(tokens.shape))
+        return out
 
 
 class Perceptron(nn.Module):
@@ -88,7 +90,8 @@ class Perceptron(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(P, tokens, width) to the same shape."""
-        return self.fc2(self.activation(self.fc1(tokens)))
+        out: Tensor = self.fc2(self.activation(self.fc1(tokens)))
+        return out
 
 
 def _modulation(width: int, parts: int) -> nn.Sequential:
@@ -112,7 +115,8 @@ class Layer(nn.Module):
         """Tokens (P, n, width) and timestep embeddings (P, width) to tokens."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(tau)[:, None].chunk(6, dim=-1)
         tokens = tokens + gate1 * self.self_attn(self.layer_norm1(tokens) * (1 + scale1) + shift1)
-        return tokens + gate2 * self.mlp(self.layer_norm2(tokens) * (1 + scale2) + shift2)
+        out: Tensor = tokens + gate2 * self.mlp(self.layer_norm2(tokens) * (1 + scale2) + shift2)
+        return out
 
 
 class Embeddings(nn.Module):
@@ -129,7 +133,8 @@ class Embeddings(nn.Module):
         """(P, 3, size, size) to tokens (P, 1 + patches, width)."""
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(pixels), 1, -1)
-        return torch.cat([first, patches], dim=1) + self.position_embedding.weight
+        out: Tensor = torch.cat([first, patches], dim=1) + self.position_embedding.weight
+        return out
 
 
 class Encoder(nn.Module):
@@ -162,11 +167,15 @@ class StepAwareVisionModel(nn.Module):
         """Pixels (P, 3, size, size) and timestep embeddings (P, width) to pooled tokens (P, width)."""
         tokens = self.encoder(self.pre_layrnorm(self.embeddings(pixels)), tau)
         shift, scale = self.adaLN_modulation(tau).chunk(2, dim=-1)
-        return self.post_layernorm(tokens[:, 0]) * (1 + scale) + shift
+        out: Tensor = self.post_layernorm(tokens[:, 0]) * (1 + scale) + shift
+        return out
 
 
 class StepAwareModel(nn.Module):
     """Both towers, projections and the scale, under the checkpoints' names; ``config`` is a CLIPConfig."""
+
+    SEEING = ("vision_model", "visual_projection", "t_embedder")
+    """The parts that see pictures."""
 
     def __init__(self, config: Any):
         super().__init__()
@@ -182,11 +191,13 @@ class StepAwareModel(nn.Module):
 
     def see(self, pixels: Tensor, step: Tensor) -> Tensor:
         """Normalised pixels (P, 3, size, size) and timesteps (P,) to image embeddings (P, projection)."""
-        return self.visual_projection(self.vision_model(pixels, self.t_embedder(step)))
+        out: Tensor = self.visual_projection(self.vision_model(pixels, self.t_embedder(step)))
+        return out
 
     def read(self, ids: Tensor) -> Tensor:
         """Token ids (n, length) to text embeddings (n, projection)."""
-        return self.text_projection(self.text_model(input_ids=ids).pooler_output)
+        out: Tensor = self.text_projection(self.text_model(input_ids=ids).pooler_output)
+        return out
 
     @torch.no_grad()
     def start_modulation(self) -> None:
@@ -250,11 +261,12 @@ def load_step_aware(
     config = clip_config(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
     path = existing(weights or folder / file)
-    model = load_step_aware_model(config, path).to(device=device, dtype=dtype)
+    model, device = load_step_aware_model(config, path), torch.device(device)
+    settle(model, StepAwareModel.SEEING, device, dtype)
     length = config.text_config.max_position_embeddings
 
     def read(prompt: str) -> Tensor:
-        return model.read(token_ids(tokenizer, prompt, length).to(device))[0]
+        return model.read(token_ids(tokenizer, prompt, length))[0]
 
     def see(pixels: Tensor, step: Tensor | None) -> Tensor:
         assert step is not None
@@ -269,7 +281,7 @@ def load_step_aware(
         config.vision_config.image_size,
         variant,
         dtype,
-        torch.device(device),
+        device,
         {"architecture": "step-aware CLIP", path.name: sha256(path), "preprocess": variant},
     )
 

@@ -15,7 +15,7 @@ class ToyReward(Reward):
     """A function of a few coordinates; prompts are not read.
 
     Args:
-        name: a key of :data:`align.toy.problems.REWARDS`.
+        name: a key of ``REWARDS``.
     """
 
     padded = True
@@ -26,6 +26,6 @@ class ToyReward(Reward):
         self.fingerprint = {"architecture": f"{self.of_coordinates} of the mean colour"}
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See :meth:`Reward.score`."""
+        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         return self.of_coordinates(to_coordinates(pictures, self.of_coordinates.dimension)).float()

@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from align.config.schema import BackboneConfig, Config
+from align.config.schema import BackboneConfig, Config, RewardConfig
 from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
 from align.runner.searching import searching, steered
@@ -60,7 +60,7 @@ def build_sampler(config: Config, batch_size: int, files: Files | None = None) -
     device = torch_device(config.run.device)
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
-    reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
+    reward = build_reward(config.reward, device) if config.method.uses_reward else None
     return assemble(config, backbone, reward, pairs_of(config), batch_size, device, files)
 
 
@@ -259,15 +259,23 @@ def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch
     from align.backbones.registry import load
 
     size = (backbone.height, backbone.width, backbone.attention_stride)
-    return load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing, found=pieces)
+    loaded = load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing, found=pieces)
+    if backbone.compile:
+        from align.backbones.compiling import compile_blocks
+
+        # A decoder whose layers are recomputed one by one has no block to compile.
+        compile_blocks(loaded.unet, *([] if backbone.checkpointing else [loaded.vae.decoder]))
+    return loaded
 
 
 @lru_cache(maxsize=16)
-def load_reward(name: str, device: torch.device) -> Reward:
+def load_reward(name: str, device: torch.device, dtype: str = "float32") -> Reward:
     """A registered reward, loaded once. Raises WeightsError."""
+    import torch
+
     from align.rewards.registry import load
 
-    return load(name, device)
+    return load(name, device, getattr(torch, dtype))
 
 
 def check_reward(name: str, device: torch.device) -> None:
@@ -280,11 +288,13 @@ def check_reward(name: str, device: torch.device) -> None:
         load(name)
 
 
-def build_reward(terms: dict[str, float], device: torch.device) -> Reward:
-    """The weighted sum of some rewards; a single one of weight 1 is itself. Raises WeightsError."""
+def build_reward(reward: RewardConfig, device: torch.device) -> Reward:
+    """What guides or selects: a weighted sum; a single one of weight 1 is itself. Raises WeightsError."""
     from align.rewards.combination import WeightedSum
 
-    parts = [(weight, load_reward(name, device)) for name, weight in sorted(terms.items())]
+    # What is also a metric is there once where both are float32, else in two kinds of numbers.
+    numbers = () if reward.shorter is None else (reward.shorter,)
+    parts = [(weight, load_reward(name, device, *numbers)) for name, weight in sorted(reward.terms.items())]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
 
 
@@ -296,13 +306,15 @@ def set_up_torch(threads: int | None) -> None:
     # Segments that can grow waste little to fragmentation, which took a third beyond the peak for large pictures.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     import torch
+    from torch.utils import deterministic
 
     from align.startup import keep_freed_memory
 
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode(
-        "warn"
-    )  # as use_deterministic_algorithms, which imports all of inductor
+    # As use_deterministic_algorithms(True), which imports all of inductor.  Where it only warned, fused attention would
+    # take the backward pass that adds up in any order.
+    torch.set_deterministic_debug_mode("error")
+    deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False

@@ -67,10 +67,10 @@ def identity(
     # ``consistency`` is what the sampler's kind says.
     for name in ("name", "family", "consistency", *places, "checkpointing", "guidance_scale"):
         del backbone[name]
-    if (
-        backbone["density"] is None
-    ):  # so that models with weights keep the keys that they had before there were densities
-        del backbone["density"]
+    # So that models keep the keys that they had before there were densities and compiled blocks.
+    for name, usual in (("density", None), ("compile", False)):
+        if backbone[name] == usual:
+            del backbone[name]
     del sampler["name"]
     method["value"]["weights"] = value_weights
     method["quirks"].sort()
@@ -81,7 +81,8 @@ def identity(
     reward = None
     if config.method.uses_reward:
         terms = sorted(config.reward.terms.items())
-        reward = {name: {"weight": weight, "files": reward_weights[name]} for name, weight in terms}
+        shorter = {} if config.reward.shorter is None else {"dtype": config.reward.shorter}
+        reward = {name: {"weight": weight, "files": reward_weights[name]} | shorter for name, weight in terms}
     semantics = {} if graphs is None else {"semantics": dict(graphs)}
     return {
         "format": FORMAT,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 from align.backbones.stated import check_small_decoder
@@ -16,7 +18,7 @@ from align.errors import WrongWeights
 from align.processes.schedule import timesteps
 from align.reading import read_json
 from align.runner.calls import with_batch_size
-from align.runner.devices import check_device
+from align.runner.devices import check_device, torch_device
 from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
@@ -67,6 +69,7 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
     sets = [load_prompts(files.config.prompts, files.prompts) for files in here]
     for config in configs:
         check_device(config.run.device)
+        _check_compiler(config)
         _check_runner(config)
     if text := missing_text(dict.fromkeys(one for files in found for one in files.all())):
         raise FilesMissing(text)
@@ -82,6 +85,8 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
 
 def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
     config, kept = files.config, files.record(files.all(), files.scoring)
+    if config.method.uses_reward and config.reward.shorter is not None:
+        kept["fingerprints"]["guiding rewards: dtype"] = config.reward.shorter
     what = identity(
         config,
         files.backbone_fingerprint(),
@@ -196,4 +201,19 @@ def _check_runner(config: Config) -> None:
         raise ConfigError(
             f"run.device={config.run.device} is one device and runner=ray gives each worker its own: "
             "give run.device=auto, cuda or cpu"
+        )
+
+
+def _check_compiler(config: Config) -> None:
+    """Refuse to compile where torch has nothing to compile with."""
+    if not config.backbone.compile:
+        return
+    lacks = []
+    if torch_device(config.run.device).type == "cuda" and find_spec("triton") is None:
+        lacks.append("triton")
+    if not any(which(name) for name in (os.environ.get("CXX", "c++"), "g++", "clang++", "gcc", "cc")):
+        lacks.append("a C++ compiler")
+    if lacks:
+        raise ConfigError(
+            f"backbone.compile=true needs {' and '.join(lacks)}, not there: install it, or give backbone.compile=false"
         )

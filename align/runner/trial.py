@@ -44,7 +44,7 @@ def try_rewards(
         name, wrong = config.reward.label, list[Exception]()
         for prompt in some:
             try:
-                reward = build.build_reward(config.reward.terms, device)
+                reward = build.build_reward(config.reward, device)
                 judge(reward, prompt, config, device, gradient=config.method.reward_needs_gradient)
                 break
             except WeightsError:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from align.rewards.resample import axis, product
 
 SHIFT, CUT = 0.125, 0.5
 """Largest translation and side of the box that is cut out, as shares of the picture's sides."""
@@ -54,28 +55,52 @@ class ViewDraws:
         return ViewDraws(**{**parts, "resize": self.resize})
 
 
+@dataclass(frozen=True)
+class Alterations:
+    """What V copies of each of P pictures are altered by: tensors on the pictures' device.
+
+    Attributes:
+        brightness, saturation, contrast: (P, V, 1, 1, 1).
+        rows, columns: (P V, H, H) and (P V, W, W), which move and scale.
+        hole: (P, V, 1, H, W) bool, where the box is cut out.
+    """
+
+    brightness: Tensor
+    saturation: Tensor
+    contrast: Tensor
+    rows: Tensor
+    columns: Tensor
+    hole: Tensor
+
+    @staticmethod
+    def of(draws: ViewDraws, pictures: Tensor) -> Alterations:
+        """Those that some draws decide for pictures of this size."""
+        height, width = pictures.shape[-2:]
+        colours = (draws.brightness, draws.saturation, draws.contrast)
+        return Alterations(
+            *(one.to(pictures)[:, :, None, None, None] for one in colours),
+            moving(draws.row, draws.resize, height, pictures.device),
+            moving(draws.column, draws.resize, width, pictures.device),
+            hole(draws.cut_row, draws.cut_column, height, width, pictures.device),
+        )
+
+
 def views(pictures: Tensor, draws: ViewDraws) -> Tensor:
     """Copies of (P, 3, H, W) pictures in about [0, 1] (not clamped): (P, V, 3, H, W)."""
-    number = draws.row.shape[1]
+    return altered(pictures, Alterations.of(draws, pictures))
+
+
+def altered(pictures: Tensor, by: Alterations) -> Tensor:
+    """The arithmetic of ``views``, which reads no number on the host: one graph for a compiler."""
+    number = by.hole.shape[1]
     x = (2 * pictures - 1)[:, None].expand(-1, number, -1, -1, -1)
-    x = colour(x, draws)
-    x = translate(x, draws.row, draws.column)
-    x = torch.stack([resize(copies, float(u)) for copies, u in zip(x, draws.resize[:, 0], strict=True)])
-    x = cutout(x, draws.cut_row, draws.cut_column)
-    return (x + 1) / 2
-
-
-def colour(x: Tensor, draws: ViewDraws) -> Tensor:
-    """Brightness, saturation and contrast of (P, V, 3, H, W)."""
-
-    def factor(u: Tensor) -> Tensor:
-        return u.to(x)[:, :, None, None, None]
-
-    x = x + (factor(draws.brightness) - 0.5)
+    x = x + (by.brightness - 0.5)
     grey = x.mean(dim=2, keepdim=True)
-    x = (x - grey) * (2 * factor(draws.saturation)) + grey
+    x = (x - grey) * (2 * by.saturation) + grey
     mean = x.mean(dim=(2, 3, 4), keepdim=True)
-    return (x - mean) * (factor(draws.contrast) + 0.5) + mean
+    x = (x - mean) * (by.contrast + 0.5) + mean
+    x = product(x.flatten(0, 1), by.rows, by.columns).view_as(x)
+    return (x.masked_fill(by.hole, 0.0) + 1) / 2
 
 
 def shift_range(side: int) -> int:
@@ -83,32 +108,36 @@ def shift_range(side: int) -> int:
     return int(SHIFT * side + 0.5)
 
 
-def translate(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Each copy of (P, V, 3, H, W) read from a place a few pixels aside, zero outside the picture."""
-    height, width = x.shape[-2:]
-    down, right = shift_range(height), shift_range(width)
-    first = (row * (2 * down + 1)).long().tolist()
-    left = (column * (2 * right + 1)).long().tolist()
-    wide = F.pad(x, (right, right, down, down))
-    cut = [
-        wide[p, v, :, first[p][v] : first[p][v] + height, left[p][v] : left[p][v] + width]
-        for p in range(x.shape[0])
-        for v in range(x.shape[1])
-    ]
-    return torch.stack(cut).view_as(x)
+def moving(shift: Tensor, resize: Tensor, side: int, device: torch.device) -> Tensor:
+    """The matrices of an axis that read it a few pixels aside, then scale it by 0.8 + 0.4 u; zero is beyond the picture.
+
+    Scaled copies are padded or cropped in the middle to their old size.
+
+    Args:
+        shift: (P, V) draws.
+        resize: (P, 1) draws u.
+        side: pixels of the axis.
+        device: where they are wanted.
+
+    Returns:
+        (P V, side, side).
+    """
+    most = shift_range(side)
+    # Scaling reads pixel j of what was moved by m where it stood before, which is pixel j + m.
+    source = torch.arange(side) - (shift * (2 * most + 1)).long()[..., None] + most
+    found, there = source.clamp(0, side - 1).to(device), ((source >= 0) & (source < side)).to(device)
+    scaling = torch.stack([_scaling(side, float(u), device) for u in resize[:, 0]])
+    # (P, V, side, side), of which each column is one of the scaling's, or zero
+    wide = scaling[:, None].expand(-1, shift.shape[1], -1, -1)
+    taken = wide.gather(3, found[:, :, None].expand_as(wide))
+    return taken.masked_fill(~there[:, :, None], 0.0).flatten(0, 1)
 
 
-def resize(x: Tensor, u: float) -> Tensor:
-    """Copies (V, 3, H, W) scaled by 0.8 + 0.4 u, zero-padded or cropped in the middle to their old size."""
-    height, width = x.shape[-2:]
-    ratio = 0.8 + 0.4 * u
-    tall, wide = int(ratio * height), int(ratio * width)
-    x = F.interpolate(x, size=(tall, wide), mode="bilinear", align_corners=False)
-    if ratio < 1:
-        top, left = (height - tall) // 2, (width - wide) // 2
-        return F.pad(x, (left, width - wide - left, top, height - tall - top))
-    top, left = (tall - height) // 2, (wide - width) // 2
-    return x[..., top : top + height, left : left + width]
+def _scaling(side: int, u: float, device: torch.device) -> Tensor:
+    """The matrix (side, side) of an axis that scales it by 0.8 + 0.4 u."""
+    scaled = int((0.8 + 0.4 * u) * side)
+    first = (scaled - side) // 2 if scaled >= side else -((side - scaled) // 2)
+    return axis(side, scaled, side, first, "bilinear", False, device)
 
 
 def centres(side: int) -> int:
@@ -116,16 +145,14 @@ def centres(side: int) -> int:
     return side + 1 - int(CUT * side + 0.5) % 2
 
 
-def cutout(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """A box of each copy of (P, V, 3, H, W) set to zero; at the border it shrinks to at least a line."""
+def hole(row: Tensor, column: Tensor, height: int, width: int, device: torch.device) -> Tensor:
+    """Where the box of each copy is, (P, V, 1, H, W) bool; at the border it shrinks to at least a line."""
 
     def inside(u: Tensor, side: int) -> Tensor:
         box = int(CUT * side + 0.5)
         first = (u * centres(side)).long() - box // 2
         place = torch.arange(side)
         last = (first + box - 1).clamp(0, side - 1)
-        return (place >= first.clamp(0, side - 1)[..., None]) & (place <= last[..., None])
+        return ((place >= first.clamp(0, side - 1)[..., None]) & (place <= last[..., None])).to(device)
 
-    rows, columns = inside(row, x.shape[-2]), inside(column, x.shape[-1])
-    hole = rows[:, :, None, :, None] & columns[:, :, None, None, :]
-    return x.masked_fill(hole.to(x.device), 0.0)
+    return inside(row, height)[:, :, None, :, None] & inside(column, width)[:, :, None, None, :]

@@ -1,7 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
+from align.rewards import preprocess
 from align.rewards.preprocess import fit, resize_images, to_pictures, to_rgb
 
 
@@ -47,3 +49,27 @@ def test_transparency_is_laid_over_white():
 def test_sizes_in_one_call_must_agree():
     with pytest.raises(ValueError, match="one size"):
         to_pictures([Image.new("RGB", (2, 2)), Image.new("RGB", (3, 2))])
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize(("sides", "size"), [((512, 512), 224), ((64, 96), 24), ((150, 97), 160)])
+def test_bicubic_products_are_torchs_own_resizing(sides, size, antialias):
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(2, 3, *sides, generator=generator, requires_grad=True)
+    towards = torch.rand(2, 3, size, size, generator=generator)
+    results = []
+    for found in (
+        preprocess._sized(pictures, (size, size), size, (0, 0), antialias=antialias),
+        F.interpolate(pictures, size=(size, size), mode="bicubic", antialias=antialias),
+    ):
+        results.append((found, *torch.autograd.grad(found, pictures, towards)))
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).norm() < 4e-7 * theirs.norm()
+
+
+@pytest.mark.parametrize("variant", ["clip", "hps", "hps2023", "spo"])
+def test_photographs_beyond_the_largest_product_are_sized_alike(variant, monkeypatch):
+    photograph = torch.rand(1, 3, 90, 200, generator=torch.Generator().manual_seed(0))
+    usual = fit(photograph, 64, variant)
+    monkeypatch.setattr(preprocess, "LARGEST", 100)
+    torch.testing.assert_close(fit(photograph, 64, variant), usual, rtol=0, atol=2e-6)

@@ -164,3 +164,25 @@ def test_weighted_sum(rewards, pictures):
     assert both.fingerprint["shapes_pick.model.safetensors"] == pick.fingerprint["model.safetensors"]
     with pytest.raises(ValueError, match="at least one"):
         WeightedSum([])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_guide_in_shorter_numbers_judges_nearly_alike_and_has_a_gradient(name, dtype, rewards, pictures):
+    shorter = load(name, dtype=dtype)
+    pictures = pictures.clone().requires_grad_()
+    found = [one.score(pictures, CAPTIONS) for one in (rewards[name], shorter)]
+    assert found[1].dtype == torch.float32
+    torch.testing.assert_close(found[1], found[0], rtol=0.05, atol=0.1)
+    ours, usual = (torch.autograd.grad(one.sum(), pictures)[0].flatten() for one in found[::-1])
+    assert torch.cosine_similarity(ours, usual, dim=0) > 0.98
+
+
+@pytest.mark.parametrize("name", ["shapes_pick", "shapes_hps", "shapes_spm"])
+def test_only_what_sees_pictures_goes_to_the_device(name):
+    reward = load(name, "meta")
+    places = {key.split(".")[0]: value.device.type for key, value in reward.model.named_parameters()}
+    assert {place for key, place in places.items() if key.startswith("vis") or key == "t_embedder"} == {
+        "meta"
+    }
+    assert {place for key, place in places.items() if key.startswith(("text", "transformer"))} == {"cpu"}

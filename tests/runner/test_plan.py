@@ -100,6 +100,22 @@ def test_the_reward_counts_where_it_is_used():
     )
 
 
+def test_compiled_blocks_are_another_backbone():
+    usual, compiled = (
+        identity(compose("method=none", *more), "w", {}) for more in ([], ["backbone.compile=true"])
+    )
+    assert "compile" not in usual["backbone"]
+    assert usual != compiled
+
+
+def test_the_numbers_of_a_reward_count_where_it_is_used_and_are_not_float32(tmp_path):
+    weights, best = fake_weights(tmp_path), ["method=best_of_n"]
+    usual, shorter = keys(*best, weights=weights), ["reward.dtype=bfloat16"]
+    assert keys(*best, "reward.dtype=float32", weights=weights) == usual
+    assert not set(keys(*best, *shorter, weights=weights).values()) & set(usual.values())
+    assert keys(*shorter, weights=weights) == keys(weights=weights)  # plain sampling uses none
+
+
 def test_duplicates_get_samples_of_their_own():
     plan = make_plan({}, [PromptRow(text) for text in "abaa"], seed=5, samples=2, negative="")
     assert [(item.prompt, item.sample) for item in plan] == [

@@ -1,12 +1,15 @@
 """Altered copies against recorded ones of the published augmentation, and what has to hold beyond it."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from align.sampling.views import ViewDraws, centres, cutout, resize, shift_range, translate, views
+from align.rewards.resample import product
+from align.sampling.views import ViewDraws, centres, hole, moving, shift_range, views
 
 RECORDED = load_file(Path(__file__).parent.parent / "golden/data/diffaugment.safetensors")
 PICTURES = torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
@@ -15,6 +18,30 @@ PICTURES = torch.rand(2, 3, 24, 40, generator=torch.Generator().manual_seed(0))
 def uniform(whole, number):
     """The middle of the uniform numbers that give an integer of [0, number)."""
     return (whole.double() + 0.5) / number
+
+
+def move(x, row, column, resize):
+    """(P, V, 3, H, W) moved and scaled."""
+    rows, columns = (
+        moving(one, resize, side, x.device) for one, side in ((row, x.shape[-2]), (column, x.shape[-1]))
+    )
+    return product(x.flatten(0, 1), rows, columns).view_as(x)
+
+
+def cutout(x, row, column):
+    """(P, V, 3, H, W) with a box set to zero."""
+    return x.masked_fill(hole(row, column, *x.shape[-2:], x.device), 0.0)
+
+
+def resize(x, u):
+    """Each of (V, 3, H, W) scaled where it stands."""
+    middle = torch.full((1, len(x)), 0.5)
+    return move(x[None], middle, middle, torch.tensor([[u]]))[0]
+
+
+def translate(x, row, column):
+    """(P, V, 3, H, W) moved and not scaled."""
+    return move(x, row, column, torch.full((len(x), 1), 0.5))
 
 
 def draws(pictures=2, copies=5, seed=0):
@@ -87,3 +114,24 @@ def test_gradients_reach_the_picture():
     (gradient,) = torch.autograd.grad(views(pictures, draws()).sum(), pictures)
     assert torch.isfinite(gradient).all()
     assert (gradient != 0).float().mean() > 0.9
+
+
+def test_each_copy_is_moved_by_its_own_draws_and_scaled_as_its_picture():
+    some = draws()
+    x = torch.rand(2, 5, 3, 24, 40, generator=torch.Generator().manual_seed(1))
+    down, right = shift_range(24), shift_range(40)
+    wide = F.pad(x, (right, right, down, down))
+    for p, v in itertools.product(range(2), range(5)):
+        top, left = int(some.row[p, v] * (2 * down + 1)), int(some.column[p, v] * (2 * right + 1))
+        ratio = 0.8 + 0.4 * float(some.resize[p])
+        size = (int(ratio * 24), int(ratio * 40))
+        scaled = F.interpolate(
+            wide[p, v : v + 1, :, top : top + 24, left : left + 40], size=size, mode="bilinear"
+        )
+        gaps = [
+            (old - new) // 2 if ratio < 1 else -((new - old) // 2)
+            for old, new in zip((24, 40), size, strict=True)
+        ]
+        wanted = F.pad(scaled, (gaps[1], 40 - size[1] - gaps[1], gaps[0], 24 - size[0] - gaps[0]))
+        found = move(x, some.row, some.column, some.resize)[p, v]
+        torch.testing.assert_close(found, wanted[0], rtol=0, atol=1e-6)
