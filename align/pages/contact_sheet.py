@@ -17,7 +17,7 @@ from align import writing
 from align.pages.gallery import number_in, pictures_of
 from align.pages.report import report
 from align.pictures import PictureError
-from align.store.csvfile import readable
+from align.store.csvfile import visible
 from align.store.errors import ReportError
 from align.store.pictures import saved_picture
 
@@ -54,12 +54,12 @@ def write_contact_sheet(
     draw = ImageDraw.Draw(sheet)
     bold, text, small = _font(15, bold=True), _font(14), _font(12)
     for column, arm in enumerate(shown.arms):
-        label = _wrapped(draw, readable(arm.label), bold, CELL, lines=2)
+        label = _wrapped(draw, visible(arm.label), bold, CELL, lines=2)
         left = MARGIN + CAPTION + column * (CELL + GAP)
         draw.multiline_text((left, MARGIN + HEADER - 12), label, INK, bold, anchor="ld", spacing=2)
     for place, pair in enumerate(shown.pairs):
         top = MARGIN + HEADER + place * (CELL + GAP)
-        caption = _wrapped(draw, readable(pair[0]) or "(empty prompt)", text, CAPTION - 24, lines=6)
+        caption = _wrapped(draw, visible(pair[0]) or "(empty prompt)", text, CAPTION - 24, lines=6)
         draw.multiline_text((MARGIN, top), caption, INK, text, spacing=4)
         draw.text((MARGIN, top + CELL), f"seed {pair[1]}, sample {pair[2]}", SOFT, small, anchor="ld")
         for column in range(columns):
@@ -97,7 +97,7 @@ def _cell(
     try:
         picture = _picture(path) if path else None
     except PictureError as error:
-        gap = _wrapped(draw, readable(f"{Path(path).name}: {error}"), font, ROOM, lines=7)
+        gap = _wrapped(draw, visible(f"{Path(path).name}: {error}"), font, ROOM, lines=7)
     if picture is None:
         middle = left + CELL // 2, top + CELL // 2
         draw.multiline_text(middle, gap, SOFT, font, anchor="mm", align="center")

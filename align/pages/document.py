@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from align.pages.page import environment
-from align.store.csvfile import readable
+from align.store.csvfile import visible
 
 Cells = Mapping[str, Mapping[str, str]]
 """A table of texts: row name, column name; what a row lacks is a dash."""
@@ -114,7 +114,7 @@ def latex_text(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A text without line ends and control characters."""
-    return " ".join(readable(text).split())
+    return " ".join(visible(text).split())
 
 
 def html(document: Document, folder: Path) -> str:
@@ -138,4 +138,4 @@ def html(document: Document, folder: Path) -> str:
 
 def readable_page(text: str) -> str:
     """A page whose control characters, line ends aside, are shown as escapes."""
-    return "\n".join(readable(line) for line in text.split("\n"))
+    return "\n".join(visible(line) for line in text.split("\n"))

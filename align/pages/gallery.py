@@ -23,7 +23,7 @@ from align.pages.page import environment
 from align.pages.report import Report, report
 from align.pictures import PictureError
 from align.store.columns import CHECKS, is_check
-from align.store.csvfile import readable
+from align.store.csvfile import visible
 from align.store.errors import ReportError
 from align.store.pictures import saved_picture
 
@@ -89,7 +89,7 @@ def write_gallery(
             arms=[_arm(arm) for arm in shown.arms],
             baseline=made.baseline,
             summary=summary_groups(made),
-            notes=[readable(note) for note in made.notes],
+            notes=[visible(note) for note in made.notes],
             rows=rows,
             total=shown.total,
             prompts=len({pair[0] for pair in shown.pairs}),
@@ -135,7 +135,7 @@ def _encoded(image: Image, kind: str, **options: Any) -> bytes:
 
 def _arm(arm: Arm) -> dict[str, Any]:
     details = " · ".join(part for part in (arm.backbone, arm.reward and f"guided by {arm.reward}") if part)
-    return {"label": arm.label, "details": readable(details)}
+    return {"label": arm.label, "details": visible(details)}
 
 
 def _row(shown: Pictures, place: int, pair: Pair) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _row(shown: Pictures, place: int, pair: Pair) -> dict[str, Any]:
         {name: _delta(row, base, name) for name in value_columns(arm.rows)}
         for row, arm in zip(rows[1:], shown.arms[1:], strict=True)
     ]
-    prompt = readable(pair[0])
+    prompt = visible(pair[0])
     return {
         "number": place + 1,
         "prompt": prompt,
@@ -175,7 +175,7 @@ def _cell(
             "cost": "",
             "seconds": "",
         }
-        return empty | {"status": readable(arm.failures[pair])} if pair in arm.failures else None
+        return empty | {"status": visible(arm.failures[pair])} if pair in arm.failures else None
     names = value_columns(arm.rows)
     metrics = []
     for name in names:
@@ -214,7 +214,7 @@ def _cell(
         status = f"{Path(row['path']).name}: {error}"
     return {
         "source": source,
-        "status": readable(status),
+        "status": visible(status),
         "verdict": None if verdict is None else bool(verdict),
         "checks": checks,
         "metrics": metrics,

@@ -61,7 +61,7 @@ class Claims:
     def _holder(self, path: Path) -> Owner | None:
         """The living owner of a claim, or None."""
         try:
-            owner = Owner.from_record(read_json(path))
+            owner = Owner.from_json(read_json(path))
         except (FileNotFoundError, ValueError):
             return None
         return owner if owner is not None and self._alive(owner) else None

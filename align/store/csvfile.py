@@ -77,7 +77,7 @@ def decode_header(cells: Iterable[str]) -> list[str]:
     return names
 
 
-def readable(text: str) -> str:
+def visible(text: str) -> str:
     """`text` for a reader: valid Unicode with control characters shown as escapes; not meant to be undone."""
     return _UNSAFE.sub(lambda match: match.group() if match.group() == "\\" else _escape(match), text)
 
@@ -140,9 +140,8 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
     """
     import pandas
 
-    from align.store.frames import keep_any_text
-
-    keep_any_text()
+    # With pyarrow at hand pandas would keep text as that library's, which holds no lone surrogates, and prompts may.
+    pandas.set_option("mode.string_storage", "python")
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 27))
     with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         reader = csv.reader(file)

@@ -1,4 +1,4 @@
-"""Values of rows and configurations as plain JSON values, exactly."""
+"""Values of rows and configurations as JSON values, exactly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def plain(value: Any, *, nonfinite_as_text: bool = False) -> Any:
+def json_value(value: Any, *, nonfinite_as_text: bool = False) -> Any:
     """`value` in terms of None, bool, int, float, str, list and dict.
 
     Floats keep every bit. A float that is not finite becomes None, or with `nonfinite_as_text` the text
@@ -27,16 +27,16 @@ def plain(value: Any, *, nonfinite_as_text: bool = False) -> Any:
             return float(value)
         return str(float(value)) if nonfinite_as_text else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item, nonfinite_as_text=nonfinite_as_text) for key, item in value.items()}
+        return {str(key): json_value(item, nonfinite_as_text=nonfinite_as_text) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, nonfinite_as_text=nonfinite_as_text) for item in value]
+        return [json_value(item, nonfinite_as_text=nonfinite_as_text) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((plain(item, nonfinite_as_text=nonfinite_as_text) for item in value), key=str)
+        return sorted((json_value(item, nonfinite_as_text=nonfinite_as_text) for item in value), key=str)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return plain(fields, nonfinite_as_text=nonfinite_as_text)
+        return json_value(fields, nonfinite_as_text=nonfinite_as_text)
     if hasattr(value, "tolist"):
-        return plain(value.tolist(), nonfinite_as_text=nonfinite_as_text)
+        return json_value(value.tolist(), nonfinite_as_text=nonfinite_as_text)
     return str(value)
 
 

@@ -51,7 +51,7 @@ class Owner:
         return cls(socket.gethostname(), os.getpid(), token or secrets.token_hex(8), shared)
 
     @classmethod
-    def from_record(cls, record: Any) -> Owner | None:
+    def from_json(cls, record: Any) -> Owner | None:
         """The owner that a JSON value describes; None when it describes none."""
         try:
             host, pid, token = str(record["host"]), int(record["pid"]), str(record["token"])
@@ -208,7 +208,7 @@ class FolderLock:
             RecursionError,
         ):  # empty, or its writer was killed while writing and holds nothing any more
             return []
-        owners = [Owner.from_record(record) for record in (records if isinstance(records, list) else [])]
+        owners = [Owner.from_json(record) for record in (records if isinstance(records, list) else [])]
         return [one for one in owners if one and one.token != self.owner.token and self.alive(one)]
 
     def _write(self, handle: int, owners: list[Owner]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from align import writing
 from align.reading import parse_json, read_bytes
 from align.store.errors import StoreError, as_store_error
-from align.store.jsonable import plain
+from align.store.jsonable import json_value
 from align.store.measured import CHECKER
 
 FORMAT = 1
@@ -44,7 +44,7 @@ class Manifest:
 
     def plain_identity(self) -> dict[str, Any]:
         """The identity in plain JSON values, as it is written and compared."""
-        value: dict[str, Any] = plain(self.identity, nonfinite_as_text=True)
+        value: dict[str, Any] = json_value(self.identity, nonfinite_as_text=True)
         return value
 
     @property
@@ -101,7 +101,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
             raise ValueError("no identity")
         if wrong := _wrong(value):
             raise ValueError(f"{wrong} is not what was written there")
-        plain(value)
+        json_value(value)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged ({error}); restore it or choose another run.folder") from error
     return value
@@ -130,7 +130,7 @@ def _wrong(run: Mapping[str, Any]) -> str:
 def write_run(folder: Path, value: Mapping[str, Any]) -> None:
     """Replace `run.json` as a whole. Raises StoreError."""
     with as_store_error(f"write {folder / 'run.json'}"):
-        writing.write_text(folder / "run.json", json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+        writing.write_text(folder / "run.json", json.dumps(json_value(value), indent=2, allow_nan=False) + "\n")
 
 
 def started_run(
