@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from align.analysis.comparison import compare
 from align.commands.parser import OneLineParser, number_of
 from align.config.errors import ConfigError
 from align.pages.contact_sheet import write_contact_sheet
@@ -30,10 +31,10 @@ def main(argv: Sequence[str]) -> int:
     if options.sheet is not None and options.sheet.absolute() == options.out.absolute():
         raise ConfigError("gallery: --out and --sheet name one file: give two")
     try:
-        print(write_gallery(options.folders, options.out, options.baseline, limit=options.limit))
+        made = compare(options.folders, options.baseline)
+        print(write_gallery(made, options.out, limit=options.limit))
         if options.sheet is not None:
-            write_contact_sheet(options.folders, options.sheet, options.baseline)
-            print(options.sheet)
+            print(write_contact_sheet(made, options.sheet))
     except ReportError as error:
         raise ConfigError(f"gallery: {error}") from error
     return 0

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from rich.console import Console
+
+from align.analysis.comparison import compare
+from align.analysis.groups import UnknownColumn
+from align.analysis.spread import measure
 from align.commands.parser import OneLineParser, number_of
-from align.config.errors import ConfigError
-from align.pages.report import EXPLANATION, PAGES, report
+from align.config.errors import ConfigError, suggestion
+from align.pages.contact_sheet import write_contact_sheet
+from align.pages.gallery import write_gallery
+from align.pages.report import EXPLANATION, write_report
+from align.pages.terminal import show_report
+from align.scoring.embeddings import embeddings
 from align.store.errors import ReportError
 
 
@@ -70,30 +80,19 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("report: --gallery needs --out FOLDER")
     if options.features is not None and not options.diversity:
         raise ConfigError("report: --features needs --diversity")
+    diversity = partial(measure, embed=embeddings, features=options.features) if options.diversity else None
     try:
-        made = report(
-            options.folders,
-            options.baseline,
-            options.out,
-            diversity=options.diversity,
-            features=options.features,
-            by=options.by,
-        )
-        written = [*PAGES, *(figure.name for figure in made.document().figures)] if options.out else []
+        made = compare(options.folders, options.baseline, by=options.by, diversity=diversity)
+        written = write_report(made, options.out) if options.out else []
         if options.gallery:
-            from align.pages.contact_sheet import write_contact_sheet
-            from align.pages.gallery import write_gallery
-
-            page, sheet = options.out / "gallery.html", options.out / "contact_sheet.png"
-            write_gallery(options.folders, page, options.baseline, limit=options.limit)
-            write_contact_sheet(options.folders, sheet, options.baseline)
-            written += [page.name, sheet.name]
+            written.append(write_gallery(made, options.out / "gallery.html", limit=options.limit))
+            written.append(write_contact_sheet(made, options.out / "contact_sheet.png"))
+    except UnknownColumn as error:
+        raise ConfigError(f"report: --by: {error}{suggestion(options.by, error.known, 'columns')}") from error
     except ReportError as error:
         raise ConfigError(f"report: {error}") from error
-    from rich.console import Console
-
     console = Console()
-    console.print(made.render())
-    for name in written:
-        console.print(str(options.out / name), markup=False, highlight=False, soft_wrap=True)
+    console.print(show_report(made))
+    for path in written:
+        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from align import writing
+from align.analysis.comparison import Comparison
 from align.pages.gallery import number_in, pictures_of
-from align.pages.report import report
-from align.pictures import PictureError
+from align.pictures import PictureError, saved_picture
 from align.store.csvfile import visible
 from align.store.errors import ReportError
-from align.store.pictures import saved_picture
 
 ROOM = 128
 FRAME = 4
@@ -32,21 +30,18 @@ PAGE, INK, SOFT, LINE = "#fbfbf9", "#1b1c1e", "#6b6e74", "#dcdcd7"
 GOOD, BAD = "#1f9254", "#cf3a31"
 
 
-def write_contact_sheet(
-    folders: Sequence[Path], out: Path, baseline: str | None = None, *, limit: int = 24
-) -> Path:
+def write_contact_sheet(made: Comparison, out: Path, *, limit: int = 24) -> Path:
     """Write the contact sheet of some runs.
 
     Args:
-        folders: run folders, or folders of run folders.
+        made: their comparison; the baseline is the first column.
         out: the PNG file to write; its folder is created when missing.
-        baseline: as for `report`; it is the first column.
         limit: rows to show; the sheet says how many there are.
 
     Raises:
-        ReportError: as for `report`, or the file cannot be written.
+        ReportError: the file cannot be written.
     """
-    shown = pictures_of(report(folders, baseline), limit)
+    shown = pictures_of(made, limit)
     columns = len(shown.arms)
     width = 2 * MARGIN + CAPTION + columns * (CELL + GAP)
     height = 2 * MARGIN + HEADER + len(shown.pairs) * (CELL + GAP) + 16

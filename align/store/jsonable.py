@@ -27,7 +27,9 @@ def json_value(value: Any, *, nonfinite_as_text: bool = False) -> Any:
             return float(value)
         return str(float(value)) if nonfinite_as_text else None
     if isinstance(value, Mapping):
-        return {str(key): json_value(item, nonfinite_as_text=nonfinite_as_text) for key, item in value.items()}
+        return {
+            str(key): json_value(item, nonfinite_as_text=nonfinite_as_text) for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
         return [json_value(item, nonfinite_as_text=nonfinite_as_text) for item in value]
     if isinstance(value, set | frozenset):

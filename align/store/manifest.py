@@ -130,7 +130,9 @@ def _wrong(run: Mapping[str, Any]) -> str:
 def write_run(folder: Path, value: Mapping[str, Any]) -> None:
     """Replace `run.json` as a whole. Raises StoreError."""
     with as_store_error(f"write {folder / 'run.json'}"):
-        writing.write_text(folder / "run.json", json.dumps(json_value(value), indent=2, allow_nan=False) + "\n")
+        writing.write_text(
+            folder / "run.json", json.dumps(json_value(value), indent=2, allow_nan=False) + "\n"
+        )
 
 
 def started_run(

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from align import writing
-from align.pictures import PictureError, read_picture
-from align.reading import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,21 +89,6 @@ def _link(original: Original, path: Path) -> bool:
     return (facts.st_size, facts.st_mtime_ns) == (len(original.data), original.mtime_ns)
 
 
-def saved_picture(path: Path | str) -> tuple[bytes, Image]:
-    """The bytes of a picture that is to be shown or measured again, and what they hold, as RGB.
-
-    Raises:
-        PictureError: it is not there, damaged, too large, or no picture.
-    """
-    try:
-        data = read_bytes(path)
-    except FileNotFoundError:
-        raise PictureError("picture missing") from None
-    except (OSError, ValueError) as error:  # or it is no path at all
-        raise PictureError(f"it cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return data, read_picture(data)
-
-
 def intact(folder: Path, stamp: dict[str, Any], verify: Verify) -> bool:
     """Whether the picture of a stamp is still there and the same.
 
@@ -122,6 +105,6 @@ def intact(folder: Path, stamp: dict[str, Any], verify: Verify) -> bool:
             return True
         with open(path, "rb") as file:
             found: str = hashlib.file_digest(file, "sha256").hexdigest()
-            return found == stamp["sha256"]
+            return found == str(stamp["sha256"])
     except OSError:
         return False

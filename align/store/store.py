@@ -233,7 +233,9 @@ class Store:
         """
 
         def wants() -> bool:
-            return bool(self.lacking(item, wanted)) if wanted is not None else not self._index.is_done(item.key)
+            return (
+                bool(self.lacking(item, wanted)) if wanted is not None else not self._index.is_done(item.key)
+            )
 
         with self._mutex:
             if not self.shared:
