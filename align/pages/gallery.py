@@ -20,7 +20,7 @@ from align.analysis.arms import Arm, Pair, cost_columns, value_columns
 from align.analysis.comparison import Comparison
 from align.pages.numbers import decimals, number
 from align.pages.page import render
-from align.pages.report import EXPLANATION
+from align.pages.report import INTERVALS
 from align.pages.sections import FOOTNOTE, costs, quality
 from align.pictures import PictureError, saved_picture
 from align.store.columns import CHECKS, is_check
@@ -86,7 +86,7 @@ def write_gallery(made: Comparison, out: Path, *, limit: int = 400) -> Path:
         arms=[_arm(arm) for arm in shown.arms],
         baseline=made.baseline,
         sections=[section.for_page() for section in (quality(made), costs(made)) if section.rows],
-        notes=[EXPLANATION, *([FOOTNOTE] if starred else []), *made.notes],
+        notes=[INTERVALS, *([FOOTNOTE] if starred else []), *made.notes],
         rows=rows,
         total=shown.total,
         prompts=len({pair[0] for pair in shown.pairs}),

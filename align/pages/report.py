@@ -18,10 +18,8 @@ PAGES = ("report.md", "report.tex", "report.html")
 TRACES = "traces.svg"
 TRADEOFF = "tradeoff.svg"
 DIFFERENCES = "differences.svg"
-EXPLANATION = (
-    "Intervals are 95% bootstrap intervals over prompts (10,000 resamples, seeded). "
-    "A win is a higher value than the baseline's on the same prompt, seed and sample; a tie counts half."
-)
+INTERVALS = "Intervals are 95% bootstrap intervals over prompts (10,000 resamples, seeded)."
+EXPLANATION = f"{INTERVALS} A win is a higher value than the baseline's on the same prompt, seed and sample; a tie counts half."
 
 
 def document(made: Comparison) -> Document:

@@ -55,11 +55,13 @@ def quality(made: Comparison) -> Section:
 
 
 def costs(made: Comparison, papers: Mapping[str, Cell | str] | None = None) -> Section:
-    """Mean costs of a picture with their ratio to the baseline's, and the times that a paper tells."""
+    """Mean costs of a picture that are not zero, with their ratio to the baseline's, and the times that a paper tells."""
     rows = _records(made.costs)
     cells: dict[str, dict[str, Cell | str]] = {}
     for name in dict.fromkeys(str(row["cost"]) for row in rows):
         own = [row for row in rows if row["cost"] == name]
+        if not any(row["mean"] for row in own):
+            continue
         places = decimals(row["mean"] for row in own)
         finest = min(2, decimals(row["ratio"] for row in own))
         cells[name] = {
@@ -145,10 +147,17 @@ def _diversity(spread: Spread, baseline: str) -> list[Section]:
         values["K"] = {row["arm"]: number(row["dimensions"]) for row in rows if row["value"] == "entropy"}
         for value in ("distance", "entropy"):
             own = [row for row in rows if row["value"] == value]
-            values[value] = dict(line({row["arm"]: _estimate(row, "mean", "low", "high") for row in own}))
-            ends = ("difference", "difference_low", "difference_high")
-            others = {row["arm"]: _estimate(row, *ends) for row in own if row["arm"] != baseline}
-            gains[value] = line(others, signed=True) if others else {}
+            values[value] = dict(
+                line({row["arm"]: Estimate(row["mean"], row["low"], row["high"]) for row in own})
+            )
+            gains[value] = line(
+                {
+                    row["arm"]: Estimate(row["difference"], row["difference_low"], row["difference_high"])
+                    for row in own
+                    if row["arm"] != baseline
+                },
+                signed=True,
+            )
         if rows:
             found.append(
                 Section(
