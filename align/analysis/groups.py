@@ -33,8 +33,8 @@ class Groups:
 
     Attributes:
         name: of what they are grouped by, as people call it.
-        summary: one row a group and arm: `by`, `group`, `label`, and the columns of `summary.summary`.
-        pairs: one row a group, arm and value: `by`, `group`, and the columns of `paired.paired_differences`.
+        summary: one row a group and arm: ``by``, ``group``, ``label``, and the columns of ``summary.summary``.
+        pairs: one row a group, arm and value: ``by``, ``group``, and the columns of ``paired.paired_differences``.
     """
 
     name: str
@@ -48,7 +48,7 @@ def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
     Args:
         arms: the baseline first.
         base: the baseline.
-        wanted: a tag, by the name of its column in the prompt file or in `results.csv`; or one of `OTHERS`.
+        wanted: a tag, by the name of its column in the prompt file or in ``results.csv``; or one of ``OTHERS``.
 
     Raises:
         UnknownColumn: no row has it.
@@ -78,7 +78,7 @@ def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
 
 
 def _column(arms: Sequence[Arm], wanted: str) -> str:
-    """The column of `results.csv` that a name stands for."""
+    """The column of ``results.csv`` that a name stands for."""
     there = dict.fromkeys(str(name) for arm in arms for name in arm.rows.columns)
     tags = [name for name in there if is_tag(name)]
     for name in (wanted, tag_column(wanted)):

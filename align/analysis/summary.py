@@ -17,11 +17,11 @@ def summary(rows: pandas.DataFrame) -> pandas.DataFrame:
     """One row for each method, backbone and reward, in order of appearance.
 
     Columns: method, backbone, reward, n (finished rows), failed, optimised (joined by ';'); for each verdict
-    and metric its mean under its name, and the 95% bootstrap interval by prompt under `<name>_low` and
-    `<name>_high`; the mean of each cost. Failed rows and empty cells count for nothing.
+    and metric its mean under its name, and the 95% bootstrap interval by prompt under ``<name>_low`` and
+    ``<name>_high``; the mean of each cost. Failed rows and empty cells count for nothing.
 
     Args:
-        rows: as `read_csv` gives them, or a frame of `Store.rows()`.
+        rows: as ``read_csv`` gives them, or a frame of ``Store.rows()``.
     """
     import pandas
 
@@ -37,7 +37,7 @@ def summary(rows: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _numeric(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """`rows` with whatever is no documented text as numbers, where it can be; None and truth values too."""
+    """``rows`` with whatever is no documented text as numbers, where it can be; None and truth values too."""
     rows = rows.copy()
     for name in rows.columns:
         if rows[name].dtype == object and not is_text(str(name)):
@@ -47,7 +47,7 @@ def _numeric(rows: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def summarise(rows: pandas.DataFrame) -> dict[str, Any]:
-    """The summary of rows that belong together; see `summary` for its entries."""
+    """The summary of rows that belong together; see ``summary`` for its entries."""
     failed = rows["status"].astype(str).str.startswith("failed")
     good = rows[~failed]
     names = value_columns(good)

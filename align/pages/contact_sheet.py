@@ -120,7 +120,7 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 def _wrapped(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int, *, lines: int
 ) -> str:
-    """`text` broken into at most `lines` lines of `width` pixels, within words only where one is too long."""
+    """``text`` broken into at most ``lines`` lines of ``width`` pixels, within words only where one is too long."""
     made: list[str] = []
     line = ""
     for word in text[:2000].split():

@@ -108,7 +108,7 @@ def _values(arms: list[Arm], name: str) -> list[float]:
 
 
 def script_json(value: Any) -> str:
-    """`value` as JSON that is safe inside a script element: no tag, comment or entity can start in it."""
+    """``value`` as JSON that is safe inside a script element: no tag, comment or entity can start in it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for special in "<>&'":
         text = text.replace(special, f"\\u{ord(special):04x}")

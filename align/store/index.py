@@ -212,7 +212,7 @@ class Index:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The rows that a folder's journal holds, which its `results.csv` may be behind; nothing is written.
+    """The rows that a folder's journal holds, which its ``results.csv`` may be behind; nothing is written.
 
     Raises:
         StoreError: there is no journal, or it cannot be read.

@@ -10,11 +10,11 @@ from typing import Any
 
 
 def json_value(value: Any, *, nonfinite_as_text: bool = False) -> Any:
-    """`value` in terms of None, bool, int, float, str, list and dict.
+    """``value`` in terms of None, bool, int, float, str, list and dict.
 
-    Floats keep every bit. A float that is not finite becomes None, or with `nonfinite_as_text` the text
+    Floats keep every bit. A float that is not finite becomes None, or with ``nonfinite_as_text`` the text
     "nan", "inf" or "-inf" (for configurations, where infinity is a setting and not an accident). Scalars and
-    arrays of array libraries are recognised by their `tolist`; anything else unknown becomes its `str`.
+    arrays of array libraries are recognised by their ``tolist``; anything else unknown becomes its ``str``.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -43,5 +43,5 @@ def json_value(value: Any, *, nonfinite_as_text: bool = False) -> Any:
 
 
 def one_line_json(value: Any) -> str:
-    """`value` as JSON without a line break; pure ASCII, so that any text, lone surrogates too, survives."""
+    """``value`` as JSON without a line break; pure ASCII, so that any text, lone surrogates too, survives."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -1,8 +1,8 @@
-"""What a run folder is a run of: `run.json`.
+"""What a run folder is a run of: ``run.json``.
 
 The identity is what decides the pictures (resolved method, backbone, reward, protocol); the record is what is
 good to know about them (whole configuration, versions, fingerprints, git state, machine). Only the identity
-is compared when a folder is opened again. What a session ran with is appended to `sessions`, whose numbers
+is compared when a folder is opened again. What a session ran with is appended to ``sessions``, whose numbers
 rows name; that of a folder of an older version, whose rows name none, has no number.
 """
 
@@ -36,7 +36,7 @@ class Manifest:
 
     Attributes:
         identity: nested mapping of all that decides the pictures, prompts and seeds aside.
-        record: nested mapping of all else that `run.json` shall hold.
+        record: nested mapping of all else that ``run.json`` shall hold.
     """
 
     identity: Mapping[str, Any]
@@ -49,7 +49,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The identity's digest, 12 hex digits: the `config` column."""
+        """The identity's digest, 12 hex digits: the ``config`` column."""
         return digest(self.plain_identity())
 
 
@@ -84,7 +84,7 @@ def _short(value: Any) -> str:
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """The content of `run.json`; None when there is none.
+    """The content of ``run.json``; None when there is none.
 
     Raises:
         StoreError: it cannot be read.
@@ -108,7 +108,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def _wrong(run: Mapping[str, Any]) -> str:
-    """The first part of a `run.json` that is of another kind than what is read of it; empty if there is none."""
+    """The first part of a ``run.json`` that is of another kind than what is read of it; empty if there is none."""
     record, sessions, earlier = run.get("record", {}), run.get("sessions", []), run.get("earlier", [])
     if not isinstance(earlier, list) or not all(isinstance(one, dict) for one in earlier):
         return "earlier"
@@ -128,7 +128,7 @@ def _wrong(run: Mapping[str, Any]) -> str:
 
 
 def write_run(folder: Path, value: Mapping[str, Any]) -> None:
-    """Replace `run.json` as a whole. Raises StoreError."""
+    """Replace ``run.json`` as a whole. Raises StoreError."""
     with as_store_error(f"write {folder / 'run.json'}"):
         writing.write_text(
             folder / "run.json", json.dumps(json_value(value), indent=2, allow_nan=False) + "\n"
@@ -138,7 +138,7 @@ def write_run(folder: Path, value: Mapping[str, Any]) -> None:
 def started_run(
     manifest: Manifest, existing: Mapping[str, Any] | None, plan: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of `run.json` when a run starts or goes on.
+    """The content of ``run.json`` when a run starts or goes on.
 
     Args:
         manifest: the run that starts.
@@ -215,7 +215,7 @@ def check_identity(folder: Path, existing: Mapping[str, Any], manifest: Manifest
     A folder that was extended belongs to each of its configurations.
 
     Raises:
-        StoreError: naming the first setting that differs, unless `extend`.
+        StoreError: naming the first setting that differs, unless ``extend``.
     """
     if extend:
         return

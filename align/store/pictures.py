@@ -80,7 +80,7 @@ def is_stamp(value: Any) -> bool:
 
 
 def _link(original: Original, path: Path) -> bool:
-    """Make `path` a second name of a file, if the disk can do that and the file is still what was read."""
+    """Make ``path`` a second name of a file, if the disk can do that and the file is still what was read."""
     try:
         writing.link(original.path, path)
         facts = path.stat()
@@ -94,7 +94,7 @@ def intact(folder: Path, stamp: dict[str, Any], verify: Verify) -> bool:
 
     "full" reads and hashes it. "quick" reads it only if its modification time is not the recorded one (it was
     touched, or the folder copied) and otherwise trusts its size: that notices every missing, truncated,
-    emptied or edited picture at the cost of one `stat`, but not bits that rot on the disk.
+    emptied or edited picture at the cost of one ``stat``, but not bits that rot on the disk.
     """
     path = f"{folder}{os.sep}{stamp['name']}"  # which is much faster than a Path
     try:

@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """The open results of one run; made by `Store.open`, used as a context manager."""
+    """The open results of one run; made by ``Store.open``, used as a context manager."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Store:
         foreign: bool = True,
         guest: bool = False,
     ):
-        """Not for callers: see `open`."""
+        """Not for callers: see ``open``."""
         self.folder = folder
         self.manifest = manifest
         self.shared = shared
@@ -104,13 +104,13 @@ class Store:
             plan: all items of the run, each key once, in the order of the rows.
             extend: allow a folder of another configuration and keep its rows after the new ones.
             shared: allow other processes that also say so; items are then to be claimed before work.
-            verify: how finished pictures are checked, see `pictures.intact`. Opening 100,000 finished items
+            verify: how finished pictures are checked, see ``pictures.intact``. Opening 100,000 finished items
                 with pictures of 3 kB in memory took 1.6 s with "quick" and 2.2 s with "full"; on large
                 pictures "full" costs the time to read them all.
-            csv_every: seconds between rebuilds of `results.csv` while committing; longer when one takes long.
-            token: what this process is known by to others in the folder, see `bury`; null draws one.
-            foreign: keep rows outside of the plan in `results.csv`; the journal keeps them anyway.
-            guest: only measure what is there: status, plan and counts of `run.json` stay those of its run.
+            csv_every: seconds between rebuilds of ``results.csv`` while committing; longer when one takes long.
+            token: what this process is known by to others in the folder, see ``bury``; null draws one.
+            foreign: keep rows outside of the plan in ``results.csv``; the journal keeps them anyway.
+            guest: only measure what is there: status, plan and counts of ``run.json`` stay those of its run.
 
         Raises:
             StoreError: in use by another process, of another configuration, damaged, or not writable. Nothing
@@ -200,15 +200,15 @@ class Store:
         return {"planned": total, "done": done, "failed": failed, "remaining": remaining, "foreign": foreign}
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows in plain values, in the order of `results.csv`."""
+        """All rows in plain values, in the order of ``results.csv``."""
         return list(self.iter_rows())
 
     def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """As `rows`, one at a time."""
+        """As ``rows``, one at a time."""
         return map(self._index.row, self._index.order(self._plan, foreign=self._foreign))
 
     def refresh(self) -> None:
-        """Take in what other processes have finished; `results.csv` follows from time to time. Raises StoreError."""
+        """Take in what other processes have finished; ``results.csv`` follows from time to time. Raises StoreError."""
         with self._mutex:
             with as_store_error(f"read {self._journal.path}"):
                 self._index.refresh()
@@ -222,14 +222,14 @@ class Store:
             self._claims.void(token)
 
     def claim(self, item: PlannedItem, wanted: Mapping[str, str] | None = None) -> bool:
-        """Whether this process shall make `item` now: not done, and in a shared folder nobody else is at it.
+        """Whether this process shall make ``item`` now: not done, and in a shared folder nobody else is at it.
 
         A claim ends when the item is committed as done, and when its process ends. Raises StoreError.
 
         Args:
             item: an item of the plan.
             wanted: fingerprints by metric, where the item's picture is to be measured instead of made; such a
-                claim ends with `measured`.
+                claim ends with ``measured``.
         """
 
         def wants() -> bool:
@@ -266,7 +266,7 @@ class Store:
             by: fingerprint of each metric's weights, in the order in which a row's status names metrics.
 
         Raises:
-            StoreError: as of `commit`.
+            StoreError: as of ``commit``.
         """
         if not results:
             return
@@ -301,8 +301,8 @@ class Store:
         Args:
             item: an item of the plan.
             picture: PNG bytes, a PIL image or a file to keep as it is; None, or not kept, where the item failed.
-            row: values by column. `status` is "ok" where not given and "failed: ..." for a failed item;
-                `key`, `seed`, `sample`, `image`, `config` and `session` are filled in here. Numbers may be of any
+            row: values by column. ``status`` is "ok" where not given and "failed: ..." for a failed item;
+                ``key``, ``seed``, ``sample``, ``image``, ``config`` and ``session`` are filled in here. Numbers may be of any
                 array library.
             hold: keep a claim on the item, because this process is going to measure its picture.
 
@@ -342,7 +342,7 @@ class Store:
                 self.rebuild_csv()
 
     def rebuild_csv(self) -> None:
-        """Bring `results.csv` up to date with the journal, as a whole. Raises StoreError."""
+        """Bring ``results.csv`` up to date with the journal, as a whole. Raises StoreError."""
         with self._mutex:
             if self.shared:  # so that an older snapshot cannot replace a newer one
                 with self._lock.guard():
@@ -351,7 +351,7 @@ class Store:
                 self._snapshot.update()
 
     def close(self, status: str | None = None) -> None:
-        """Rebuild `results.csv`, write the status and leave the folder; does nothing the second time.
+        """Rebuild ``results.csv``, write the status and leave the folder; does nothing the second time.
 
         Args:
             status: "finished" or "interrupted"; where not given, "finished" if every planned item has a row.
