@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from align.analysis.drift import NAMES
+from align.pages.beside_paper import beside_paper, seconds, skipped
 from align.pages.document import Section, Table
 from align.pages.numbers import Cell, Estimate, block, decimals, line, number
 from align.store.columns import is_check
@@ -24,8 +25,6 @@ Row = Mapping[str, Any]
 
 def sections(made: Comparison) -> list[Section]:
     """All tables of a comparison; those of a printed table have the paper's numbers beside ours."""
-    from align.pages.beside_paper import beside_paper, seconds, skipped
-
     frame = made.beside_paper()
     found = [
         *([quality(made)] if made.published is None else beside_paper(made.published, frame)),
@@ -47,10 +46,11 @@ def quality(made: Comparison) -> Section:
     }
     if any(row["failed"] for row in rows):
         counts["failed"] = {str(row["label"]): str(row["failed"]) for row in rows}
-    pairs = {row["arm"]: f"{row['pairs']} pairs" for row in _records(made.pairs)}
+    most = made.pairs.groupby("arm", sort=False)["pairs"].max()
+    pairs = {str(arm): f"{count} pairs" for arm, count in most.items()}
     gains = ({"pictures": pairs} if pairs else {}) | _gains(made.pairs)
     title = f"Paired difference to {made.baseline}"
-    means = {value: dict[str, Cell | str](line(cells)) for value, cells in means_of(rows, "label").items()}
+    means = {value: dict[str, Cell | str](line(cells)) for value, cells in means_of(rows).items()}
     return Section("Quality (mean, 95% interval)", counts | means, gains, title)
 
 
@@ -62,28 +62,29 @@ def costs(made: Comparison, papers: Mapping[str, Cell | str] | None = None) -> S
         own = [row for row in rows if row["cost"] == name]
         if not any(row["mean"] for row in own):
             continue
-        places = decimals(row["mean"] for row in own)
         finest = min(2, decimals(row["ratio"] for row in own))
-        cells[name] = {
-            str(row["arm"]): Cell(
-                number(row["mean"], places),
-                "" if math.isnan(row["ratio"]) else f"({number(row['ratio'], finest)}×)",
+        ratios = [f"({number(row['ratio'], finest)}×)" if row["ratio"] == row["ratio"] else "" for row in own]
+        cells[name] = dict(
+            line(
+                {
+                    row["arm"]: Estimate(row["mean"], behind=ratio)
+                    for row, ratio in zip(own, ratios, strict=True)
+                }
             )
-            for row in own
-        }
+        )
     more = {"seconds, paper": dict(papers)} if papers else {}
     return Section(f"Cost of a picture (mean, ratio to {made.baseline})", cells | more)
 
 
-def means_of(rows: Iterable[Row], key: str) -> dict[str, dict[str, Estimate]]:
-    """The means of summary rows by value and by what a row says under ``key``; what was optimised has a star."""
+def means_of(rows: Iterable[Row]) -> dict[str, dict[str, Estimate]]:
+    """The means of summary rows by value and label; what was optimised has a star."""
     found: dict[str, dict[str, Estimate]] = {}
     for row in rows:
         optimised = str(row.get("optimised") or "").split(";")
         for name in row:
             if f"{name}_low" in row and not math.isnan(row[name]):
                 mark = "*" if name in optimised else ""
-                found.setdefault(name, {})[str(row[key])] = Estimate(
+                found.setdefault(name, {})[str(row["label"])] = Estimate(
                     row[name], row[f"{name}_low"], row[f"{name}_high"], mark
                 )
     return found
@@ -112,7 +113,7 @@ def by_group(groups: Groups, baseline: str) -> list[Section]:
     gains: dict[str, dict[str, dict[str, Estimate]]] = {}
     for row in _records(groups.summary):
         counts.setdefault(row["group"], {})[row["label"]] = str(row["n"])
-        for value, cells in means_of([row], "label").items():
+        for value, cells in means_of([row]).items():
             means.setdefault(value, {}).setdefault(row["group"], {}).update(cells)
     for row in _records(groups.pairs):
         gain = _estimate(row, "difference", "low", "high", f"(n={row['pairs']})")
@@ -131,42 +132,27 @@ def _diversity(spread: Spread, baseline: str) -> list[Section]:
     found = []
     for of, title in {"prompt": "Diversity within a prompt", "run": "Diversity of all pictures"}.items():
         rows = [row for row in _records(spread.figures) if row["of"] == of]
-        values: dict[str, dict[str, Cell | str]] = {}
-        gains: dict[str, dict[str, Cell]] = {}
-        sizes: dict[str, Callable[[Row], str]] = {
-            "features": lambda row: str(row["features"]),
-            "pictures": lambda row: number(row["pictures"]),
+        values: dict[str, dict[str, Cell | str]] = {
+            "features": {row["arm"]: row["features"] for row in rows},
+            "pictures": {row["arm"]: number(row["pictures"]) for row in rows},
+            "K": {row["arm"]: number(row["dimensions"]) for row in rows if row["value"] == "entropy"},
         }
-        for name, text in sizes.items():
-            values[name] = {row["arm"]: text(row) for row in rows}
         if of == "prompt":
-            most = {row["arm"]: 0 for row in rows}
-            for row in rows:
-                most[row["arm"]] = max(most[row["arm"]], row["groups"])
-            values["prompts"] = {arm: str(count) for arm, count in most.items()}
-        values["K"] = {row["arm"]: number(row["dimensions"]) for row in rows if row["value"] == "entropy"}
+            values["prompts"] = {
+                row["arm"]: number(row["groups"]) for row in rows if row["value"] == "distance"
+            }
+        gains: dict[str, dict[str, Cell]] = {}
         for value in ("distance", "entropy"):
-            own = [row for row in rows if row["value"] == value]
-            values[value] = dict(
-                line({row["arm"]: Estimate(row["mean"], row["low"], row["high"]) for row in own})
-            )
-            gains[value] = line(
-                {
-                    row["arm"]: Estimate(row["difference"], row["difference_low"], row["difference_high"])
-                    for row in own
-                    if row["arm"] != baseline
-                },
-                signed=True,
-            )
+            own = {row["arm"]: row for row in rows if row["value"] == value}
+            means = {arm: Estimate(row["mean"], row["low"], row["high"]) for arm, row in own.items()}
+            values[value] = dict(line(means))
+            ends = ("difference", "difference_low", "difference_high")
+            others = {
+                arm: Estimate(*(row[end] for end in ends)) for arm, row in own.items() if arm != baseline
+            }
+            gains |= {value: line(others, signed=True)} if others else {}
         if rows:
-            found.append(
-                Section(
-                    title,
-                    values,
-                    {value: cells for value, cells in gains.items() if cells},
-                    f"{title}: difference to {baseline}",
-                )
-            )
+            found.append(Section(title, values, gains, f"{title}: difference to {baseline}"))
     return found
 
 

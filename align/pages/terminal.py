@@ -43,7 +43,7 @@ def show_run(rows: pandas.DataFrame) -> Group:
     quality: dict[str, dict[str, Cell | str]] = {"n": {row["label"]: str(row["n"]) for row in records}}
     if any(row["failed"] for row in records):
         quality["failed"] = {row["label"]: str(row["failed"]) for row in records if row["failed"]}
-    means = means_of(records, "label")
+    means = means_of(records)
     quality |= {value: dict(line(cells)) for value, cells in means.items()}
     spent = {
         name: line({row["label"]: Estimate(row[name]) for row in records if row[name] == row[name]})
