@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-from functools import partial
 
 import numpy
 import pandas
@@ -13,14 +12,11 @@ from store.helpers import Item
 
 from align.__main__ import main as align
 from align.analysis.arms import load_arms
-from align.analysis.comparison import compare
 from align.analysis.diversity import dimensions, distance, entropy, run_distances
 from align.analysis.intervals import bootstrap, resampled
 from align.analysis.spread import Embedded, measure, usual_features
 from align.commands.report import main
-from align.rewards.sources import OWN
 from align.scoring.embeddings import embeddings
-from align.store.errors import ReportError
 from align.store.manifest import Manifest
 from align.store.store import Store
 
@@ -193,25 +189,6 @@ def test_pictures_that_are_gone_and_toys_are_told(tmp_path):
     assert found.figures.set_index(["of", "value"]).loc[("run", "distance"), "pictures"] == 3
 
 
-def test_embeddings_of_equal_files_are_equal_to_the_bit(tmp_path):
-    paths = [tmp_path / f"{k}.png" for k in range(5)]
-    for path, colour in zip(paths, (RED, GREEN, RED, BLUE, RED), strict=True):
-        Image.new("RGB", (64, 64), colour).save(path)
-    found = embeddings("shapes_pick", paths).rows
-    rows = numpy.stack([found[str(path)] for path in paths])
-    assert distance(rows[[0, 2, 4]]) == 0
-    assert distance(rows[[0, 1, 3]]) > 0.001
-    assert not numpy.allclose(numpy.linalg.norm(rows, axis=1), 1)  # As the tower gives them.
-    alone = embeddings("shapes_pick", paths[3:4]).rows[str(paths[3])]
-    assert numpy.array_equal(alone, rows[3])
-    from align.rewards.preprocess import to_pictures
-    from align.rewards.registry import load
-
-    with Image.open(paths[1]) as image:
-        expected = load("shapes_pick").image_embeddings(to_pictures([image]))[0].numpy()
-    assert rows[1] / numpy.linalg.norm(rows[1]) == pytest.approx(expected, abs=1e-5)
-
-
 def test_the_command(tmp_path, capsys):
     base = {f"p{k}": (RED, GREEN, BLUE) for k in range(3)} | {"=1+1": (RED, BLUE, GREEN)}
     folders = [
@@ -240,15 +217,6 @@ def test_the_command(tmp_path, capsys):
         printed = capsys.readouterr()
         assert words in printed.err
         assert (printed.out, printed.err.count("\n")) == ("", 1)
-
-
-def test_missing_weights_of_the_features_are_one_line_with_the_mend(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv(OWN, raising=False)
-    folder = run(tmp_path / "a", "none", {"p0": (RED, GREEN)}, family="sd15")
-    with pytest.raises(ReportError, match=r"clip-vit-large-patch14.*to fetch it") as raised:
-        compare([folder], diversity=partial(measure, embed=embeddings))
-    assert "\n" not in str(raised.value)
 
 
 def test_resamples_are_those_of_the_bootstrap():

@@ -72,7 +72,7 @@ def test_values_stand_down_and_arms_across_unless_there_are_many(tmp_path):
     assert few.count("<tr>") == 3
     assert many.count("<tr>") == 10
     for text in (few, many):
-        assert re.search(r'>1 <small>\[1, 2\]</small>\s*<span class="gain"><span class="up">\+7', text)
+        assert re.search(r'>1 <small>\[1,\u00a02\]</small>\s*<span class="gain"><span class="up">\+7', text)
     assert "| a | 0 \\[1, 2] | 1 \\[1, 2] |" in markdown(made(2))
     assert "| arm 1 | +7 \\[+6, +8] |" in markdown(made(9))
     assert r"arm 1 & 1 [1, 2] & 1 [1, 2] \\" in latex(made(2))  # methods are rows in papers
