@@ -40,7 +40,7 @@ def show_run(rows: pandas.DataFrame) -> Group:
     records = [{str(name): cell for name, cell in row.items()} for row in summaries.to_dict("records")]
     for row, label in zip(records, _labels(summaries), strict=True):
         row["label"] = label
-    quality: dict[str, dict[str, Cell | str]] = {"n": {row["label"]: str(row["n"]) for row in records}}
+    quality: dict[str, dict[str, Cell | str]] = {"pictures": {row["label"]: str(row["n"]) for row in records}}
     if any(row["failed"] for row in records):
         quality["failed"] = {row["label"]: str(row["failed"]) for row in records if row["failed"]}
     means = means_of(records)
@@ -48,7 +48,7 @@ def show_run(rows: pandas.DataFrame) -> Group:
     spent = {
         name: line({row["label"]: Estimate(row[name]) for row in records if row[name] == row[name]})
         for name in COSTS
-        if name in summaries
+        if name in summaries and summaries[name].any()
     }
     parts: list[Any] = [grid("Quality (mean, 95% interval)", quality)]
     if any(one.mark for cells in means.values() for one in cells.values()):
