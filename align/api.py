@@ -150,12 +150,11 @@ def score(
 
     from align.config.errors import ConfigError, suggestion
     from align.config.schema import MetricsConfig
-    from align.pictures import to_rgb
+    from align.pictures import saved_picture, to_rgb
     from align.rewards.registry import REWARDS
     from align.runner.devices import torch_device
     from align.runner.score import CHUNK, Scorer
     from align.store.measured import CHECKER
-    from align.store.pictures import saved_picture
 
     if len(pictures) != len(prompts):
         raise ConfigError(f"score: {len(pictures)} pictures for {len(prompts)} prompts")
@@ -197,9 +196,8 @@ class Run:
         Raises:
             PictureError: the row has none, or its file is damaged.
         """
-        from align.pictures import PictureError
+        from align.pictures import PictureError, saved_picture
         from align.store.inside import pictures_in
-        from align.store.pictures import saved_picture
 
         (path,) = pictures_in(self.folder, [str(self.rows["image"].iloc[row])])
         if not path:
@@ -272,7 +270,7 @@ def _torch(config: Config) -> Iterator[None]:
     from align.runner.build import set_up_torch
 
     before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
-    fills = deterministic.fill_uninitialized_memory
+    fills = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     set_up_torch(config.run.threads)
     try:
         yield
@@ -280,4 +278,4 @@ def _torch(config: Config) -> Iterator[None]:
         mode, threads, torch.backends.cudnn.benchmark = before
         torch.set_deterministic_debug_mode(mode)
         torch.set_num_threads(threads)
-        deterministic.fill_uninitialized_memory = fills
+        deterministic.fill_uninitialized_memory = fills  # type: ignore[attr-defined]

@@ -50,6 +50,21 @@ def read_picture(source: bytes | Path) -> Image:
         raise PictureError(f"it cannot be read: {said}") from None
 
 
+def saved_picture(path: Path | str) -> tuple[bytes, Image]:
+    """The bytes of a picture that is to be shown or measured again, and what they hold, as RGB.
+
+    Raises:
+        PictureError: it is not there, damaged, too large, or no picture.
+    """
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        raise PictureError("picture missing") from None
+    except (OSError, ValueError) as error:  # or it is no path at all
+        raise PictureError(f"it cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return data, read_picture(data)
+
+
 def to_rgb(image: Image) -> Image:
     """Any picture as RGB; transparency is laid over white, 16 bits are rounded to 8.
 

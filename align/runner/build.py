@@ -316,5 +316,5 @@ def set_up_torch(threads: int | None) -> None:
     # As use_deterministic_algorithms(True), which imports all of inductor.  Where it only warned, fused attention would
     # take the backward pass that adds up in any order.
     torch.set_deterministic_debug_mode("error")
-    deterministic.fill_uninitialized_memory = False
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
