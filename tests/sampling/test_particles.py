@@ -221,7 +221,7 @@ def test_as_released_weights_are_forgotten():
     """Where nothing is resampled, also in the product; values below the floor are alike; the end does not count."""
     rule, value = ForgetfulSteering("max", 2.0, (1, 2, 3), NEVER), [1.0, 2.0, -1.0, -3.0]
     found = select(rule, state_of(), value)
-    assert not found.trace["resampled"]
+    assert not found.trace[0]["resampled"]
     assert found.state.log_weights.tolist() == [-math.log(4)] * 4
     assert found.state.twist.tolist() == [0.0] * 4
     assert found.state.statistic.tolist() == [1.0, 2.0, 0.0, 0.0]
@@ -235,7 +235,7 @@ def test_as_released_the_last_time_takes_out_what_was_won():
     assert first.index.tolist() == [0, 0, 2, 2]
     assert first.state.twist.tolist() == [math.log(1e10)] * 4  # not 40
     last = select(rule, first.state, [20.0] * 4, index=3)
-    assert not last.trace["resampled"]  # all are equal, whatever the threshold
+    assert not last.trace[0]["resampled"]  # all are equal, whatever the threshold
 
 
 # ---------------------------------------------------------------- what is not finite
