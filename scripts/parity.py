@@ -27,7 +27,7 @@ from PIL import Image
 from align.rewards.base import Reward
 from align.rewards.imagereward import PUBLISHED, load_imagereward
 from align.rewards.open_clip import load_open_clip
-from align.rewards.registry import REWARDS
+from align.rewards.registry import find
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "parity_requirements.txt"
@@ -109,7 +109,7 @@ def write_task(folder: Path) -> None:
         "bert": BERT | {"add_cross_attention": True},
     }
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
-    published = REWARDS["imagereward"].weights[1].paths[0]
+    published = find("imagereward")[1].paths[0]
     if published.is_file():
         shutil.copy(published, folder / "vocab.txt")
     else:

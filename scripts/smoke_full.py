@@ -37,15 +37,18 @@ from transformers import CLIPConfig
 from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM, Step
+from align.processes.base import Process, Step
+from align.processes.ddim import ddim
 from align.rewards.step_aware import StepAwareModel, StepAwareReward
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import Guidance
+from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
-from align.sampling.loop import Info, Parts, run
+from align.sampling.loop import Info, run
 from align.sampling.noise import NoiseStream
 from align.sampling.objective import Objective
-from align.sampling.state import State
+from align.sampling.parts import Parts
+from align.sampling.predict import Predict
+from align.sampling.state import Pictures, State
 from align.semantics.attention_loss import pair_weights
 from align.semantics.graph import Entity, Graph
 from align.semantics.tokens import token_pairs
@@ -242,7 +245,7 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(self.device)
 
 
-def steps_of(objective: Objective, process: DDIM, number: int) -> list[Step]:
+def steps_of(objective: Objective, process: Process, number: int) -> list[Step]:
     """The first steps at which both losses count."""
     both = [step for step in process.steps if objective.terms(step).phase == 1]
     if not 1 <= number <= len(both):
@@ -261,17 +264,18 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
     objective = Objective(
         preference=1.0, semantic=SEMANTIC[args.backbone], semantic_until=0.83, copies=args.views - 1
     )
-    process = DDIM(SCHEDULE, 50, 1.0)
+    process = ddim(SCHEDULE, 50, 1.0)
     steps = steps_of(objective, process, args.steps)
-    evaluate = Evaluator(
-        backbone, GUIDANCE[args.backbone], 1, objective, reward, views_together=args.views_together
+    parts = Parts(
+        Predict(backbone, GUIDANCE[args.backbone], 1),
+        Judge(backbone, 1, reward, objective, views_together=args.views_together),
+        process,
+        Guidance(1.0, (1.0, 1.0, 1.0)),
     )
-    parts = Parts(evaluate, process, Guidance(1.0, (1.0, 1.0, 1.0)))
     what = pictures(backbone)
     # A previous prediction, so that both losses have a weight from the first step on.
     z, previous = (torch.randn(1, *backbone.latent_shape(), device=device) for _ in range(2))
-    picture = torch.zeros(1, dtype=torch.int64, device=device)
-    state = replace(State.of(z, picture), previous_x0=previous)
+    state = replace(State.of(z, torch.zeros(1, dtype=torch.int64)), previous_x0=previous)
     infos: list[Info] = []
 
     def seconds(some: Sequence[Step]) -> list[float]:
@@ -283,9 +287,9 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
                 torch.cuda.synchronize(device)
             ends.append(time.perf_counter())
 
-        process.steps = list(some)
+        fewer = replace(parts, process=Process(tuple(some)))
         streams = lambda picture, particle: NoiseStream(0, what.prompts[picture], particle)  # noqa: E731
-        state = run(parts, state, what, streams, Ledger(1), infos.append, done)
+        state = run(fewer, state, what, streams, Ledger(1), infos.append, done)
         return [after - before for before, after in itertools.pairwise(ends)]
 
     memory = Memory(device)
@@ -299,7 +303,9 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
         times = seconds(steps) if memory.cuda else first + seconds(steps[1:])
     except torch.OutOfMemoryError as error:
         return found | {"fits": False, "error": str(error).splitlines()[0]}
-    if not all(bool(info.finite.all()) and float(info.gradient_norm[0]) > 0 for info in infos):
+    if not all(
+        bool(info.estimate.finite.all()) and float(info.estimate.gradient_norm[0]) > 0 for info in infos
+    ):
         raise SystemExit("a gradient is not finite, or zero")
     in_all = memory.reserved() + memory.beside()
     if args.limit_gb is not None and in_all > args.limit_gb:

@@ -61,7 +61,8 @@ def latents(paths: Paths, number: int, seed: int) -> tuple[Tensor, list[str]]:
 def decoded(backbone: UNetBackbone, z: Tensor, path: Path, batch: int = 64) -> Tensor:
     """(n, 3, H, W) float16 pictures that the full decoder makes, in [0, 1]; kept in ``path``."""
     if path.exists():
-        return torch.load(path, weights_only=True)
+        kept: Tensor = torch.load(path, weights_only=True)
+        return kept
     parts = [backbone.decode(z[k : k + batch]).clamp(0, 1).half().cpu() for k in range(0, len(z), batch)]
     torch.save(torch.cat(parts), path)
     return torch.cat(parts)

@@ -15,7 +15,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,8 +26,10 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from align.backbones.base import Conditioning
+from align.backbones.base import Conditioning, Encoded
 from align.backbones.small_decoder import load_small_decoder
+from align.processes.base import Step
+from align.rewards.base import Reward
 from align.rewards.registry import EMBEDDED
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.value_network import load_value_network
@@ -39,7 +42,13 @@ CPU = torch.device("cpu")
 
 
 def values(
-    estimate: Value, paths: Paths, process_steps: list, encode: Callable, steps: list[int], batch: int = 64
+    estimate: Value,
+    reward: Reward,
+    paths: Paths,
+    process_steps: Sequence[Step],
+    encode: Callable[[str, str], Encoded],
+    steps: list[int],
+    batch: int = 64,
 ) -> np.ndarray:
     """(n, len(steps)) values of all paths at some steps."""
     found = np.empty((len(paths), len(steps)), np.float32)
@@ -51,8 +60,10 @@ def values(
         for place, k in enumerate(steps):
             z, x0 = (torch.from_numpy(some[first : first + batch, k]).float() for some in (paths.z, paths.x0))
             draws = Draws(own, k, 0, tuple(z.shape[1:]), CPU)
+            time = torch.full((len(z),), int(process_steps[k].time)) if reward.takes_timestep else None
+            score = lambda shown, texts=texts, time=time: reward.score(shown, texts, time)  # noqa: E731
             with torch.no_grad():
-                some_values = estimate(z, x0, texts, conditioning, process_steps[k], draws)
+                some_values = estimate(z, x0, texts, conditioning, process_steps[k], draws, score)
             found[first : first + batch, place] = some_values.numpy()
     return found
 
@@ -63,7 +74,8 @@ def kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         temporary = path.with_suffix(".tmp.npy")
         np.save(temporary, make())
         os.replace(temporary, path)
-    return np.load(path)
+    array: np.ndarray = np.load(path)
+    return array
 
 
 def within(one: np.ndarray, other: np.ndarray, samples: int) -> tuple[float, float]:
@@ -109,14 +121,14 @@ def main() -> None:
     )
     network = load_value_network(args.weights / "value_network", CPU)
     known: dict[str, Value] = {
-        "posterior": PosteriorMean(backbone.decode, reward),
-        "small_decoder": PosteriorMean(small, reward, own_decoder=False),
+        "posterior": PosteriorMean(backbone.decode),
+        "small_decoder": PosteriorMean(small, own_decoder=False),
         "network": Regressed(network, {args.reward: 1.0}),
-        "looks": Looks(backbone, GUIDANCE, reward, LOOKS),
+        "looks": Looks(backbone, GUIDANCE, LOOKS),
     }
     found: dict[str, np.ndarray] = {}
     for name in args.estimates:
-        make = lambda name=name: values(known[name], paths, process.steps, backbone.encode, steps)  # noqa: E731
+        make = partial(values, known[name], reward, paths, process.steps, backbone.encode, steps)
         if name in ("posterior", "looks"):  # what they depend on is shipped and fixed
             found[name] = kept(args.folder / f"{name}-{args.reward}-{args.prompts}-{args.every}.npy", make)
         else:
@@ -132,7 +144,7 @@ def main() -> None:
         "decodings a second, full and small": [
             round(float(np.median(rates[k])), 1) for k in ("full", "small")
         ],
-        "t": [process.steps[k].t for k in steps],
+        "t": [int(process.steps[k].time) for k in steps],
     }
     for name, value in found.items():
         figures[f"{name}, final reward"] = [

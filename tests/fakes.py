@@ -3,12 +3,18 @@
 import hashlib
 import re
 from collections import Counter
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 
 from align.backbones.base import Encoded, Prediction, classifier_free
+from align.processes.base import clean_and_noise
 from align.rewards.base import Reward
+from align.sampling.judge import Judge
+from align.sampling.loop import Loop
+from align.sampling.predict import Predict
 from align.semantics.graph import Entity, Graph
 
 SCHEDULE = {
@@ -100,7 +106,7 @@ class FakeBackbone:
             halves.append((0.5 * z + base + 0.3 * mixed, maps.unflatten(1, (SIDE, SIDE))))
         (other, other_maps), (own, own_maps) = halves
         eps = classifier_free(own, other, guidance_scale, guidance_rescale)
-        x0 = (z - (1 - step.alpha) ** 0.5 * eps) / step.alpha**0.5
+        x0, eps = clean_and_noise(eps, z, step, "epsilon")
         maps = {None: None, "both": (other_maps + own_maps) / 2, "prompt": own_maps}[attention]
         if maps is not None and columns is not None:
             maps = maps.gather(3, columns[:, None, None].expand(-1, SIDE, SIDE, -1))
@@ -135,9 +141,9 @@ class GaussianBackbone(FakeBackbone):
         guidance_rescale=0.0,
         correction=True,
     ):
-        a, variance = step.alpha, self.deviation**2
-        eps = (z - a**0.5 * self.mean) * (1 - a) ** 0.5 / (a * variance + 1 - a)
-        x0 = (z - (1 - a) ** 0.5 * eps) / a**0.5
+        a, s = step.a, step.s
+        eps = (z - a * self.mean) * s / ((a * self.deviation) ** 2 + s**2)
+        x0, eps = clean_and_noise(eps, z, step, "epsilon")
         return Prediction(eps, x0, torch.ones_like(z))
 
     def decode(self, z0):
@@ -179,3 +185,27 @@ def words_graph(prompt):
         elif found[0] in ("red", "blue"):
             attributes.append(found.span())
     return Graph(tuple(entities))
+
+
+def passes(
+    backbone, scale, size, objective=None, reward=None, clean=None, judged=None, rescale=0.0, **judging
+):
+    """The first two parts of a method: network calls of ``size`` rows, decoder calls of ``judged`` or as many."""
+    judge = Judge(backbone, judged or size, reward, objective, clean, **judging)
+    return Predict(backbone, scale, size, rescale), judge
+
+
+@contextmanager
+def watching():
+    """(step, state, estimate) of every evaluation: of particles that are alike once, of candidates too."""
+    log, inner = [], Loop.evaluate
+
+    def evaluate(self, state, step, *rest):
+        alike = self.twins is not None
+        found = inner(self, state, step, *rest)
+        if not alike:
+            log.append((step, state, found))
+        return found
+
+    with patch.object(Loop, "evaluate", evaluate):
+        yield log

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Conditioning, Encoded, Halves, Prediction
-from align.processes.ddim import Step
+from align.processes.base import Step, clean_and_noise
 from align.toy.densities import Density
 from align.toy.picture import to_pictures
 
@@ -61,8 +61,7 @@ class AnalyticBackbone:
         guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
-        """See :class:`~align.backbones.base.Backbone`: eps = -sqrt(1 - abar) s and x0 = (z + (1 - abar) s) / sqrt(abar)
-        (Tweedie's formula) with the score s at the step's noise level.
+        """See :class:`~align.backbones.base.Backbone`: the noise is -s times the score at the step's level (Tweedie's formula).
 
         There is no prompt, so both guidance halves are equal and the scale changes nothing.
 
@@ -72,9 +71,7 @@ class AnalyticBackbone:
         if attention is not None:
             raise ValueError("an analytic backbone has no attention maps")
         x = z.flatten(1).double()
-        score = self.density.noised(step.alpha).score(x)
-        eps = -((1 - step.alpha) ** 0.5) * score
-        x0 = (x + (1 - step.alpha) * score) / step.alpha**0.5
+        x0, eps = clean_and_noise(-step.s * self.density.noised(step.a, step.s).score(x), x, step, "epsilon")
         return Prediction(
             eps.view(z.shape).to(z.dtype), x0.view(z.shape).to(z.dtype), correction=torch.zeros_like(z)
         )

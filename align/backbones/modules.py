@@ -86,10 +86,9 @@ def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
     ``force_upcast`` is read from the file: diffusers takes an absent one for true, yet Stable Diffusion's
     autoencoder, whose config is older than the key, works in float16.
     """
-    if recipe.decoder_dtype is not None:
-        return getattr(torch, recipe.decoder_dtype)
-    if recipe.dtype != "float16":
-        return getattr(torch, recipe.dtype)
+    if recipe.decoder_dtype is not None or recipe.dtype != "float16":
+        named: torch.dtype = getattr(torch, recipe.decoder_dtype or recipe.dtype)
+        return named
     overflows = read_object(vae / "config.json").get("force_upcast", False)
     return torch.float32 if overflows else torch.float16
 
@@ -134,7 +133,11 @@ def _text_encoders(pieces: dict[str, Piece], recipe: Recipe) -> Iterator[TextEnc
 
 
 def _converted(
-    read: Callable[[Any, Path, Path], Any], kind: type[Module], config: Path, file: Path, dtype: torch.dtype
+    read: Callable[[type[Module], Path, Path], Module],
+    kind: type[Module],
+    config: Path,
+    file: Path,
+    dtype: torch.dtype,
 ) -> Module:
     """A module from a file of the original layout. Raises ValueError, WrongWeights."""
     try:
@@ -168,6 +171,7 @@ def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module
     check_shards(entry(files[1:]))
     with _contained(), _alone(files, MODEL if issubclass(kind, ModelMixin) else "model") as seen:
         try:
+            model: Module
             model, facts = kind.from_pretrained(  # type: ignore[attr-defined]
                 seen, use_safetensors=True, local_files_only=True, output_loading_info=True, **options
             )

@@ -43,7 +43,7 @@ def load_network(kind: Any, config: Path, file: Path) -> Any:
 def load_text(kind: type[Module], config: Path, file: Path) -> Module:
     """A CLIP text encoder, float32. Raises ValueError naming what is missing."""
     folder = str(config.parent)
-    model = create_diffusers_clip_model_from_ldm(
+    model: Module = create_diffusers_clip_model_from_ldm(
         kind, read_tensors(file), config=folder, local_files_only=True
     )
     if empty := sorted(name for name, value in model.state_dict().items() if value.is_meta):

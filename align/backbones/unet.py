@@ -30,7 +30,7 @@ from align.backbones.recipe import Recipe
 from align.backbones.registry import pieces
 from align.backbones.text import TextReader
 from align.checkpoints.layout import Layout
-from align.processes.base import Step
+from align.processes.base import Step, clean_and_noise, noise_slope
 
 
 class UNetBackbone:
@@ -140,16 +140,9 @@ class UNetBackbone:
             output, difference = classifier_free(own, other, guidance_scale, guidance_rescale), own - other
         else:
             output, difference = outputs[0], torch.zeros_like(z)
-        root, rest = step.alpha**0.5, (1 - step.alpha) ** 0.5
         kind = self.scheduler_config["prediction_type"]
-        if kind == "epsilon":
-            eps, x0 = output, (z - rest * output) / root
-        elif kind == "v_prediction":
-            eps, x0 = root * output + rest * z, root * z - rest * output
-            difference = root * difference
-        else:
-            raise ValueError(f"prediction type {kind!r} is not supported")
-        return Prediction(eps, step.clean(x0, z), difference, maps)
+        x0, eps = clean_and_noise(output, z, step, kind)
+        return Prediction(eps, x0, noise_slope(step, kind) * difference, maps)
 
     def _outputs(
         self,
@@ -163,7 +156,7 @@ class UNetBackbone:
         number = len(halves)
         latents = torch.cat([z] * number).to(self.unet.dtype).contiguous(memory_format=torch.channels_last)
         states = torch.cat([getattr(conditioning, half) for half in halves]).to(self.unet.dtype)
-        times = torch.full((len(latents),), step.t, device=z.device)
+        times = torch.full((len(latents),), step.time, device=z.device)
         output = self.unet(
             latents,
             times,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from itertools import pairwise
 
-from align.checkpoints.layout import PICKLES, SAFE, convert_command, is_file
+from align.checkpoints.layout import PICKLES, convert_command, is_file
+from align.config.check_particles import check_particles
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.method import MethodConfig
@@ -16,7 +16,7 @@ DISTILLED = 50
 """Steps that published consistency models are distilled on; theirs are among them."""
 
 
-def check(config: Config) -> None:
+def check_config(config: Config) -> None:
     """Refuse what cannot work. Imports no torch.
 
     Raises:
@@ -32,7 +32,7 @@ def check(config: Config) -> None:
             'leave it ""'
         )
     _method(config.method)
-    _population(config)
+    check_particles(config)
     _reward(config.reward, config.method)
     for place, name in enumerate(config.metrics.rewards):
         _registered(f"metrics.rewards[{place}]", name)
@@ -179,145 +179,6 @@ def _method(method: MethodConfig) -> None:
         raise ConfigError(
             f"method.recurrence.rule={repeats} would take weighted particles back, and their weights mean nothing then: "
             "give method.recurrence.rule=none, or neither method.steering nor method.tempering"
-        )
-
-
-def _population(config: Config) -> None:
-    method, search = config.method, config.method.search
-    if method.returned > method.particles:
-        raise ConfigError(
-            f"method.returned={method.returned} is more than method.particles={method.particles}: "
-            "give method.particles at least as many"
-        )
-    if method.choose in ("draw", "weight") and not method.weighs:
-        raise ConfigError(
-            f"method.choose={method.choose} goes by weights and method={method.name} has none: "
-            "give method.choose=best, or method.tempering.rule=schedule"
-        )
-    if method.choose == "first" and method.returned < method.particles and search.drop == "none":
-        raise ConfigError(
-            f"method.particles={method.particles} makes more than method.returned={method.returned}: "
-            "give method.choose=best, or as many particles as are returned"
-        )
-    if method.branches and config.sampler.kind == "ddim" and config.sampler.eta == 0:
-        raise ConfigError(
-            f"sampler.eta=0 draws no noise, by which method={method.name} tells particles apart: "
-            "give sampler=ddim_ancestral or sampler.eta=1"
-        )
-    if method.guidance.rule == "variance" and config.sampler.kind == "ddim" and config.sampler.eta == 0:
-        raise ConfigError(
-            "method.guidance.rule=variance moves a step by its noise's variance, and with sampler.eta=0 there is none: "
-            "give sampler=ddim_ancestral or sampler.eta=1"
-        )
-    if method.searches and method.weighs:
-        raise ConfigError(
-            "method.search chooses without weights, method.steering and method.tempering by them: give one of them"
-        )
-    if method.steering.potential != "none" and method.tempering.rule != "none":
-        raise ConfigError(
-            "method.steering.potential and method.tempering.rule are two ways to weigh particles: give one of them"
-        )
-    _search(config)
-    _tempering(method)
-    _value(config)
-
-
-def _search(config: Config) -> None:
-    method, search, steps = config.method, config.method.search, config.sampler.steps
-    for option, name, numbers in (
-        ("schedule", "probabilities", search.probabilities),
-        ("drop", "populations", search.populations),
-    ):
-        if getattr(search, option) == "list" and len(numbers) != steps - 1:
-            raise ConfigError(
-                f"method.search.{name} lists {len(numbers)} steps: "
-                f"give {steps - 1}, one for each of the {steps} steps but the last"
-            )
-    if search.candidates * search.widen + 1e-9 < 1:
-        raise ConfigError(
-            f"method.search.widen={search.widen:g} of method.search.candidates={search.candidates} leaves a searched step none: "
-            f"give method.search.widen={1 / search.candidates:g} or more"
-        )
-    if search.drop != "none" and method.particles == method.returned:
-        raise ConfigError(
-            f"method.search.drop={search.drop} has nothing to drop: give method.particles above method.returned"
-        )
-    if search.drop == "list":
-        numbers = (method.particles, *search.populations)
-        if any(two > one for one, two in pairwise(numbers)):
-            raise ConfigError(
-                f"method.search.populations={shown(list(search.populations))} grows: "
-                f"give numbers that fall from method.particles={method.particles}"
-            )
-        if search.populations and search.populations[-1] < method.returned:
-            raise ConfigError(
-                f"method.search.populations={shown(list(search.populations))} ends below method.returned={method.returned}: "
-                "give as many in the end"
-            )
-    if search.replace > 0:
-        replaced = int(search.replace * method.particles + 1e-9)
-        if not 0 < replaced < method.particles:
-            raise ConfigError(
-                f"method.search.replace={search.replace:g} of method.particles={method.particles} replaces {replaced}: "
-                "give a share of at least one particle and not all"
-            )
-
-
-def _tempering(method: MethodConfig) -> None:
-    tempering = method.tempering
-    if tempering.rule == "none":
-        return
-    if (tempering.gamma is None) == (tempering.full_at is None):
-        raise ConfigError(
-            f"method.tempering.gamma={shown(tempering.gamma)} and method.tempering.full_at={shown(tempering.full_at)} are "
-            " two ways to say how lambda rises: give one of them, and null for the other"
-        )
-    if tempering.full_at is not None and tempering.full_at <= tempering.start:
-        raise ConfigError(
-            f"method.tempering.full_at={tempering.full_at:g} is not after method.tempering.start={tempering.start:g}: "
-            "give a larger share of the steps"
-        )
-    if tempering.rule == "adaptive" and method.resampling.threshold is None:
-        raise ConfigError(
-            "method.tempering.rule=adaptive aims at method.resampling.threshold, which is null: give a share such as 0.5"
-        )
-    if tempering.schedule == "previous" and tempering.rule != "adaptive":
-        raise ConfigError(
-            f"method.tempering.schedule=previous never leaves 0 with method.tempering.rule={tempering.rule}: "
-            "give method.tempering.rule=adaptive, or method.tempering.schedule=exp"
-        )
-    if tempering.rule == "freedom" and (method.guidance.rule == "none" or method.objective.preference == 0):
-        raise ConfigError(
-            "method.tempering.rule=freedom measures the reward's gradient and nothing guides: "
-            "give method.guidance.rule=variance and method.objective.preference=1, or another rule"
-        )
-
-
-def _value(config: Config) -> None:
-    method, value, backbone = config.method, config.method.value, config.backbone
-    if value.weights is not None and value.weights.endswith((SAFE, *PICKLES)):
-        raise ConfigError(
-            f"method.value.weights={shown(value.weights)} is a file: give the folder that it is in, with config.json in it"
-        )
-    if value.weights is not None and value.estimate not in ("small_decoder", "network"):
-        raise ConfigError(
-            f"method.value.weights={shown(value.weights)} is not read by method.value.estimate={value.estimate}: "
-            "give method.value.estimate=network or small_decoder, or method.value.weights=null"
-        )
-    if value.estimate != "posterior" and not method.branches:
-        raise ConfigError(
-            f"method.value.estimate={value.estimate} values noisy states, and method={method.name} compares none: "
-            "give method=svdd, or method.value.estimate=posterior"
-        )
-    if value.estimate == "small_decoder" and backbone.kind == "analytic":
-        raise ConfigError(
-            f"method.value.estimate=small_decoder: backbone={backbone.name} decodes nothing, so nothing is saved: "
-            "give method.value.estimate=posterior"
-        )
-    if value.estimate == "network" and value.weights is None and backbone.family != "shapes":
-        raise ConfigError(
-            f"method.value.estimate=network: none comes with backbone={backbone.name}: "
-            "give method.value.weights=FOLDER, which python scripts/train_value.py makes"
         )
 
 

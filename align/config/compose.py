@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from align.config import source
-from align.config.check import check
+from align.config.check import check_config
 from align.config.command import Command
 from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
@@ -122,7 +122,7 @@ def checked(
     refuse_commands_own(config, said)
     read_plugins(config.run.plugins)
     try:
-        check(config)
+        check_config(config)
     except ConfigError as error:
         if objections is None:
             raise

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
-    from align.sampling.loop import Parts
+    from align.sampling.parts import Parts
     from align.sampling.sampler import Outcome, Request
     from align.sampling.search import Search
     from align.sampling.selection import Selection
@@ -82,19 +82,20 @@ def assemble(
     parts = _parts(files or Files(config), backbone, process, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
-    return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
+    return Sampler(parts, pairs, device, population)
 
 
 def _process(sampler: SamplerConfig, backbone: Backbone, *, released: bool) -> Process:
     """The steps of a configuration on the backbone's schedule; ``released`` for a consistency model's quirks in DAS."""
-    from align.processes.ddim import DDIM
-    from align.processes.lcm import LCM, ReleasedLCM
+    from align.processes.ddim import ddim
+    from align.processes.lcm import lcm
+    from align.released.lcm import released_lcm
 
     if sampler.kind == "lcm" and released:
-        return ReleasedLCM(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return released_lcm(backbone.scheduler_config, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
-        return LCM(backbone.scheduler_config, sampler.steps)
-    return DDIM(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return lcm(backbone.scheduler_config, sampler.steps)
+    return ddim(backbone.scheduler_config, sampler.steps, sampler.eta)
 
 
 def _parts(
@@ -105,10 +106,11 @@ def _parts(
     batch_size: int,
     device: torch.device,
 ) -> Parts:
-    from align.sampling.evaluate import Evaluator
     from align.sampling.guidance import CleanGuidance, Guidance
-    from align.sampling.loop import Parts
+    from align.sampling.judge import Judge
     from align.sampling.objective import Objective
+    from align.sampling.parts import Parts
+    from align.sampling.predict import Predict
     from align.sampling.recurrence import Recurrence
 
     config, method = files.config, files.config.method
@@ -124,23 +126,13 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = None
-    if method.branches and reward is not None:
-        value = _value(files, backbone, reward, device)
-    evaluator = Evaluator(
-        backbone,
-        config.sampler.guidance_scale,
-        batch_size,
-        objective,
-        reward if method.reward_needs_gradient else None,
-        clean,
-        config.run.views_together,
-        config.sampler.guidance_rescale,
-        value,
-        method.reads_correction,
-    )
+    value = _value(files, backbone, device) if method.branches and reward is not None else None
+    sampler = config.sampler
     return Parts(
-        evaluator,
+        Predict(
+            backbone, sampler.guidance_scale, batch_size, sampler.guidance_rescale, method.reads_correction
+        ),
+        Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,
@@ -151,7 +143,7 @@ def _parts(
     )
 
 
-def _value(files: Files, backbone: Backbone, reward: Reward, device: torch.device) -> Value:
+def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
     """How the expected reward is estimated. Raises WeightsError."""
     import torch
 
@@ -161,9 +153,9 @@ def _value(files: Files, backbone: Backbone, reward: Reward, device: torch.devic
     value = config.method.value
     if value.estimate == "looks":
         sampler = config.sampler
-        return Looks(backbone, sampler.guidance_scale, reward, value.looks, sampler.guidance_rescale)
+        return Looks(backbone, sampler.guidance_scale, value.looks, sampler.guidance_rescale)
     if piece is None:
-        return PosteriorMean(backbone.decode, reward)
+        return PosteriorMean(backbone.decode)
     if value.estimate == "network":
         return _regressed(config, piece.folder, backbone, device)
     from align.backbones.small_decoder import load_small_decoder
@@ -172,7 +164,7 @@ def _value(files: Files, backbone: Backbone, reward: Reward, device: torch.devic
     dtype = getattr(torch, config.backbone.decoder_dtype or config.backbone.dtype)
     weights = entry(piece.paths[1:]).name
     decode = load_small_decoder(piece.folder, weights, backbone.latent_shape(), device, dtype)
-    return PosteriorMean(decode, reward, own_decoder=False)
+    return PosteriorMean(decode, own_decoder=False)
 
 
 def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.device) -> Value:

@@ -155,7 +155,7 @@ def run_job(composed: DictConfig, *, said: Set[str], overrides: int) -> int:
         try:
             hydra: Any = HydraConfig.get()
             refuse_hydra(hydra, said, overrides)
-            overrides = list(hydra.overrides.task)
-            return _run(_prepared([Job(checked(composed, overrides, said), tuple(overrides), hydra)]))
+            texts = tuple(hydra.overrides.task)
+            return _run(_prepared([Job(checked(composed, texts, said), texts, hydra)]))
         except Exception as error:
             return tell(error)

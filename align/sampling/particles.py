@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Step
+from align.sampling.host import read_together, send
 from align.sampling.noise import Draws
 from align.sampling.resampling import Resampled, Scheme, resample_when_low
 from align.sampling.selection import Keep, Selected
@@ -79,14 +80,23 @@ class _Moved:
 def _together(state: State, estimate: Estimate, groups: list[_Moved]) -> Selected:
     """All groups of a state again."""
     index = torch.cat([group.rows for group in groups])
+    numbers = [int(state.group[group.rows[0]]) for group in groups]
     weights, twist, statistic, tilt = (
-        torch.cat([getattr(group, name) for group in groups]).to(state.log_weights)
+        send(
+            torch.cat([getattr(group, name) for group in groups]).to(state.log_weights.dtype), state.z.device
+        )
         for name in ("log_weights", "twist", "statistic", "tilt")
     )
     moved = replace(state.take(index), log_weights=weights, twist=twist, statistic=statistic, tilt=tilt)
-    names = groups[0].figures
-    trace = {name: torch.tensor([group.figures[name] for group in groups]) for name in names}
+    trace = {number: group.figures for number, group in zip(numbers, groups, strict=True)}
     return Selected(moved, estimate.take(index), index, trace)
+
+
+def _at_once(state: State, estimate: Estimate) -> tuple[State, Estimate]:
+    """With all groups' numbers on the host, by one read."""
+    names = ("log_weights", "twist", "statistic", "tilt")
+    value, *own = read_together(estimate.value, *(getattr(state, name) for name in names))
+    return replace(state, **dict(zip(names, own, strict=True))), replace(estimate, value=value)
 
 
 def _weighed(carried: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,9 +152,9 @@ class Tempered(Keep):
         """See :class:`Selection`. A particle whose value is not finite has no weight."""
         if not self.reads(step):
             return super().__call__(state, estimate, step, draws)
-        selected = _together(
-            state, estimate, [self._group(state, estimate, step, draws, rows) for rows in state.groups()]
-        )
+        there = _at_once(state, estimate)
+        groups = [self._group(*there, step, draws, rows) for rows in state.groups()]
+        selected = _together(state, estimate, groups)
         if not self.released:
             return selected
         stayed = replace(selected.estimate, gradient=estimate.gradient, gradient_norm=estimate.gradient_norm)
@@ -157,7 +167,7 @@ class Tempered(Keep):
         weights, twist = _weighed(base, scale.now * reward)
         drawn, carried = self.resampling(weights, draws, int(rows[0]))
         return _Moved(
-            rows[drawn.index.to(rows.device)],
+            rows[drawn.index],
             carried,
             twist if self.released else twist[drawn.index],
             torch.full_like(twist, scale.now),
@@ -236,7 +246,8 @@ class Steering(Keep):
         """See :class:`Selection`. A particle whose value is not finite has no weight."""
         if not self.reads(step):
             return super().__call__(state, estimate, step, draws)
-        groups = [self._group(state, estimate, step, draws, rows) for rows in state.groups()]
+        there = _at_once(state, estimate)
+        groups = [self._group(*there, step, draws, rows) for rows in state.groups()]
         return _together(state, estimate, groups)
 
     def _group(self, state: State, estimate: Estimate, step: Step, draws: Draws, rows: Tensor) -> _Moved:
@@ -264,7 +275,7 @@ class Steering(Keep):
             after = torch.full_like(after, -math.log(len(rows)))
             gained = gained if drawn.happened else torch.zeros_like(gained)
         return _Moved(
-            rows[drawn.index.to(rows.device)],
+            rows[drawn.index],
             after,
             (product + gained)[drawn.index],
             statistic[drawn.index],

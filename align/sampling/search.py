@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Step
+from align.sampling.host import read
 from align.sampling.noise import Draws
 from align.sampling.schedules import searched_width
 from align.sampling.selection import Keep, Selected, by_value
@@ -53,7 +54,7 @@ class Search:
             number = len(rows)
             # One coin a group, drawn only where it decides something.
             searched = probability >= 1 or float(draws.of_group(int(rows[0]), "coin")(1)) < probability
-            widths[rows.cpu()] = self.width(number, searched=searched)
+            widths[rows] = self.width(number, searched=searched)
         return widths
 
     def width(self, number: int, *, searched: bool) -> int:
@@ -63,17 +64,17 @@ class Search:
         return searched_width(self.candidates, self.widen, self.budget, number)
 
     def keys(self, value: Tensor, log_ratio: Tensor, draws: Draws) -> Tensor:
-        """(P,) float64 numbers of which the largest of a particle's candidates wins.
+        """(P,) float64 numbers on the host, like what they are made of, of which the largest of a particle's candidates wins.
 
         With a temperature the largest of v / alpha + log p - log q + Gumbel noise is a draw from the softmax, whatever the
         order and however many are compared at a time.
         """
-        ranked = by_value(value.to(log_ratio))
+        ranked = by_value(value)
         if self.temperature == 0:
             return ranked
         uniform = draws.uniform("gumbel", 1)[:, 0].clamp(min=1e-300)
         gumbel = -torch.log(-torch.log(uniform))
-        return ranked / self.temperature + log_ratio + gumbel.to(ranked)
+        return ranked / self.temperature + log_ratio + gumbel
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Prune(Keep):
         """See :class:`Selection`. Of equal values the first stays."""
         if not self.reads(step):
             return super().__call__(state, estimate, step, draws)
-        value = by_value(estimate.value)
+        value = by_value(read(estimate.value))
         wanted = self._wanted(step)
         chosen = []
         for rows in state.groups():
@@ -128,10 +129,10 @@ class Prune(Keep):
         """
         uniform = draws.of_group(int(rows[0]), "replace")(self.replace)
         worst = torch.sort(value[rows], stable=True).indices[: self.replace]
-        stays = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        stays = torch.ones(len(rows), dtype=torch.bool)
         stays[worst] = False
         rows = rows[stays]
-        kept = value[rows].double().cpu()
+        kept = value[rows].double()
         known = kept[torch.isfinite(kept)]
         if not len(known):
             kept = known = torch.zeros_like(kept)
@@ -139,4 +140,4 @@ class Prune(Keep):
             kept = (kept - known.mean()) / known.std()
         cumulative = torch.softmax(kept / self.temperature, 0).cumsum(0)
         copies = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
-        return torch.cat([rows, rows[copies.clamp(max=len(rows) - 1).to(rows.device)]])
+        return torch.cat([rows, rows[copies.clamp(max=len(rows) - 1)]])

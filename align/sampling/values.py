@@ -14,9 +14,14 @@ from torch import Tensor
 
 from align.backbones.base import Backbone, Conditioning
 from align.processes.base import Step
-from align.rewards.base import Reward
 from align.sampling.noise import Draws
 from align.sampling.value_network import ValueNetwork
+
+Decode = Callable[[Tensor], Tensor]
+"""Clean latents (P, ...) to pictures (P, 3, H, W), about [0, 1]."""
+
+Score = Callable[[Tensor], Tensor]
+"""Pictures (P, 3, H, W) in [0, 1], each for its particle's own prompt, to their rewards (P,)."""
 
 
 class Value(Protocol):
@@ -45,6 +50,7 @@ class Value(Protocol):
         conditioning: Conditioning,
         step: Step,
         draws: Draws,
+        score: Score,
     ) -> Tensor:
         """(P,) float32 values, larger is better.
 
@@ -55,19 +61,9 @@ class Value(Protocol):
             conditioning: of the P particles.
             step: where in the process.
             draws: of the P particles.
+            score: the reward of their pictures at this step.
         """
         ...
-
-
-Decode = Callable[[Tensor], Tensor]
-"""Clean latents (P, C, h, w) to pictures (P, 3, H, W), about [0, 1]."""
-
-
-@torch.no_grad()
-def scored(decode: Decode, reward: Reward, x0: Tensor, prompts: Sequence[str], t: int) -> Tensor:
-    """(P,) float32 scores of decoded latents, as pictures in [0, 1] at training timestep ``t``."""
-    times = torch.full((len(x0),), t, device=x0.device) if reward.takes_timestep else None
-    return reward.score(decode(x0).clamp(0, 1), prompts, times).float()
 
 
 class PosteriorMean:
@@ -75,16 +71,14 @@ class PosteriorMean:
 
     Args:
         decode: the backbone's decoder, or a smaller one.
-        reward: what is expected.
         own_decoder: whether it is the backbone's.
     """
 
     costs: Mapping[str, int] = {"decoder_forward": 1, "reward_forward": 1}
     of_latents = False
 
-    def __init__(self, decode: Decode, reward: Reward, *, own_decoder: bool = True) -> None:
+    def __init__(self, decode: Decode, *, own_decoder: bool = True) -> None:
         self.decode = decode
-        self.scorer = reward
         self.of_prediction = own_decoder
 
     def __call__(
@@ -95,27 +89,26 @@ class PosteriorMean:
         conditioning: Conditioning,
         step: Step,
         draws: Draws,
+        score: Score,
     ) -> Tensor:
-        """See :class:`Value`."""
-        return scored(self.decode, self.scorer, x0, prompts, step.t)
+        """See ``Value``."""
+        return score(self.decode(x0).clamp(0, 1))
 
 
 @dataclass(frozen=True)
 class Looks:
     """The mean reward of several predictions, the first and those after noising it again.
 
-    Each further look draws z' ~ q(z_t | x0) = N(sqrt(abar) x0, (1 - abar) I) and predicts once more, so the pictures vary
+    Each further look draws z' ~ q(z_t | x0) = N(a x0, s^2 I) and predicts once more, so the pictures vary
     as the posterior does where one posterior mean is a blur.
 
     Attributes:
         backbone, guidance_scale, guidance_rescale: for the further predictions.
-        scorer: what is expected.
         looks: M, at least 1.
     """
 
     backbone: Backbone
     guidance_scale: float
-    scorer: Reward
     looks: int
     guidance_rescale: float = 0.0
     of_prediction: bool = False
@@ -130,7 +123,6 @@ class Looks:
             "reward_forward": self.looks,
         }
 
-    @torch.no_grad()
     def __call__(
         self,
         z: Tensor,
@@ -139,12 +131,13 @@ class Looks:
         conditioning: Conditioning,
         step: Step,
         draws: Draws,
+        score: Score,
     ) -> Tensor:
-        """See :class:`Value`."""
-        total = scored(self.backbone.decode, self.scorer, x0, prompts, step.t)
+        """See ``Value``."""
+        total = score(self.backbone.decode(x0).clamp(0, 1))
         for look in range(1, self.looks):
             noise = draws.normal(f"look {look}")
-            seen = step.alpha**0.5 * x0 + (1 - step.alpha) ** 0.5 * noise
+            seen = step.a * x0 + step.s * noise
             again = self.backbone.predict(
                 seen,
                 step,
@@ -153,7 +146,7 @@ class Looks:
                 guidance_rescale=self.guidance_rescale,
                 correction=False,
             )
-            total = total + scored(self.backbone.decode, self.scorer, again.x0, prompts, step.t)
+            total = total + score(self.backbone.decode(again.x0).clamp(0, 1))
         return total / self.looks
 
 
@@ -185,7 +178,6 @@ class Regressed:
         )
         self.constant = sum(w * m for w, m in zip(by_reward, shape.mean, strict=True))
 
-    @torch.no_grad()
     def __call__(
         self,
         z: Tensor,
@@ -194,8 +186,9 @@ class Regressed:
         conditioning: Conditioning,
         step: Step,
         draws: Draws,
+        score: Score,
     ) -> Tensor:
-        """See :class:`Value`."""
+        """See ``Value``."""
         fraction = torch.full((len(z),), step.fraction, device=z.device)
         found = self.regressor(z.float(), fraction, conditioning.prompt.float())
         return found @ self.factors.to(z.device) + self.constant

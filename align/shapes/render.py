@@ -87,21 +87,22 @@ _STAR = [
 
 def signed_distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Signed distance to a shape of half-extent 1 about the origin, y pointing down; negative inside."""
+    found: np.ndarray
     if shape == "circle":
-        return np.hypot(x, y) - 1.0
-    if shape == "ring":
-        return np.abs(np.hypot(x, y) - 0.76) - 0.24
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.88
-    if shape == "cross":
+        found = np.hypot(x, y) - 1.0
+    elif shape == "ring":
+        found = np.abs(np.hypot(x, y) - 0.76) - 0.24
+    elif shape == "square":
+        found = np.maximum(np.abs(x), np.abs(y)) - 0.88
+    elif shape == "cross":
         wide = np.maximum(np.abs(x) - 1.0, np.abs(y) - 0.32)
         tall = np.maximum(np.abs(x) - 0.32, np.abs(y) - 1.0)
-        return np.minimum(wide, tall)
-    if shape == "triangle":
-        return _polygon(_TRIANGLE, x, y)
-    if shape == "star":
-        return _polygon(_STAR, x, y)
-    raise ValueError(f"unknown shape {shape!r}")
+        found = np.minimum(wide, tall)
+    elif shape in ("triangle", "star"):
+        found = _polygon(_TRIANGLE if shape == "triangle" else _STAR, x, y)
+    else:
+        raise ValueError(f"unknown shape {shape!r}")
+    return found
 
 
 def coverage(shape: str, x: float, y: float, radius: float, side: int = PICTURE) -> npt.NDArray[np.float32]:
@@ -135,7 +136,8 @@ def masks(scene: Scene, side: int) -> npt.NDArray[np.float32]:
     """Area share of each object in each cell of a ``side`` x ``side`` grid: (objects, side, side) in [0, 1]."""
     step = PICTURE // side
     stack = [coverage(thing.shape, thing.x, thing.y, thing.radius) for thing in scene.things]
-    return np.stack(stack).reshape(-1, side, step, side, step).mean(axis=(2, 4))
+    shares: npt.NDArray[np.float32] = np.stack(stack).reshape(-1, side, step, side, step).mean(axis=(2, 4))
+    return shares
 
 
 def dominant_arrangement(a: Thing, b: Thing) -> tuple[Thing, Axis, Thing]:

@@ -15,7 +15,7 @@ from scipy.fft import dctn, idctn
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-from align.processes.base import Process
+from align.processes.base import Process, clean_and_noise
 from align.toy.densities import Density
 
 HALF = 10.0
@@ -49,10 +49,8 @@ def expectations(
     z = torch.stack(torch.meshgrid(*[axis] * dimension, indexing="ij"), dim=-1).view(-1, dimension)
     values = functions(z).view(-1, *shape).numpy()
     for step in reversed(process.steps):
-        score = _score(density.noised(step.alpha), z)
-        eps = -((1 - step.alpha) ** 0.5) * score
-        x0 = (z + (1 - step.alpha) * score) / step.alpha**0.5
-        kernel = process.kernel(x0, eps, step)
+        noise = -step.s * _score(density.noised(step.a, step.s), z)
+        kernel = process.kernel(*clean_and_noise(noise, z, step, "epsilon"), step)
         places = (kernel.mean / spacing + half).T.view(dimension, *shape).numpy()
         values = np.stack(
             [

@@ -1,7 +1,7 @@
 """Densities that stay in closed form under the noise of a diffusion process.
 
-If x0 has density p, then x = sqrt(abar) x0 + sqrt(1 - abar) n with n standard normal has ``p.noised(abar)``, whose score
-is all that a denoiser needs.  Everything is float64 and differentiable with respect to x.
+If x0 has density p, then z = a x0 + s n with n standard normal has ``p.noised(a, s)``, whose score is all that a denoiser
+needs.  Everything is float64 and differentiable with respect to x.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Density(Protocol):
         """D."""
         ...
 
-    def noised(self, alpha: float) -> Density:
-        """The density at noise level ``alpha`` = abar, in (0, 1]; 1 is the density itself."""
+    def noised(self, a: float, s: float) -> Density:
+        """The density of a x0 + s n; with 1 and 0 the density itself."""
         ...
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -99,9 +99,9 @@ class Mixture:
         """(D,) mean of the whole density."""
         return self.weights @ self.means
 
-    def noised(self, alpha: float) -> Mixture:
-        """See :class:`Density`: means shrink by sqrt(abar), the variance becomes abar v + 1 - abar."""
-        return Mixture(self.log_weights, alpha**0.5 * self.means, alpha * self.variance + 1 - alpha)
+    def noised(self, a: float, s: float) -> Mixture:
+        """See ``Density``: means shrink by a, the variance becomes a^2 v + s^2."""
+        return Mixture(self.log_weights, a * self.means, a**2 * self.variance + s**2)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """See :class:`Density`."""
@@ -141,9 +141,9 @@ class Band:
         """See :class:`Density`."""
         return 1
 
-    def noised(self, alpha: float) -> Band:
-        """See :class:`Density`."""
-        return Band(alpha**0.5 * self.half, alpha * self.variance + 1 - alpha)
+    def noised(self, a: float, s: float) -> Band:
+        """See ``Density``."""
+        return Band(a * self.half, a**2 * self.variance + s**2)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """See :class:`Density`: (Phi((|x| + h) / s) - Phi((|x| - h) / s)) / (2 h)."""
@@ -196,9 +196,9 @@ class Product:
         """See :class:`Density`."""
         return sum(part.dimension for part in self.parts)
 
-    def noised(self, alpha: float) -> Product:
-        """See :class:`Density`."""
-        return Product(tuple(part.noised(alpha) for part in self.parts))
+    def noised(self, a: float, s: float) -> Product:
+        """See ``Density``."""
+        return Product(tuple(part.noised(a, s) for part in self.parts))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """See :class:`Density`."""

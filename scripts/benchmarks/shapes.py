@@ -16,12 +16,14 @@ import torch
 
 from align.backbones.base import Conditioning
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.processes.base import Process
+from align.processes.ddim import ddim
 from align.rewards.registry import load
-from align.sampling.evaluate import Evaluator
 from align.sampling.guidance import Guidance
-from align.sampling.loop import Parts
+from align.sampling.judge import Judge
 from align.sampling.objective import Objective
+from align.sampling.parts import Parts
+from align.sampling.predict import Predict
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
 from align.semantics.tokens import pairs_by_offsets
@@ -55,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
     device = torch.device("cpu")
     backbone = UNetBackbone.from_folder(args.weights, device)
     reward = load(args.reward, device=device)
-    process = DDIM(backbone.scheduler_config, args.steps, 1.0)
+    process = ddim(backbone.scheduler_config, args.steps, 1.0)
     prompts = [c.text() for c in distinct_captions("val", args.batch, 0, 2)]
     requests = [Request(prompt) for prompt in prompts]
     read = [backbone.encode(prompt, "") for prompt in prompts]
@@ -63,24 +65,20 @@ def main(args: argparse.Namespace) -> None:
     z = torch.randn(args.batch, *backbone.latent_shape())
     times = torch.full((args.batch,), 300)
 
-    def plain(steps: DDIM) -> Sampler:
-        return Sampler(
-            backbone,
-            Parts(Evaluator(backbone, 4.0, args.batch), steps),
-            pairs_by_offsets(graph),
-            args.batch,
-            device,
-        )
+    def plain(steps: Process) -> Sampler:
+        parts = Parts(Predict(backbone, 4.0, args.batch), Judge(backbone, args.batch), steps)
+        return Sampler(parts, pairs_by_offsets(graph), device)
 
     # One preference gradient per step and no time travel, so that the bare calls can be counted out.
     objective = Objective(preference=1.0, semantic=0.0, semantic_until=1.0, both_until=1.0)
     guided_parts = Parts(
-        Evaluator(backbone, 4.0, args.batch, objective, reward),
+        Predict(backbone, 4.0, args.batch),
+        Judge(backbone, args.batch, reward, objective),
         process,
         guidance=Guidance(1.0, (1.0, 1.0, 1.0)),
         recurrence=Recurrence(),
     )
-    guided = Sampler(backbone, guided_parts, pairs_by_offsets(graph), args.batch, device)
+    guided = Sampler(guided_parts, pairs_by_offsets(graph), device)
 
     halves = ("negative", "prompt")
 

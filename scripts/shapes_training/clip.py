@@ -80,14 +80,15 @@ class Supervised(nn.Module):
 
     def read(self, ids: Tensor) -> Tensor:
         """Embeddings (b, projection) of token ids."""
-        return self.clip.text_projection(
-            self.clip.text_model(input_ids=ids.to(self.clip.device)).pooler_output
-        )
+        pooled = self.clip.text_model(input_ids=ids.to(self.clip.device)).pooler_output
+        out: Tensor = self.clip.text_projection(pooled)
+        return out
 
 
 def tokens(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     """Token ids (n, longest), padded with <|endoftext|>."""
-    return tokenizer(texts, padding="longest", truncation=True, return_tensors="pt").input_ids
+    ids: Tensor = tokenizer(texts, padding="longest", truncation=True, return_tensors="pt").input_ids
+    return ids
 
 
 def patch_loss(logits: Tensor, things: Tensor, cells: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ def patch_loss(logits: Tensor, things: Tensor, cells: Tensor) -> Tensor:
     kinds = things[..., :2].long() + 1  # 0 for none, of which the share is 0
     colour.transpose(1, 2).index_put_((rows, kinds[..., 0]), cells, accumulate=True)
     shape.transpose(1, 2).index_put_((rows, kinds[..., 1]), cells, accumulate=True)
-    colour_logits, shape_logits, place = logits.split([1 + len(COLOURS), 1 + len(SHAPES), 3], dim=-1)
+    colour_logits, shape_logits, place = torch.split(logits, [1 + len(COLOURS), 1 + len(SHAPES), 3], dim=-1)
     weight = 0.2 + 0.8 * (covered > 0.02).float()
     loss = -(colour * colour_logits.log_softmax(-1)).sum(-1) - (shape * shape_logits.log_softmax(-1)).sum(-1)
     owner = cells.argmax(1)
@@ -116,7 +117,8 @@ def patch_loss(logits: Tensor, things: Tensor, cells: Tensor) -> Tensor:
     ys, xs = torch.meshgrid(grid, grid, indexing="ij")
     target = (centre - torch.stack([xs.flatten(), ys.flatten(), torch.full((64,), 8.0)], -1)) / 8
     offset = F.smooth_l1_loss(place, target, reduction="none").mean(-1) * (covered > 0.1)
-    return ((loss * weight).sum(1) / weight.sum(1)).mean() + offset.mean()
+    mean: Tensor = ((loss * weight).sum(1) / weight.sum(1)).mean() + offset.mean()
+    return mean
 
 
 def pooled_loss(logits: Tensor, things: Tensor, backgrounds: Tensor, levels: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ def pooled_loss(logits: Tensor, things: Tensor, backgrounds: Tensor, levels: Ten
     colours, shapes = things[..., 0].long().clamp_min(0), things[..., 1].long().clamp_min(0)
     rows = torch.arange(b)[:, None].expand(b, MAX_OBJECTS)
     sizes = [KINDS, 4 * len(COLOURS), 4 * len(SHAPES), len(BACKGROUNDS), MAX_OBJECTS, len(CORRUPTIONS)]
-    kind, of_colour, of_shape, background, total, corruption = logits.split(sizes, dim=-1)
+    kind, of_colour, of_shape, background, total, corruption = torch.split(logits, sizes, dim=-1)
     present = torch.zeros(b, KINDS).index_put((rows, colours * len(SHAPES) + shapes), there, accumulate=True)
     # Held-out kinds are never there in training, and shall not be learned as impossible.
     known = F.binary_cross_entropy_with_logits(kind, (present > 0).float(), reduction="none")[:, TRAINED]

@@ -15,11 +15,12 @@ import torch
 
 from align.backbones.base import Conditioning
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
-from align.sampling.evaluate import Evaluator, Pictures
+from align.processes.ddim import ddim
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
 from align.sampling.noise import Draws, NoiseStream
+from align.sampling.predict import Predict
+from align.sampling.state import Pictures
 from align.shapes.grammar import Caption, Split, captions
 from scripts.shapes_training.spoil import to_uint8
 
@@ -86,8 +87,8 @@ def make(
     """
     if path.exists():
         return
-    process = DDIM(backbone.scheduler_config, steps, eta)
-    evaluate = Evaluator(backbone, GUIDANCE, batch)
+    process = ddim(backbone.scheduler_config, steps, eta)
+    predict = Predict(backbone, GUIDANCE, batch)
     texts = [caption.text() for caption in wanted for _ in range(SEEDS)]
     made: list[np.ndarray] = []
     looks: list[np.ndarray] = []
@@ -106,7 +107,7 @@ def make(
         state = start(streams, len(some), 1, backbone.latent_shape(), backbone.device)
         rows: list[np.ndarray] = []
         for step in process.steps:
-            estimate = evaluate(state, pictures, step, ledger)
+            estimate = predict(state, pictures, step, ledger)
             if step.index in keep:
                 rows.append(to_uint8(backbone.decode(estimate.x0)))
             noise = Draws.of(streams, state, step.index, 0).normal("step")
@@ -120,6 +121,6 @@ def make(
         pictures=np.concatenate(made),
         captions=np.array(texts),
         x0_t=np.concatenate(looks),
-        timesteps=np.array([process.steps[k].t for k in keep]),
+        timesteps=np.array([int(process.steps[k].time) for k in keep]),
     )
     os.replace(temporary, path)

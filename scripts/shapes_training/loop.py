@@ -134,7 +134,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate
         value, figures = loss(rng, step)
-        value.backward()
+        torch.autograd.backward(value)
         if ranks > 1:
             _average_gradients(parameters, ranks)
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
@@ -175,5 +175,5 @@ def _average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients]) / ranks
     dist.all_reduce(flat)
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+    for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))

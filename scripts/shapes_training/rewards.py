@@ -97,7 +97,8 @@ def run_imagereward(
         read = torch.stack([padded(tokenizer, text, longest) for texts in batch.texts for text in texts])
         ids, mask = read.repeat_interleave(GROUP, dim=0).to(base.device).unbind(1)
         hidden = model.text_model(input_ids=ids, attention_mask=mask, encoder_hidden_states=seen)
-        return model.head(hidden.last_hidden_state[:, 0]).view(n, 2, GROUP)
+        scores: Tensor = model.head(hidden.last_hidden_state[:, 0]).view(n, 2, GROUP)
+        return scores
 
     tuned = preference_stage(
         "shapes_imagereward",

@@ -123,7 +123,10 @@ def recoloured(picture: npt.NDArray[np.uint8], seen: Segmentation, mapping: Name
     misfit = np.square(pixels[..., None, :] - shares[..., None] * ways).sum(axis=-1)
     best = misfit.argmin(axis=-1)
     share = np.take_along_axis(shares, best[..., None], axis=-1)
-    return np.clip(np.round(background + pixels + share * (new - ways)[best]), 0, 255).astype(np.uint8)
+    moved: npt.NDArray[np.uint8] = np.clip(
+        np.round(background + pixels + share * (new - ways)[best]), 0, 255
+    ).astype(np.uint8)
+    return moved
 
 
 def renamed(caption: Caption, mapping: Names) -> Caption:

@@ -6,19 +6,20 @@ import shutil
 import pytest
 import torch
 from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
-from fakes import SCHEDULE, FakeReward
+from fakes import SCHEDULE, FakeReward, passes
 
 from align.backbones.base import Conditioning, guidance_embedding
 from align.backbones.recipe import Recipe
 from align.backbones.registry import load
 from align.backbones.unet import UNetBackbone
 from align.errors import WrongWeights
-from align.processes.lcm import LCM
-from align.sampling.evaluate import Evaluator, Pictures
+from align.processes.lcm import lcm as few_steps
 from align.sampling.ledger import Ledger
-from align.sampling.loop import Parts, run, start
+from align.sampling.loop import run, start
 from align.sampling.noise import NoiseStream
+from align.sampling.parts import Parts
 from align.sampling.selection import Keep
+from align.sampling.state import Pictures
 from align.sampling.values import PosteriorMean
 
 CPU = torch.device("cpu")
@@ -53,7 +54,7 @@ def lcm(folder):
 
 @pytest.fixture(scope="module")
 def process(lcm):
-    return LCM(lcm.scheduler_config, 4)
+    return few_steps(lcm.scheduler_config, 4)
 
 
 def batch(lcm, *prompts):
@@ -102,9 +103,9 @@ def test_a_call_is_the_networks_on_one_row_a_particle(lcm, process):
     handle.remove()
     assert rows == [2]
     embedding = guidance_embedding(7.5, WIDTH).expand(2, -1)
-    raw = lcm.unet(z, step.t, conditioning.prompt, timestep_cond=embedding).sample
+    raw = lcm.unet(z, step.time, conditioning.prompt, timestep_cond=embedding).sample
     torch.testing.assert_close(found.eps, raw)
-    x0 = (z - (1 - step.alpha) ** 0.5 * raw) / step.alpha**0.5
+    x0 = (z - step.s * raw) / step.a
     torch.testing.assert_close(found.x0, step.c_out * x0 + step.c_skip * z)
     assert not found.correction.any()
     assert not torch.equal(found.eps, lcm.predict(z, step, conditioning, 2.0).eps)
@@ -143,11 +144,12 @@ def test_recomputing_blocks_changes_no_gradient(folder, lcm, process):
 
 def test_whole_pictures_are_the_pipelines(folder, lcm):
     """The loop on four steps against diffusers' pipeline, noise for noise."""
-    process = LCM(lcm.scheduler_config, 4)
+    process = few_steps(lcm.scheduler_config, 4)
     state = start(streams, 2, 1, lcm.latent_shape(), CPU)
     pictures = plain_pictures(lcm, ["red cat", "dog"])
     ledger = Ledger(2)
-    found = run(Parts(Evaluator(lcm, 7.5, 2), process), state, pictures, streams, ledger)
+    with torch.no_grad():
+        found = run(Parts(*passes(lcm, 7.5, 2), process), state, pictures, streams, ledger)
     assert [cost.network_forward for cost in ledger.costs] == [4, 4]
 
     z = state.z
@@ -177,16 +179,15 @@ class Reading(Keep):
 def test_the_reward_sees_the_consistency_functions_picture(lcm, process):
     """Values are those of the decoded x0, and the last step's are those of the finished picture."""
     reward = FakeReward(takes_timestep=False)
-    evaluate = Evaluator(lcm, 7.5, 2, value=PosteriorMean(lcm.decode, reward))
+    two = passes(lcm, 7.5, 2, reward=reward, value=PosteriorMean(lcm.decode))
     state = start(streams, 2, 1, lcm.latent_shape(), CPU)
     pictures = plain_pictures(lcm, ["red cat", "dog"])
     values = []
-    parts = Parts(evaluate, process, select=Reading())
-    found = run(
-        parts, state, pictures, streams, Ledger(2), on_evaluation=lambda info: values.append(info.value)
-    )
-    finished = reward.score(lcm.decode(found.z).clamp(0, 1), ["red cat", "dog"])
-    torch.testing.assert_close(values[-1], finished)
+    parts = Parts(*two, process, select=Reading())
+    with torch.no_grad():
+        found = run(parts, state, pictures, streams, Ledger(2), values.append)
+        finished = reward.score(lcm.decode(found.z).clamp(0, 1), ["red cat", "dog"])
+    torch.testing.assert_close(values[-1].estimate.value, finished)
 
 
 @pytest.mark.parametrize("consistency", [False, True])

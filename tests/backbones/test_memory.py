@@ -6,7 +6,7 @@ from hub_box import write_sd, write_sdxl
 
 from align.backbones.base import Conditioning
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def make(request, tmp_path_factory):
 def inputs(backbone):
     z = torch.randn(2, *backbone.latent_shape(), generator=torch.Generator().manual_seed(1))
     conditioning = Conditioning.of([backbone.encode(prompt, "") for prompt in ("a red cat", "dogs")])
-    return z.requires_grad_(), DDIM(backbone.scheduler_config, 10, 1).steps[4], conditioning
+    return z.requires_grad_(), ddim(backbone.scheduler_config, 10, 1).steps[4], conditioning
 
 
 COLUMNS = {"all": None, "shared": torch.tensor([3, 1]), "own": torch.tensor([[3, 1], [2, 2]])}

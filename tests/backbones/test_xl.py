@@ -9,7 +9,7 @@ from align.backbones.recipe import Recipe
 from align.backbones.registry import load
 from align.backbones.unet import UNetBackbone
 from align.errors import MissingWeights, WrongWeights
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 
 CPU = torch.device("cpu")
 PROMPTS = ("a red cat", "Two dogs, on the  moon é", "w" * 200, "", "a \ud83d\ude00 b")
@@ -36,7 +36,7 @@ def xl(folder):
 
 @pytest.fixture
 def step(xl):
-    return DDIM(xl.scheduler_config, 10, 1).steps[4]
+    return ddim(xl.scheduler_config, 10, 1).steps[4]
 
 
 def batch(backbone, *prompts):
@@ -109,7 +109,7 @@ def test_the_network_is_given_pooled_embeddings_and_sizes_of_both_halves(xl, ste
     ):
         size = torch.tensor([[64.0, 96, 0, 0, 64, 96]]).expand(2, -1)
         added = {"text_embeds": pooled, "time_ids": size}
-        halves.append(xl.unet(z, step.t, states, added_cond_kwargs=added).sample)
+        halves.append(xl.unet(z, step.time, states, added_cond_kwargs=added).sample)
     torch.testing.assert_close(found.eps, halves[0] + 3 * (halves[1] - halves[0]))
     torch.testing.assert_close(found.correction, halves[1] - halves[0])
 
@@ -130,7 +130,7 @@ def test_pictures_of_a_batch_do_not_mix_and_rows_are_taken_with_all_they_have(xl
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 136), (72, 40)])
 def test_rectangles(folder, height, width):
     xl = UNetBackbone.from_folder(folder, CPU, height=height, width=width, layout="sdxl", attention_stride=4)
-    step = DDIM(xl.scheduler_config, 10, 1).steps[4]
+    step = ddim(xl.scheduler_config, 10, 1).steps[4]
     z, conditioning = batch(xl, "a red cat")
     found = xl.predict(z, step, conditioning, 3.0, attention="both")
     sides = (-(-height // 32), -(-width // 32))
@@ -208,10 +208,10 @@ def test_a_network_that_reads_the_guidance_scale_is_given_the_prompts_half_of_al
         tmp_path / "distilled", CPU, height=64, width=96, layout="sdxl", consistency=True
     )
     z, conditioning = batch(xl, "a red cat", "two dogs")
-    step = DDIM(xl.scheduler_config, 10, 1).steps[4]
+    step = ddim(xl.scheduler_config, 10, 1).steps[4]
     raw = xl.unet(
         z,
-        step.t,
+        step.time,
         conditioning.prompt,
         timestep_cond=guidance_embedding(7.5, 8).expand(2, -1),
         added_cond_kwargs={"text_embeds": conditioning.pooled_prompt, "time_ids": conditioning.size},

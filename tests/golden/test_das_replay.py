@@ -9,14 +9,15 @@ from functools import cached_property
 
 import pytest
 import torch
+from fakes import passes
 
-from align.processes.ddim import DDIM
-from align.processes.lcm import LCM, ReleasedLCM
-from align.sampling.evaluate import Evaluator
+from align.processes.ddim import ddim
+from align.processes.lcm import lcm
+from align.released.lcm import released_lcm
 from align.sampling.guidance import Guidance
-from align.sampling.loop import Parts
 from align.sampling.objective import Objective
 from align.sampling.particles import Resampling, Tempered
+from align.sampling.parts import Parts
 from align.sampling.resampling import ess
 from align.sampling.sampler import Population
 from align.sampling.tempering import Tempering
@@ -120,10 +121,10 @@ class DasTrace(Trace):
         select = Tempered(
             self.tempering, self.alpha, resampling, self.steps, scale, not self.moves_with_particles
         )
-        value = PosteriorMean(self.backbone.decode, self.reward)
+        value = PosteriorMean(self.backbone.decode)
         return Parts(
-            Evaluator(self.backbone, scale, PARTICLES, OBJECTIVE, self.reward, value=value),
-            ReleasedLCM(config, self.steps, eta) if self.lcm else DDIM(config, self.steps, eta),
+            *passes(self.backbone, scale, PARTICLES, OBJECTIVE, self.reward, value=value),
+            released_lcm(config, self.steps, eta) if self.lcm else ddim(config, self.steps, eta),
             Guidance(1.0, (1.0, 1.0, 1.0), "variance"),
             select=replace(select, **changed),
             weigh=True,
@@ -165,7 +166,7 @@ def test_the_whole_run_from_the_recorded_draws(trace):
         state, estimate = replay.evaluated[step]
         selected = replay.selected[step][1]
         after = selected.state
-        resampled.append(bool(selected.trace["resampled"]) if selected.trace else False)
+        resampled.append(bool(selected.trace[0]["resampled"]) if selected.trace else False)
         if (indices := trace.get(prefix + "resample_indices")) is None:  # before the first tempered step
             assert not selected.trace
             indices = torch.arange(PARTICLES)
@@ -175,7 +176,7 @@ def test_the_whole_run_from_the_recorded_draws(trace):
         found.add("x0", estimate.x0, prefix + "pred_x0", relative=True)
         if not selected.trace:
             continue
-        scale = float(selected.trace["temperature"])
+        scale = selected.trace[0]["temperature"]
         gradient = -selected.estimate.gradient / trace.alpha
         if trace.guides(step):
             found.add("gradient", -estimate.gradient / trace.alpha, prefix + "reward_grad", relative=True)
@@ -192,7 +193,7 @@ def test_the_whole_run_from_the_recorded_draws(trace):
             trace.tensors[prefix + "normalised"] = normalised(recorded.double())
         found.add("log_weights", before, prefix + "normalised")
         found.add("log_weights", normalised(after.log_weights), prefix + "log_w_after")
-        found.add("ess", float(selected.trace["ess"]), prefix + "ess")
+        found.add("ess", selected.trace[0]["ess"], prefix + "ess")
         carried, twist = after.log_weights, after.twist
     assert [step for step, happened in enumerate(resampled) if happened] == trace.facts["resampled_at_steps"]
     finished = replay.selected[-1][1]
@@ -246,6 +247,6 @@ def test_neither_trace_replays_with_the_other_ones_indexing(name):
 def test_a_consistency_models_trace_replays_with_its_quirks_alone():
     trace = DasTrace(SLIM, "trace_das_lcm")
     parts = trace.parts()
-    mended = replace(parts, process=LCM(trace.backbone.scheduler_config, trace.steps))
+    mended = replace(parts, process=lcm(trace.backbone.scheduler_config, trace.steps))
     replay = trace.replay(mended)
     assert (replay.final.z - trace.tensors["final.latents"]).abs().max() > 100 * LIMITS["latents"]

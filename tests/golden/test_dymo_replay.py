@@ -6,10 +6,11 @@ Slim copies come with the tests; ``--golden DIR`` replays every trace of a folde
 import pytest
 import torch
 
-from align.sampling.evaluate import Evaluator
+from align.processes.base import renoise
 from align.sampling.ledger import Ledger
-from align.sampling.loop import run, start
+from align.sampling.loop import Loop, run, start
 from align.sampling.noise import Draws
+from align.sampling.parts import wants
 from align.sampling.views import ViewDraws, views
 from align.semantics.attention_loss import semantic_loss
 
@@ -47,7 +48,7 @@ def trace(request):
 def test_phases_are_those_of_the_step_indices(trace):
     for step, recorded in zip(trace.process.steps, trace.facts["steps"], strict=True):
         terms = trace.objective.terms(step)
-        assert step.t == recorded["t"]
+        assert step.time == recorded["t"]
         guided = terms.preference or (terms.semantic and bool(trace.pictures.has_pairs.any()))
         assert guided is recorded["guided"]
         if guided:
@@ -70,7 +71,8 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
         state = trace.state(z, recorded.get("pred_x0_prev", previous))
         previous = recorded["pred_x0"]
         draws = Draws.of(lambda *_: trace.draws, state, step.index, record["k"])
-        found = trace.parts.evaluate(state, trace.pictures, step, Ledger(1), "gradient", draws)
+        loop = Loop(trace.parts, trace.pictures, lambda *_: trace.draws, Ledger(1))
+        found = loop.evaluate(state, step, wants(trace.parts, step, state, trace.pictures), draws)
         terms = trace.objective.terms(step)
         with torch.no_grad():
             maps = trace.backbone.predict(z, step, trace.pictures.conditioning, trace.scale, "both").attention
@@ -100,7 +102,7 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
             differences["picture"] = far(2 * picture - 1, recorded["decoded_x0"])
             differences["scores"] = far(scores_of(trace, picture, step, draws), recorded["scores"][None])
         if "renoised" in recorded:
-            renoised = trace.process.renoise(out, step, recorded["renoise_noise"])
+            renoised = renoise(out, step, recorded["renoise_noise"])
             differences["renoised"] = far(renoised, recorded["renoised"])
         if record["decides_rounds"]:
             assert int(trace.parts.recurrence.extra(found, terms)) == record["num_optimization"]
@@ -117,27 +119,20 @@ def scores_of(trace, picture, step, draws):
     if trace.objective.copies:
         shown = torch.cat([shown, views(picture, ViewDraws.of(draws.uniform, trace.objective.copies))], dim=1)
     number = shown.shape[1]
-    times = torch.full((number,), step.t)
+    times = torch.full((number,), int(step.time))
     return trace.reward.score(shown[0], [trace.prompt] * number, times)[None]
 
 
 def test_the_whole_run_from_the_recorded_draws(trace):
     latents, rounds, ledger = {}, [0] * trace.number, Ledger(1)
 
-    class Watching(Evaluator):
-        def __call__(self, state, pictures, step, *rest):
-            latents.setdefault(step.index, state.z)
-            return super().__call__(state, pictures, step, *rest)
-
-    def count(info):
+    def watch(info):
         rounds[info.step.index] = info.round
+        latents.setdefault(info.step.index, info.state.z)
 
-    trace.parts.evaluate.__class__ = Watching
-    try:
+    with torch.no_grad():
         state = start(lambda *_: trace.draws, 1, 1, trace.backbone.latent_shape(), CPU)
-        state = run(trace.parts, state, trace.pictures, lambda *_: trace.draws, ledger, on_evaluation=count)
-    finally:
-        trace.parts.evaluate.__class__ = Evaluator
+        state = run(trace.parts, state, trace.pictures, lambda *_: trace.draws, ledger, on_evaluation=watch)
     assert rounds == [step["rounds"] for step in trace.facts["steps"]]
     evaluations = len(trace.facts["evaluations"])
     assert ledger.costs[0].network_backward == evaluations

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import passes
 
-from align.processes.ddim import DDIM
-from align.sampling.evaluate import Evaluator
-from align.sampling.loop import Parts
+from align.processes.ddim import ddim
 from align.sampling.particles import Resampling, Steering
+from align.sampling.parts import Parts
 from align.sampling.sampler import Population
 from align.sampling.values import PosteriorMean
 
@@ -94,10 +94,10 @@ class FkTrace(Trace):
         floor = self.settings.get("reward_min_value", 0.0)
         resampling = RecordedResampling("multinomial", threshold, self)
         select = Steering(self.settings["potential_type"], self.rate, self.at, resampling, floor, True)
-        value = PosteriorMean(self.backbone.decode, self.reward)
+        value = PosteriorMean(self.backbone.decode)
         return Parts(
-            Evaluator(self.backbone, self.facts["guidance_scale"], PARTICLES, value=value),
-            DDIM(self.backbone.scheduler_config, self.steps, self.facts["eta"]),
+            *passes(self.backbone, self.facts["guidance_scale"], PARTICLES, reward=self.reward, value=value),
+            ddim(self.backbone.scheduler_config, self.steps, self.facts["eta"]),
             select=replace(select, **changed),
             select_children=True,
         )

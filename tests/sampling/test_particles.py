@@ -5,16 +5,16 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from fakes import CPU, SCHEDULE
+from fakes import CPU, SCHEDULE, passes
 
-from align.processes.ddim import DDIM
-from align.processes.lcm import LCM, ReleasedLCM
-from align.sampling.evaluate import Evaluator
+from align.processes.ddim import ddim
+from align.processes.lcm import lcm
+from align.released.lcm import released_lcm
 from align.sampling.guidance import Guidance
-from align.sampling.loop import Parts
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
 from align.sampling.particles import Resampling, Steering, Tempered
+from align.sampling.parts import Parts
 from align.sampling.sampler import Population, Request
 from align.sampling.state import Estimate, State
 from align.sampling.tempering import Tempering
@@ -24,7 +24,7 @@ from sampling.test_search import grouped
 
 NEVER, ALWAYS = Resampling("systematic", 0.0), Resampling("systematic", None)
 FULL = Tempering("full")
-STEP = DDIM(SCHEDULE, 10, 1.0).steps
+STEP = ddim(SCHEDULE, 10, 1.0).steps
 
 
 def state_of(groups=1, particles=4):
@@ -91,10 +91,10 @@ def test_resampling_sets_weights_to_their_mean(rule):
 def test_a_group_is_resampled_where_its_effective_size_is_low():
     even, uneven = [1.0, 1.0, 1.1, 1.0], [9.0, 0.0, 0.0, 0.0]
     found = select(tempered(Resampling("ssp", 0.5)), state_of(2), even + uneven)
-    assert found.trace["resampled"].tolist() == [0, 1]
+    assert [found.trace[k]["resampled"] for k in (0, 1)] == [0, 1]
     assert found.index.tolist() == [0, 1, 2, 3, 4, 4, 4, 4]
-    assert found.trace["ess"][0] > 3.9
-    assert found.trace["ess"][1] < 1.1
+    assert found.trace[0]["ess"] > 3.9
+    assert found.trace[1]["ess"] < 1.1
     assert found.state.log_weights[:4].unique().numel() > 1
     assert found.state.log_weights[4:].unique().numel() == 1
 
@@ -124,7 +124,7 @@ def test_as_released_gradients_and_twists_stay_behind():
 def test_the_next_proposal_follows_the_next_temperature():
     rule = tempered(NEVER, 0.5, Tempering("schedule", gamma=0.1))
     found = select(rule, state_of(), [1.0, 2.0, 3.0, 4.0], index=2)
-    assert float(found.trace["temperature"]) == pytest.approx(1.1**2 - 1)
+    assert found.trace[0]["temperature"] == pytest.approx(1.1**2 - 1)
     assert found.state.tilt.tolist() == [pytest.approx((1.1**3 - 1) / 0.5)] * 4
 
 
@@ -145,7 +145,7 @@ def test_the_end_makes_every_potential_the_same_target(potential, floor, resampl
         found = select(rule, state, value, index)
         state = found.state
         gained = state.log_weights - before.log_weights
-        if index in rule.at and found.trace["resampled"]:
+        if index in rule.at and found.trace[0]["resampled"]:
             gained = state.twist - before.twist[found.index]
         product = product[found.index] + gained
     torch.testing.assert_close(state.twist, product)
@@ -262,7 +262,7 @@ def test_a_group_of_the_dead_is_left_alone(make):
     found = select(make(Resampling("ssp", 0.5)), state, [1.0, 2.0, 3.0, 4.0])
     assert found.index.tolist() == [0, 1, 2, 3]
     assert torch.isneginf(found.state.log_weights).all()
-    assert found.trace["ess"].tolist() == [0.0]
+    assert found.trace[0]["ess"] == 0.0
 
 
 # ---------------------------------------------------------------- in the loop
@@ -270,7 +270,7 @@ def test_a_group_of_the_dead_is_left_alone(make):
 
 def das_of(backbone, reward, tempering=None, released=False, resampling=None, process=None, alpha=0.3):
     objective = Objective(1, 0, semantic_until=2, both_until=2, dynamic=False, clamp=True)
-    process = process or DDIM(SCHEDULE, STEPS, 1.0)
+    process = process or ddim(SCHEDULE, STEPS, 1.0)
     rule = Tempered(
         tempering or Tempering("schedule", gamma=0.1),
         alpha,
@@ -280,7 +280,7 @@ def das_of(backbone, reward, tempering=None, released=False, resampling=None, pr
         released,
     )
     return Parts(
-        Evaluator(backbone, 3.0, 4, objective, reward, value=PosteriorMean(backbone.decode, reward)),
+        *passes(backbone, 3.0, 4, objective, reward, value=PosteriorMean(backbone.decode)),
         process,
         Guidance(1.0, (1.0, 1.0, 1.0), "variance"),
         select=rule,
@@ -319,11 +319,11 @@ def test_groups_never_mix(backbone, reward):
 
 @pytest.mark.parametrize("children", [False, True])
 def test_the_way_of_every_group_is_recorded(backbone, reward, children):
-    value = PosteriorMean(backbone.decode, reward)
+    value = PosteriorMean(backbone.decode)
     rule = Steering("max", 1.0, (2, 4, 6), ALWAYS, released=children)
     parts = Parts(
-        Evaluator(backbone, 3.0, 4, value=value),
-        DDIM(SCHEDULE, STEPS, 1.0),
+        *passes(backbone, 3.0, 4, reward=reward, value=value),
+        ddim(SCHEDULE, STEPS, 1.0),
         select=rule,
         select_children=children,
     )
@@ -338,7 +338,7 @@ def test_the_way_of_every_group_is_recorded(backbone, reward, children):
 
 
 def test_the_step_without_noise_is_weighed_and_not_guided(backbone, reward):
-    parts = das_of(backbone, reward, process=LCM(dict(SCHEDULE), STEPS))
+    parts = das_of(backbone, reward, process=lcm(dict(SCHEDULE), STEPS))
     (outcome,) = grouped(parts, reward, Population(3, 1, "draw"), REQUESTS[:1])
     assert outcome.cost.network_forward == 3 * STEPS
     assert outcome.cost.network_backward == outcome.cost.decoder_backward == 3 * (STEPS - 1)
@@ -349,7 +349,7 @@ def test_the_step_without_noise_is_weighed_and_not_guided(backbone, reward):
 def test_as_released_a_consistency_models_guidance_and_noise_disagree():
     schedule = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}
     schedule |= {"beta_schedule": "scaled_linear"}
-    plain, released = LCM(schedule, 4), ReleasedLCM(schedule, 4, 0.5)
+    plain, released = lcm(schedule, 4), released_lcm(schedule, 4, 0.5)
     x0 = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(1))
     shift = 0.1 * x0.flip(0)
@@ -363,9 +363,9 @@ def test_as_released_a_consistency_models_guidance_and_noise_disagree():
             matches = torch.allclose(ratios[-1].double(), expected)
             assert matches is (step.index < 2)
     assert torch.equal(ratios[2], ratios[1])
-    assert [released.std(step) for step in released.steps] == [
-        pytest.approx(0.5 * plain.std(plain.steps[0])),
-        pytest.approx(0.5 * plain.std(plain.steps[1])),
+    assert [step.std for step in released.steps] == [
+        pytest.approx(0.5 * plain.steps[0].std),
+        pytest.approx(0.5 * plain.steps[1].std),
         0.0,
-        pytest.approx(0.5 * (1 - plain.steps[3].alpha) ** 0.5),
+        pytest.approx(0.5 * plain.steps[3].s),
     ]

@@ -5,41 +5,35 @@ from itertools import pairwise
 
 import pytest
 import torch
-from fakes import CPU, SCHEDULE, words_graph
+from fakes import CPU, SCHEDULE, passes, watching
 
-from align.processes.ddim import DDIM
-from align.sampling.evaluate import Evaluator
-from align.sampling.loop import Parts
+from align.processes.ddim import ddim
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
+from align.sampling.parts import Parts
 from align.sampling.recurrence import Recurrence
-from align.sampling.sampler import Population, Request, Sampler
+from align.sampling.sampler import Population, Request
 from align.sampling.schedules import populations, search_probabilities, searched_width
 from align.sampling.search import Prune, Search
 from align.sampling.selection import by_value
 from align.sampling.state import State
 from align.sampling.values import PosteriorMean
-from align.semantics.tokens import pairs_by_offsets
-from sampling.test_loop import PROMPTS, REQUESTS, STEPS, parts_of, plain_of, same, sample, watched
+from sampling.test_loop import PROMPTS, REQUESTS, STEPS, parts_of, plain_of, same, sample
 
 MANY = [Request(prompt, seed=seed) for prompt in PROMPTS for seed in range(4)]
 
 
 def svdd_of(backbone, reward, candidates=4, batch_size=4, **options):
-    value = PosteriorMean(backbone.decode, reward)
     return Parts(
-        Evaluator(backbone, 3.0, batch_size, value=value),
-        DDIM(SCHEDULE, STEPS, 1.0),
+        *passes(backbone, 3.0, batch_size, reward=reward, value=PosteriorMean(backbone.decode)),
+        ddim(SCHEDULE, STEPS, 1.0),
         search=Search(candidates, probabilities=(1.0,) * (STEPS - 1), **options),
     )
 
 
 def grouped(parts, reward, population, requests=REQUESTS):
-    evaluate = parts.evaluate
-    pairs = pairs_by_offsets(words_graph)
-    return Sampler(evaluate.backbone, parts, pairs, evaluate.batch_size, CPU, population, reward).sample(
-        requests
-    )
+    judge = replace(parts.judge, reward=reward)
+    return sample(replace(parts, judge=judge), requests, population=population)
 
 
 def test_svdd_raises_the_reward_at_its_known_cost(backbone, reward):
@@ -92,10 +86,11 @@ def test_the_first_candidate_is_the_plain_child(backbone):
 
 def test_the_chosen_candidate_is_the_best_of_fresh_ones(backbone, reward):
     """Written apart: one step of one particle by hand."""
-    parts, log = watched(svdd_of(backbone, reward, 6))
-    sample(parts, REQUESTS[:1])
+    parts = svdd_of(backbone, reward, 6)
+    with watching() as log:
+        sample(parts, REQUESTS[:1])
     steps = parts.process.steps
-    (_, found), *rest = log
+    (_, found), *rest = ((state, estimate) for _, state, estimate in log)
     tried = [pair for pair in rest if len(pair[1].value)][:2]  # Six candidates in calls of four.
     values = torch.cat([estimate.value for _, estimate in tried])
     z = torch.cat([candidates.z for candidates, _ in tried])
@@ -106,7 +101,7 @@ def test_the_chosen_candidate_is_the_best_of_fresh_ones(backbone, reward):
     drawn = torch.stack([stream.normal(name, 0, 0, backbone.latent_shape()) for name in names])
     torch.testing.assert_close(z, kernel.mean + kernel.std * drawn)
     nodes = torch.cat([estimate.x0 for _, estimate in tried])
-    times = torch.full((6,), steps[1].t)
+    times = torch.full((6,), int(steps[1].time))
     scores = reward.score(backbone.decode(nodes).clamp(0, 1), PROMPTS[:1] * 6, times)
     torch.testing.assert_close(values, scores)
     follow = rest[2][0]  # The next step's first candidates come from the best of these.
@@ -137,7 +132,7 @@ def test_a_guided_proposal_is_weighed_against_the_kernel():
 def test_guidance_inside_a_search_evaluates_the_chosen_again_with_its_gradient(backbone, reward):
     objective = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)
     parts = parts_of(backbone, reward, objective=objective)
-    parts.evaluate.value = PosteriorMean(backbone.decode, reward)
+    parts = replace(parts, judge=replace(parts.judge, value=PosteriorMean(backbone.decode)))
     parts = replace(parts, search=Search(3, probabilities=(1.0,) * (STEPS - 1)))
     (outcome,) = sample(parts, REQUESTS[:1])
     assert outcome.cost.network_forward == STEPS + 3 * (STEPS - 1)
@@ -158,7 +153,7 @@ def test_a_soft_choice_among_guided_candidates_is_weighed_by_the_kernels_ratio(
     monkeypatch.setattr(Search, "keys", watch)
     objective = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)
     guided = parts_of(backbone, reward, objective=objective)
-    guided.evaluate.value = PosteriorMean(backbone.decode, reward)
+    guided = replace(guided, judge=replace(guided.judge, value=PosteriorMean(backbone.decode)))
     search = Search(3, probabilities=(1.0,) * (STEPS - 1), temperature=temperature)
     sample(replace(guided, search=search), REQUESTS[:1])
     assert bool((torch.cat(ratios) != 0).any()) is (temperature > 0)
@@ -189,7 +184,7 @@ def prune(values, prune, step_index=1, group=None):
         def take(self, index):
             return self.value[index]
 
-    step = DDIM(SCHEDULE, 5, 1.0).steps[step_index]
+    step = ddim(SCHEDULE, 5, 1.0).steps[step_index]
     draws = Draws([NoiseStream(k, "p", 0) for k in range(number)], step_index, 0, (1, 1, 1), CPU)
     return prune(state, Found(), step, draws).index.tolist()
 
@@ -205,7 +200,7 @@ def test_of_equals_the_first_stay_and_what_is_no_number_goes():
 
 def test_nothing_is_read_where_nothing_is_dropped():
     drop = Prune(populations=(4, 4, 2, 2))
-    steps = DDIM(SCHEDULE, 5, 1.0).steps
+    steps = ddim(SCHEDULE, 5, 1.0).steps
     assert [drop.reads(step) for step in steps] == [False, True, False, True, False]
     assert prune([1.0, 2.0], drop, step_index=2) == [0, 1]
 
