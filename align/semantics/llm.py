@@ -23,7 +23,7 @@ Chat = Callable[[Sequence[dict[str, str]]], str]
 
 
 class Lazily:
-    """A chat that takes memory: made at the first question, given up by :meth:`close`.
+    """A chat that takes memory: made at the first question, given up by ``close``.
 
     Args:
         load: makes it.
