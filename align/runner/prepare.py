@@ -100,7 +100,9 @@ def _prepared(config: Config, prompts: PromptSet, unread: list[str]) -> Prepared
     what = identity(config, backbone, rewards, graph_identity(config, prompts.prompts), value)
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
     metrics = metric_fingerprints(config.metrics)
-    return Prepared(with_batch_size(config, items), prompts, what, items, fingerprints, sources, metrics, unread)
+    return Prepared(
+        with_batch_size(config, items), prompts, what, items, fingerprints, sources, metrics, unread
+    )
 
 
 def _check_columns(prompts: PromptsConfig) -> None:
