@@ -66,7 +66,7 @@ class Command:
             return
         (job,) = jobs_of(parse([*self.options, *SETTINGS]))
         build.set_up_torch(job.config.run.threads)
-        build.build_sampler(job.config, with_batch_size(job.config, ()).run.batch_size or 1)
+        build.build_sampler(job.config, with_batch_size(job.config).run.batch_size or 1)
 
     def attempt(self, folder: Path, seconds: float | None = None) -> bool:
         """Run, or go on, in a forked process; killed after ``seconds``.  Returns whether it came to its end.

@@ -27,11 +27,13 @@ GIB_OF_A_ROW = {"sdxl": (5.0, 32.0), "sd15": (2.0, 10.0), "lcm": (2.0, 10.0)}
 GIB_OF_WEIGHTS = 8.0
 
 
-def with_batch_size(config: Config, items: Sequence[Item | Request]) -> Config:
-    """The configuration with a number of rows for its calls; ``items`` is its whole plan."""
+def with_batch_size(config: Config, items: Sequence[Item | Request] | None = None) -> Config:
+    """The configuration with a number of rows for its calls; ``items`` is its whole plan, if there is one."""
     if config.run.batch_size is not None:
         return config
-    rows = fitting(_most(config), *_rows(config, items))
+    rows = _most(config)
+    if items is not None:
+        rows = fitting(rows, *_rows(config, items))
     return replace(config, run=replace(config.run, batch_size=rows))
 
 

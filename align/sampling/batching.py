@@ -14,7 +14,7 @@ So equal requests give equal bytes in any order, shard or process of a run, and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,8 +62,10 @@ def later(size: int, round: int) -> int:
     return size if round == 0 else max(1, size // 4)
 
 
-def in_order(parts: Sequence[Tensor], made: Iterable[Chunk]) -> Tensor:
-    """The real rows that calls came to, (size, ...) each, in the order in which they were asked for."""
-    found = [(part[: chunk.real], chunk.rows[: chunk.real]) for part, chunk in zip(parts, made, strict=True)]
-    rows = torch.cat([rows for _, rows in found])
-    return torch.cat([part for part, _ in found])[torch.argsort(rows).to(found[0][0].device)]
+Cut = Callable[[Sequence[int]], Iterator[Chunk]]
+"""From the group of each row of a pass to the calls that compute them."""
+
+
+def one_call(size: int) -> Cut:
+    """All rows, whatever their groups are, in calls of exactly ``size``: where a larger pass was cut already."""
+    return lambda groups: chunks(len(groups), size)

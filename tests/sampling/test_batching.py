@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from align.sampling.batching import calls, chunks, in_order, later
+from align.sampling.batching import calls, chunks, later
 
 
 def rows_of(cut):
@@ -62,9 +62,3 @@ def test_a_row_is_in_a_call_of_the_same_size_whatever_the_company():
 )
 def test_those_who_travel_back_have_small_calls(size, round, rows):
     assert later(size, round) == rows
-
-
-def test_rows_come_back_in_their_order():
-    asked = torch.arange(11.0)
-    made = list(calls([5, 5, 0, 5, 5, 1, 5, 0, 0, 5, 2], 4))
-    assert in_order([asked[chunk.rows] for chunk in made], made).tolist() == asked.tolist()
