@@ -90,7 +90,7 @@ class SamplerConfig:
     """N, number of sampling steps."""
     eta: Annotated[float, Between(0, 1)] = 1.0
     """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic.  ``lcm`` always draws all of it (and reads
-    this only with ``method=das_released``, whose guidance and weights take it, and the noise not)."""
+    this only with the quirk ``lcm_variances``, whose guidance and weights take it, and the noise not)."""
     guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
     """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u), or what a consistency model reads of it.  1 is no
     guidance: the negative half is not computed where nothing reads it."""

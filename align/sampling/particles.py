@@ -294,14 +294,7 @@ class Steering(Filter):
         return replace(group, log_weights=weights, twist=group.twist + gained, statistic=statistic)
 
     def log_potential(self, statistic: Tensor, before: Tensor, product: Tensor, step: Step) -> Tensor:
-        """(N,) log G at a step.
-
-        Args:
-            statistic: (N,) of the values up to this step's.
-            before: (N,) up to those of the last time.
-            product: (N,) log of all potentials so far.
-            step: where in the process.
-        """
+        """(N,) log G of the statistics up to this step's values and ``before``, with ``product`` the log of those so far."""
         return self.rate * (statistic - before if self.potential == "diff" else statistic)
 
     def _statistic(self, value: Tensor, before: Tensor) -> Tensor:
