@@ -11,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
+from align.config.quirks import QUIRKS, QuirkName
 from align.config.schema import Config
 from align.runner.searching import searching
 
@@ -51,21 +52,33 @@ def _prunes(config: Config) -> bool:
     return bool(plan.populations or plan.replaced)
 
 
+def _steers(config: Config) -> bool:
+    return config.method.steering.potential != "none"
+
+
+def _tempers(config: Config) -> bool:
+    return config.method.tempering.rule != "none"
+
+
+def _quirk(name: QuirkName, stands: Callable[[Config], bool]) -> Callable[[Config], bool]:
+    """Where ``stands`` does, and the method has the fault."""
+    return lambda config: name in config.method.quirks and stands(config)
+
+
+BY_QUIRK = "method.quirks"
 PLACES: dict[str, tuple[Part, ...]] = {
     "process": (
         Part(
-            "align.processes.lcm:ReleasedLCM",
-            "method.tempering.released",
-            lambda c: (
-                c.sampler.kind == "lcm" and c.method.tempering.rule != "none" and c.method.tempering.released
-            ),
+            "align.released.lcm:released_lcm",
+            BY_QUIRK,
+            _quirk("lcm_variances", lambda c: c.sampler.kind == "lcm"),
         ),
-        Part("align.processes.lcm:LCM", "sampler.kind", lambda c: c.sampler.kind == "lcm"),
-        Part("align.processes.ddim:DDIM", "sampler.kind"),
+        Part("align.processes.lcm:lcm", "sampler.kind", lambda c: c.sampler.kind == "lcm"),
+        Part("align.processes.ddim:ddim", "sampler.kind"),
     ),
     "loss of pictures": (
         Part(
-            "align.sampling.preference:PreferenceLoss",
+            "align.sampling.preference:preference_loss",
             "method.objective.preference",
             lambda c: _guided(c) and c.method.objective.preference > 0,
         ),
@@ -77,7 +90,10 @@ PLACES: dict[str, tuple[Part, ...]] = {
             lambda c: _guided(c) and c.method.objective.semantic > 0,
         ),
     ),
-    "objective": (Part("align.sampling.objective:Objective", "method.objective.dynamic", _guided),),
+    "objective": (
+        Part("align.released.objective:SignBlindObjective", BY_QUIRK, _quirk("sign_blind", _guided)),
+        Part("align.sampling.objective:Objective", "method.objective.dynamic", _guided),
+    ),
     "clean guidance": (
         Part(
             "align.sampling.guidance:CleanGuidance",
@@ -99,22 +115,19 @@ PLACES: dict[str, tuple[Part, ...]] = {
         Part("align.sampling.values:PosteriorMean", "method.value.estimate", _valued),
     ),
     "select": (
-        Part(
-            "align.sampling.particles:Steering",
-            "method.steering.potential",
-            lambda c: c.method.steering.potential != "none",
-        ),
-        Part("align.sampling.particles:Tempered", "method.tempering.rule", _weighs),
+        Part("align.released.particles:ForgetfulSteering", BY_QUIRK, _quirk("forgetful_weights", _steers)),
+        Part("align.sampling.particles:Steering", "method.steering.potential", _steers),
+        Part("align.released.particles:StaleTempered", BY_QUIRK, _quirk("stale_gradients", _tempers)),
+        Part("align.sampling.particles:Tempered", "method.tempering.rule", _tempers),
+        Part("align.released.search:RawPrune", BY_QUIRK, _quirk("raw_values", _prunes)),
         Part("align.sampling.search:Prune", "method.search.drop", _prunes),
         Part("align.sampling.selection:Keep", "method.search.drop"),
     ),
     "weights": (
-        Part(
-            "align.sampling.tempering:Tempering",
-            "method.tempering.rule",
-            lambda c: c.method.tempering.rule != "none",
-        ),
-        Part("align.sampling.particles:Steering", "method.steering.potential", _weighs),
+        Part("align.released.tempering:PublishedLadder", BY_QUIRK, _quirk("published_ladder", _tempers)),
+        Part("align.sampling.tempering:Tempering", "method.tempering.rule", _tempers),
+        Part("align.released.particles:ForgetfulSteering", BY_QUIRK, _quirk("forgetful_weights", _steers)),
+        Part("align.sampling.particles:Steering", "method.steering.potential", _steers),
     ),
     "resampling": (Part("align.sampling.particles:Resampling", "method.resampling.scheme", _weighs),),
     "guidance": (
@@ -155,6 +168,10 @@ def parts_lines(config: Config) -> list[str]:
         name = part.name.replace(".", "/").replace(":", ".py ") if part else "-"
         more = _given(config, option) if part and last[_section(option)] == place else ""
         rows.append((place, f"{option}={value}", name, more))
+    rows += [
+        ("fault", f"{BY_QUIRK}: {quirk}", QUIRKS[quirk].where, f"of {QUIRKS[quirk].of}")
+        for quirk in config.method.quirks
+    ]
     wide = [max(len(row[column]) for row in rows) for column in range(3)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, [*wide, 0], strict=True)).rstrip()

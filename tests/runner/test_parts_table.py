@@ -56,17 +56,42 @@ def named(name):
     return getattr(import_module(module), what)
 
 
-KNOWN = {named(part.name) for parts in PLACES.values() for part in parts}
+KNOWN = {named(part.name) for place, parts in PLACES.items() for part in parts if place != "process"}
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The functions of the table that a method is built with: those that make its steps."""
+    names = []
+
+    def watch(name):
+        found = named(name)
+        module, _, what = name.partition(":")
+        monkeypatch.setattr(f"{module}.{what}", lambda *arguments: names.append(name) or found(*arguments))
+
+    for part in PLACES["process"]:
+        watch(part.name)
+    return names
 
 
 @pytest.mark.parametrize("case", [*group_choices("method"), *OTHERS])
-def test_the_table_is_what_is_built(case):
+def test_the_table_is_what_is_built(case, called):
     config = config_of(*OTHERS.get(case, [f"method={case}"]))
     backbone = FakeBackbone()
     reward = FakeReward() if config.method.uses_reward else None
     made = build.assemble(config, backbone, reward, no_pairs, 2, CPU)
-    told = {named(part.name) for part in parts_of(config).values() if part}
+    parts = parts_of(config)
+    process = parts.pop("process")
+    assert called[:1] == [process.name]  # a released one begins as the right one
+    told = {named(part.name) for part in parts.values() if part}
     assert KNOWN & classes_in(made) == {one for one in told if isinstance(one, type)}
+
+
+def test_faults_are_named_with_the_file_that_has_them():
+    lines = parts_lines(config_of("method=fk_released"))
+    faults = {line.split()[2]: line for line in lines if line.startswith("fault ")}
+    assert set(faults) == {"steered_children", "forgetful_weights"}
+    assert "align/released/particles.py" in faults["forgetful_weights"]
 
 
 def test_what_a_table_says_is_what_the_configuration_has():
