@@ -30,7 +30,7 @@ def read_picture(source: bytes | Path) -> Image:
     Raises:
         PictureError: it is empty, damaged, too large, or no picture.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     # Only what is more than twice Pillow's limit is refused, by an error of its own.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -43,7 +43,7 @@ def read_picture(source: bytes | Path) -> Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except PictureError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PictureError("it is no picture that Pillow can read") from None
     except Exception as error:  # decoders of damaged files raise whatever they come upon
         said = " ".join(str(error).split()) or type(error).__name__
