@@ -96,7 +96,7 @@ class PosteriorMean:
         step: Step,
         draws: Draws,
     ) -> Tensor:
-        """See :class:`Value`."""
+        """See ``Value``."""
         return scored(self.decode, self.scorer, x0, prompts, step.time)
 
 
@@ -140,7 +140,7 @@ class Looks:
         step: Step,
         draws: Draws,
     ) -> Tensor:
-        """See :class:`Value`."""
+        """See ``Value``."""
         total = scored(self.backbone.decode, self.scorer, x0, prompts, step.time)
         for look in range(1, self.looks):
             noise = draws.normal(f"look {look}")
@@ -195,7 +195,7 @@ class Regressed:
         step: Step,
         draws: Draws,
     ) -> Tensor:
-        """See :class:`Value`."""
+        """See ``Value``."""
         fraction = torch.full((len(z),), step.fraction, device=z.device)
         found = self.regressor(z.float(), fraction, conditioning.prompt.float())
         return found @ self.factors.to(z.device) + self.constant
