@@ -111,7 +111,7 @@ def load_arms(folders: Iterable[Path]) -> tuple[list[Arm], list[str]]:
     parts: dict[tuple[str, ...], list[pandas.DataFrame]] = {}
     homes: dict[tuple[str, ...], list[Path]] = {}
     for folder in run_folders(folders):
-        table = _read(folder)
+        table = read_rows(folder)
         status = _status(folder)
         if status not in ("finished", ""):
             notes.append(f"{folder.name}: the run is not finished (status {status!r})")
@@ -173,7 +173,8 @@ def _label(arms: Sequence[Arm]) -> None:
             arm.label = f"{arm.label} #{number + 1}"
 
 
-def _read(folder: Path) -> pandas.DataFrame:
+def read_rows(folder: Path) -> pandas.DataFrame:
+    """The rows of a run folder. Raises ReportError: there are none, or they are not a run's."""
     path = folder / "results.csv"
     try:
         table = read_csv(path)

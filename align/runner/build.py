@@ -56,7 +56,7 @@ def build_sampler(config: Config, batch_size: int) -> MakesPictures:
     device = torch_device(config.run.device)
     backbone = _backbone(config.backbone, device)
     reward = build_reward(config.reward.terms, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, _pairs(config), batch_size, device)
+    return assemble(config, backbone, reward, pairs_of(config), batch_size, device)
 
 
 def assemble(
@@ -239,7 +239,7 @@ def _selection(config: Config) -> Selection:
     return Prune(plan.populations, plan.replaced, search.replace_temperature, search.standardise)
 
 
-def _pairs(config: Config) -> PairSource:
+def pairs_of(config: Config) -> PairSource:
     """Where the token pairs of a prompt come from; none at all if nothing reads them."""
     from align.runner.graphs import graphs_of, reads_graphs
     from align.semantics.sources import no_pairs

@@ -1,0 +1,278 @@
+"""The project from Python: sample, improve a pipeline that is there, score, open a run.
+
+Nothing is written and nothing printed.  What the command refuses in one line is raised with that line
+(``align.config.errors.ConfigError``, ``align.errors.WeightsError``).  Options are those of the command.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from align.config.schema import Config
+
+if TYPE_CHECKING:
+    import pandas
+    from PIL.Image import Image
+
+    from align.rewards.base import Reward
+    from align.runner.build import MakesPictures
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture made.
+
+    Attributes:
+        image: 8-bit RGB; ``None`` if it failed.
+        prompt, seed, sample: what was asked for.
+        cost: evaluations spent on it, by the names of the columns of ``results.csv``.
+        seconds: its share of the wall-clock time of what it was made with.
+        info: further figures, as in the columns ``info_*``.
+        error: why it failed, if it did.
+    """
+
+    image: Image | None
+    prompt: str
+    seed: int
+    sample: int
+    cost: Mapping[str, int]
+    seconds: float
+    info: Mapping[str, int | float | str]
+    error: str | None = None
+
+    def _repr_png_(self) -> bytes | None:
+        """What notebooks show."""
+        from align.store.pictures import png_bytes
+
+        return None if self.image is None else png_bytes(self.image)
+
+
+def sample(
+    prompts: str | Sequence[str],
+    *options: str,
+    method: str = "none",
+    backbone: str = "shapes",
+    seed: int = 0,
+    samples: int = 1,
+) -> list[Picture]:
+    """Make pictures: those of ``python -m align method=... backbone=...``, byte for byte.
+
+    Args:
+        prompts: one text or several.
+        options: more of the command, such as ``"reward=pickscore"`` or ``"sampler.steps=50"``.
+        method: name of a preset, see ``python -m align --help``.
+        backbone: likewise.
+        seed: of the noise.
+        samples: pictures of each prompt.
+
+    Returns:
+        In the order of the prompts, samples of a prompt side by side.
+
+    Raises:
+        ConfigError, WeightsError: as the command says it.
+    """
+    from align.runner.build import build_sampler
+    from align.runner.prepare import prepare
+
+    (prepared,) = prepare([_config(prompts, options, method, backbone, seed, samples)])
+    with _torch(prepared.config):
+        sampler = build_sampler(prepared.config, prepared.config.run.batch_size or 1)
+        return _made(sampler, [(item.prompt, item.seed, item.sample) for item in prepared.items], "")
+
+
+def improve(
+    pipeline: Any,
+    prompts: str | Sequence[str],
+    *options: str,
+    reward: str | Reward,
+    method: str = "dymo",
+    seed: int = 0,
+    samples: int = 1,
+    negative: str = "",
+) -> list[Picture]:
+    """Sample with the modules of a diffusers pipeline that is there: its LoRAs, its numbers, its device.
+
+    Size and number format are the pipeline's, the process that of its scheduler's file; everything else is as the command
+    has it for ``backbone=sd15``, ``sdxl`` or ``lcm``, whichever the network is.  Afterwards the pipeline is as it was.
+
+    Args:
+        pipeline: Stable Diffusion, Stable Diffusion XL or a latent consistency model.
+        prompts: one text or several.
+        options: more of the command, such as ``"sampler.steps=30"`` or ``"backbone.height=768"``.
+        reward: name of a registered one, or any ``align.rewards.base.Reward`` on the pipeline's device.
+        method: name of a preset.
+        seed: of the noise.
+        samples: pictures of each prompt.
+        negative: negative prompt of all.
+
+    Raises:
+        ConfigError: the pipeline, or what is asked of it, cannot be had.
+        WeightsError: the reward's weights are missing or wrong.
+    """
+    from align import borrowed
+
+    facts = borrowed.facts(pipeline)
+    own = [f"reward={reward}"] if isinstance(reward, str) else []
+    config = _config(prompts, [*own, *options], method, facts.preset, seed, samples, facts.options)
+    with _torch(config), borrowed.backbone(pipeline, config.backbone) as backbone:
+        sampler = borrowed.sampler(config, backbone, reward)
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        return _made(sampler, [(text, seed, k) for text in texts for k in range(samples)], negative)
+
+
+def score(
+    pictures: Sequence[Image | Path | str], prompts: Sequence[str], metrics: Sequence[str]
+) -> pandas.DataFrame:
+    """Values of finished pictures: those of ``python -m align score``.
+
+    Args:
+        pictures: P pictures, or the files that hold them.
+        prompts: P texts.
+        metrics: names of registered rewards; ``checker`` for the verdicts of the shapes world.
+
+    Returns:
+        P rows: the prompt, and a column of each metric; NaN where one says nothing, with a warning that says why.
+
+    Raises:
+        ConfigError, WeightsError: as the command says it.
+        PictureError: a file holds no picture.
+    """
+    import pandas
+
+    from align.config.errors import ConfigError, suggestion
+    from align.config.schema import MetricsConfig
+    from align.pictures import to_rgb
+    from align.rewards.registry import REWARDS
+    from align.runner.build import torch_device
+    from align.runner.score import CHUNK, Scorer
+    from align.store.measured import CHECKER
+    from align.store.pictures import saved_picture
+
+    if len(pictures) != len(prompts):
+        raise ConfigError(f"score: {len(pictures)} pictures for {len(prompts)} prompts")
+    for name in metrics:
+        if name not in REWARDS and name != CHECKER:
+            raise ConfigError(f"score: there is no metric {name!r}{suggestion(name, [*REWARDS, CHECKER])}")
+    images = [saved_picture(one)[1] if isinstance(one, str | Path) else to_rgb(one) for one in pictures]
+    chosen = MetricsConfig("api", tuple(name for name in metrics if name != CHECKER), CHECKER in metrics)
+    scorer = Scorer(chosen, torch_device("auto"), warnings.warn)
+    rows: list[dict[str, Any]] = [{"prompt": prompt} for prompt in prompts]
+    for metric in metrics:
+        for first in range(0, len(images), CHUNK):
+            part = slice(first, first + CHUNK)
+            found = scorer.measure(metric, images[part], prompts[part], lambda place, error: None)
+            for place, result in enumerate(found, first):
+                rows[place] |= result.values
+                if result.note:
+                    warnings.warn(f"{metric} of picture {place} {result.note}", stacklevel=2)
+    return pandas.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, open for reading.
+
+    Attributes:
+        folder: where it is.
+        rows: ``results.csv``, a row a picture.
+        facts: ``run.json``: identity, configuration, versions, sessions.
+    """
+
+    folder: Path
+    rows: pandas.DataFrame
+    facts: Mapping[str, Any]
+
+    def image(self, row: int) -> Image:
+        """The picture of a row, by its place in ``rows``.
+
+        Raises:
+            PictureError: the row has none, or its file is damaged.
+        """
+        from align.pictures import PictureError
+        from align.store.inside import pictures_in
+        from align.store.pictures import saved_picture
+
+        (path,) = pictures_in(self.folder, [str(self.rows["image"].iloc[row])])
+        if not path:
+            raise PictureError(f"row {row} has no picture in {self.folder}")
+        return saved_picture(path)[1]
+
+
+def open_run(folder: Path | str) -> Run:
+    """Read a run folder, as far as the run has come.
+
+    Raises:
+        ReportError, StoreError: it is none, or damaged.
+    """
+    from align.analysis.arms import read_rows
+    from align.store.manifest import read_run
+
+    folder = Path(folder)
+    return Run(folder, read_rows(folder), read_run(folder) or {})
+
+
+def _config(
+    prompts: str | Sequence[str],
+    options: Sequence[str],
+    method: str,
+    backbone: str,
+    seed: int,
+    samples: int,
+    more: Sequence[str] = (),
+) -> Config:
+    """The checked configuration of a call. Raises ConfigError."""
+    from align.commands.parser import Command
+    from align.config.compose import jobs_of
+    from align.config.errors import ConfigError
+
+    texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ConfigError("prompts: give a text, or a list of texts")
+    asked = [f"method={method}", f"backbone={backbone}", f"seed={seed}", f"samples={samples}"]
+    # Texts go beside Hydra, whose grammar has no part in them.
+    given = [*asked, "metrics=none", "prompts=text", "prompts.text=[x]", *more, *options]
+    (job,) = jobs_of(Command(tuple(given)))
+    return replace(job.config, prompts=replace(job.config.prompts, text=texts))
+
+
+def _made(sampler: MakesPictures, wanted: Sequence[tuple[str, int, int]], negative: str) -> list[Picture]:
+    """Pictures of some (prompt, seed, sample)."""
+    from align.runner.rows import to_image
+    from align.sampling.sampler import Request
+
+    requests = [Request(prompt, negative, seed, sample) for prompt, seed, sample in wanted]
+    return [
+        Picture(
+            None if one.picture is None else to_image(one.picture),
+            request.prompt,
+            request.seed,
+            request.sample,
+            asdict(one.cost),
+            one.seconds,
+            one.info,
+            one.error,
+        )
+        for request, one in zip(requests, sampler.sample(requests), strict=True)
+    ]
+
+
+@contextmanager
+def _torch(config: Config) -> Iterator[None]:
+    """Torch set up as for a run, and afterwards as it was: it is not ours alone here."""
+    import torch
+
+    from align.runner.build import set_up_torch
+
+    before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
+    set_up_torch(config.run.threads)
+    try:
+        yield
+    finally:
+        mode, threads, torch.backends.cudnn.benchmark = before
+        torch.set_deterministic_debug_mode(mode)
+        torch.set_num_threads(threads)

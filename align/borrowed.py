@@ -1,0 +1,118 @@
+"""A diffusers pipeline of the user's as a backbone, for as long as it is borrowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from align.config.errors import ConfigError
+from align.config.schema import BackboneConfig, Config
+
+if TYPE_CHECKING:
+    from align.backbones.base import Backbone
+    from align.rewards.base import Reward
+    from align.runner.build import MakesPictures
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a pipeline says of itself: the preset whose options it takes, and options that are its own."""
+
+    preset: str
+    options: tuple[str, ...]
+
+
+def facts(pipeline: Any) -> Facts:
+    """Of a pipeline. Raises ConfigError: it is none that can be sampled here."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    name = type(pipeline).__name__
+    network, vae = getattr(pipeline, "unet", None), getattr(pipeline, "vae", None)
+    if not isinstance(network, UNet2DConditionModel) or not isinstance(vae, AutoencoderKL):
+        raise ConfigError(
+            f"improve: {name} has no UNet2DConditionModel and AutoencoderKL: give a pipeline of Stable Diffusion, "
+            "Stable Diffusion XL or a latent consistency model"
+        )
+    if network.config.in_channels != vae.config.latent_channels:
+        raise ConfigError(
+            f"improve: the network of {name} reads more than latents: give a text-to-image pipeline"
+        )
+    modules = [one for one in pipeline.components.values() if hasattr(one, "parameters")]
+    if any(hasattr(one, "_hf_hook") for one in modules):
+        raise ConfigError(
+            "improve: the pipeline offloads its modules: give one without offloading, on one device"
+        )
+    large = network.config.addition_embed_type == "text_time"
+    preset = "lcm" if network.config.time_cond_proj_dim is not None else "sdxl" if large else "sd15"
+    side = network.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
+    dtype = str(network.dtype).removeprefix("torch.")
+    options = (f"backbone.height={side}", f"backbone.width={side}", f"backbone.dtype={dtype}")
+    return Facts(preset, (*options, f"run.device={pipeline.device}"))
+
+
+@contextmanager
+def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
+    """The pipeline's own modules as a backbone; afterwards they are as they were.
+
+    Raises:
+        ConfigError: its scheduler states a process that is not sampled here, or its options are not the network's.
+    """
+    import torch
+
+    from align.backbones.modules import Modules
+    from align.backbones.text import TextEncoder
+    from align.backbones.unet import UNetBackbone
+    from align.processes.schedule import read_schedule
+
+    names = ("text_encoder", "text_encoder_2")
+    encoders = [getattr(pipeline, name) for name in names if getattr(pipeline, name, None) is not None]
+    tokenizers = [pipeline.tokenizer, getattr(pipeline, "tokenizer_2", None)]
+    modules = [pipeline.unet, pipeline.vae, *encoders]
+    learning = [one for module in modules for one in module.parameters() if one.requires_grad]
+    training = [module for module in modules if module.training]
+    processors, device = pipeline.unet.attn_processors, pipeline.device
+    overflows = pipeline.vae.dtype == torch.float16 and pipeline.vae.config.force_upcast
+    if overflows:
+        pipeline.vae.float()
+    try:
+        try:
+            stated = {**pipeline.scheduler.config, "_class_name": type(pipeline.scheduler).__name__}
+            text = tuple(map(TextEncoder, filter(None, tokenizers), encoders))
+            zero_empty = bool(pipeline.config.get("force_zeros_for_empty_prompt", False))
+            own = Modules(pipeline.unet, pipeline.vae, text, zero_empty, read_schedule(stated), device)
+            size = config.height, config.width, config.attention_stride
+            made = UNetBackbone(own, *size, checkpointing=config.checkpointing)
+        except ValueError as error:
+            raise ConfigError(f"improve: {error}") from error
+        yield made
+    finally:
+        pipeline.unet.set_attn_processor(processors)
+        if overflows:
+            pipeline.vae.half()
+        for module in modules:
+            module.to(device)
+        for module in training:
+            module.train()
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def sampler(config: Config, backbone: Backbone, reward: str | Reward) -> MakesPictures:
+    """The method of a configuration on a borrowed backbone. Raises ConfigError, WeightsError."""
+    from align.runner.build import assemble, build_reward, pairs_of, torch_device
+    from align.runner.prepare import with_batch_size
+
+    device = torch_device(config.run.device)
+    if isinstance(reward, str):
+        judge = build_reward(config.reward.terms, device)
+    else:
+        judge = reward
+        if config.method.reward_needs_gradient and not judge.differentiable:
+            raise ConfigError(
+                f"improve: method={config.method.name} follows the gradient of its reward, and {judge.name} has none: "
+                "give another reward, or method='best_of_n'"
+            )
+    config = with_batch_size(config)
+    return assemble(config, backbone, judge, pairs_of(config), config.run.batch_size or 1, device)
