@@ -17,9 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.checkpoints.weight_files import sha256 as file_hash
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Request, Sampler
@@ -34,7 +35,7 @@ from scripts.shapes_training.spoil import to_uint8
 
 def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
     """Plain sampling."""
-    parts = Parts(Evaluator(backbone, guidance_scale, batch), DDIM(backbone.scheduler_config, steps, eta))
+    parts = Parts(Evaluator(backbone, guidance_scale, batch), ddim(backbone.scheduler_config, steps, eta))
     return Sampler(backbone, parts, pairs_by_offsets(graph), batch, backbone.device)
 
 
@@ -84,7 +85,7 @@ def main() -> None:
         "guidance_scale": args.guidance,
         "prompts": args.number,
     }
-    backbone = UNetBackbone.from_folder(args.weights, torch.device("cpu"))
+    backbone = load_folder(args.weights, torch.device("cpu"))
     held_out = rendered(args.split, 500, 2, args.folder)
     figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
     for eta in args.eta:

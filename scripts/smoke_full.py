@@ -37,7 +37,8 @@ from transformers import CLIPConfig
 from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM, Step
+from align.processes.base import Process, Step
+from align.processes.ddim import ddim
 from align.rewards.step_aware import StepAwareModel, StepAwareReward
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import Guidance
@@ -165,7 +166,7 @@ class Memory:
             torch.cuda.reset_peak_memory_stats(self.device)
 
 
-def steps_of(objective: Objective, process: DDIM, number: int) -> list[Step]:
+def steps_of(objective: Objective, process: Process, number: int) -> list[Step]:
     """The first steps at which both losses count."""
     both = [step for step in process.steps if objective.terms(step).phase == 1]
     if not 1 <= number <= len(both):
@@ -184,7 +185,7 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
     objective = Objective(
         preference=1.0, semantic=SEMANTIC[args.backbone], semantic_until=0.83, copies=args.views - 1
     )
-    process = DDIM(SCHEDULE, 50, 1.0)
+    process = ddim(SCHEDULE, 50, 1.0)
     steps = steps_of(objective, process, args.steps)
     evaluate = Evaluator(
         backbone, GUIDANCE[args.backbone], 1, objective, reward, views_together=args.views_together
@@ -206,9 +207,9 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
                 torch.cuda.synchronize(device)
             ends.append(time.perf_counter())
 
-        process.steps = list(some)
+        fewer = replace(parts, process=Process(tuple(some)))
         streams = lambda picture, particle: NoiseStream(0, what.prompts[picture], particle)  # noqa: E731
-        state = run(parts, state, what, streams, Ledger(1), infos.append, done)
+        state = run(fewer, state, what, streams, Ledger(1), infos.append, done)
         return [after - before for before, after in itertools.pairwise(ends)]
 
     memory = Memory(device)

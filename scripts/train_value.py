@@ -9,7 +9,7 @@ that they came from, one network for all timesteps and all rewards asked for.
 2. The network learns from the states of random prompts' pictures at random steps, targets standardised.  The loss is the mean
    square of what is left of the errors when each prompt's mean error is taken away, plus a tenth of their own: by values,
    pictures of one prompt are compared, and which prompts are easy is learned first and soonest by heart.  A share of the
-   states is ``--renoised`` from finished latents at the state's timestep instead, z_t = sqrt(abar) x_0 + sqrt(1 - abar) noise:
+   states is ``--renoised`` from finished latents at the state's timestep instead, z_t = a x_0 + s noise:
    a chain that samples what it was trained for passes through the same states, and they are new each time.
 
 Both resume where they were killed.  The shipped one: the defaults, about 6 minutes of one core to collect, and 10 to train.
@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Backbone
-from align.processes.ddim import DDIM
+from align.processes.base import Process
+from align.processes.ddim import ddim
 from align.sampling.value_network import ValueNetwork, ValueShape, save_value_network
 from scripts.shapes_training.loop import Budget, Recipe, train
 from scripts.value_training.paths import TOGETHER, Paths, collect, shapes_prompts
@@ -50,7 +51,7 @@ class Examples:
         paths: n of T steps.
         text: (m, L, width) token embeddings of the different prompts.
         prompt: (n,) which of them a path has.
-        alphas: (T,) abar of each step.
+        levels: (T, 2) shares of signal and noise at each step.
         fractions: (T,) t over the number of training timesteps.
         targets: (n, R) standardised rewards.
         samples: paths of a prompt, side by side.
@@ -59,13 +60,13 @@ class Examples:
     paths: Paths
     text: Tensor
     prompt: Tensor
-    alphas: Tensor
+    levels: Tensor
     fractions: Tensor
     targets: Tensor
     samples: int
 
     @staticmethod
-    def of(paths: Paths, samples: int, backbone: Backbone, process: DDIM) -> Examples:
+    def of(paths: Paths, samples: int, backbone: Backbone, process: Process) -> Examples:
         """Everything that paths tell."""
         different, prompt = np.unique(paths.prompts, return_inverse=True)
         rewards = torch.from_numpy(paths.rewards)
@@ -73,7 +74,7 @@ class Examples:
             paths,
             torch.stack([backbone.encode(str(text), "").prompt.float().cpu() for text in different]),
             torch.from_numpy(prompt),
-            torch.tensor([step.alpha for step in process.steps]),
+            torch.tensor([(step.a, step.s) for step in process.steps]),
             torch.tensor([step.fraction for step in process.steps]),
             (rewards - rewards.mean(dim=0)) / rewards.std(dim=0),
             samples,
@@ -83,11 +84,11 @@ class Examples:
         """Latents, fractions, text and targets: the states at random steps of ``number`` random prompts' pictures."""
         first = self.samples * rng.integers(len(self.paths) // self.samples, size=number)
         path = (first[:, None] + np.arange(self.samples)).flatten()
-        step = rng.integers(len(self.alphas), size=number).repeat(self.samples)
+        step = rng.integers(len(self.levels), size=number).repeat(self.samples)
         z = torch.from_numpy(self.paths.z[path, step]).float()
         final = torch.from_numpy(self.paths.final[path]).float()
-        alpha = self.alphas[step].float().view(-1, 1, 1, 1)
-        noised = alpha.sqrt() * final + (1 - alpha).sqrt() * torch.randn_like(final)
+        a, s = self.levels[step].T.view(2, -1, 1, 1, 1)
+        noised = a * final + s * torch.randn_like(final)
         again = torch.from_numpy(rng.random(len(path)) < renoised).view(-1, 1, 1, 1)
         row = torch.from_numpy(path)
         return (
@@ -172,7 +173,7 @@ def main(argv: Sequence[str]) -> None:
     chosen = any(word.startswith("reward") for word in args.overrides) or model.family != "shapes"
     names = tuple(config.reward.terms) if chosen else REWARD_NAMES
     backbone = registry.load(recipe(model), device, model.height, model.width, model.attention_stride)
-    process = DDIM(backbone.scheduler_config, sampler.steps, sampler.eta)
+    process = ddim(backbone.scheduler_config, sampler.steps, sampler.eta)
     rewards = [load(name, device) for name in names]
     if args.prompts_file is not None:
         lines = args.prompts_file.read_text(encoding="utf-8").splitlines()

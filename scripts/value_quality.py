@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,8 +25,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from align.backbones.base import Conditioning
+from align.backbones.base import Conditioning, Encoded
 from align.backbones.small_decoder import load_small_decoder
+from align.processes.base import Step
 from align.rewards.registry import EMBEDDED
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.value_network import load_value_network
@@ -39,7 +40,12 @@ CPU = torch.device("cpu")
 
 
 def values(
-    estimate: Value, paths: Paths, process_steps: list, encode: Callable, steps: list[int], batch: int = 64
+    estimate: Value,
+    paths: Paths,
+    process_steps: Sequence[Step],
+    encode: Callable[[str, str], Encoded],
+    steps: list[int],
+    batch: int = 64,
 ) -> np.ndarray:
     """(n, len(steps)) values of all paths at some steps."""
     found = np.empty((len(paths), len(steps)), np.float32)
@@ -132,7 +138,7 @@ def main() -> None:
         "decodings a second, full and small": [
             round(float(np.median(rates[k])), 1) for k in ("full", "small")
         ],
-        "t": [process.steps[k].t for k in steps],
+        "t": [int(process.steps[k].time) for k in steps],
     }
     for name, value in found.items():
         figures[f"{name}, final reward"] = [

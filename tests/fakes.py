@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from align.backbones.base import Encoded, Prediction, classifier_free
+from align.processes.base import clean_and_noise
 from align.rewards.base import Reward
 from align.semantics.graph import Entity, Graph
 
@@ -84,7 +85,6 @@ class FakeBackbone:
         conditioning,
         guidance_scale,
         attention=None,
-        columns=None,
         guidance_rescale=0.0,
         correction=True,
     ):
@@ -100,10 +100,8 @@ class FakeBackbone:
             halves.append((0.5 * z + base + 0.3 * mixed, maps.unflatten(1, (SIDE, SIDE))))
         (other, other_maps), (own, own_maps) = halves
         eps = classifier_free(own, other, guidance_scale, guidance_rescale)
-        x0 = (z - (1 - step.alpha) ** 0.5 * eps) / step.alpha**0.5
+        x0, eps = clean_and_noise(eps, z, step, "epsilon")
         maps = {None: None, "both": (other_maps + own_maps) / 2, "prompt": own_maps}[attention]
-        if maps is not None and columns is not None:
-            maps = maps.gather(3, columns[:, None, None].expand(-1, SIDE, SIDE, -1))
         return Prediction(eps, x0, own - other, maps)
 
     def decode(self, z0):
@@ -124,20 +122,10 @@ class GaussianBackbone(FakeBackbone):
     def latent_shape(self):
         return self.shape
 
-    def predict(
-        self,
-        z,
-        step,
-        conditioning,
-        guidance_scale,
-        attention=None,
-        columns=None,
-        guidance_rescale=0.0,
-        correction=True,
-    ):
-        a, variance = step.alpha, self.deviation**2
-        eps = (z - a**0.5 * self.mean) * (1 - a) ** 0.5 / (a * variance + 1 - a)
-        x0 = (z - (1 - a) ** 0.5 * eps) / a**0.5
+    def predict(self, z, step, *_, **__):
+        a, s = step.a, step.s
+        eps = (z - a * self.mean) * s / ((a * self.deviation) ** 2 + s**2)
+        x0, eps = clean_and_noise(eps, z, step, "epsilon")
         return Prediction(eps, x0, torch.ones_like(z))
 
     def decode(self, z0):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Conditioning, Encoded, Halves, Prediction
-from align.processes.ddim import Step
+from align.processes.base import Step, clean_and_noise
 from align.toy.densities import Density
 from align.toy.picture import to_pictures
 
@@ -41,12 +41,12 @@ class AnalyticBackbone:
         self.height, self.width = height, width
         self.scheduler_config = dict(SCHEDULE)
 
-    def latent_shape(self) -> tuple[int, int, int]:
-        """See :class:`~align.backbones.base.Backbone`; coordinates are channels of a single place."""
+    def latent_shape(self) -> tuple[int, ...]:
+        """See ``Backbone``; coordinates are channels of a single place."""
         return self.density.dimension, 1, 1
 
     def encode(self, prompt: str, negative: str) -> Encoded:
-        """See :class:`~align.backbones.base.Backbone`; one token that says nothing."""
+        """See ``Backbone``; one token that says nothing."""
         nothing = torch.zeros(1, 1, device=self.device)
         return Encoded(nothing, nothing, offsets=((0, 0),), limit=0, truncated=False)
 
@@ -57,12 +57,10 @@ class AnalyticBackbone:
         conditioning: Conditioning,
         guidance_scale: float,
         attention: Halves | None = None,
-        columns: Tensor | None = None,
         guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
-        """See :class:`~align.backbones.base.Backbone`: eps = -sqrt(1 - abar) s and x0 = (z + (1 - abar) s) / sqrt(abar)
-        (Tweedie's formula) with the score s at the step's noise level.
+        """See ``Backbone``: the noise is -s times the score at the step's level (Tweedie's formula).
 
         There is no prompt, so both guidance halves are equal and the scale changes nothing.
 
@@ -72,17 +70,15 @@ class AnalyticBackbone:
         if attention is not None:
             raise ValueError("an analytic backbone has no attention maps")
         x = z.flatten(1).double()
-        score = self.density.noised(step.alpha).score(x)
-        eps = -((1 - step.alpha) ** 0.5) * score
-        x0 = (x + (1 - step.alpha) * score) / step.alpha**0.5
+        x0, eps = clean_and_noise(-step.s * self.density.noised(step.a, step.s).score(x), x, step, "epsilon")
         return Prediction(
             eps.view(z.shape).to(z.dtype), x0.view(z.shape).to(z.dtype), correction=torch.zeros_like(z)
         )
 
     def decode(self, z0: Tensor) -> Tensor:
-        """See :class:`~align.backbones.base.Backbone` and :mod:`align.toy.picture`."""
+        """See ``Backbone`` and ``to_pictures``."""
         return to_pictures(z0.flatten(1), self.height, self.width)
 
     def describe(self, z0: Tensor) -> list[dict[str, float]]:
-        """See :class:`~align.backbones.base.Backbone`: the coordinates ``x0``, ``x1``, ..., which pictures round."""
+        """See ``Backbone``: the coordinates ``x0``, ``x1``, ..., which pictures round."""
         return [{f"x{k}": value for k, value in enumerate(row)} for row in z0.flatten(1).tolist()]

@@ -1,10 +1,17 @@
-"""What the sampling loop knows of a process: its steps, the kernel of each, and the way back."""
+"""What the sampling loop knows of a process: its steps, one kernel, one way back, one reading of the network's output.
+
+Everywhere z = a x0 + s eps.  DDIM has a = sqrt(abar) and s = sqrt(1 - abar), flow matching a = 1 - sigma and s = sigma; a
+process is where its steps lie and how much of their noise is new.  Nothing divides by ``a``, which is 0 where a flow begins,
+but the clean latents that belong to a prediction of noise alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,51 +24,122 @@ class Step:
 
     Attributes:
         index: 0 for the noisiest.
-        t: training timestep of the latents that come in.
-        t_next: training timestep of the latents that go out, at least 0.
-        alpha: abar at ``t``, in [0, 1].
-        alpha_next: abar at ``t_next``; 1 where clean latents go out.
-        fraction: ``t`` over the number of training timesteps, in [0, 1): schedules are placed by it.
-        c_out, c_skip: share of the network's x0 and of z in the clean latents; see :meth:`clean`.
+        time, time_next: what the network is fed of the latents that come in, and that go out.
+        a, s: share of signal and of noise in the latents that come in; ``s`` is above 0.
+        a_next, s_next: of those that go out; 1 and 0 where they are clean.
+        std: deviation of the kernel; 0 where the step is deterministic.
+        fraction: share of the process that is still to come, in [0, 1]: schedules are placed by it.
+        c_out, c_skip: clean latents are ``c_out x0 + c_skip z``.  A consistency function is tied to z where there is no
+            noise left; everything else takes x0 itself.
     """
 
     index: int
-    t: int
-    t_next: int
-    alpha: float
-    alpha_next: float
+    time: float
+    time_next: float
+    a: float
+    s: float
+    a_next: float
+    s_next: float
+    std: float
     fraction: float
     c_out: float = 1.0
     c_skip: float = 0.0
 
-    def clean(self, x0: Tensor, z: Tensor) -> Tensor:
-        """The process's prediction of clean latents, ``c_out x0 + c_skip z``.
 
-        A consistency function is tied to z where there is no noise left; DDIM takes x0 itself.
+class Level(NamedTuple):
+    """A place between steps: the network's time there, and the shares of signal and noise."""
 
-        Args:
-            x0: what noise prediction and schedule say, (P, C, h, w).
-            z: latents that came in, (P, C, h, w).
-        """
-        return x0 if (self.c_out, self.c_skip) == (1, 0) else self.c_out * x0 + self.c_skip * z
+    time: float
+    a: float
+    s: float
+
+    @staticmethod
+    def of(time: float, abar: float) -> Level:
+        """Of a variance-preserving process."""
+        return Level(float(time), abar**0.5, (1 - abar) ** 0.5)
 
 
-class Process(Protocol):
-    """A discrete reverse process with Gaussian kernels."""
+def chain(levels: Sequence[Level], training: float, std: Callable[[Level, Level], float]) -> tuple[Step, ...]:
+    """The steps from each level to the next.
 
-    @property
-    def steps(self) -> Sequence[Step]:
-        """From the noisiest on."""
-        ...
+    Args:
+        levels: from the noisiest on, one more than there are steps.
+        training: the network's time at which nothing but noise is left, for ``Step.fraction``.
+        std: the kernel's deviation between two levels.
+    """
+    return tuple(
+        Step(index, here.time, there.time, *here[1:], *there[1:], std(here, there), here.time / training)
+        for index, (here, there) in enumerate(pairwise(levels))
+    )
+
+
+def ancestral(here: Level, there: Level) -> float:
+    """Deviation (s'/s) sqrt(s^2 - (a s'/a')^2) of p(z' | z, x0) under the forward process: all noise that a step can renew."""
+    return there.s / here.s * _added(here.a, here.s, there.a, there.s)
+
+
+def _added(a: float, s: float, a_next: float, s_next: float) -> float:
+    """Deviation of what the forward process adds from a level to the noisier one before it."""
+    return math.sqrt(max(s**2 - (a * s_next / a_next) ** 2, 0.0))
+
+
+def kernel(x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
+    """p(z' | z): mean a' x0 + sqrt(s'^2 - g^2) eps and deviation g, given predictions (P, ...) of clean latents and noise.
+
+    DDIM's (Song et al. 2021, equation 12) as well as a flow's: of the noise s' that belongs to z', g is drawn anew.  With
+    g = 0 the step is DDIM's or Euler's, with all that can be renewed ancestral, with g = s' a consistency model's.
+    """
+    kept = max(step.s_next**2 - step.std**2, 0.0) ** 0.5
+    return Gaussian(step.a_next * x0 + kept * eps if kept else step.a_next * x0, step.std)
+
+
+def renoise(z_next: Tensor, step: Step, noise: Tensor) -> Tensor:
+    """Back from where a step ends to where it began, as the forward process goes: time travel.
+
+    (a/a') z' + sqrt(s^2 - (a s'/a')^2) noise, ``z_next`` and standard normal ``noise`` (P, ...).
+    """
+    added = _added(step.a, step.s, step.a_next, step.s_next)
+    return step.a / step.a_next * z_next + added * noise
+
+
+def clean_and_noise(output: Tensor, z: Tensor, step: Step, prediction_type: str) -> tuple[Tensor, Tensor]:
+    """Clean latents and noise (P, ...) that the network's output stands for.
+
+    Args:
+        output: of the network, (P, ...).
+        z: latents that came in.
+        step: where they are.
+        prediction_type: ``epsilon``, ``sample`` (x0), ``v_prediction`` (a eps - s x0, where a^2 + s^2 = 1) or
+            ``velocity`` (eps - x0, where a + s = 1).
+    """
+    a, s = step.a, step.s
+    if prediction_type == "epsilon":
+        x0, eps = (z - s * output) / a, output
+    elif prediction_type == "v_prediction":
+        x0, eps = a * z - s * output, a * output + s * z
+    elif prediction_type == "velocity":
+        x0, eps = z - s * output, z + a * output
+    elif prediction_type == "sample":
+        x0, eps = output, (z - a * output) / s
+    else:
+        raise ValueError(f"prediction type {prediction_type!r} is not supported")
+    if (step.c_out, step.c_skip) != (1, 0):
+        x0 = step.c_out * x0 + step.c_skip * z
+    return x0, eps
+
+
+def noise_slope(step: Step, prediction_type: str) -> float:
+    """By how much the noise of ``clean_and_noise`` changes with the network's output."""
+    slopes = {"epsilon": 1.0, "v_prediction": step.a, "velocity": step.a, "sample": -step.a / step.s}
+    return slopes[prediction_type]
+
+
+@dataclass(frozen=True)
+class Process:
+    """A discrete reverse process with Gaussian kernels: its steps, from the noisiest on."""
+
+    steps: tuple[Step, ...]
 
     def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
-        """p(z_next | z) given the predictions of clean latents and noise, each (P, C, h, w)."""
-        ...
-
-    def std(self, step: Step) -> float:
-        """Deviation of the kernel; 0 where the step is deterministic."""
-        ...
-
-    def renoise(self, z_next: Tensor, step: Step, noise: Tensor) -> Tensor:
-        """Back from ``t_next`` to ``t``: time travel."""
-        ...
+        """See ``kernel``; published programs have others."""
+        return kernel(x0, eps, step)

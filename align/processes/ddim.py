@@ -1,7 +1,6 @@
-"""DDIM (Song et al. 2021) as a Markov kernel; eta = 1 is ancestral sampling, eta = 0 deterministic.
+"""DDIM (Song et al. 2021): the steps of a checkpoint's schedule; eta = 1 is ancestral sampling, eta = 0 deterministic.
 
-The noise schedule and the timesteps are a diffusers scheduler's; mean and variance of the kernel, which
-guidance and weights need apart, are written here once (equations 12 and 16 of the paper).
+The noise schedule is a diffusers scheduler's.
 """
 
 from __future__ import annotations
@@ -11,10 +10,8 @@ from inspect import signature
 from typing import Any
 
 from diffusers import DDIMScheduler
-from torch import Tensor
 
-from align.processes.base import Step
-from align.processes.gaussian import Gaussian, renoise
+from align.processes.base import Level, Process, ancestral, chain
 from align.processes.schedule import timesteps
 
 _KEYS = signature(DDIMScheduler.__init__).parameters
@@ -25,10 +22,8 @@ def scheduler_of(schedule: Mapping[str, Any]) -> DDIMScheduler:
     return DDIMScheduler(**{key: value for key, value in schedule.items() if key in _KEYS})
 
 
-class DDIM:
-    """The process of a checkpoint's schedule.
-
-    A step ends where the next begins, and the last at the schedule's final level.
+def ddim(schedule: Mapping[str, Any], steps: int, eta: float) -> Process:
+    """A step ends where the next begins, and the last at the schedule's final level.
 
     Args:
         schedule: config of a diffusers scheduler (``scheduler.config``).
@@ -38,39 +33,11 @@ class DDIM:
     Raises:
         ValueError: steps or eta out of range.
     """
-
-    def __init__(self, schedule: dict[str, Any], steps: int, eta: float) -> None:
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must be 0 to 1, not {eta}")
-        scheduler = scheduler_of(schedule)
-        training = int(scheduler.config.num_train_timesteps)
-        times = timesteps(scheduler.config, steps)
-        alphas = scheduler.alphas_cumprod.double()
-        self.eta = eta
-        following = [(t, float(alphas[t])) for t in times[1:]] + [(0, float(scheduler.final_alpha_cumprod))]
-        self.steps = [
-            Step(
-                index=index,
-                t=t,
-                t_next=after,
-                alpha=float(alphas[t]),
-                alpha_next=level,
-                fraction=t / training,
-            )
-            for index, (t, (after, level)) in enumerate(zip(times, following, strict=True))
-        ]
-
-    def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
-        """p(z_next | z) given the predictions of clean latents and noise, each (P, C, h, w)."""
-        std = self.std(step)
-        direction = max(1 - step.alpha_next - std**2, 0.0) ** 0.5
-        return Gaussian(step.alpha_next**0.5 * x0 + direction * eps, std)
-
-    def std(self, step: Step) -> float:
-        """Deviation of the kernel: eta sqrt((1-abar')/(1-abar)) sqrt(1-abar/abar')."""
-        variance = (1 - step.alpha_next) / (1 - step.alpha) * (1 - step.alpha / step.alpha_next)
-        return self.eta * max(variance, 0.0) ** 0.5
-
-    def renoise(self, z_next: Tensor, step: Step, noise: Tensor) -> Tensor:
-        """Back from ``t_next`` to ``t``: time travel."""
-        return renoise(z_next, step.alpha / step.alpha_next, noise)
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be 0 to 1, not {eta}")
+    scheduler = scheduler_of(schedule)
+    abar = scheduler.alphas_cumprod.double().tolist()
+    levels = [Level.of(t, abar[t]) for t in timesteps(scheduler.config, steps)]
+    levels.append(Level.of(0, float(scheduler.final_alpha_cumprod)))
+    training = scheduler.config.num_train_timesteps
+    return Process(chain(levels, training, lambda here, there: eta * ancestral(here, there)))

@@ -10,17 +10,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Isotropic Gaussian over latents: ``mean`` (P, C, h, w), ``std`` a scalar >= 0 shared by all elements."""
+    """Isotropic Gaussian over latents: ``mean`` (P, ...), ``std`` a scalar >= 0 shared by all elements."""
 
     mean: Tensor
     std: float
 
     def sample(self, noise: Tensor) -> Tensor:
-        """``mean + std * noise``; ``noise`` (P, C, h, w) standard normal."""
+        """``mean + std * noise``; ``noise`` (P, ...) standard normal."""
         return self.mean + self.std * noise
 
     def shifted(self, shift: Tensor) -> Gaussian:
-        """The same Gaussian moved by ``shift`` (P, C, h, w)."""
+        """The same Gaussian moved by ``shift`` (P, ...)."""
         return Gaussian(self.mean + shift, self.std)
 
     def log_ratio(self, proposal: Gaussian, noise: Tensor) -> Tensor:
@@ -38,14 +38,3 @@ class Gaussian:
         kind = torch.float32 if moved.device.type == "mps" else torch.float64
         moved, drawn = moved.to(kind) / self.std, noise.flatten(1).to(kind)
         return -(moved * drawn).sum(dim=1) - moved.square().sum(dim=1) / 2
-
-
-def renoise(z_next: Tensor, ratio: float, noise: Tensor) -> Tensor:
-    """One forward step of the diffusion: ``sqrt(ratio) z_next + sqrt(1 - ratio) noise``.
-
-    Args:
-        z_next: latents (P, C, h, w) at the cleaner level.
-        ratio: abar_t / abar_t', in (0, 1].
-        noise: standard normal, same shape.
-    """
-    return ratio**0.5 * z_next + (1 - ratio) ** 0.5 * noise

@@ -21,7 +21,7 @@ CLASSES = {f"{name}Scheduler": "linspace" for name in _LINSPACE.split()} | {
 """diffusers' schedulers of discrete variance-preserving processes, whose betas their files state, and the
 ``timestep_spacing`` of each where the file states none."""
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-PREDICTIONS = ("epsilon", "v_prediction")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
 
 _CLIPPED = "cuts the predicted latents, which diffusers' pipelines do not with latent models either"
@@ -74,8 +74,8 @@ whose other values are refused."""
 
 
 def read_schedule(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The process that a scheduler file states, complete, as :class:`~align.processes.ddim.DDIM` and
-    :class:`~align.processes.lcm.LCM` take it.
+    """The process that a scheduler file states, complete, as ``DDIM`` and
+    ``LCM`` take it.
 
     Betas have to stand in the file.  Other keys that do not have the default of the class that it names.
 

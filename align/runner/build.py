@@ -81,14 +81,15 @@ def assemble(
 
 def _process(sampler: SamplerConfig, backbone: Backbone, *, released: bool) -> Process:
     """The steps of a configuration on the backbone's schedule; ``released`` for a consistency model's quirks in DAS."""
-    from align.processes.ddim import DDIM
-    from align.processes.lcm import LCM, ReleasedLCM
+    from align.processes.ddim import ddim
+    from align.processes.lcm import lcm
+    from align.released.lcm import released_lcm
 
     if sampler.kind == "lcm" and released:
-        return ReleasedLCM(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return released_lcm(backbone.scheduler_config, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
-        return LCM(backbone.scheduler_config, sampler.steps)
-    return DDIM(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return lcm(backbone.scheduler_config, sampler.steps)
+    return ddim(backbone.scheduler_config, sampler.steps, sampler.eta)
 
 
 def _parts(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -27,7 +26,7 @@ from align.sampling.preference import PreferenceLoss
 from align.sampling.state import Estimate, State
 from align.sampling.values import Value
 from align.sampling.views import ViewDraws
-from align.semantics.attention_loss import paired_columns, semantic_loss
+from align.semantics.attention_loss import semantic_loss
 
 Need = Literal["value", "prediction", "loss", "clean_gradient", "gradient"]
 """What is wanted of an evaluation; each includes those before it.  ``value`` calls no network, which a value of noisy latents
@@ -49,12 +48,6 @@ class Pictures:
     conditioning: Conditioning
     pair_weights: Tensor
     has_pairs: Tensor
-
-    @cached_property
-    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
-        """See :func:`align.semantics.attention_loss.paired_columns`; the flags are on the CPU, like ``has_pairs``."""
-        columns, weights, few = paired_columns(self.pair_weights)
-        return columns, weights, few.cpu()
 
 
 class Evaluator:
@@ -132,17 +125,10 @@ class Evaluator:
             if terms.preference and self.objective.copies:
                 assert draws is not None
                 shown = ViewDraws.of(draws.uniform, self.objective.copies)
-        few = torch.zeros_like(judged)
-        if terms.semantic:
-            few = pictures.columns[2][state.picture.cpu()]
         value = torch.as_tensor(valued).cpu().expand(number)
         parts, order = [], []
-        # Apart, so that a particle's arithmetic never depends on whether another one is judged, or needs more maps.
-        for kind, judge, part_of_maps in (
-            (~judged, False, False),
-            (judged & few, True, True),
-            (judged & ~few, True, False),
-        ):
+        # Apart, so that a particle's arithmetic never depends on whether another one is judged.
+        for kind, judge in ((~judged, False), (judged, True)):
             for wanted in (False, True):
                 rows = torch.nonzero(kind & (value == wanted))[:, 0]
                 for chunk in chunks(len(rows), self.batch_size):
@@ -150,7 +136,7 @@ class Evaluator:
                     part = state.take(some)
                     if judge:
                         views = shown.take(some) if shown is not None else None
-                        estimate = self._judged(part, pictures, step, terms, need, views, part_of_maps)
+                        estimate = self._judged(part, pictures, step, terms, need, views)
                     elif need == "value":
                         estimate = _undifferentiated(*[torch.full_like(part.z, torch.nan)] * 3)
                     else:
@@ -234,13 +220,10 @@ class Evaluator:
         terms: Terms,
         need: Need,
         draws: ViewDraws | None,
-        part_of_maps: bool,
     ) -> Estimate:
         assert self.objective is not None
         walk = need == "gradient"
-        columns, pair_weights = None, pictures.pair_weights[state.picture]
-        if part_of_maps:
-            columns, pair_weights = (part[state.picture] for part in pictures.columns[:2])
+        pair_weights = pictures.pair_weights[state.picture]
         z = state.z.detach().requires_grad_(walk)
         through = torch.zeros_like(z)
         with torch.set_grad_enabled(walk):
@@ -250,7 +233,6 @@ class Evaluator:
                 pictures.conditioning.take(state.picture),
                 self.guidance_scale,
                 attention=self.objective.attention_half if terms.semantic else None,
-                columns=columns,
                 guidance_rescale=self.guidance_rescale,
                 correction=self.correction,
             )

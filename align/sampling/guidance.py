@@ -1,4 +1,4 @@
-"""How far a gradient moves a step: the noisy latents (:class:`Guidance`), the clean prediction (:class:`CleanGuidance`)."""
+"""How far a gradient moves a step: the noisy latents (``Guidance``), the clean prediction (``CleanGuidance``)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def step_size(rule: Rule, estimate: Estimate, norm: Tensor) -> Tensor:
     """The factor rho without its coefficient, (P,); zero where the gradient is.
 
     Args:
-        rule: see :data:`Rule`.
+        rule: see ``Rule``.
         estimate: the evaluation.
         norm: (P,) of the gradient that will be multiplied.
     """
@@ -82,10 +82,9 @@ class Guidance:
         """The predictions that the kernel is formed from."""
         if self.form == "mean":
             return estimate
-        noise = (1 - step.alpha) ** 0.5
-        change = -noise * self.step(estimate, terms, tilt, std)
+        change = -step.s * self.step(estimate, terms, tilt, std)
         # Where there is no signal at all, x0 is predicted without regard to the noise.
-        follows = step.c_out * noise / step.alpha**0.5 if step.alpha > 0 else 0.0
+        follows = step.c_out * step.s / step.a if step.a > 0 else 0.0
         return replace(estimate, eps=estimate.eps + change, x0=estimate.x0 - follows * change)
 
     def shift(self, estimate: Estimate, terms: Terms, tilt: Tensor, std: float) -> Tensor | None:
@@ -120,5 +119,4 @@ class CleanGuidance:
         moved = replace(estimate, x0=estimate.x0 + estimate.clean_shift)
         if self.form == "x0":
             return moved
-        ratio = (step.alpha / (1 - step.alpha)) ** 0.5
-        return replace(moved, eps=estimate.eps - ratio * estimate.clean_shift)
+        return replace(moved, eps=estimate.eps - step.a / step.s * estimate.clean_shift)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from align.processes.base import Process, Step
+from align.processes.base import Process, Step, renoise
 from align.processes.gaussian import Gaussian
 from align.sampling.evaluate import Evaluator, Need, Pictures
 from align.sampling.guidance import Guidance
@@ -55,7 +55,7 @@ class Parts:
 
     def need(self, step: Step) -> Need:
         """What an evaluation must yield of the objective; nothing beyond it is computed."""
-        if self.weigh and self.process.std(step) == 0:
+        if self.weigh and step.std == 0:
             return "prediction"  # A weighed particle takes a deterministic step as it is.
         guidance = self.guidance
         tilted = guidance is not None and (guidance.rule != "variance" or self.select.tilts(step))
@@ -141,7 +141,7 @@ def run(
                 break
             state, estimate = state.take(torch.nonzero(again)[:, 0]), None
             noise = Draws.of(streams, state, step.index, round).normal("renoise")
-            state = replace(state, z=parts.process.renoise(state.z, step, noise))
+            state = replace(state, z=renoise(state.z, step, noise))
             round += 1
         state, estimate = _together(arrived)
         if on_step is not None:
@@ -203,7 +203,7 @@ class _Loop:
         if parts.need(step) != "gradient":
             return parts.process.kernel(moved.x0, moved.eps, step)
         assert parts.guidance is not None
-        std = parts.process.std(step)
+        std = step.std
         moved = parts.guidance.adjust(moved, terms, step, state.tilt, std)
         proposal = parts.process.kernel(moved.x0, moved.eps, step)
         shift = parts.guidance.shift(estimate, terms, state.tilt, std)

@@ -55,7 +55,7 @@ class PreferenceLoss:
             (P,) losses, (P, C, h, w) gradients and the (P,) scores of the unaltered pictures, all without a graph.
         """
         number = len(x0)
-        times = torch.full((number,), step.t, device=x0.device)
+        times = torch.full((number,), int(step.time), device=x0.device)
         with torch.set_grad_enabled(differentiate):
             leaf = x0.detach().requires_grad_(differentiate)
             decoded = self.backbone.decode(leaf)

@@ -64,9 +64,9 @@ Decode = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def scored(decode: Decode, reward: Reward, x0: Tensor, prompts: Sequence[str], t: int) -> Tensor:
-    """(P,) float32 scores of decoded latents, as pictures in [0, 1] at training timestep ``t``."""
-    times = torch.full((len(x0),), t, device=x0.device) if reward.takes_timestep else None
+def scored(decode: Decode, reward: Reward, x0: Tensor, prompts: Sequence[str], time: float) -> Tensor:
+    """(P,) float32 scores of decoded latents, as pictures in [0, 1], at the network's ``time``."""
+    times = torch.full((len(x0),), int(time), device=x0.device) if reward.takes_timestep else None
     return reward.score(decode(x0).clamp(0, 1), prompts, times).float()
 
 
@@ -96,15 +96,15 @@ class PosteriorMean:
         step: Step,
         draws: Draws,
     ) -> Tensor:
-        """See :class:`Value`."""
-        return scored(self.decode, self.scorer, x0, prompts, step.t)
+        """See ``Value``."""
+        return scored(self.decode, self.scorer, x0, prompts, step.time)
 
 
 @dataclass(frozen=True)
 class Looks:
     """The mean reward of several predictions, the first and those after noising it again.
 
-    Each further look draws z' ~ q(z_t | x0) = N(sqrt(abar) x0, (1 - abar) I) and predicts once more, so the pictures vary
+    Each further look draws z' ~ q(z_t | x0) = N(a x0, s^2 I) and predicts once more, so the pictures vary
     as the posterior does where one posterior mean is a blur.
 
     Attributes:
@@ -140,11 +140,11 @@ class Looks:
         step: Step,
         draws: Draws,
     ) -> Tensor:
-        """See :class:`Value`."""
-        total = scored(self.backbone.decode, self.scorer, x0, prompts, step.t)
+        """See ``Value``."""
+        total = scored(self.backbone.decode, self.scorer, x0, prompts, step.time)
         for look in range(1, self.looks):
             noise = draws.normal(f"look {look}")
-            seen = step.alpha**0.5 * x0 + (1 - step.alpha) ** 0.5 * noise
+            seen = step.a * x0 + step.s * noise
             again = self.backbone.predict(
                 seen,
                 step,
@@ -153,7 +153,7 @@ class Looks:
                 guidance_rescale=self.guidance_rescale,
                 correction=False,
             )
-            total = total + scored(self.backbone.decode, self.scorer, again.x0, prompts, step.t)
+            total = total + scored(self.backbone.decode, self.scorer, again.x0, prompts, step.time)
         return total / self.looks
 
 
@@ -195,7 +195,7 @@ class Regressed:
         step: Step,
         draws: Draws,
     ) -> Tensor:
-        """See :class:`Value`."""
+        """See ``Value``."""
         fraction = torch.full((len(z),), step.fraction, device=z.device)
         found = self.regressor(z.float(), fraction, conditioning.prompt.float())
         return found @ self.factors.to(z.device) + self.constant

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from align.processes.ddim import DDIM
+from align.processes.base import Process
 from align.toy.densities import Band, Density, Mixture, Product
 from align.toy.reward import Quadratic
 
@@ -61,7 +61,7 @@ def expected_reward(density: Density, reward: Quadratic) -> float:
     return float(mixture.weights @ (slope * mixture.means - curvature * squares).sum(dim=1))
 
 
-def sampled_gaussian(process: DDIM, density: Mixture) -> Mixture:
+def sampled_gaussian(process: Process, density: Mixture) -> Mixture:
     """What plain sampling of a single Gaussian arrives at with a process's steps, as they are finitely many.
 
     With the exact denoiser the chain is linear, so the result is a Gaussian too: a mean m and a variance v become
@@ -75,15 +75,12 @@ def sampled_gaussian(process: DDIM, density: Mixture) -> Mixture:
     mean: Tensor = torch.zeros_like(density.means)
     variance: Tensor = torch.ones_like(density.variance)
     for step in process.steps:
-        noisy = density.noised(step.alpha)
-        # eps = sqrt(1 - abar) (z - sqrt(abar) mu) / noisy.variance and x0 by z = sqrt(abar) x0 + sqrt(1 - abar) eps.
-        by_eps = (1 - step.alpha) ** 0.5 / noisy.variance
-        by_x0 = (1 - (1 - step.alpha) ** 0.5 * by_eps) / step.alpha**0.5
-        std = process.std(step)
-        direction = max(1 - step.alpha_next - std**2, 0.0) ** 0.5
-        factor = step.alpha_next**0.5 * by_x0 + direction * by_eps
-        mean = factor * (mean - noisy.means) + step.alpha_next**0.5 * density.means
-        variance = factor.square() * variance + std**2
+        noisy = density.noised(step.a, step.s)
+        # x0 = mu + a v (z - a mu) / noisy.variance and eps = s (z - a mu) / noisy.variance: both linear in z.
+        by_x0, by_eps = step.a * density.variance / noisy.variance, step.s / noisy.variance
+        factor = process.kernel(by_x0, by_eps, step).mean
+        mean = factor * (mean - noisy.means) + step.a_next * density.means
+        variance = factor.square() * variance + step.std**2
     return Mixture(density.log_weights, mean, variance)
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from align.backbones.base import Conditioning
-from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.backbones.registry import load_folder
+from align.processes.base import Process
+from align.processes.ddim import ddim
 from align.rewards.registry import load
 from align.sampling.evaluate import Evaluator
 from align.sampling.guidance import Guidance
@@ -53,9 +54,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     device = torch.device("cpu")
-    backbone = UNetBackbone.from_folder(args.weights, device)
+    backbone = load_folder(args.weights, device)
     reward = load(args.reward, device=device)
-    process = DDIM(backbone.scheduler_config, args.steps, 1.0)
+    process = ddim(backbone.scheduler_config, args.steps, 1.0)
     prompts = [c.text() for c in distinct_captions("val", args.batch, 0, 2)]
     requests = [Request(prompt) for prompt in prompts]
     read = [backbone.encode(prompt, "") for prompt in prompts]
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
     z = torch.randn(args.batch, *backbone.latent_shape())
     times = torch.full((args.batch,), 300)
 
-    def plain(steps: DDIM) -> Sampler:
+    def plain(steps: Process) -> Sampler:
         return Sampler(
             backbone,
             Parts(Evaluator(backbone, 4.0, args.batch), steps),

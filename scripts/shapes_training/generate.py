@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from align.backbones.base import Conditioning
+from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
@@ -45,7 +46,7 @@ def practice_files(folder: Path) -> list[Path]:
 
 def run(number: int, seed: int, weights: Path, folder: Path, device: torch.device) -> None:
     """Training pictures for ``number`` captions in portions, of which those that are there are not made again."""
-    backbone = UNetBackbone.from_folder(weights, device)
+    backbone = load_folder(weights, device)
     some = list(islice(captions("train", seed), number))
     for k in range(0, number, PORTION):
         path = folder / f"generated-train-{seed}-{k:05}.npz"
@@ -86,7 +87,7 @@ def make(
     """
     if path.exists():
         return
-    process = DDIM(backbone.scheduler_config, steps, eta)
+    process = ddim(backbone.scheduler_config, steps, eta)
     evaluate = Evaluator(backbone, GUIDANCE, batch)
     texts = [caption.text() for caption in wanted for _ in range(SEEDS)]
     made: list[np.ndarray] = []
@@ -120,6 +121,6 @@ def make(
         pictures=np.concatenate(made),
         captions=np.array(texts),
         x0_t=np.concatenate(looks),
-        timesteps=np.array([process.steps[k].t for k in keep]),
+        timesteps=np.array([int(process.steps[k].time) for k in keep]),
     )
     os.replace(temporary, path)

@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from align.backbones.analytic import SCHEDULE
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.toy.chain import expectations
 from align.toy.densities import Density, Mixture, Product
 from align.toy.problems import DENSITIES
@@ -88,7 +88,7 @@ def _tilted_chain(density: Density, reward: Quadratic, modes: bool) -> dict[str,
         return torch.cat([value[None], torch.cat(parts) * value.exp()])
 
     # A Swiss roll is rough: its density has 512 components of deviation 0.3.
-    found = expectations(DDIM(SCHEDULE, STEPS, 1.0), density, functions, 0.1)
+    found = expectations(ddim(SCHEDULE, STEPS, 1.0), density, functions, 0.1)
     plain, z, of_reward = found[:3].tolist()
     rest = found[3:] / z
     number = density.dimension

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Backbone, Conditioning
-from align.processes.ddim import DDIM
+from align.processes.base import Process
 from align.rewards.base import Reward
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
@@ -78,7 +78,7 @@ def collect(
     prompts: Sequence[str],
     samples: int,
     backbone: Backbone,
-    process: DDIM,
+    process: Process,
     guidance_scale: float,
     rewards: Sequence[Reward],
     seed: int,
@@ -124,7 +124,7 @@ def sample(
     prompts: Sequence[str],
     samples: int,
     backbone: Backbone,
-    process: DDIM,
+    process: Process,
     guidance_scale: float,
     rewards: Sequence[Reward],
     seed: int,
@@ -156,7 +156,7 @@ def sample(
     values = [scored(backbone.decode, reward, state.z, texts, 0).cpu() for reward in rewards]
     return Paths(
         prompts=np.array(texts),
-        t=np.array([step.t for step in process.steps]),
+        t=np.array([int(step.time) for step in process.steps]),
         z=np.stack(seen, axis=1),
         x0=np.stack(predicted, axis=1),
         final=half(state.z),

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.checkpoints.reference import EMBEDDED
-from align.processes.ddim import DDIM
+from align.processes.base import Process
+from align.processes.ddim import ddim
 from align.rewards.base import Reward
 from align.rewards.registry import REWARDS, load
 from scripts.value_training.paths import Paths, collect, shapes_prompts
@@ -20,19 +22,19 @@ TRAIN, TEST = ("train", 4, 41, 31), ("test", 8, 43, 33)
 """Split, pictures of a prompt, seed of the prompts, seed of the noise."""
 
 
-def shapes_sampler(device: torch.device) -> tuple[UNetBackbone, DDIM, list[Reward]]:
+def shapes_sampler(device: torch.device) -> tuple[UNetBackbone, Process, list[Reward]]:
     """Backbone, ancestral process and all rewards of the shapes world."""
-    backbone = UNetBackbone.from_folder(EMBEDDED["shapes"], device)
+    backbone = load_folder(EMBEDDED["shapes"], device)
     return (
         backbone,
-        DDIM(backbone.scheduler_config, STEPS, 1.0),
+        ddim(backbone.scheduler_config, STEPS, 1.0),
         [load(name, device) for name in REWARD_NAMES],
     )
 
 
 def shapes_paths(
     which: tuple[str, int, int, int], number: int, folder: Path, device: torch.device
-) -> tuple[UNetBackbone, DDIM, list[Reward], Paths]:
+) -> tuple[UNetBackbone, Process, list[Reward], Paths]:
     """The sampler, and its paths for ``number`` prompts, which are collected if they are not in ``folder`` yet."""
     split, samples, prompt_seed, noise_seed = which
     backbone, process, rewards = shapes_sampler(device)

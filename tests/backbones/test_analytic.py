@@ -6,7 +6,7 @@ from fakes import CPU
 
 from align.backbones.analytic import SCHEDULE, AnalyticBackbone
 from align.backbones.base import Conditioning
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.rewards.registry import load
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
@@ -15,7 +15,7 @@ from align.toy.picture import to_coordinates, to_pictures
 from align.toy.problems import DENSITIES, REWARDS, gaussian
 from align.toy.target import sampled_gaussian
 
-PROCESS = DDIM(SCHEDULE, 100, 1.0)
+PROCESS = ddim(SCHEDULE, 100, 1.0)
 
 
 def backbone_of(name):
@@ -28,11 +28,11 @@ def predict(backbone, z, step, scale=1.0):
 
 
 def test_the_steps_of_the_reference_runs():
-    assert [step.t for step in PROCESS.steps] == list(range(991, 0, -10))
-    assert [step.t_next for step in PROCESS.steps] == [*range(981, 0, -10), 0]
-    assert PROCESS.steps[-1].alpha_next == pytest.approx(1 - 1e-4)
-    assert PROCESS.steps[0].alpha == pytest.approx(4.8e-5, rel=0.02)
-    assert PROCESS.std(PROCESS.steps[-1]) > 0
+    assert [step.time for step in PROCESS.steps] == list(range(991, 0, -10))
+    assert [step.time_next for step in PROCESS.steps] == [*range(981, 0, -10), 0]
+    assert PROCESS.steps[-1].a_next ** 2 == pytest.approx(1 - 1e-4)
+    assert PROCESS.steps[0].a ** 2 == pytest.approx(4.8e-5, rel=0.02)
+    assert PROCESS.steps[-1].std > 0
 
 
 @pytest.mark.parametrize("index", [0, 50, 90])
@@ -43,11 +43,10 @@ def test_the_clean_prediction_is_the_posterior_mean(name, index):
     generator = torch.Generator().manual_seed(index)
     draws = backbone.density.sample(400_000, generator)
     x0 = backbone.density.sample(4, generator)
-    alpha = step.alpha
-    z = alpha**0.5 * x0 + (1 - alpha) ** 0.5 * torch.randn(x0.shape, dtype=torch.float64, generator=generator)
+    z = step.a * x0 + step.s * torch.randn(x0.shape, dtype=torch.float64, generator=generator)
     found = predict(backbone, z[..., None, None], step)
-    apart = (z[:, None] - alpha**0.5 * draws).square().sum(2)
-    weights = torch.softmax(-apart / (2 * (1 - alpha)), dim=1)
+    apart = (z[:, None] - step.a * draws).square().sum(2)
+    weights = torch.softmax(-apart / (2 * step.s**2), dim=1)
     expected = weights @ draws
     error = (weights.square() @ draws.square() - 2 * (weights.square() @ draws) * expected
              + weights.square().sum(1, keepdim=True) * expected.square()).sqrt()  # fmt: skip
@@ -61,7 +60,7 @@ def test_both_predictions_agree_on_what_z_is(name):
         z = torch.randn(5, *backbone.latent_shape(), generator=torch.Generator().manual_seed(step.index))
         found = predict(backbone, z, step)
         assert found.eps.dtype == found.x0.dtype == torch.float32
-        again = step.alpha**0.5 * found.x0 + (1 - step.alpha) ** 0.5 * found.eps
+        again = step.a * found.x0 + step.s * found.eps
         torch.testing.assert_close(again, z, rtol=1e-6, atol=1e-6)
         stronger = predict(backbone, z, step, scale=7.5)
         assert torch.equal(stronger.eps, found.eps)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.rewards.clip import clip_config
 from align.rewards.step_aware import StepAwareReward, load_step_aware, load_step_aware_model
 from align.sampling.evaluate import Evaluator, Pictures
@@ -162,7 +162,7 @@ class Trace:
 
     @cached_property
     def process(self):
-        return DDIM(self.backbone.scheduler_config, self.number, self.facts["eta"])
+        return ddim(self.backbone.scheduler_config, self.number, self.facts["eta"])
 
     @cached_property
     def objective(self):

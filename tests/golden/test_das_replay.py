@@ -10,8 +10,9 @@ from functools import cached_property
 import pytest
 import torch
 
-from align.processes.ddim import DDIM
-from align.processes.lcm import LCM, ReleasedLCM
+from align.processes.ddim import ddim
+from align.processes.lcm import lcm
+from align.released.lcm import released_lcm
 from align.sampling.evaluate import Evaluator
 from align.sampling.guidance import Guidance
 from align.sampling.loop import Parts
@@ -123,7 +124,7 @@ class DasTrace(Trace):
         value = PosteriorMean(self.backbone.decode, self.reward)
         return Parts(
             Evaluator(self.backbone, scale, PARTICLES, OBJECTIVE, self.reward, value=value),
-            ReleasedLCM(config, self.steps, eta) if self.lcm else DDIM(config, self.steps, eta),
+            released_lcm(config, self.steps, eta) if self.lcm else ddim(config, self.steps, eta),
             Guidance(1.0, (1.0, 1.0, 1.0), "variance"),
             select=replace(select, **changed),
             weigh=True,
@@ -246,6 +247,6 @@ def test_neither_trace_replays_with_the_other_ones_indexing(name):
 def test_a_consistency_models_trace_replays_with_its_quirks_alone():
     trace = DasTrace(SLIM, "trace_das_lcm")
     parts = trace.parts()
-    mended = replace(parts, process=LCM(trace.backbone.scheduler_config, trace.steps))
+    mended = replace(parts, process=lcm(trace.backbone.scheduler_config, trace.steps))
     replay = trace.replay(mended)
     assert (replay.final.z - trace.tensors["final.latents"]).abs().max() > 100 * LIMITS["latents"]

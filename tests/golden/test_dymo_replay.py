@@ -6,6 +6,7 @@ Slim copies come with the tests; ``--golden DIR`` replays every trace of a folde
 import pytest
 import torch
 
+from align.processes.base import renoise
 from align.sampling.evaluate import Evaluator
 from align.sampling.ledger import Ledger
 from align.sampling.loop import run, start
@@ -47,7 +48,7 @@ def trace(request):
 def test_phases_are_those_of_the_step_indices(trace):
     for step, recorded in zip(trace.process.steps, trace.facts["steps"], strict=True):
         terms = trace.objective.terms(step)
-        assert step.t == recorded["t"]
+        assert step.time == recorded["t"]
         guided = terms.preference or (terms.semantic and bool(trace.pictures.has_pairs.any()))
         assert guided is recorded["guided"]
         if guided:
@@ -100,7 +101,7 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
             differences["picture"] = far(2 * picture - 1, recorded["decoded_x0"])
             differences["scores"] = far(scores_of(trace, picture, step, draws), recorded["scores"][None])
         if "renoised" in recorded:
-            renoised = trace.process.renoise(out, step, recorded["renoise_noise"])
+            renoised = renoise(out, step, recorded["renoise_noise"])
             differences["renoised"] = far(renoised, recorded["renoised"])
         if record["decides_rounds"]:
             assert int(trace.parts.recurrence.extra(found, terms)) == record["num_optimization"]
@@ -117,7 +118,7 @@ def scores_of(trace, picture, step, draws):
     if trace.objective.copies:
         shown = torch.cat([shown, views(picture, ViewDraws.of(draws.uniform, trace.objective.copies))], dim=1)
     number = shown.shape[1]
-    times = torch.full((number,), step.t)
+    times = torch.full((number,), int(step.time))
     return trace.reward.score(shown[0], [trace.prompt] * number, times)[None]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.particles import Resampling, Steering
@@ -97,7 +97,7 @@ class FkTrace(Trace):
         value = PosteriorMean(self.backbone.decode, self.reward)
         return Parts(
             Evaluator(self.backbone, self.facts["guidance_scale"], PARTICLES, value=value),
-            DDIM(self.backbone.scheduler_config, self.steps, self.facts["eta"]),
+            ddim(self.backbone.scheduler_config, self.steps, self.facts["eta"]),
             select=replace(select, **changed),
             select_children=True,
         )

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from align.backbones.base import Conditioning, guidance_embedding
-from align.processes.lcm import LCM
+from align.processes.lcm import lcm
 
 from .tiny_lcm import tiny_lcm
 
@@ -31,7 +31,7 @@ def recorded():
         tensors=tensors,
         backbone=backbone,
         conditioning=Conditioning(states, torch.full_like(states, torch.nan)),
-        process=LCM(backbone.scheduler_config, facts["steps"]),
+        process=lcm(backbone.scheduler_config, facts["steps"]),
     )
 
 
@@ -63,7 +63,7 @@ def test_the_scale_is_embedded_as_recorded(recorded):
 @pytest.mark.parametrize("index", STEPS)
 def test_a_step_is_the_recorded_one(recorded, index):
     step, own = at(recorded, index)
-    assert step.t == int(own["t"])
+    assert step.time == int(own["t"])
     found = predict(recorded, own["latents"], step)
     assert (found.eps - own["noise_pred"]).abs().max() < 5e-5
     assert (found.x0 - own["pred_x0"]).abs().max() < 1e-4

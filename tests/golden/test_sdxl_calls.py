@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 
 CPU = torch.device("cpu")
 LIMIT = 1e-4
@@ -57,7 +57,7 @@ def replay(golden):
         facts=facts,
         backbone=backbone,
         conditioning=conditioning,
-        process=DDIM(backbone.scheduler_config, 12, 1.0),
+        process=ddim(backbone.scheduler_config, 12, 1.0),
     )
 
 
@@ -82,7 +82,7 @@ def test_every_call(replay):
             key.removeprefix(prefix): value for key, value in replay.tensors.items() if key.startswith(prefix)
         }
         step = replay.process.steps[number]
-        assert step.t == replay.facts["steps"][number]["t"]
+        assert step.time == replay.facts["steps"][number]["t"]
         found = replay.backbone.predict(
             recorded["latents_in"], step, replay.conditioning, 5.0, attention="both"
         )

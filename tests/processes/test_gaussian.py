@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from align.processes.gaussian import Gaussian, renoise
+from align.processes.gaussian import Gaussian
 
 
 def test_log_ratio_is_the_difference_of_independent_normals_log_densities():
@@ -37,8 +37,3 @@ def test_a_deterministic_kernel_has_no_density():
     z = torch.zeros(1, 1, 2, 2)
     with pytest.raises(ValueError, match="no density"):
         Gaussian(z, 0.0).log_ratio(Gaussian(z, 0.0), z)
-
-
-def test_renoising_keeps_unit_variance():
-    z, noise = torch.randn(2, 40000, generator=torch.Generator().manual_seed(0))
-    assert float(renoise(z, 0.7, noise).var()) == pytest.approx(1, abs=0.03)

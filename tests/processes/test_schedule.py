@@ -7,7 +7,8 @@ import torch
 from diffusers import DDIMScheduler
 from fakes import SCHEDULE
 
-from align.processes.ddim import DDIM
+from align.processes.base import renoise
+from align.processes.ddim import ddim
 from align.processes.schedule import CLASSES, read_schedule, timesteps, unread
 from align.sampling.guidance import Guidance
 from align.sampling.objective import Terms
@@ -35,7 +36,6 @@ def stated(**changes):
         ({"trained_betas": [0.1, 0.2]}, "trained_betas lists 2"),
         ({"trained_betas": "file"}, "trained_betas is no list"),
         ({"prediction_type": "flow_prediction"}, "prediction_type=flow_prediction"),
-        ({"prediction_type": "sample"}, "prediction_type=sample"),
         ({"timestep_spacing": "karras"}, "timestep_spacing=karras"),
         ({"timestep_type": "continuous"}, "timestep_type=continuous"),
         ({"steps_offset": -1}, "steps_offset=-1"),
@@ -54,7 +54,7 @@ def test_what_cannot_be_sampled_is_named(changes, words):
 
 
 def test_the_processes_of_all_classes_with_betas_are_the_same():
-    levels = {tuple(DDIM(stated(_class_name=name), 5, 1).steps) for name in CLASSES}
+    levels = {tuple(ddim(stated(_class_name=name), 5, 1).steps) for name in CLASSES}
     assert len(levels) == 1
 
 
@@ -67,17 +67,19 @@ def test_what_is_left_out_has_the_default_of_the_class(name):
 
 def test_a_last_level_that_is_stated_otherwise_is_the_last():
     file = {"set_alpha_to_one": "left out", "final_sigmas_type": "sigma_min"}
-    assert DDIM(stated(**file), 10, 1).steps[-1].alpha_next == pytest.approx(1 - SCHEDULE["beta_start"])
+    assert ddim(stated(**file), 10, 1).steps[-1].a_next ** 2 == pytest.approx(1 - SCHEDULE["beta_start"])
 
 
 def test_listed_betas_and_another_curve_are_those_of_the_process():
     betas = torch.linspace(0.001, 0.02, 1000).tolist()
     listed = stated(trained_betas=betas, beta_schedule="left out", beta_start="left out", beta_end="left out")
     kept = torch.cumprod(1 - torch.tensor(betas), 0)
-    assert [one.alpha for one in DDIM(listed, 7, 1).steps] == [float(kept[t]) for t in timesteps(listed, 7)]
-    cosine = DDIM(stated(beta_schedule="squaredcos_cap_v2", beta_start="left out"), 10, 1)
+    assert [one.a for one in ddim(listed, 7, 1).steps] == [
+        float(kept[t]) ** 0.5 for t in timesteps(listed, 7)
+    ]
+    cosine = ddim(stated(beta_schedule="squaredcos_cap_v2", beta_start="left out"), 10, 1)
     theirs = DDIMScheduler(beta_schedule="squaredcos_cap_v2").alphas_cumprod
-    assert [one.alpha for one in cosine.steps] == [float(theirs[one.t]) for one in cosine.steps]
+    assert [one.a for one in cosine.steps] == [float(theirs[int(one.time)]) ** 0.5 for one in cosine.steps]
 
 
 def test_what_only_its_own_solver_reads_is_told():
@@ -91,9 +93,9 @@ def test_timesteps_are_diffusers_and_a_step_ends_where_the_next_begins(spacing):
     theirs = DDIMScheduler(**config)
     for number in (1, 2, 7, 10, 13, 30, 50, 333, 999):
         theirs.set_timesteps(number)
-        steps = DDIM(config, number, 0).steps
-        assert [one.t for one in steps] == theirs.timesteps.tolist()
-        assert all((a.t_next, a.alpha_next) == (b.t, b.alpha) for a, b in pairwise(steps))
+        steps = ddim(config, number, 0).steps
+        assert [one.time for one in steps] == theirs.timesteps.tolist()
+        assert all((a.time_next, a.a_next, a.s_next) == (b.time, b.a, b.s) for a, b in pairwise(steps))
 
 
 @pytest.mark.parametrize(
@@ -115,9 +117,9 @@ def test_steps_without_timesteps_are_told_the_largest_number(training, offset, s
 @pytest.mark.parametrize("form", ["mean", "eps"])
 def test_a_process_that_begins_without_any_signal_can_be_sampled_and_guided(form):
     config = stated(rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing")
-    process = DDIM(config, 5, 1)
+    process = ddim(config, 5, 1)
     first = process.steps[0]
-    assert first.alpha == 0
+    assert (first.a, first.s) == (0, 1)
     z, v = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     one = torch.ones(1)
     found = Estimate(z, -v, v, v, one, torch.zeros_like(v), one, one, one.bool())
@@ -126,4 +128,4 @@ def test_a_process_that_begins_without_any_signal_can_be_sampled_and_guided(form
     )
     kernel = process.kernel(moved.x0, moved.eps, first)
     assert torch.isfinite(kernel.mean).all()
-    assert torch.isfinite(process.renoise(kernel.mean, first, v)).all()
+    assert torch.isfinite(renoise(kernel.mean, first, v)).all()

@@ -8,7 +8,7 @@ import torch
 from fakes import CPU, SCHEDULE, TOKENS, FakeBackbone, FakeReward, words_graph
 
 from align.backbones.base import Conditioning
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import CleanGuidance
 from align.sampling.ledger import COUNTS, Ledger
@@ -19,7 +19,7 @@ from align.sampling.views import ViewDraws, views
 from align.semantics.attention_loss import pair_weights, semantic_loss
 from align.semantics.tokens import token_pairs
 
-STEPS = DDIM(SCHEDULE, 10, 1).steps
+STEPS = ddim(SCHEDULE, 10, 1).steps
 PHASES = {0: STEPS[0], 1: STEPS[3], 2: STEPS[8]}
 PROMPTS = ["red cat blue dog", "a quiet morning", "blue dog"]
 
@@ -58,7 +58,7 @@ def whole_loss(backbone, objective, reward, step, state):
     found = backbone.predict(z, step, pictures.conditioning.take(rows), 3.0, objective.attention_half)
     phase = objective.terms(step).phase
     semantic = objective.semantic * semantic_loss(found.attention, pictures.pair_weights[rows])
-    times = torch.full((len(z),), step.t) if reward.takes_timestep else None
+    times = torch.full((len(z),), int(step.time)) if reward.takes_timestep else None
     scores = reward.score(backbone.decode(found.x0), [PROMPTS[k] for k in rows], times)
     preference = -objective.preference * (scores.abs() if objective.score == "released" else scores)
     weight = torch.ones(len(z))
@@ -188,7 +188,7 @@ def test_the_reward_is_told_the_timestep_only_if_it_takes_it(backbone):
     told, untold = FakeReward(True), FakeReward(False)
     for reward in (told, untold):
         evaluate(backbone, Objective(1, 1), reward, PHASES[2])
-    assert told.times[0].tolist() == [PHASES[2].t] * 3
+    assert told.times[0].tolist() == [PHASES[2].time] * 3
     assert untold.times == [None]
 
 
@@ -233,7 +233,7 @@ def test_views_in_any_parts_give_the_gradient_of_all_of_them(backbone, reward, s
     z = state.z.clone().requires_grad_()
     shown = backbone.decode(backbone.predict(z, step, pictures.conditioning, 3.0).x0)
     shown = torch.cat([shown[:, None], views(shown, ViewDraws.of(DRAWS.uniform, 3))], dim=1)
-    times = torch.full((3,), step.t)
+    times = torch.full((3,), int(step.time))
     scores = torch.stack([FakeReward().score(shown[:, k], PROMPTS, times) for k in range(4)], dim=1)
     loss = -0.7 * (scores.norm(dim=1) if score == "released" else scores.sum(dim=1) / 2)
     (gradient,) = torch.autograd.grad(loss.sum(), z)
@@ -262,7 +262,7 @@ def test_clean_guidance_walks_down_the_loss_and_leaves_the_network_alone(backbon
     moved = found.x0.clone()
     for _ in range(iterations):
         leaf = moved.requires_grad_()
-        score = FakeReward().score(FakeBackbone().decode(leaf), PROMPTS, torch.full((3,), step.t))
+        score = FakeReward().score(FakeBackbone().decode(leaf), PROMPTS, torch.full((3,), int(step.time)))
         moved = (leaf + 0.3 * torch.autograd.grad(score.sum(), leaf)[0]).detach()
     torch.testing.assert_close(found.x0 + found.clean_shift, moved, rtol=1e-5, atol=1e-6)
     assert not found.gradient.any()

@@ -4,17 +4,18 @@ import pytest
 import torch
 from fakes import SCHEDULE
 
-from align.processes.ddim import DDIM
-from align.processes.lcm import LCM
+from align.processes.base import clean_and_noise
+from align.processes.ddim import ddim
+from align.processes.lcm import lcm
 from align.sampling.guidance import CleanGuidance, Guidance
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate
 
-PROCESS = DDIM(SCHEDULE, 10, 1.0)
+PROCESS = ddim(SCHEDULE, 10, 1.0)
 STEP = PROCESS.steps[4]
 TERMS = Terms(0, True, True)
 TILT = torch.tensor([1.0, 3.0, 0.5])
-STD = PROCESS.std(STEP)
+STD = STEP.std
 
 
 def estimate(scale=1.0):
@@ -42,7 +43,7 @@ def lengths(x):
 
 def noisy(found):
     """The latents that predictions of x0 and eps belong to."""
-    return STEP.alpha**0.5 * found.x0 + (1 - STEP.alpha) ** 0.5 * found.eps
+    return STEP.a * found.x0 + STEP.s * found.eps
 
 
 @pytest.mark.parametrize("phase", [0, 1, 2])
@@ -85,7 +86,7 @@ def test_universal_guidance_changes_the_noise_and_the_prediction_follows():
     found = estimate()
     guidance = Guidance(1, (0.2, 1, 1), "constant", "eps")
     moved = guidance.adjust(found, TERMS, STEP, TILT, STD)
-    torch.testing.assert_close(moved.eps, found.eps + 0.2 * (1 - STEP.alpha) ** 0.5 * found.gradient)
+    torch.testing.assert_close(moved.eps, found.eps + 0.2 * STEP.s * found.gradient)
     torch.testing.assert_close(noisy(moved), noisy(found))
     assert guidance.shift(found, TERMS, TILT, STD) is None
 
@@ -98,7 +99,7 @@ def test_mpgd_moves_the_step_by_what_it_moves_the_clean_prediction():
     found = estimate()
     moved = CleanGuidance(1, 0.5).adjust(found, STEP)
     kernel, proposal = (PROCESS.kernel(one.x0, one.eps, STEP) for one in (found, moved))
-    expected = STEP.alpha_next**0.5 * found.clean_shift
+    expected = STEP.a_next * found.clean_shift
     torch.testing.assert_close(proposal.mean - kernel.mean, expected, rtol=0, atol=1e-5)
 
 
@@ -126,12 +127,12 @@ def test_a_particle_is_moved_by_its_own_numbers():
 
 def test_noise_guidance_moves_a_consistency_function_as_far_as_it_depends_on_the_noise():
     """At a scaling where z's own share is large."""
-    step = LCM({**SCHEDULE, "timestep_scaling": 0.001}, 4).steps[2]
+    step = lcm({**SCHEDULE, "timestep_scaling": 0.001}, 4).steps[2]
     assert step.c_skip > 0.1
     z = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def clean(eps):
-        return step.clean((z - (1 - step.alpha) ** 0.5 * eps) / step.alpha**0.5, z)
+        return clean_and_noise(eps, z, step, "epsilon")[0]
 
     found = replace(estimate(), x0=clean(estimate().eps))
     moved = Guidance(0.5, (1.0, 1.0, 1.0), form="eps").adjust(found, TERMS, step, TILT, 0.0)

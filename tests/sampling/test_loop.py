@@ -10,7 +10,7 @@ import torch
 from fakes import CPU, SCHEDULE, FakeReward, GaussianBackbone, words_graph
 
 from align.backbones.base import Conditioning
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import Guidance
 from align.sampling.ledger import Ledger
@@ -30,14 +30,14 @@ def parts_of(backbone, reward, batch_size=4, steps=STEPS, eta=1.0, objective=Non
     objective = objective or Objective(preference=1, semantic=10)
     return Parts(
         Evaluator(backbone, 3.0, batch_size, objective, reward),
-        DDIM(SCHEDULE, steps, eta),
+        ddim(SCHEDULE, steps, eta),
         Guidance(strength, (0.5, 0.5, 0.5)),
         **keywords,
     )
 
 
 def plain_of(backbone, batch_size=4, eta=1.0):
-    return Parts(Evaluator(backbone, 3.0, batch_size), DDIM(SCHEDULE, STEPS, eta))
+    return Parts(Evaluator(backbone, 3.0, batch_size), ddim(SCHEDULE, STEPS, eta))
 
 
 def sample(parts, requests=REQUESTS, watch=None):
@@ -71,17 +71,14 @@ def test_plain_sampling_is_the_textbook_loop(backbone, eta):
     prompt = PROMPTS[0]
     (outcome,) = sample(plain_of(backbone, batch_size=1, eta=eta), [Request(prompt, seed=7)])
     stream = NoiseStream(7, prompt, 0)
-    process = DDIM(SCHEDULE, STEPS, eta)
+    process = ddim(SCHEDULE, STEPS, eta)
     shape = backbone.latent_shape()
     read = backbone.encode(prompt, "")
     z = stream.normal("initial", 0, 0, shape)[None]
     for step in process.steps:
         found = backbone.predict(z, step, Conditioning.of([read]), 3.0)
-        z = (
-            step.alpha_next**0.5 * found.x0
-            + (1 - step.alpha_next - process.std(step) ** 2) ** 0.5 * found.eps
-        )
-        z = z + process.std(step) * stream.normal("step", step.index, 0, shape)[None]
+        z = step.a_next * found.x0 + (step.s_next**2 - step.std**2) ** 0.5 * found.eps
+        z = z + step.std * stream.normal("step", step.index, 0, shape)[None]
     torch.testing.assert_close(outcome.picture, backbone.decode(z)[0].clamp(0, 1))
 
 
@@ -141,7 +138,7 @@ def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
     read = backbone.encode(PROMPTS[0], "")
     found = backbone.predict(first, step, Conditioning.of([read]), 3.0)
     child = parts.process.kernel(found.x0, found.eps, step).sample(stream.normal("step", 4, 0, shape))
-    ratio = step.alpha / step.alpha_next
+    ratio = (step.a / step.a_next) ** 2
     expected = ratio**0.5 * child + (1 - ratio) ** 0.5 * stream.normal("renoise", 4, 0, shape)
     torch.testing.assert_close(second, expected, atol=1e-4, rtol=1e-4)
 
@@ -198,7 +195,7 @@ def weighted_run(strength, weigh=True, eta=1.0, schedule=SCHEDULE):
     objective = Objective(preference=1, semantic=0, dynamic=False)
     parts = Parts(
         Evaluator(backbone, 1.0, NUMBER, objective, Bright()),
-        DDIM(schedule, 10, eta),
+        ddim(schedule, 10, eta),
         # The last steps' kernels are so narrow that any shift would leave them: the third phase is unguided.
         Guidance(strength, (0.0, 0.08, 0.0)),
         weigh=weigh,

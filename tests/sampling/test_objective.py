@@ -2,7 +2,7 @@ import pytest
 import torch
 from fakes import SCHEDULE
 
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.objective import Objective, Terms
 
 NOW, BEFORE = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -10,7 +10,7 @@ MIDDLE = Terms(1, True, True)
 
 
 def phases(objective, steps=50):
-    return [objective.terms(step).phase for step in DDIM(SCHEDULE, steps, 1).steps]
+    return [objective.terms(step).phase for step in ddim(SCHEDULE, steps, 1).steps]
 
 
 @pytest.mark.parametrize("steps", [10, 25, 50, 100])
@@ -30,7 +30,7 @@ def test_phases_follow_the_number_of_steps(steps):
 )
 def test_a_loss_without_weight_is_not_needed(preference, semantic, needs):
     objective = Objective(preference, semantic)
-    steps = DDIM(SCHEDULE, 10, 1).steps
+    steps = ddim(SCHEDULE, 10, 1).steps
     found = [objective.terms(steps[k]) for k in (0, 3, 9)]
     assert [(terms.semantic, terms.preference) for terms in found] == needs
 
@@ -110,7 +110,7 @@ def test_no_score_no_slope():
 
 def test_the_last_steps_can_be_left_alone():
     objective = Objective(1, 1, preference_until=0.07)
-    guided = [objective.terms(step).preference for step in DDIM(SCHEDULE, 50, 1).steps]
+    guided = [objective.terms(step).preference for step in ddim(SCHEDULE, 50, 1).steps]
     assert guided == [False] * 10 + [True] * 36 + [False] * 4
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from fakes import CPU, SCHEDULE
 
-from align.processes.ddim import DDIM
-from align.processes.lcm import LCM, ReleasedLCM
+from align.processes.ddim import ddim
+from align.processes.lcm import lcm
+from align.released.lcm import released_lcm
 from align.sampling.evaluate import Evaluator
 from align.sampling.guidance import Guidance
 from align.sampling.loop import Parts
@@ -24,7 +25,7 @@ from sampling.test_search import grouped
 
 NEVER, ALWAYS = Resampling("systematic", 0.0), Resampling("systematic", None)
 FULL = Tempering("full")
-STEP = DDIM(SCHEDULE, 10, 1.0).steps
+STEP = ddim(SCHEDULE, 10, 1.0).steps
 
 
 def state_of(groups=1, particles=4):
@@ -270,7 +271,7 @@ def test_a_group_of_the_dead_is_left_alone(make):
 
 def das_of(backbone, reward, tempering=None, released=False, resampling=None, process=None, alpha=0.3):
     objective = Objective(1, 0, semantic_until=2, both_until=2, dynamic=False, clamp=True)
-    process = process or DDIM(SCHEDULE, STEPS, 1.0)
+    process = process or ddim(SCHEDULE, STEPS, 1.0)
     rule = Tempered(
         tempering or Tempering("schedule", gamma=0.1),
         alpha,
@@ -323,7 +324,7 @@ def test_the_way_of_every_group_is_recorded(backbone, reward, children):
     rule = Steering("max", 1.0, (2, 4, 6), ALWAYS, released=children)
     parts = Parts(
         Evaluator(backbone, 3.0, 4, value=value),
-        DDIM(SCHEDULE, STEPS, 1.0),
+        ddim(SCHEDULE, STEPS, 1.0),
         select=rule,
         select_children=children,
     )
@@ -338,7 +339,7 @@ def test_the_way_of_every_group_is_recorded(backbone, reward, children):
 
 
 def test_the_step_without_noise_is_weighed_and_not_guided(backbone, reward):
-    parts = das_of(backbone, reward, process=LCM(dict(SCHEDULE), STEPS))
+    parts = das_of(backbone, reward, process=lcm(dict(SCHEDULE), STEPS))
     (outcome,) = grouped(parts, reward, Population(3, 1, "draw"), REQUESTS[:1])
     assert outcome.cost.network_forward == 3 * STEPS
     assert outcome.cost.network_backward == outcome.cost.decoder_backward == 3 * (STEPS - 1)
@@ -349,7 +350,7 @@ def test_the_step_without_noise_is_weighed_and_not_guided(backbone, reward):
 def test_as_released_a_consistency_models_guidance_and_noise_disagree():
     schedule = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012}
     schedule |= {"beta_schedule": "scaled_linear"}
-    plain, released = LCM(schedule, 4), ReleasedLCM(schedule, 4, 0.5)
+    plain, released = lcm(schedule, 4), released_lcm(schedule, 4, 0.5)
     x0 = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(1))
     shift = 0.1 * x0.flip(0)
@@ -363,9 +364,9 @@ def test_as_released_a_consistency_models_guidance_and_noise_disagree():
             matches = torch.allclose(ratios[-1].double(), expected)
             assert matches is (step.index < 2)
     assert torch.equal(ratios[2], ratios[1])
-    assert [released.std(step) for step in released.steps] == [
-        pytest.approx(0.5 * plain.std(plain.steps[0])),
-        pytest.approx(0.5 * plain.std(plain.steps[1])),
+    assert [step.std for step in released.steps] == [
+        pytest.approx(0.5 * plain.steps[0].std),
+        pytest.approx(0.5 * plain.steps[1].std),
         0.0,
-        pytest.approx(0.5 * (1 - plain.steps[3].alpha) ** 0.5),
+        pytest.approx(0.5 * plain.steps[3].s),
     ]

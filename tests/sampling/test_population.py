@@ -6,7 +6,7 @@ import pytest
 import torch
 from fakes import CPU, SCHEDULE, FakeReward, words_graph
 
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Population, Request, Sampler
@@ -16,7 +16,7 @@ REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=2), Request("a 
 
 
 def sampler_of(backbone, batch_size=2, population=None, reward=None):
-    parts = Parts(Evaluator(backbone, 3.0, batch_size), DDIM(SCHEDULE, 4, 1.0))
+    parts = Parts(Evaluator(backbone, 3.0, batch_size), ddim(SCHEDULE, 4, 1.0))
     pairs = pairs_by_offsets(words_graph)
     return Sampler(backbone, parts, pairs, batch_size, CPU, population, reward)
 

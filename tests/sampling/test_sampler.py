@@ -2,7 +2,7 @@ import pytest
 import torch
 from fakes import CPU, SCHEDULE, FakeBackbone, words_graph
 
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.sampler import Request, Sampler, root_mean_square
@@ -12,7 +12,7 @@ REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=1), Request("re
 
 
 def sampler_of(backbone, batch_size=2):
-    parts = Parts(Evaluator(backbone, 3.0, batch_size), DDIM(SCHEDULE, 5, 1.0))
+    parts = Parts(Evaluator(backbone, 3.0, batch_size), ddim(SCHEDULE, 5, 1.0))
     return Sampler(backbone, parts, pairs_by_offsets(words_graph), batch_size, CPU)
 
 

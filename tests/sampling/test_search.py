@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes import CPU, SCHEDULE, words_graph
 
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.noise import Draws, NoiseStream
@@ -29,7 +29,7 @@ def svdd_of(backbone, reward, candidates=4, batch_size=4, **options):
     value = PosteriorMean(backbone.decode, reward)
     return Parts(
         Evaluator(backbone, 3.0, batch_size, value=value),
-        DDIM(SCHEDULE, STEPS, 1.0),
+        ddim(SCHEDULE, STEPS, 1.0),
         search=Search(candidates, probabilities=(1.0,) * (STEPS - 1), **options),
     )
 
@@ -106,7 +106,7 @@ def test_the_chosen_candidate_is_the_best_of_fresh_ones(backbone, reward):
     drawn = torch.stack([stream.normal(name, 0, 0, backbone.latent_shape()) for name in names])
     torch.testing.assert_close(z, kernel.mean + kernel.std * drawn)
     nodes = torch.cat([estimate.x0 for _, estimate in tried])
-    times = torch.full((6,), steps[1].t)
+    times = torch.full((6,), int(steps[1].time))
     scores = reward.score(backbone.decode(nodes).clamp(0, 1), PROMPTS[:1] * 6, times)
     torch.testing.assert_close(values, scores)
     follow = rest[2][0]  # The next step's first candidates come from the best of these.
@@ -189,7 +189,7 @@ def prune(values, prune, step_index=1, group=None):
         def take(self, index):
             return self.value[index]
 
-    step = DDIM(SCHEDULE, 5, 1.0).steps[step_index]
+    step = ddim(SCHEDULE, 5, 1.0).steps[step_index]
     draws = Draws([NoiseStream(k, "p", 0) for k in range(number)], step_index, 0, (1, 1, 1), CPU)
     return prune(state, Found(), step, draws).index.tolist()
 
@@ -205,7 +205,7 @@ def test_of_equals_the_first_stay_and_what_is_no_number_goes():
 
 def test_nothing_is_read_where_nothing_is_dropped():
     drop = Prune(populations=(4, 4, 2, 2))
-    steps = DDIM(SCHEDULE, 5, 1.0).steps
+    steps = ddim(SCHEDULE, 5, 1.0).steps
     assert [drop.reads(step) for step in steps] == [False, True, False, True, False]
     assert prune([1.0, 2.0], drop, step_index=2) == [0, 1]
 

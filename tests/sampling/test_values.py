@@ -8,7 +8,7 @@ from fakes import CHANNELS, CPU, SIDE, WIDTH, FakeReward
 
 from align.backbones.base import Conditioning
 from align.errors import MissingWeights, WrongWeights
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.evaluate import Evaluator
 from align.sampling.loop import Parts
 from align.sampling.noise import Draws, NoiseStream
@@ -27,7 +27,7 @@ from align.sampling.values import Looks, PosteriorMean, Regressed
 from sampling.test_loop import PROMPTS, REQUESTS, SCHEDULE, STEPS, parts_of, sample
 from sampling.test_search import grouped
 
-STEP = DDIM(SCHEDULE, STEPS, 1.0).steps[3]
+STEP = ddim(SCHEDULE, STEPS, 1.0).steps[3]
 SHAPE = ValueShape(
     (CHANNELS, SIDE, SIDE), WIDTH, ("one", "two"), (3.0, -1.0), (2.0, 0.5), width=16, layers=1, heads=2
 )
@@ -65,7 +65,7 @@ def network(seed=0):
 def searching(backbone, value, candidates=4, batch_size=4):
     return Parts(
         Evaluator(backbone, 3.0, batch_size, value=value),
-        DDIM(SCHEDULE, STEPS, 1.0),
+        ddim(SCHEDULE, STEPS, 1.0),
         search=Search(candidates, probabilities=(1.0,) * (STEPS - 1)),
     )
 
@@ -88,11 +88,11 @@ def test_one_look_is_the_posterior_mean(backbone, reward):
 def test_looks_are_the_mean_over_predictions_after_noising_again(backbone, reward, rescale):
     """Written apart: the first prediction, and each of two more from z' = sqrt(abar) x0 + sqrt(1 - abar) noise."""
     z, x0, prompts, conditioning, step, draws = given = states(backbone)
-    times = torch.full((3,), step.t)
+    times = torch.full((3,), int(step.time))
     scores = [reward.score(backbone.decode(x0).clamp(0, 1), prompts, times)]
     for name in ("look 1", "look 2"):
         noise = torch.stack([one.normal(name, step.index, 0, z.shape[1:]) for one in draws.own])
-        seen = step.alpha**0.5 * x0 + (1 - step.alpha) ** 0.5 * noise
+        seen = step.a * x0 + step.s * noise
         again = backbone.predict(seen, step, conditioning, 3.0, guidance_rescale=rescale).x0
         scores.append(reward.score(backbone.decode(again).clamp(0, 1), prompts, times))
     looked = Looks(backbone, 3.0, reward, 3, rescale)(*given)
@@ -131,7 +131,7 @@ def test_a_small_decoder_stands_in_for_the_full_one(backbone, reward):
 
     _, x0, prompts, *_ = given = states(backbone)
     found = PosteriorMean(small, reward, own_decoder=False)(*given)
-    expected = reward.score(small(x0).clamp(0, 1), prompts, torch.full((3,), STEP.t))
+    expected = reward.score(small(x0).clamp(0, 1), prompts, torch.full((3,), int(STEP.time)))
     torch.testing.assert_close(found, expected)
 
 
@@ -193,7 +193,7 @@ def test_the_candidate_of_the_largest_value_goes_on(backbone):
     """Written apart, for one picture and all steps."""
     value = Regressed(network(), {"one": 1.0})
     (outcome,) = sample(searching(backbone, value, 3), REQUESTS[:1])
-    process, stream = DDIM(SCHEDULE, STEPS, 1.0), NoiseStream(7, PROMPTS[0], 0)
+    process, stream = ddim(SCHEDULE, STEPS, 1.0), NoiseStream(7, PROMPTS[0], 0)
     shape = backbone.latent_shape()
     conditioning = Conditioning.of([backbone.encode(PROMPTS[0], "")])
     z, three = (

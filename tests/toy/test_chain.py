@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from align.backbones.analytic import SCHEDULE
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.toy.chain import expectations
 from align.toy.densities import Mixture
 from align.toy.problems import REWARDS, gaussian, gmm, gmm2, swiss_roll
 from align.toy.target import expected_reward, sampled_gaussian, tilted
 
-PROCESS = DDIM(SCHEDULE, 100, 1.0)
+PROCESS = ddim(SCHEDULE, 100, 1.0)
 
 
 def tilting(reward):
@@ -60,7 +60,7 @@ def test_many_steps_end_at_the_density():
     axis = REWARDS["toy_swiss_roll"].axes(2, 3)
     errors = []
     for steps in (50, 200, 500):
-        z = float(expectations(DDIM(SCHEDULE, steps, 1.0), band, tilting(axis), 0.05)[1])
+        z = float(expectations(ddim(SCHEDULE, steps, 1.0), band, tilting(axis), 0.05)[1])
         errors.append(abs(math.log(z) - tilted(band, axis).log_z))
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 6e-3

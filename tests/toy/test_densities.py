@@ -8,7 +8,7 @@ import torch
 from align.toy.densities import Band, Mixture
 from align.toy.problems import DENSITIES
 
-LEVELS = [1.0, 0.99, 0.5, 4e-5]
+LEVELS = [(1.0, 0.0), (0.995, 0.1), (0.7, 0.3), (0.006, 0.99998)]
 
 
 @pytest.fixture(params=list(DENSITIES), scope="module")
@@ -16,38 +16,38 @@ def density(request):
     return DENSITIES[request.param]()
 
 
-def points(density, alpha, number=64):
+def points(density, level, number=64):
     """Points where the density is, a few far outside, and the origin."""
     generator = torch.Generator().manual_seed(0)
-    near = density.noised(alpha).sample(number, generator)
+    near = density.noised(*level).sample(number, generator)
     far = 12 * torch.randn(8, density.dimension, dtype=torch.float64, generator=generator)
     return torch.cat([near, far, torch.zeros(1, density.dimension, dtype=torch.float64)])
 
 
-@pytest.mark.parametrize("alpha", LEVELS)
-def test_the_score_is_the_gradient_of_the_log_density(density, alpha):
-    noisy = density.noised(alpha)
-    x = points(density, alpha).requires_grad_()
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_score_is_the_gradient_of_the_log_density(density, level):
+    noisy = density.noised(*level)
+    x = points(density, level).requires_grad_()
     (expected,) = torch.autograd.grad(noisy.log_prob(x).sum(), x)
     torch.testing.assert_close(noisy.score(x), expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("alpha", LEVELS)
-def test_the_score_is_differentiable(density, alpha):
-    noisy = density.noised(alpha)
-    x = points(density, alpha, number=3)[-12:].requires_grad_()
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_score_is_differentiable(density, level):
+    noisy = density.noised(*level)
+    x = points(density, level, number=3)[-12:].requires_grad_()
     assert torch.autograd.gradcheck(noisy.score, x, eps=1e-5, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.5])
-def test_the_noised_density_is_that_of_noised_draws(density, alpha):
+@pytest.mark.parametrize("level", [LEVELS[0], LEVELS[2]])
+def test_the_noised_density_is_that_of_noised_draws(density, level):
     """Means of smooth functions of draws, noised, against those of the noised density's own draws."""
     generator = torch.Generator().manual_seed(1)
     number = 200_000
     x0 = density.sample(number, generator)
     noise = torch.randn(x0.shape, dtype=torch.float64, generator=generator)
-    noised = alpha**0.5 * x0 + (1 - alpha) ** 0.5 * noise
-    own = density.noised(alpha).sample(number, generator)
+    noised = level[0] * x0 + level[1] * noise
+    own = density.noised(*level).sample(number, generator)
     for x in (x0, noised, own):
         assert x.shape == (number, density.dimension)
     for statistic in (lambda x: x, torch.square, lambda x: torch.sin(2 * x)):
@@ -56,10 +56,10 @@ def test_the_noised_density_is_that_of_noised_draws(density, alpha):
         assert ((one.mean(0) - two.mean(0)).abs() < 4.5 * error).all()
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.9, 0.1])
-def test_densities_integrate_to_one(density, alpha):
+@pytest.mark.parametrize("level", [(1.0, 0.0), (0.9, 0.4), (0.3, 0.95)])
+def test_densities_integrate_to_one(density, level):
     """On a grid: spacing below the deviation makes sums exact; the roll's z by itself."""
-    noisy = density.noised(alpha)
+    noisy = density.noised(*level)
     parts = getattr(noisy, "parts", (noisy,))
     for part in parts:
         side = torch.linspace(-12, 12, 121, dtype=torch.float64)
@@ -69,7 +69,7 @@ def test_densities_integrate_to_one(density, alpha):
 
 
 def test_a_band_is_the_difference_of_error_functions_and_its_quadrature():
-    band = Band(3.0, 0.09).noised(0.7)
+    band = Band(3.0, 0.09).noised(0.8, 0.5)
     x = torch.linspace(-5, 5, 41, dtype=torch.float64)[:, None]
     deviation = band.variance**0.5
     by_erf = [
@@ -102,6 +102,6 @@ def test_the_rolls_quadrature_has_nodes_enough():
         0.09,
         nodes=2000,
     )
-    x = points(roll, 1.0)[:64]
+    x = points(roll, LEVELS[0])[:64]
     torch.testing.assert_close(roll.log_prob(x), fine.log_prob(x), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(roll.score(x), fine.score(x), rtol=1e-7, atol=1e-7)

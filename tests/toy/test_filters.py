@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from align.backbones.analytic import SCHEDULE
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.particles import Tempered
 from align.toy.chain import expectations
 from align.toy.problems import DENSITIES, REWARDS, gaussian
@@ -39,7 +39,7 @@ def runs_of(problem, *options, runs, change=None, seed=0):
 @cache
 def of_gaussian(steps=100):
     """Evidence of the chain, and the target's mean reward."""
-    target = tilted(sampled_gaussian(DDIM(SCHEDULE, steps, 1.0), gaussian()), REWARDS["toy_linear"])
+    target = tilted(sampled_gaussian(ddim(SCHEDULE, steps, 1.0), gaussian()), REWARDS["toy_linear"])
     return math.exp(target.log_z), expected_reward(target.density, REWARDS["toy_linear"])
 
 
@@ -115,7 +115,7 @@ def of_chain(problem, steps):
         value = reward(x)
         return torch.cat([torch.stack([torch.ones_like(value), value]), nearest(density, x)]) * value.exp()
 
-    found = expectations(DDIM(SCHEDULE, steps, 1.0), density, functions, 0.2)
+    found = expectations(ddim(SCHEDULE, steps, 1.0), density, functions, 0.2)
     return float(found[0]), float(found[1] / found[0]), found[2:] / found[0]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from align.backbones.analytic import SCHEDULE
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.toy.densities import Mixture
 from align.toy.problems import DENSITIES, REWARDS, gaussian, gmm, gmm2
 from align.toy.reward import Quadratic
@@ -79,7 +79,7 @@ def test_a_slope_moves_every_component_by_its_variance():
 )
 def test_finitely_many_steps_arrive_at_a_narrower_gaussian(steps, variance, target_mean, z):
     """The recursion of the linear chain; its limit is N((1, -2), 0.3 I) and Z = 8.912903."""
-    reached = sampled_gaussian(DDIM(SCHEDULE, steps, 1.0), gaussian())
+    reached = sampled_gaussian(ddim(SCHEDULE, steps, 1.0), gaussian())
     assert reached.variance.tolist() == pytest.approx([variance] * 2, abs=1e-6)
     if steps == 100:
         assert reached.means[0].tolist() == pytest.approx([0.999936, -1.999872], abs=1e-6)
@@ -90,7 +90,7 @@ def test_finitely_many_steps_arrive_at_a_narrower_gaussian(steps, variance, targ
 
 def test_only_a_single_gaussian_stays_one():
     with pytest.raises(ValueError, match="single Gaussian"):
-        sampled_gaussian(DDIM(SCHEDULE, 10, 1.0), gmm())
+        sampled_gaussian(ddim(SCHEDULE, 10, 1.0), gmm())
 
 
 def test_squares_are_clamped_at_ten_thousand():

@@ -11,10 +11,10 @@ import torch
 from fakes import SCHEDULE, FakeBackbone, FakeReward
 
 from align.backbones.base import Conditioning
+from align.backbones.registry import load_folder
 from align.backbones.small_decoder import load_small_decoder
-from align.backbones.unet import UNetBackbone
 from align.checkpoints.reference import EMBEDDED
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.sampling.noise import NoiseStream
 from align.sampling.value_network import load_value_network
 from align.shapes.grammar import caption_split, parse
@@ -27,7 +27,7 @@ PROMPTS = ["red cat", "blue dog", "a quiet morning"]
 
 
 def collected(folder, prompts=PROMPTS, samples=2, together=4):
-    backbone, process = FakeBackbone(), DDIM(SCHEDULE, 3, 1.0)
+    backbone, process = FakeBackbone(), ddim(SCHEDULE, 3, 1.0)
     rewards = [FakeReward(), FakeReward(takes_timestep=False)]
     files = collect(prompts, samples, backbone, process, 3.0, rewards, 9, folder, "train", together)
     return files, backbone, process
@@ -38,7 +38,7 @@ def test_a_path_is_plain_sampling_with_its_states_and_rewards(tmp_path):
     files, backbone, process = collected(tmp_path)
     paths, shape = Paths.read(files), backbone.latent_shape()
     assert paths.prompts.tolist() == [prompt for prompt in PROMPTS for _ in range(2)]
-    assert paths.t.tolist() == [step.t for step in process.steps]
+    assert paths.t.tolist() == [step.time for step in process.steps]
     stream, conditioning = NoiseStream(9, PROMPTS[0], 1), Conditioning.of([backbone.encode(PROMPTS[0], "")])
     z = stream.normal("initial", 0, 0, shape)[None]
     for step in process.steps:
@@ -75,7 +75,7 @@ def test_prompts_are_different_captions_of_their_split_and_more_of_them_begin_al
 
 
 def test_examples_pair_a_state_with_its_own_time_prompt_and_reward():
-    backbone, process = FakeBackbone(), DDIM(SCHEDULE, 3, 1.0)
+    backbone, process = FakeBackbone(), ddim(SCHEDULE, 3, 1.0)
     paths = sample(PROMPTS, 2, backbone, process, 3.0, [FakeReward()], 9)
     examples = Examples.of(paths, 2, backbone, process)
     assert float(examples.targets.mean().abs()) < 1e-5
@@ -91,17 +91,17 @@ def test_examples_pair_a_state_with_its_own_time_prompt_and_reward():
 
 
 def test_a_renoised_state_has_its_steps_share_of_noise():
-    backbone, process = FakeBackbone(), DDIM(SCHEDULE, 3, 1.0)
+    backbone, process = FakeBackbone(), ddim(SCHEDULE, 3, 1.0)
     paths = sample(PROMPTS[:1], 1, backbone, process, 3.0, [FakeReward(), FakeReward()], 9)
     z, fraction, *_ = Examples.of(Paths.join([paths, paths]), 1, backbone, process).batch(
         np.random.default_rng(0), 3000, renoised=1.0
     )
     final = torch.from_numpy(paths.final[0]).float()
     for step in process.steps:
-        some = z[(fraction - step.fraction).abs() < 1e-6] - step.alpha**0.5 * final
+        some = z[(fraction - step.fraction).abs() < 1e-6] - step.a * final
         assert len(some) > 800
         assert float(some.mean()) == pytest.approx(0, abs=0.02)
-        assert float(some.var()) == pytest.approx(1 - step.alpha, rel=0.03)
+        assert float(some.var()) == pytest.approx(step.s**2, rel=0.03)
 
 
 def test_ranks_are_compared_within_a_prompt():
@@ -113,7 +113,7 @@ def test_ranks_are_compared_within_a_prompt():
 
 @pytest.mark.parametrize("name", ["small_decoder", "value_network"])
 def test_the_shipped_ones_fit_the_shapes_world(name):
-    backbone = UNetBackbone.from_folder(EMBEDDED["shapes"], CPU)
+    backbone = load_folder(EMBEDDED["shapes"], CPU)
     folder, shape = EMBEDDED["shapes"] / name, backbone.latent_shape()
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1e6
     if name == "small_decoder":
