@@ -46,13 +46,13 @@ def backward_cost(device: str, batch: int) -> float:
     import torch
 
     from align.backbones.base import Conditioning
-    from align.backbones.unet import UNetBackbone
+    from align.backbones.registry import load_folder
     from align.processes.ddim import ddim
     from align.runner.devices import torch_device
 
     where = torch_device(device)
     weights = ROOT / "align/shapes/weights"
-    backbone = UNetBackbone.from_folder(weights, where)
+    backbone = load_folder(weights, where)
     step = ddim(backbone.scheduler_config, 25, 1.0).steps[10]
     read = Conditioning.of([backbone.encode("a red circle above a blue square", "")] * batch)
     z = torch.randn(batch, *backbone.latent_shape(), device=where)

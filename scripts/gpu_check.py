@@ -62,6 +62,7 @@ class Stage:
         pictures: how many it makes, all in one batch.
         look: what is done beside timing: count operations, profile, or compare its pictures with those of ``same``.
         same: name of an earlier stage with the same options.
+        patience: how many limits it may take.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Stage:
     pictures: int = 1
     look: str = ""
     same: str = ""
+    patience: float = 1.0
 
 
 def stages(backbone: str) -> list[Stage]:
@@ -92,9 +94,9 @@ def stages(backbone: str) -> list[Stage]:
         *(Stage("plain", backbone, PLAIN, number) for number in (1, 4, 8)),
         Stage("guided, checkpointed", backbone, (*guided, checkpointed)),
         Stage("guided, checkpointed", backbone, (*guided, checkpointed), 8),
-        Stage("guided, compiling", backbone, (*guided, compiled)),
+        Stage("guided, compiling", backbone, (*guided, compiled), patience=2.5),
         Stage("guided, compiled", backbone, (*guided, compiled)),
-        Stage("plain, compiling", backbone, (*PLAIN, compiled), 8),
+        Stage("plain, compiling", backbone, (*PLAIN, compiled), 8, patience=2),
         Stage("plain, compiled", backbone, (*PLAIN, compiled), 8),
     ]
 
@@ -267,7 +269,7 @@ def all_stages(
                 found = None
         if found is None:
             assert worker is not None
-            found = worker.answer(min(args.limit, ends - time.monotonic()))
+            found = worker.answer(min(args.limit * stage.patience, ends - time.monotonic()))
         assert found is not None
         if found.pop("lost", False):
             worker = None

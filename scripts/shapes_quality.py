@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.checkpoints.weight_files import sha256 as file_hash
 from align.processes.ddim import ddim
@@ -86,7 +87,7 @@ def main() -> None:
         "guidance_scale": args.guidance,
         "prompts": args.number,
     }
-    backbone = UNetBackbone.from_folder(args.weights, torch.device("cpu"))
+    backbone = load_folder(args.weights, torch.device("cpu"))
     held_out = rendered(args.split, 500, 2, args.folder)
     figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
     for eta in args.eta:

@@ -90,7 +90,6 @@ class FakeBackbone:
         conditioning,
         guidance_scale,
         attention=None,
-        columns=None,
         guidance_rescale=0.0,
         correction=True,
     ):
@@ -108,8 +107,6 @@ class FakeBackbone:
         eps = classifier_free(own, other, guidance_scale, guidance_rescale)
         x0, eps = clean_and_noise(eps, z, step, "epsilon")
         maps = {None: None, "both": (other_maps + own_maps) / 2, "prompt": own_maps}[attention]
-        if maps is not None and columns is not None:
-            maps = maps.gather(3, columns[:, None, None].expand(-1, SIDE, SIDE, -1))
         return Prediction(eps, x0, own - other, maps)
 
     def decode(self, z0):
@@ -130,17 +127,7 @@ class GaussianBackbone(FakeBackbone):
     def latent_shape(self):
         return self.shape
 
-    def predict(
-        self,
-        z,
-        step,
-        conditioning,
-        guidance_scale,
-        attention=None,
-        columns=None,
-        guidance_rescale=0.0,
-        correction=True,
-    ):
+    def predict(self, z, step, *_, **__):
         a, s = step.a, step.s
         eps = (z - a * self.mean) * s / ((a * self.deviation) ** 2 + s**2)
         x0, eps = clean_and_noise(eps, z, step, "epsilon")

@@ -6,6 +6,8 @@ from fakes import SCHEDULE
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from align.backbones import registry
+
 LONGEST = 12
 
 
@@ -56,3 +58,9 @@ def save_pipeline(folder):
         )
     ).save_pretrained(folder / "text_encoder")
     DDIMScheduler(**SCHEDULE).save_pretrained(folder / "scheduler")
+
+
+def load_tiny(folder, *, height=64, width=64, attention_stride=None, checkpointing=False, **recipe):
+    """The backbone in a folder, on the CPU."""
+    found = registry.Recipe((str(folder),), **recipe)
+    return registry.load(found, torch.device("cpu"), height, width, attention_stride, checkpointing)

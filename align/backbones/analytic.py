@@ -41,12 +41,12 @@ class AnalyticBackbone:
         self.height, self.width = height, width
         self.scheduler_config = dict(SCHEDULE)
 
-    def latent_shape(self) -> tuple[int, int, int]:
-        """See :class:`~align.backbones.base.Backbone`; coordinates are channels of a single place."""
+    def latent_shape(self) -> tuple[int, ...]:
+        """See ``Backbone``; coordinates are channels of a single place."""
         return self.density.dimension, 1, 1
 
     def encode(self, prompt: str, negative: str) -> Encoded:
-        """See :class:`~align.backbones.base.Backbone`; one token that says nothing."""
+        """See ``Backbone``; one token that says nothing."""
         nothing = torch.zeros(1, 1, device=self.device)
         return Encoded(nothing, nothing, offsets=((0, 0),), limit=0, truncated=False)
 
@@ -57,11 +57,10 @@ class AnalyticBackbone:
         conditioning: Conditioning,
         guidance_scale: float,
         attention: Halves | None = None,
-        columns: Tensor | None = None,
         guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
-        """See :class:`~align.backbones.base.Backbone`: the noise is -s times the score at the step's level (Tweedie's formula).
+        """See ``Backbone``: the noise is -s times the score at the step's level (Tweedie's formula).
 
         There is no prompt, so both guidance halves are equal and the scale changes nothing.
 
@@ -77,9 +76,9 @@ class AnalyticBackbone:
         )
 
     def decode(self, z0: Tensor) -> Tensor:
-        """See :class:`~align.backbones.base.Backbone` and :mod:`align.toy.picture`."""
+        """See ``Backbone`` and ``to_pictures``."""
         return to_pictures(z0.flatten(1), self.height, self.width)
 
     def describe(self, z0: Tensor) -> list[dict[str, float]]:
-        """See :class:`~align.backbones.base.Backbone`: the coordinates ``x0``, ``x1``, ..., which pictures round."""
+        """See ``Backbone``: the coordinates ``x0``, ``x1``, ..., which pictures round."""
         return [{f"x{k}": value for k, value in enumerate(row)} for row in z0.flatten(1).tolist()]

@@ -1,15 +1,15 @@
 """Reading cross-attention maps out of a diffusers UNet.
 
-Only layers of the asked-for resolution compute explicit probabilities, and only while the probe is open; all
-others, and all calls without a probe, keep diffusers' fused attention.
+Layers of the asked-for resolution compute explicit probabilities, and only while the probe is open; all others, and all calls
+without, keep diffusers' fused attention.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -41,53 +41,95 @@ class Recorder:
         query = attn.head_to_batch_dim(attn.to_q(hidden_states))
         key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
         value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
-        probabilities = torch.softmax((query @ key.transpose(1, 2)).float() * attn.scale, dim=-1)
-        self.report(probabilities.unflatten(0, (hidden_states.shape[0], -1)).mean(dim=1))
-        out = attn.batch_to_head_dim(probabilities.to(value.dtype) @ value)
-        return attn.to_out[1](attn.to_out[0](out))
+        # Scaled while they are summed: in half precision unscaled logits lose digits, or overflow.
+        logits = torch.baddbmm(query.new_zeros(1, 1, 1), query, key.transpose(1, 2), beta=0, alpha=attn.scale)
+        probabilities = torch.softmax(logits, dim=-1, dtype=torch.float32)
+        self.report(probabilities.view(len(hidden_states), -1, *probabilities.shape[1:]).mean(dim=1))
+        out: Tensor = attn.batch_to_head_dim(probabilities.to(value.dtype) @ value)
+        out = attn.to_out[1](attn.to_out[0](out))
+        return out
+
+
+class _Reading(NamedTuple):
+    """What a probe has read: the sum of the maps of some layers, and how many; ``on`` while it reads."""
+
+    on: bool = False
+    total: Tensor | None = None
+    layers: int = 0
 
 
 class AttentionProbe:
-    """Sum of the maps of one forward call: ``mean()`` is (batch, cells, tokens) float32.
+    """The cross-attention layers of one resolution, found once: closed, they are as diffusers has them.
 
     Args:
-        columns: indices (batch, K) of the tokens to keep for each row; ``None`` for all.
+        unet: the network.
+        stride: how many times coarser than the latents the layers are.
     """
 
-    def __init__(self, columns: Tensor | None = None) -> None:
-        self.columns = columns
-        self.total: Tensor | None = None
-        self.layers = 0
+    def __init__(self, unet: UNet2DConditionModel, stride: int) -> None:
+        self.stride = stride
+        self.reading = _Reading()
+        for layer in cross_attention_layers(unet).get(stride, ()):
+            layer.processor = _Switched(self, layer.processor)
+
+    def switched(self, on: bool = True) -> AbstractContextManager[None]:
+        """While the context is open the layers are read, or are not; it can be entered again, within others too."""
+        return _Open(self, on)
 
     def add(self, maps: Tensor) -> None:
         """Add one layer's maps, (batch, cells, tokens)."""
-        if self.columns is not None:
-            maps = maps.gather(2, self.columns[:, None].expand(-1, maps.shape[1], -1))
-        self.total = maps if self.total is None else self.total + maps
-        self.layers += 1
+        _, total, layers = self.reading
+        self.reading = _Reading(True, maps if total is None else total + maps, layers + 1)
 
-    def mean(self) -> Tensor:
-        """Average over the layers seen.
+    def mean(self, height: int, width: int) -> Tensor:
+        """Average over the layers read, (batch, R, R', tokens) for latents of a given size; odd sides are rounded up.
 
         Raises:
             RuntimeError: no layer has the resolution that was asked for.
         """
-        if self.total is None:
+        if self.reading.total is None:
             raise RuntimeError("no cross-attention layer has the resolution asked for")
-        return self.total / self.layers
+        sides = math.ceil(height / self.stride), math.ceil(width / self.stride)
+        mean = self.reading.total / self.reading.layers
+        return mean.view(len(mean), *sides, -1)
 
 
-def cross_attention_layers(unet: UNet2DConditionModel) -> dict[str, Attention]:
-    """All cross-attention layers by name, each with its resolution relative to the latents as ``stride``."""
-    return {
-        name: module
-        for name, module in unet.named_modules()
-        if isinstance(module, Attention) and name.endswith("attn2")
-    }
+class _Switched(Recorder):
+    """The processor of one layer: a recorder while the probe is open, what was there before when it is closed."""
+
+    def __init__(self, probe: AttentionProbe, fused: Callable[..., Tensor]) -> None:
+        super().__init__(probe.add)
+        self.probe, self.fused = probe, fused
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        if self.probe.reading.on:
+            return super().__call__(attn, hidden_states, *arguments, **keywords)
+        return self.fused(attn, hidden_states, *arguments, **keywords)
 
 
-def layer_stride(unet: UNet2DConditionModel, name: str) -> int:
-    """How many times coarser than the latents a layer works (1, 2, 4, ...)."""
+class _Open(AbstractContextManager[None]):
+    def __init__(self, probe: AttentionProbe, on: bool) -> None:
+        self.probe, self.on = probe, on
+        self.before: list[_Reading] = []
+
+    def __enter__(self) -> None:
+        self.before.append(self.probe.reading)
+        self.probe.reading = _Reading(self.on)
+
+    def __exit__(self, *_: object) -> None:
+        self.probe.reading = self.before.pop()
+
+
+def cross_attention_layers(unet: UNet2DConditionModel) -> Mapping[int, list[Attention]]:
+    """All cross-attention layers, by how many times coarser than the latents they work (1, 2, 4, ...)."""
+    found: dict[int, list[Attention]] = {}
+    for name, module in unet.named_modules():
+        if isinstance(module, Attention) and name.endswith("attn2"):
+            found.setdefault(_stride(unet, name), []).append(module)
+    return found
+
+
+def _stride(unet: UNet2DConditionModel, name: str) -> int:
     last = len(unet.config.block_out_channels) - 1
     place, *rest = name.split(".")
     if place == "mid_block":
@@ -96,28 +138,4 @@ def layer_stride(unet: UNet2DConditionModel, name: str) -> int:
         level = int(rest[0])
     else:
         level = last - int(rest[0])
-    return int(2 ** min(level, last))
-
-
-@contextmanager
-def probing(
-    unet: UNet2DConditionModel, stride: int, columns: Tensor | None = None
-) -> Iterator[AttentionProbe]:
-    """Record the maps of the layers of one stride, of some columns, while the context is open."""
-    probe = AttentionProbe(columns)
-    layers = [
-        module for name, module in cross_attention_layers(unet).items() if layer_stride(unet, name) == stride
-    ]
-    kept = [layer.processor for layer in layers]
-    for layer in layers:
-        layer.processor = Recorder(probe.add)
-    try:
-        yield probe
-    finally:
-        for layer, processor in zip(layers, kept, strict=True):
-            layer.processor = processor
-
-
-def as_grid(maps: Tensor, height: int, width: int, stride: int) -> Tensor:
-    """(P, cells, tokens) to (P, R, R', tokens) for latents of a given size; odd sides are rounded up."""
-    return maps.unflatten(1, (math.ceil(height / stride), math.ceil(width / stride)))
+    return 1 << level

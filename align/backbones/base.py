@@ -49,7 +49,7 @@ class Conditioning:
     Attributes:
         prompt, negative: embeddings, (P, L, width).
         pooled_prompt, pooled_negative: (P, D), for models that read them.
-        size: (P, 6) float32, likewise; see :class:`Encoded`.
+        size: (P, 6) float32, likewise; see ``Encoded``.
     """
 
     prompt: Tensor
@@ -76,7 +76,7 @@ class Conditioning:
 
 
 _OPTIONAL = ("pooled_prompt", "pooled_negative", "size")
-"""Fields that :class:`Encoded` and :class:`Conditioning` share and that not every model reads."""
+"""Fields that ``Encoded`` and ``Conditioning`` share and that not every model reads."""
 
 
 def _stacked(rows: Sequence[Tensor | None]) -> Tensor | None:
@@ -89,12 +89,11 @@ class Prediction:
     """One call of the network on P particles.
 
     Attributes:
-        eps, x0: predictions of noise and of clean latents after guidance, (P, C, h, w); x0 as the step's process takes it
-            (:meth:`~align.processes.base.Step.clean`).
-        correction: eps of the prompt half minus that of the other half, (P, C, h, w); zero where no other half
+        eps, x0: predictions of noise and of clean latents after guidance, (P, *latent_shape), by ``clean_and_noise``.
+        correction: eps of the prompt half minus that of the other half, (P, *latent_shape); zero where no other half
             went through: where the network reads the guidance scale itself, or nobody reads the correction at scale 1.
         attention: maps averaged over layers, heads and halves, (P, R, R', L), rows summing to 1 over
-            the L tokens, or (P, R, R', K) of the K columns asked for; ``None`` unless asked for.
+            the L tokens; ``None`` unless asked for.
     """
 
     eps: Tensor
@@ -107,7 +106,7 @@ def classifier_free(own: Tensor, other: Tensor, scale: float, rescale: float = 0
     """Output of the network after classifier-free guidance, ``other + scale (own - other)``.
 
     Args:
-        own: of the prompt's half, (P, C, h, w).
+        own: of the prompt's half, (P, *latent_shape).
         other: of the negative's half.
         scale: 1 is the prompt's half itself.
         rescale: phi of section 3.4 of arXiv 2305.08891, 0 to 1: how far each picture's deviation is brought back to
@@ -116,7 +115,7 @@ def classifier_free(own: Tensor, other: Tensor, scale: float, rescale: float = 0
     output = other + scale * (own - other)
     if rescale == 0:
         return output
-    wanted, there = (x.std(dim=(1, 2, 3), keepdim=True) for x in (own, output))
+    wanted, there = (x.std(dim=tuple(range(1, x.ndim)), keepdim=True) for x in (own, output))
     return (1 - rescale + rescale * wanted / there) * output
 
 
@@ -139,7 +138,7 @@ class Backbone(Protocol):
     """A frozen latent diffusion model."""
 
     scheduler_config: dict[str, Any]
-    """The process of the checkpoint; see :func:`~align.processes.schedule.read_schedule`."""
+    """The process of the checkpoint; see ``read_schedule``."""
 
     def encode(self, prompt: str, negative: str) -> Encoded:
         """Read one prompt; cached, so a repeated prompt costs nothing."""
@@ -152,37 +151,36 @@ class Backbone(Protocol):
         conditioning: Conditioning,
         guidance_scale: float,
         attention: Halves | None = None,
-        columns: Tensor | None = None,
         guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
         """The only call of the network; both guidance halves, where there are two, go through it as one batch.
 
+        Whether a graph is kept is the caller's to say.
+
         At a scale of 1 the prediction is the prompt's half itself: the other goes through for its correction or for maps of
         both alone.
 
         Args:
-            z: latents (P, C, h, w).
+            z: latents (P, *latent_shape).
             step: where in the process they are.
             conditioning: embeddings of the P particles.
             guidance_scale: classifier-free guidance; the prompt's half counts this many times.  A network that was
                 distilled from guided predictions reads it, and the negative embeddings have no part.
             attention: which halves' maps to return, if any.
-            columns: indices (K,) or (P, K) of the tokens whose maps are kept; ``None`` for all L.  The values are
-                the same: probabilities are always over all tokens.
-            guidance_rescale: phi of :func:`classifier_free`, for networks with a pair of halves.
+            guidance_rescale: phi of ``classifier_free``, for networks with a pair of halves.
             correction: whether anybody reads the prediction's ``correction``.
         """
         ...
 
     def decode(self, z0: Tensor) -> Tensor:
-        """Latents (P, C, h, w) to pictures (P, 3, H, W), about [0, 1], not clamped; differentiable."""
+        """Latents (P, *latent_shape) to pictures (P, 3, H, W), about [0, 1], not clamped; differentiable."""
         ...
 
     def describe(self, z0: Tensor) -> list[dict[str, float]]:
         """Figures of each of P clean latents that their pictures cannot show; mostly there are none."""
         ...
 
-    def latent_shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of a picture's latents."""
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of a picture's latents, mostly (C, h, w)."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,22 +13,23 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch.utils.checkpoint import checkpoint
 
-Opener = Callable[[], AbstractContextManager[Any]]
+Surroundings = Callable[[], AbstractContextManager[None]]
 
 
-def checkpoint_blocks(model: ModelMixin, surroundings: Callable[[], Opener] = lambda: nullcontext) -> None:
+def checkpoint_blocks(model: ModelMixin, surroundings: Surroundings = nullcontext) -> None:
     """Checkpoint every block of a diffusers model whenever gradients are wanted.
 
     Works in eval mode: diffusers' blocks ask only whether gradients are enabled.
 
     Args:
         model: the model; its arithmetic stays the same.
-        surroundings: asked when a block runs; opens the context in which it is recomputed.  A recomputation must be
-            the same as the first run, so what was changed for a while then (a probe) is put back by it.
+        surroundings: asked when a block runs for the context in which it is recomputed, as often as a graph is walked back.
+            A recomputation must be the same as the first run, so what was changed for a while then (a probe) is put back
+            by it.
     """
 
     def run(module: Callable[..., Any], *arguments: Any) -> Any:
-        again = _Reopened(surroundings())
+        again = surroundings()
         return checkpoint(
             module,
             *arguments,
@@ -55,17 +56,3 @@ def _recomputed(forward: Callable[..., Any], *arguments: Any, **keywords: Any) -
     if not torch.is_grad_enabled():
         return forward(*arguments, **keywords)
     return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False, **keywords)
-
-
-class _Reopened(AbstractContextManager[None]):
-    """A context that is opened anew each time, as often as a graph is walked back."""
-
-    def __init__(self, opener: Opener) -> None:
-        self.opener = opener
-        self.stack = ExitStack()
-
-    def __enter__(self) -> None:
-        self.stack.enter_context(self.opener())
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()

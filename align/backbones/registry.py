@@ -11,6 +11,8 @@ from align.checkpoints.layout import Piece, file_piece, module_piece, pipeline_p
 from align.errors import MissingWeights, WrongWeights
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from align.backbones.unet import UNetBackbone
@@ -86,6 +88,11 @@ def load(
         if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
             raise
         raise _wrong(found, error) from error
+
+
+def load_folder(folder: Path, device: torch.device) -> UNetBackbone:
+    """All of a folder in diffusers' layout, in float32 and for pictures of the embedded world's size."""
+    return load(Recipe((str(folder),)), device, 64, 64)
 
 
 def _wrong(found: Sequence[Piece], error: Exception) -> WrongWeights:

@@ -19,7 +19,7 @@ PREFIX = "decoder."
 
 
 def load_small_decoder(
-    folder: Path, weights: str, latents: tuple[int, int, int], device: torch.device, dtype: torch.dtype
+    folder: Path, weights: str, latents: tuple[int, ...], device: torch.device, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
     """From clean latents (P, C, h, w), scaled as the process has them, to pictures (P, 3, H, W), about [0, 1].
 
@@ -56,6 +56,7 @@ def load_small_decoder(
 
     def decode(z0: Tensor) -> Tensor:
         z = unscaled(z0, scale).to(dtype)
-        return (decoder(z.contiguous(memory_format=torch.channels_last)).float() + 1) / 2
+        pictures: Tensor = decoder(z.contiguous(memory_format=torch.channels_last))
+        return (pictures.float() + 1) / 2
 
     return decode

@@ -33,7 +33,7 @@ class TextReader:
             side, and the last one's pooled output.
         zero_empty: whether an empty negative prompt is all zeros rather than what the encoders make of it.
         device: where embeddings are wanted.  On CUDA, encoders are there only while prompts are read.
-        size: (6,) of :class:`~align.backbones.base.Encoded`, for models that read it.
+        size: (6,) of ``Encoded``, for models that read it.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class TextReader:
         return torch.cat(states, dim=-1), pooled
 
     def _encode(self, prompt: str, negative: str) -> Encoded:
-        """See :class:`~align.backbones.base.Backbone`."""
+        """See ``Backbone``."""
         own, pooled = self._states(prompt)
         if self.zero_empty and negative == "":
             other = torch.zeros_like(own)

@@ -6,15 +6,13 @@ Latent consistency models among them read the guidance scale in place of having 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from align.backbones.attention import AttentionProbe, as_grid, cross_attention_layers, layer_stride, probing
+from align.backbones.attention import AttentionProbe, cross_attention_layers
 from align.backbones.base import (
     Conditioning,
     Encoded,
@@ -23,13 +21,10 @@ from align.backbones.base import (
     classifier_free,
     guidance_embedding,
 )
-from align.backbones.checkpointing import Opener, checkpoint_blocks, checkpoint_decoder
+from align.backbones.checkpointing import checkpoint_blocks, checkpoint_decoder
 from align.backbones.latents import unscaled
-from align.backbones.modules import Modules, load_modules
-from align.backbones.recipe import Recipe
-from align.backbones.registry import pieces
+from align.backbones.modules import Modules
 from align.backbones.text import TextReader
-from align.checkpoints.layout import Layout
 from align.processes.base import Step, clean_and_noise, noise_slope
 
 
@@ -55,54 +50,34 @@ class UNetBackbone:
     ) -> None:
         self.device = modules.device
         self.unet, self.vae = modules.unet, modules.vae
+        # Asked once: diffusers walks through all of a network's modules for it.
+        self.dtype, self.decoder_dtype = self.unet.dtype, self.vae.dtype
         self.scheduler_config: dict[str, Any] = modules.scheduler_config
         self.height, self.width = height, width
-        strides = {layer_stride(self.unet, name) for name in cross_attention_layers(self.unet)}
-        self.attention_stride = attention_stride or min(strides, default=1)
+        strides = cross_attention_layers(self.unet).keys()
         if attention_stride is not None and attention_stride not in strides:
             known = ", ".join(map(str, sorted(strides))) or "nothing: there is none"
             raise ValueError(
                 f"backbone.attention_stride={attention_stride} is of no cross-attention layer: give {known}"
             )
+        self.probe = AttentionProbe(self.unet, attention_stride or min(strides, default=1))
         self.reads_scale = self.unet.config.time_cond_proj_dim is not None
         self.reads_size = self.unet.config.addition_embed_type == "text_time"
         size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
         self.text = TextReader(
             modules.text, modules.zero_empty, self.device, size if self.reads_size else None
         )
-        self._probe: AttentionProbe | None = None
         if checkpointing:
             checkpoint_blocks(self.unet, self._surroundings)
             checkpoint_decoder(self.vae)
 
-    @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-        height: int = 64,
-        width: int = 64,
-        attention_stride: int | None = None,
-        *,
-        layout: Layout = "sd",
-        consistency: bool = False,
-        checkpointing: bool = False,
-    ) -> UNetBackbone:
-        """All of a folder in diffusers' layout, in numbers of one kind."""
-        recipe = Recipe(
-            (str(folder),), layout, consistency=consistency, dtype=str(dtype).removeprefix("torch.")
-        )
-        modules = load_modules(pieces(recipe), recipe, device)
-        return cls(modules, height, width, attention_stride, checkpointing)
-
-    def latent_shape(self) -> tuple[int, int, int]:
-        """See :class:`~align.backbones.base.Backbone`."""
+    def latent_shape(self) -> tuple[int, ...]:
+        """See ``Backbone``."""
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return self.unet.config.in_channels, self.height // factor, self.width // factor
 
     def encode(self, prompt: str, negative: str) -> Encoded:
-        """See :class:`~align.backbones.base.Backbone`."""
+        """See ``Backbone``."""
         return self.text.encode(prompt, negative)
 
     def predict(
@@ -112,37 +87,29 @@ class UNetBackbone:
         conditioning: Conditioning,
         guidance_scale: float,
         attention: Halves | None = None,
-        columns: Tensor | None = None,
         guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
-        """See :class:`~align.backbones.base.Backbone`."""
+        """See ``Backbone``."""
         self.text.rest()
-        maps = None
         pair = guidance_scale != 1 or correction or attention == "both"
         # Whose embeddings go through the network, in order: where it reads the scale there is no other half.
         halves = ("negative", "prompt") if pair and not self.reads_scale else ("prompt",)
-        if attention is None:
+        maps = None
+        with self.probe.switched(on=attention is not None):
             outputs = self._outputs(z, step, conditioning, guidance_scale, halves)
-        else:
-            if columns is not None:  # (2 P, K): the negative's half, then the prompt's
-                columns = columns.to(z.device).expand(len(z), -1).repeat(len(halves), 1)
-            with probing(self.unet, self.attention_stride, columns) as self._probe:
-                try:
-                    outputs = self._outputs(z, step, conditioning, guidance_scale, halves)
-                    means = self._probe.mean().chunk(len(outputs))
-                finally:
-                    self._probe = None
-            maps = (means[0] + means[-1]) / 2 if attention == "both" else means[-1]
-            maps = as_grid(maps, z.shape[-2], z.shape[-1], self.attention_stride)
+            if attention is not None:
+                means = self.probe.mean(*z.shape[-2:]).chunk(len(halves))
+                maps = (means[0] + means[-1]) / 2 if attention == "both" else means[-1]
+        kind = self.scheduler_config["prediction_type"]
         if len(outputs) == 2:
             other, own = outputs
-            output, difference = classifier_free(own, other, guidance_scale, guidance_rescale), own - other
+            output = classifier_free(own, other, guidance_scale, guidance_rescale)
+            difference = noise_slope(step, kind) * (own - other)
         else:
             output, difference = outputs[0], torch.zeros_like(z)
-        kind = self.scheduler_config["prediction_type"]
         x0, eps = clean_and_noise(output, z, step, kind)
-        return Prediction(eps, x0, noise_slope(step, kind) * difference, maps)
+        return Prediction(eps, x0, difference, maps)
 
     def _outputs(
         self,
@@ -152,10 +119,10 @@ class UNetBackbone:
         guidance_scale: float,
         halves: Sequence[str],
     ) -> tuple[Tensor, ...]:
-        """Raw network output of each of the halves, (P, C, h, w) float32."""
+        """Raw network output of each of the halves, (P, *latent_shape) float32."""
         number = len(halves)
-        latents = torch.cat([z] * number).to(self.unet.dtype).contiguous(memory_format=torch.channels_last)
-        states = torch.cat([getattr(conditioning, half) for half in halves]).to(self.unet.dtype)
+        latents = torch.cat([z] * number).to(self.dtype).contiguous(memory_format=torch.channels_last)
+        states = torch.cat([getattr(conditioning, half) for half in halves]).to(self.dtype)
         times = torch.full((len(latents),), step.time, device=z.device)
         output = self.unet(
             latents,
@@ -165,14 +132,15 @@ class UNetBackbone:
             added_cond_kwargs=self._added(conditioning, halves),
             return_dict=False,
         )[0]
-        return output.to(z.dtype).contiguous().chunk(number)
+        found: tuple[Tensor, ...] = output.to(z.dtype).contiguous().chunk(number)
+        return found
 
     def _scale(self, guidance_scale: float, rows: int) -> Tensor | None:
         """What a network that reads the guidance scale is given, (rows, width)."""
         if not self.reads_scale:
             return None
         embedding = guidance_embedding(guidance_scale, self.unet.config.time_cond_proj_dim)
-        return embedding.to(self.device, self.unet.dtype).expand(rows, -1)
+        return embedding.to(self.device, self.dtype).expand(rows, -1)
 
     def _added(self, conditioning: Conditioning, halves: Sequence[str]) -> dict[str, Tensor] | None:
         """What a network that reads pooled embeddings and sizes is given beside the states."""
@@ -182,26 +150,21 @@ class UNetBackbone:
         if conditioning.size is None or any(one is None for one in pooled):
             raise ValueError("this network reads pooled embeddings and picture sizes, and was given none")
         return {
-            "text_embeds": torch.cat(pooled).to(self.unet.dtype),
+            "text_embeds": torch.cat(pooled).to(self.dtype),
             # float32, as some sizes are no whole numbers in 16 bit; the network casts what it makes of them.
             "time_ids": torch.cat([conditioning.size] * len(pooled)),
         }
 
-    def _surroundings(self) -> Opener:
-        """How to bring back the probe that is open now, for a block that is recomputed after it was closed."""
-        if self._probe is None:
-            return nullcontext
-        return partial(self._probe_again, self._probe.columns)
-
-    def _probe_again(self, columns: Tensor | None) -> AbstractContextManager[AttentionProbe]:
-        return probing(self.unet, self.attention_stride, columns)
+    def _surroundings(self) -> AbstractContextManager[None]:
+        """For a block that is recomputed after a call: the probe as it is now."""
+        return self.probe.switched(self.probe.reading.on)
 
     def decode(self, z0: Tensor) -> Tensor:
-        """See :class:`~align.backbones.base.Backbone`."""
-        latents = unscaled(z0, self.vae.config).to(self.vae.dtype)
-        pictures = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
+        """See ``Backbone``."""
+        latents = unscaled(z0, self.vae.config).to(self.decoder_dtype)
+        pictures: Tensor = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return (pictures.float() + 1) / 2
 
     def describe(self, z0: Tensor) -> list[dict[str, float]]:
-        """See :class:`~align.backbones.base.Backbone`: nothing."""
+        """See ``Backbone``: nothing."""
         return [{} for _ in z0]

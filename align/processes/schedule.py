@@ -74,8 +74,8 @@ whose other values are refused."""
 
 
 def read_schedule(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The process that a scheduler file states, complete, as :class:`~align.processes.ddim.DDIM` and
-    :class:`~align.processes.lcm.LCM` take it.
+    """The process that a scheduler file states, complete, as ``DDIM`` and
+    ``LCM`` take it.
 
     Betas have to stand in the file.  Other keys that do not have the default of the class that it names.
 

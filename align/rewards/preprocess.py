@@ -18,6 +18,7 @@ Pillow's 8-bit version of the first; HPSv2 and SPO resize tensors, so for them `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -114,10 +115,14 @@ def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
 
 def normalise(pictures: Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> Tensor:
     """Subtract the channels' means and divide by their deviations."""
-    shape = (1, 3, 1, 1)
-    offset = torch.tensor(mean, dtype=pictures.dtype, device=pictures.device).view(shape)
-    scale = torch.tensor(std, dtype=pictures.dtype, device=pictures.device).view(shape)
+    offset, scale = (_channels(tuple(one), pictures.dtype, pictures.device) for one in (mean, std))
     return (pictures - offset) / scale
+
+
+@lru_cache(maxsize=16)
+def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A number a channel, (3, 1, 1); kept, as sending it to a device waits for the device."""
+    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
 
 
 def resize_images(images: Sequence[Image.Image], size: int, variant: Variant) -> list[Image.Image]:

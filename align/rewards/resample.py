@@ -19,7 +19,7 @@ BLOCK = 2**22
 """Numbers that are resized together while a matrix is made."""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def axis(
     source: int,
     scaled: int,
@@ -34,7 +34,8 @@ def axis(
 
     What lies beyond the scaled picture is zero.  Returns (size, source).
     """
-    made = torch.eye(source)
+    # On CUDA it is made there, as the host has enough to do; elsewhere torch may lack a way to resize.
+    made = torch.eye(source, device=device if device.type == "cuda" else None)
     if scaled != source:
         parts = torch.split(made, max(1, BLOCK // source), dim=1)
         made = torch.cat([_resized(part, scaled, mode, antialias) for part in parts], dim=1)

@@ -1,4 +1,4 @@
-"""How far a gradient moves a step: the noisy latents (:class:`Guidance`), the clean prediction (:class:`CleanGuidance`)."""
+"""How far a gradient moves a step: the noisy latents (``Guidance``), the clean prediction (``CleanGuidance``)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def step_size(rule: Rule, estimate: Estimate, norm: Tensor) -> Tensor:
     """The factor rho without its coefficient, (P,); zero where the gradient is.
 
     Args:
-        rule: see :data:`Rule`.
+        rule: see ``Rule``.
         estimate: the evaluation.
         norm: (P,) of the gradient that will be multiplied.
     """

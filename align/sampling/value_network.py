@@ -38,7 +38,7 @@ class ValueShape:
         layers, heads: of the transformer.
     """
 
-    latents: tuple[int, int, int]
+    latents: tuple[int, ...]
     text_width: int
     rewards: tuple[str, ...]
     mean: tuple[float, ...]

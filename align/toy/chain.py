@@ -1,7 +1,7 @@
 """What plain sampling in finitely many steps arrives at, by quadrature.
 
 Samplers are exact for the chain of their own steps, which ends a little away from the density itself: at 100 steps the evidence
-of ``toy_gmm`` is 4 % above that of :mod:`align.toy.target`.  Backwards from the last step, V(z) = E[V'(m(z) + sigma n)] is a
+of ``toy_gmm`` is 4 % above that of ``align.toy.target``.  Backwards from the last step, V(z) = E[V'(m(z) + sigma n)] is a
 Gaussian blur and an interpolation on a grid.
 """
 
@@ -32,7 +32,7 @@ def expectations(
         density: of at most two coordinates, whose exact denoiser samples; parts of a product are independent chains.
         functions: from points (N, D) to (K, N) values of K functions.
         spacing: of the grid. The error is of sixth order in it where functions are smooth; at 0.1 it is below 1e-4 of the
-            largest value for the problems of :mod:`align.toy.problems`.
+            largest value for the problems of ``align.toy.problems``.
 
     Returns:
         (K,) float64.
@@ -64,7 +64,7 @@ def expectations(
 
 def _score(density: Density, z: Tensor) -> Tensor:
     """(N, D), in parts: a mixture needs memory for all points times all components."""
-    return torch.cat([density.score(part) for part in z.split(4096)])
+    return torch.cat([density.score(part) for part in torch.split(z, 4096)])
 
 
 def _blurred(value: np.ndarray, deviation: float) -> np.ndarray:
@@ -74,4 +74,5 @@ def _blurred(value: np.ndarray, deviation: float) -> np.ndarray:
         frequency = np.pi * np.arange(number) / (number - 1)
         damping = np.exp(-0.5 * (deviation * frequency) ** 2)
         spectrum = spectrum * damping.reshape([-1 if k == axis else 1 for k in range(value.ndim)])
-    return idctn(spectrum, type=1)
+    blurred: np.ndarray = idctn(spectrum, type=1)
+    return blurred

@@ -87,7 +87,7 @@ class Mixture:
 
     @property
     def dimension(self) -> int:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return self.means.shape[1]
 
     @property
@@ -104,23 +104,23 @@ class Mixture:
         return Mixture(self.log_weights, a * self.means, a**2 * self.variance + s**2)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """See :class:`Density`."""
+        """See ``Density``."""
         constant = self.variance.log().sum() / 2 + self.dimension * HALF_LOG_TAU
         return torch.logsumexp(self._exponents(x), dim=1) - constant
 
     def score(self, x: Tensor) -> Tensor:
-        """See :class:`Density`: towards the means, weighed by what each is responsible for."""
+        """See ``Density``: towards the means, weighed by what each is responsible for."""
         responsible = torch.softmax(self._exponents(x), dim=1)
         return (responsible @ self.means - x) / self.variance
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
-        """See :class:`Density`."""
+        """See ``Density``."""
         chosen = torch.multinomial(self.weights.cpu(), number, replacement=True, generator=generator)
         noise = torch.randn(number, self.dimension, dtype=torch.float64, generator=generator)
         return self.means.cpu()[chosen] + self.variance.cpu().sqrt() * noise
 
     def to(self, device: torch.device) -> Mixture:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return Mixture(self.log_weights.to(device), self.means.to(device), self.variance.to(device))
 
     def _exponents(self, x: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class Band:
 
     @property
     def dimension(self) -> int:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return 1
 
     def noised(self, a: float, s: float) -> Band:
@@ -146,11 +146,12 @@ class Band:
         return Band(a * self.half, a**2 * self.variance + s**2)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """See :class:`Density`: (Phi((|x| + h) / s) - Phi((|x| - h) / s)) / (2 h)."""
-        return self._log_mass(*self._ends(x)[1:])[:, 0] - math.log(2 * self.half)
+        """See ``Density``: (Phi((|x| + h) / s) - Phi((|x| - h) / s)) / (2 h)."""
+        _, near, far = self._ends(x)
+        return self._log_mass(near, far)[:, 0] - math.log(2 * self.half)
 
     def score(self, x: Tensor) -> Tensor:
-        """See :class:`Density`: the difference of the normal densities at both ends over that of Phi."""
+        """See ``Density``: the difference of the normal densities at both ends over that of Phi."""
         side, near, far = self._ends(x)
         log_mass = self._log_mass(near, far)
         slope = (-near.square() / 2 - HALF_LOG_TAU - log_mass).exp()
@@ -158,17 +159,17 @@ class Band:
         return -side * slope / self.variance**0.5
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
-        """See :class:`Density`."""
+        """See ``Density``."""
         uniform = torch.rand(number, 1, dtype=torch.float64, generator=generator)
         noise = torch.randn(number, 1, dtype=torch.float64, generator=generator)
         return self.half * (2 * uniform - 1) + self.variance**0.5 * noise
 
     def to(self, device: torch.device) -> Band:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return self
 
     def mixture(self, nodes: int = 128) -> Mixture:
-        """The same density by quadrature, see :meth:`Mixture.along`."""
+        """The same density by quadrature, see ``Mixture.along``."""
         return Mixture.along(lambda t: t[:, None], -self.half, self.half, self.variance, nodes)
 
     def _ends(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -181,7 +182,7 @@ class Band:
     @staticmethod
     def _log_mass(near: Tensor, far: Tensor) -> Tensor:
         """log(Phi(near) - Phi(far))."""
-        log_near = log_ndtr(near)
+        log_near: Tensor = log_ndtr(near)
         return log_near + torch.log(-torch.expm1(log_ndtr(far) - log_near))
 
 
@@ -193,7 +194,7 @@ class Product:
 
     @property
     def dimension(self) -> int:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return sum(part.dimension for part in self.parts)
 
     def noised(self, a: float, s: float) -> Product:
@@ -201,22 +202,22 @@ class Product:
         return Product(tuple(part.noised(a, s) for part in self.parts))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return torch.stack([part.log_prob(own) for part, own in self.split(x)]).sum(dim=0)
 
     def score(self, x: Tensor) -> Tensor:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return torch.cat([part.score(own) for part, own in self.split(x)], dim=1)
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return torch.cat([part.sample(number, generator) for part in self.parts], dim=1)
 
     def to(self, device: torch.device) -> Product:
-        """See :class:`Density`."""
+        """See ``Density``."""
         return Product(tuple(part.to(device) for part in self.parts))
 
     def split(self, x: Tensor) -> list[tuple[Density, Tensor]]:
         """Each group's density with its coordinates (P, D') of points (P, D)."""
-        columns = x.split([part.dimension for part in self.parts], dim=1)
+        columns = torch.split(x, [part.dimension for part in self.parts], dim=1)
         return list(zip(self.parts, columns, strict=True))

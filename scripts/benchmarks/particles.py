@@ -23,6 +23,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.commands.parser import parse
 from align.config.compose import jobs_of
@@ -196,7 +197,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, cases: dict[str, Case]) -> None:
     """Counts, overhead and memory of some cases."""
     torch.set_num_threads(args.threads)
-    backbone = UNetBackbone.from_folder(args.weights, CPU)
+    backbone = load_folder(args.weights, CPU)
     reward = load(args.reward, device=CPU)
     for name, case in cases.items():
         released, needed = case.released, case.needed
@@ -247,7 +248,7 @@ def _alone() -> None:
 
     batch, *method = sys.argv[1:]
     torch.set_num_threads(1)
-    backbone = UNetBackbone.from_folder(Path("align/shapes/weights"), CPU)
+    backbone = load_folder(Path("align/shapes/weights"), CPU)
     case = Case(tuple(method), 4, {}, {}, "")
     sampler_of(case, backbone, load("shapes_pick", device=CPU), int(batch), []).sample([Request(PROMPT)])
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from align.backbones.base import Conditioning
-from align.backbones.unet import UNetBackbone
+from align.backbones.registry import load_folder
 from align.processes.base import Process
 from align.processes.ddim import ddim
 from align.rewards.registry import load
@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     device = torch.device("cpu")
-    backbone = UNetBackbone.from_folder(args.weights, device)
+    backbone = load_folder(args.weights, device)
     reward = load(args.reward, device=device)
     process = ddim(backbone.scheduler_config, args.steps, 1.0)
     prompts = [c.text() for c in distinct_captions("val", args.batch, 0, 2)]

@@ -89,8 +89,9 @@ class Denoiser(nn.Module):
 def teach(unet: UNet2DConditionModel) -> list[Tensor]:
     """Make every cross-attention layer record its maps; returns the list that they are appended to."""
     maps: list[Tensor] = []
-    for layer in cross_attention_layers(unet).values():
-        layer.set_processor(Recorder(maps.append))
+    for layers in cross_attention_layers(unet).values():
+        for layer in layers:
+            layer.set_processor(Recorder(maps.append))
     return maps
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from align.backbones.base import Conditioning
+from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
 from align.sampling.ledger import Ledger
@@ -46,7 +47,7 @@ def practice_files(folder: Path) -> list[Path]:
 
 def run(number: int, seed: int, weights: Path, folder: Path, device: torch.device) -> None:
     """Training pictures for ``number`` captions in portions, of which those that are there are not made again."""
-    backbone = UNetBackbone.from_folder(weights, device)
+    backbone = load_folder(weights, device)
     some = list(islice(captions("train", seed), number))
     for k in range(0, number, PORTION):
         path = folder / f"generated-train-{seed}-{k:05}.npz"

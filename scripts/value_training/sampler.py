@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.checkpoints.reference import EMBEDDED
 from align.processes.base import Process
@@ -23,7 +24,7 @@ TRAIN, TEST = ("train", 4, 41, 31), ("test", 8, 43, 33)
 
 def shapes_sampler(device: torch.device) -> tuple[UNetBackbone, Process, list[Reward]]:
     """Backbone, ancestral process and all rewards of the shapes world."""
-    backbone = UNetBackbone.from_folder(EMBEDDED["shapes"], device)
+    backbone = load_folder(EMBEDDED["shapes"], device)
     return (
         backbone,
         ddim(backbone.scheduler_config, STEPS, 1.0),

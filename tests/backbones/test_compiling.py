@@ -59,8 +59,11 @@ def conditioning(name):
     return Conditioning(own, other, pooled, 2 * pooled, torch.full((1, 6), 64.0))
 
 
-@pytest.mark.parametrize("attention", [None, "both"])
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+BOTH = ["sd15", pytest.param("sdxl", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("attention", [pytest.param(None, marks=pytest.mark.slow), "both"])
+@pytest.mark.parametrize("name", BOTH)
 def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, graphs):
     found, backend = graphs
     ours, texts = backbone(name), conditioning(name)
@@ -86,9 +89,13 @@ def test_decoding_is_one_graph(graphs):
     assert len(found) == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["shapes_pick", "shapes_hps", "shapes_imagereward", "shapes_aesthetic", "shapes_spm"]
-)
+SLOW = [
+    pytest.param(f"shapes_{name}", marks=pytest.mark.slow)
+    for name in ("pick", "hps", "imagereward", "aesthetic")
+]
+
+
+@pytest.mark.parametrize("name", ["shapes_spm", *SLOW])
 def test_scoring_known_prompts_is_one_graph(name, graphs):
     found, backend = graphs
     reward, prompts = load(name), ["a red circle", "a blue star"]
@@ -113,7 +120,7 @@ def test_the_arithmetic_of_views_is_one_graph(graphs):
     torch.testing.assert_close(made, views(pictures, draws))
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize("name", BOTH)
 def test_compiled_blocks_predict_and_decode_the_same(name, graphs):
     found, backend = graphs
     ours, texts = backbone(name), conditioning(name)

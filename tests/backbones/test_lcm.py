@@ -7,11 +7,11 @@ import pytest
 import torch
 from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
 from fakes import SCHEDULE, FakeReward, passes
+from tiny import load_tiny
 
 from align.backbones.base import Conditioning, guidance_embedding
 from align.backbones.recipe import Recipe
 from align.backbones.registry import load
-from align.backbones.unet import UNetBackbone
 from align.errors import WrongWeights
 from align.processes.lcm import lcm as few_steps
 from align.sampling.ledger import Ledger
@@ -44,7 +44,7 @@ def folder(pipeline_folder, tmp_path_factory):
 
 
 def open_lcm(folder, **options):
-    return UNetBackbone.from_folder(folder, CPU, height=32, width=32, consistency=True, **options)
+    return load_tiny(folder, height=32, width=32, consistency=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -124,10 +124,6 @@ def test_both_halves_maps_are_the_prompts(lcm, process):
     both, prompt = (lcm.predict(z, process.steps[1], conditioning, 7.5, half) for half in ("both", "prompt"))
     assert torch.equal(both.attention, prompt.attention)
     torch.testing.assert_close(both.attention.sum(-1), torch.ones(2, 8, 8))
-    columns = torch.tensor([[1, 3], [2, 1]])
-    few = lcm.predict(z, process.steps[1], conditioning, 7.5, "both", columns).attention
-    expected = torch.stack([prompt.attention[k][..., columns[k]] for k in range(2)])
-    assert torch.equal(few, expected)
 
 
 def test_recomputing_blocks_changes_no_gradient(folder, lcm, process):
@@ -135,8 +131,8 @@ def test_recomputing_blocks_changes_no_gradient(folder, lcm, process):
     for backbone in (lcm, open_lcm(folder, checkpointing=True)):
         z, conditioning = batch(backbone, "red cat")
         z.requires_grad_()
-        found = backbone.predict(z, process.steps[1], conditioning, 7.5, "both", torch.tensor([1, 3]))
-        loss = backbone.decode(found.x0).square().mean() + found.attention[..., 0].square().mean()
+        found = backbone.predict(z, process.steps[1], conditioning, 7.5, "both")
+        loss = backbone.decode(found.x0).square().mean() + found.attention[..., 1].square().mean()
         gradients.append(torch.autograd.grad(loss, z)[0])
     assert gradients[0].abs().max() > 0
     assert torch.equal(*gradients)

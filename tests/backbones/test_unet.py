@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention
 from fakes import SCHEDULE
-from tiny import LONGEST
+from tiny import LONGEST, load_tiny
 
-from align.backbones.attention import cross_attention_layers, layer_stride, probing
+from align.backbones.attention import Recorder, cross_attention_layers
 from align.backbones.base import Conditioning, classifier_free
-from align.backbones.unet import UNetBackbone
+from align.errors import WrongWeights
 from align.processes.ddim import ddim
 from align.text import readable
 
@@ -22,7 +23,7 @@ def folder(pipeline_folder):
 
 @pytest.fixture
 def unet(folder):
-    return UNetBackbone.from_folder(folder, CPU, height=32, width=32)
+    return load_tiny(folder, height=32, width=32)
 
 
 def batch(unet, *prompts):
@@ -33,7 +34,7 @@ def batch(unet, *prompts):
 
 
 def test_latents_have_the_pictures_proportions(folder):
-    assert UNetBackbone.from_folder(folder, CPU, height=32, width=48).latent_shape() == (4, 8, 12)
+    assert load_tiny(folder, height=32, width=48).latent_shape() == (4, 8, 12)
 
 
 def test_guidance_weighs_the_halves_of_one_call(unet):
@@ -64,7 +65,7 @@ def test_at_scale_one_the_negative_half_goes_through_for_those_who_read_it_alone
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_all_ways_of_predicting_agree_on_what_z_is(folder, kind):
-    unet = UNetBackbone.from_folder(folder, CPU, height=32, width=32)
+    unet = load_tiny(folder, height=32, width=32)
     unet.scheduler_config["prediction_type"] = kind
     z, conditioning = batch(unet, "red cat")
     one, two = (unet.predict(z, STEP, conditioning, scale) for scale in (1, 2))
@@ -74,24 +75,46 @@ def test_all_ways_of_predicting_agree_on_what_z_is(folder, kind):
 
 def test_reading_attention_changes_nothing_and_leaves_nothing_behind(unet):
     z, conditioning = batch(unet, "red cat", "dog")
-    before = dict(unet.unet.attn_processors)
     plain = unet.predict(z, STEP, conditioning, 3)
     read = unet.predict(z, STEP, conditioning, 3, attention="both")
     assert plain.attention is None
     torch.testing.assert_close(read.eps, plain.eps)
-    assert unet.unet.attn_processors == before
+    assert unet.probe.reading == (False, None, 0)
+    assert torch.equal(unet.predict(z, STEP, conditioning, 3).eps, plain.eps)
 
 
-def test_maps_are_put_back_when_a_call_fails(unet):
-    before = dict(unet.unet.attn_processors)
-    with pytest.raises(ZeroDivisionError), probing(unet.unet, 1):
+def test_the_probe_is_closed_when_a_call_fails(unet):
+    with pytest.raises(ZeroDivisionError), unet.probe.switched(on=True):
         raise ZeroDivisionError
-    assert unet.unet.attn_processors == before
+    assert not unet.probe.reading.on
+
+
+def test_no_call_walks_through_the_network_to_find_its_parts(folder, monkeypatch):
+    """diffusers' networks have thousands of modules."""
+    unet = load_tiny(folder, height=32, width=32, checkpointing=True)
+    z, conditioning = batch(unet, "red cat")
+    z.requires_grad_()
+    monkeypatch.setattr(torch.nn.Module, "named_modules", None)
+    found = unet.predict(z, STEP, conditioning, 3, attention="both")
+    (found.attention.sum() + unet.decode(found.x0).sum()).backward()
+
+
+def test_logits_are_scaled_before_they_are_rounded():
+    """In half precision those of large keys overflow otherwise."""
+    attention = Attention(64, 64, heads=1, dim_head=64, bias=False).half()
+    for layer in (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]):
+        torch.nn.init.eye_(layer.weight)
+    maps = []
+    one = torch.full((1, 2, 64), 40.0, dtype=torch.float16)
+    two = torch.cat([one[:, :1], one[:, :1] / 2], dim=1)
+    Recorder(maps.append)(attention, one, two)
+    assert float(one[0, 0] @ two[0, 0]) == torch.inf
+    torch.testing.assert_close(maps[0], torch.tensor([[[1.0, 0.0]] * 2]))
 
 
 @pytest.mark.parametrize(("stride", "sides"), [(1, (8, 12)), (2, (4, 6))])
 def test_maps_have_the_resolution_asked_for_and_sum_to_one(folder, stride, sides):
-    unet = UNetBackbone.from_folder(folder, CPU, height=32, width=48, attention_stride=stride)
+    unet = load_tiny(folder, height=32, width=48, attention_stride=stride)
     z, conditioning = batch(unet, "red cat", "dog")
     maps = unet.predict(z, STEP, conditioning, 3, attention="prompt").attention
     assert maps.shape == (2, *sides, LONGEST)
@@ -99,7 +122,7 @@ def test_maps_have_the_resolution_asked_for_and_sum_to_one(folder, stride, sides
 
 
 def test_odd_latents_round_the_maps_sides_up(folder):
-    unet = UNetBackbone.from_folder(folder, CPU, height=36, width=44, attention_stride=2)
+    unet = load_tiny(folder, height=36, width=44, attention_stride=2)
     z, conditioning = batch(unet, "red cat")
     assert unet.predict(z, STEP, conditioning, 3, attention="both").attention.shape == (1, 5, 6, LONGEST)
 
@@ -127,9 +150,8 @@ def test_each_layers_own_probabilities_are_averaged(unet):
         collected.append(torch.softmax(query @ key.mT * query.shape[-1] ** -0.5, -1).mean(1))
 
     layers = cross_attention_layers(unet.unet)
-    fine = [module for name, module in layers.items() if layer_stride(unet.unet, name) == 1]
-    assert 0 < len(fine) < len(layers)
-    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in fine]
+    assert sorted(layers) == [1, 2]
+    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in layers[1]]
     unet.predict(z, STEP, conditioning, 3)
     for handle in handles:
         handle.remove()
@@ -139,8 +161,8 @@ def test_each_layers_own_probabilities_are_averaged(unet):
 
 
 def test_an_unknown_resolution_is_an_error(folder):
-    with pytest.raises(ValueError, match=r"attention_stride=16 .*: give 1, 2$"):
-        UNetBackbone.from_folder(folder, CPU, height=32, width=32, attention_stride=16)
+    with pytest.raises(WrongWeights, match=r"attention_stride=16 .*: give 1, 2$"):
+        load_tiny(folder, height=32, width=32, attention_stride=16)
 
 
 def test_gradients_reach_the_latents_through_network_maps_and_decoder(unet):

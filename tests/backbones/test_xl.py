@@ -3,11 +3,11 @@
 import pytest
 import torch
 from hub_box import save, sdxl_unet, write_sd, write_sdxl
+from tiny import load_tiny
 
 from align.backbones.base import Conditioning, guidance_embedding
 from align.backbones.recipe import Recipe
 from align.backbones.registry import load
-from align.backbones.unet import UNetBackbone
 from align.errors import MissingWeights, WrongWeights
 from align.processes.ddim import ddim
 
@@ -31,7 +31,7 @@ def sd_folder(tmp_path_factory):
 
 @pytest.fixture
 def xl(folder):
-    return UNetBackbone.from_folder(folder, CPU, height=64, width=96, layout="sdxl")
+    return load_tiny(folder, height=64, width=96, layout="sdxl")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_embeddings_are_those_of_diffusers_own_sd_pipeline(prompt, sd_folder
     pipeline = StableDiffusionPipeline.from_pretrained(sd_folder, local_files_only=True)
     prompt = prompt.encode("utf-16", "surrogatepass").decode("utf-16")
     expected = pipeline.encode_prompt(prompt, CPU, 1, True, negative_prompt="blurry")
-    found = UNetBackbone.from_folder(sd_folder, CPU).encode(prompt, "blurry")
+    found = load_tiny(sd_folder).encode(prompt, "blurry")
     assert torch.equal(found.prompt, expected[0][0])
     assert torch.equal(found.negative, expected[1][0])
     assert found.pooled_prompt is found.pooled_negative is found.size is None
@@ -86,7 +86,7 @@ def test_an_empty_negative_prompt_is_read_where_the_pipeline_says_so(tmp_path):
     write_sdxl(tmp_path, 3)
     index = tmp_path / "model_index.json"
     index.write_text(index.read_text().replace("true", "false"))
-    xl = UNetBackbone.from_folder(tmp_path, CPU, layout="sdxl")
+    xl = load_tiny(tmp_path, layout="sdxl")
     read = xl.encode("a", "")
     assert torch.equal(read.negative, xl.encode("", "").prompt)
     assert read.pooled_negative.any()
@@ -129,7 +129,7 @@ def test_pictures_of_a_batch_do_not_mix_and_rows_are_taken_with_all_they_have(xl
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 136), (72, 40)])
 def test_rectangles(folder, height, width):
-    xl = UNetBackbone.from_folder(folder, CPU, height=height, width=width, layout="sdxl", attention_stride=4)
+    xl = load_tiny(folder, height=height, width=width, layout="sdxl", attention_stride=4)
     step = ddim(xl.scheduler_config, 10, 1).steps[4]
     z, conditioning = batch(xl, "a red cat")
     found = xl.predict(z, step, conditioning, 3.0, attention="both")
@@ -189,13 +189,13 @@ def test_what_does_not_belong_is_one_line(folder, sd_folder, tmp_path):
 
 def test_a_network_and_an_autoencoder_from_elsewhere(sd_folder, tmp_path):
     write_sd(tmp_path, 9)
-    other = UNetBackbone.from_folder(tmp_path, CPU)
+    other = load_tiny(tmp_path)
     mixed = load(
         Recipe((str(sd_folder),), unet=str(tmp_path / "unet"), vae=str(tmp_path / "vae")), CPU, 64, 64
     )
     assert torch.equal(mixed.unet.conv_in.weight, other.unet.conv_in.weight)
     assert torch.equal(mixed.vae.decoder.conv_in.weight, other.vae.decoder.conv_in.weight)
-    own = UNetBackbone.from_folder(sd_folder, CPU).encode("a", "").prompt
+    own = load_tiny(sd_folder).encode("a", "").prompt
     assert torch.equal(mixed.encode("a", "").prompt, own)
 
 
@@ -204,9 +204,7 @@ def test_a_network_that_reads_the_guidance_scale_is_given_the_prompts_half_of_al
 
     shutil.copytree(folder, tmp_path / "distilled")
     save(sdxl_unet(3, time_cond_proj_dim=8), tmp_path / "distilled/unet")
-    xl = UNetBackbone.from_folder(
-        tmp_path / "distilled", CPU, height=64, width=96, layout="sdxl", consistency=True
-    )
+    xl = load_tiny(tmp_path / "distilled", height=64, width=96, layout="sdxl", consistency=True)
     z, conditioning = batch(xl, "a red cat", "two dogs")
     step = ddim(xl.scheduler_config, 10, 1).steps[4]
     raw = xl.unet(

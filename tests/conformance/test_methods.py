@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import CPU, FakeBackbone, FakeReward, words_graph
+from tiny import load_tiny
 
 import align.shapes
-from align.backbones.unet import UNetBackbone
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.places import group_choices
@@ -109,12 +109,10 @@ def world(request):
         return World("fake", FakeBackbone(), FakeReward(), WORDS)
     if request.param == "unet":
         folder = request.getfixturevalue("pipeline_folder")
-        return World(
-            "unet", UNetBackbone.from_folder(folder, CPU, height=32, width=32), FakeReward(), WORDS[:3]
-        )
+        return World("unet", load_tiny(folder, height=32, width=32), FakeReward(), WORDS[:3])
     if not (SHAPES / "unet").is_dir():
         pytest.skip("the shapes weights are not here")
-    return World("shapes", UNetBackbone.from_folder(SHAPES, CPU), FakeReward(), CAPTIONS, shapes_graph)
+    return World("shapes", load_tiny(SHAPES), FakeReward(), CAPTIONS, shapes_graph)
 
 
 @pytest.fixture(scope="module")

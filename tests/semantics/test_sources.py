@@ -305,11 +305,10 @@ def test_runs_with_written_graphs_and_other_graphs_make_other_pictures(
 
 
 def test_the_backbone_tells_its_word_pieces(pipeline_folder):
-    import torch
 
-    from align.backbones.unet import UNetBackbone
+    from tiny import load_tiny
 
-    backbone = UNetBackbone.from_folder(pipeline_folder, torch.device("cpu"), height=32, width=32)
+    backbone = load_tiny(pipeline_folder, height=32, width=32)
     read = backbone.encode("a red circle " * 40, "")
     assert read.truncated
     assert len(read.pieces) > len(read.offsets)

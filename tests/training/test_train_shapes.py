@@ -26,11 +26,11 @@ def test_every_stage_runs_and_writes_loadable_weights(tmp_path):
     train(tmp_path, "denoiser", "--steps", "4", "--processes", "2")
     assert file.read_bytes() != before
 
-    from align.backbones.unet import UNetBackbone
+    from align.backbones.registry import load_folder
     from align.rewards.registry import load
     from scripts.shapes_training.reward_stages import NAMES
 
-    backbone = UNetBackbone.from_folder(tmp_path / "weights", torch.device("cpu"))
+    backbone = load_folder(tmp_path / "weights", torch.device("cpu"))
     pictures = backbone.decode(torch.zeros(1, *backbone.latent_shape())).clamp(0, 1)
     for name in NAMES:
         score = load(name, folder=tmp_path / "weights").score(pictures, ["a red circle"], torch.tensor([0]))

@@ -11,8 +11,8 @@ import torch
 from fakes import SCHEDULE, FakeBackbone, FakeReward
 
 from align.backbones.base import Conditioning
+from align.backbones.registry import load_folder
 from align.backbones.small_decoder import load_small_decoder
-from align.backbones.unet import UNetBackbone
 from align.checkpoints.reference import EMBEDDED
 from align.processes.ddim import ddim
 from align.sampling.noise import NoiseStream
@@ -113,7 +113,7 @@ def test_ranks_are_compared_within_a_prompt():
 
 @pytest.mark.parametrize("name", ["small_decoder", "value_network"])
 def test_the_shipped_ones_fit_the_shapes_world(name):
-    backbone = UNetBackbone.from_folder(EMBEDDED["shapes"], CPU)
+    backbone = load_folder(EMBEDDED["shapes"], CPU)
     folder, shape = EMBEDDED["shapes"] / name, backbone.latent_shape()
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1e6
     if name == "small_decoder":
