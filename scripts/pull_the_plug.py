@@ -53,7 +53,7 @@ class Command:
         from align.commands.parser import parse
         from align.config.compose import jobs_of
         from align.runner import build
-        from align.runner.prepare import with_batch_size
+        from align.runner.calls import with_batch_size
 
         if self.options[0] == "score":
             from align.scoring.options import read_options
