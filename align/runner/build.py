@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from align.config.schema import BackboneConfig, Config, SamplerConfig
+from align.config.schema import BackboneConfig, Config
 from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
@@ -70,22 +70,21 @@ def assemble(
     """The method of a configuration on any backbone, with any reward."""
     from align.sampling.sampler import Population, Sampler
 
-    ladder = config.method.tempering
-    released = ladder.rule != "none" and ladder.released
-    process = _process(config.sampler, backbone, released=released)
+    process = _process(config, backbone)
     parts = _parts(config, backbone, process, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(parts, pairs, device, population)
 
 
-def _process(sampler: SamplerConfig, backbone: Backbone, *, released: bool) -> Process:
-    """The steps of a configuration on the backbone's schedule; ``released`` for a consistency model's quirks in DAS."""
+def _process(config: Config, backbone: Backbone) -> Process:
+    """The steps of a configuration on the backbone's schedule."""
     from align.processes.ddim import ddim
     from align.processes.lcm import lcm
     from align.released.lcm import released_lcm
 
-    if sampler.kind == "lcm" and released:
+    sampler = config.sampler
+    if sampler.kind == "lcm" and "lcm_variances" in config.method.quirks:
         return released_lcm(backbone.scheduler_config, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
         return lcm(backbone.scheduler_config, sampler.steps)
@@ -100,6 +99,7 @@ def _parts(
     batch_size: int,
     device: torch.device,
 ) -> Parts:
+    from align.released.objective import SignBlindObjective
     from align.sampling.guidance import CleanGuidance, Guidance
     from align.sampling.judge import Judge
     from align.sampling.objective import Objective
@@ -116,7 +116,8 @@ def _parts(
         clean = CleanGuidance(mean.iterations, mean.rate * noisy.strength, mean.rule, mean.form)
     if clean is not None or (guidance is not None and guidance.strength > 0):
         options = {f.name: getattr(method.objective, f.name) for f in fields(method.objective)}
-        objective = Objective(**options | asdict(options.pop("phases")))
+        kind = SignBlindObjective if "sign_blind" in method.quirks else Objective
+        objective = kind(**options | asdict(options.pop("phases")))
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
@@ -133,7 +134,7 @@ def _parts(
         select=_selection(config),
         search=_search(config),
         weigh=method.weighs and (guidance is not None or clean is not None),
-        select_children=method.steering.released and method.steering.potential != "none",
+        select_children="steered_children" in method.quirks,
     )
 
 
@@ -200,34 +201,37 @@ def _search(config: Config) -> Search | None:
 
 def _selection(config: Config) -> Selection:
     """Which particles go on."""
+    from align.released.particles import ForgetfulSteering, StaleTempered
+    from align.released.search import RawPrune
+    from align.released.tempering import PublishedLadder
     from align.sampling.particles import Resampling, Steering, Tempered
     from align.sampling.search import Prune
     from align.sampling.selection import Keep
     from align.sampling.tempering import Tempering
 
-    method, steps = config.method, config.sampler.steps
+    method, steps, quirks = config.method, config.sampler.steps, config.method.quirks
     resampling = Resampling(method.resampling.scheme, method.resampling.threshold)
     steering, ladder = method.steering, method.tempering
     if steering.potential != "none":
-        return Steering(
-            steering.potential, steering.rate, steered(config), resampling, steering.floor, steering.released
-        )
+        steers = ForgetfulSteering if "forgetful_weights" in quirks else Steering
+        return steers(steering.potential, steering.rate, steered(config), resampling)
     if ladder.rule != "none":
-        tempering = Tempering(
+        tempers = PublishedLadder if "published_ladder" in quirks else Tempering
+        tempering = tempers(
             ladder.rule,
             ladder.schedule,
             ladder.growth(steps),
             ladder.exponent,
             ladder.start,
             method.resampling.threshold or 1.0,
-            ladder.released,
         )
-        scale = config.sampler.guidance_scale
-        return Tempered(tempering, ladder.alpha, resampling, steps, scale, ladder.released)
+        weighs = StaleTempered if "stale_gradients" in quirks else Tempered
+        return weighs(tempering, ladder.alpha, resampling, steps, config.sampler.guidance_scale)
     search, plan = method.search, searching(config)
     if not plan.populations and not plan.replaced:
         return Keep()
-    return Prune(plan.populations, plan.replaced, search.replace_temperature, search.standardise)
+    prunes = RawPrune if "raw_values" in quirks else Prune
+    return prunes(plan.populations, plan.replaced, search.replace_temperature)
 
 
 def pairs_of(config: Config) -> PairSource:

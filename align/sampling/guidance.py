@@ -10,7 +10,7 @@ from torch import Tensor
 
 from align.processes.base import Step
 from align.sampling.objective import Terms
-from align.sampling.state import Estimate
+from align.sampling.state import Estimate, per_row
 
 Rule = Literal["correction", "polyak", "value", "constant", "variance"]
 """What the factor rho of a gradient g is, besides the coefficient; all norms per particle in float32.
@@ -76,7 +76,7 @@ class Guidance:
             rho = length * std**2 * tilt.to(estimate.gradient_norm)
         else:
             rho = length * step_size(self.rule, estimate, estimate.gradient_norm)
-        return -rho.view(-1, 1, 1, 1) * estimate.gradient
+        return -per_row(rho, estimate.gradient) * estimate.gradient
 
     def adjust(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor, std: float) -> Estimate:
         """The predictions that the kernel is formed from."""
@@ -112,7 +112,7 @@ class CleanGuidance:
     def step(self, gradient: Tensor, estimate: Estimate) -> Tensor:
         """One move of x0 against (P, C, h, w) gradients."""
         norm = gradient.float().flatten(1).norm(dim=1)
-        return -(self.rate * step_size(self.rule, estimate, norm)).view(-1, 1, 1, 1) * gradient
+        return -per_row(self.rate * step_size(self.rule, estimate, norm), gradient) * gradient
 
     def adjust(self, estimate: Estimate, step: Step) -> Estimate:
         """The predictions with x0 moved."""

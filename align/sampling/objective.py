@@ -47,12 +47,10 @@ class Objective:
         copies: randomly altered copies of the picture (``align.sampling.views``) that are scored beside it.
         content_rate: k in w = 1 - exp(-k delta).
         dynamic: weight the middle phase by w; otherwise both weights are constant there.
-        change: predictions are compared after normalising each channel ("normalised", as released) or as they are.
-        compare_with: the prediction of the last "evaluation", also within a step (as released), or of the last "timestep".
-        detach_weight: keep w out of the gradient (the released code does not).
+        change: predictions are compared after normalising each channel ("normalised") or as they are.
+        compare_with: the prediction of the last "evaluation", also within a step, or of the last "timestep".
+        detach_weight: keep w out of the gradient.
         attention_half: whose maps L_A reads.
-        score: "plain" is -sum(s) / sqrt(V) of the V views' scores; "released" the sign-blind -sqrt(sum s^2), which
-            is the same for equal, positive scores.
         clamp: score pictures clamped to [0, 1], which have no gradient where a pixel is saturated (DAS).
     """
 
@@ -68,7 +66,6 @@ class Objective:
     compare_with: Literal["evaluation", "timestep"] = "evaluation"
     detach_weight: bool = False
     attention_half: Halves = "both"
-    score: Literal["plain", "released"] = "plain"
     clamp: bool = False
 
     def terms(self, step: Step) -> Terms:
@@ -81,13 +78,13 @@ class Objective:
 
     def view_losses(self, scores: Tensor) -> Tensor:
         """What each score adds to the sum that ``over_views`` takes, so that views can be scored in parts."""
-        return scores.square() / 2 if self.score == "released" else -scores
+        return -scores
 
     def over_views(self, total: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """L_R from the sum (P,) of ``view_losses`` over ``number`` views, and its derivative by that sum, (P,)."""
-        if self.score == "released":
-            norm = (2 * total).sqrt()
-            return -norm, torch.where(norm > 0, -1 / norm.clamp(min=1e-30), torch.zeros_like(norm))
+        """L_R from the sum (P,) of ``view_losses`` over ``number`` views, and its derivative by that sum, (P,).
+
+        L_R = -sum(s) / sqrt(V) of V views' scores s.
+        """
         factor = number**-0.5
         return factor * total, torch.full_like(total, factor)
 

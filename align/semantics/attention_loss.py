@@ -21,7 +21,7 @@ def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
     """Weight of every token pair's distance: (P, tokens, tokens) float32.
 
     ``1 / (|positive| + 1e-6)`` at positive pairs, ``-1 / (|negative| + 1e-6)`` at negative ones.  A pair of a
-    token that is not there has no weight but is counted, as in the released code; our own pairs have none such.
+    token that has no map (``released/matching.py`` makes such) has no weight but is counted.
     """
     weights = torch.zeros(len(pairs), tokens, tokens)
     for row, pair in enumerate(pairs):
@@ -46,4 +46,5 @@ def semantic_loss(maps: Tensor, weights: Tensor) -> Tensor:
     flat = 100 * maps.float().flatten(1, 2) + MAP_EPSILON  # (P, R*R, tokens)
     unit = flat / flat.norm(dim=1, keepdim=True)
     similarity = unit.transpose(1, 2) @ unit
-    return (weights * (1 - similarity)).sum(dim=(1, 2))
+    loss: Tensor = (weights * (1 - similarity)).sum(dim=(1, 2))
+    return loss

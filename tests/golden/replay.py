@@ -18,10 +18,10 @@ from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
+from align.released.objective import SignBlindObjective
 from align.rewards.clip import clip_config
 from align.rewards.step_aware import StepAwareReward, load_step_aware, load_step_aware_model
 from align.sampling.guidance import Guidance
-from align.sampling.objective import Objective
 from align.sampling.parts import Parts
 from align.sampling.recurrence import Recurrence
 from align.sampling.state import Pictures, State
@@ -169,14 +169,13 @@ class Trace:
         """Phases by the fraction between the recorded steps' timesteps."""
         steps, settings = self.facts["steps"], self.facts["settings"]
         first, second = ((steps[settings[name] - 1]["t"] - 0.5) / 1000 for name in ("time1", "time2"))
-        return Objective(
+        return SignBlindObjective(
             preference=1,
             semantic=50 if self.xl else 10,
             semantic_until=first,
             both_until=second,
             preference_until=(steps[-4]["t"] + 0.5) / 1000 if self.xl else 0,
             copies=self.facts["n_replicas"],
-            score="released",
         )
 
     @cached_property

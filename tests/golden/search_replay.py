@@ -212,11 +212,18 @@ class Trace:
                 f"method.returned={settings['bs']}",
                 f"method.search.widen={settings['w']}",
                 f"method.search.schedule={settings['search_schudule']}",
-                f"method.search.drop={drop or 'none'}",
+                *(self._dropped if drop else ["method.search.drop=none"]),
                 f"method.search.replace={settings['replacerate']}",
             ]
         command = ["backbone=sd15", "sampler=ddim_50", "reward=jpeg_compressibility", f"method={method}"]
         return jobs_of(parse([*command, *options]))[0].config
+
+    @property
+    def _dropped(self):
+        """The recorded populations, whose last can be more than are returned: there the formula has the last word."""
+        batch = self.batches[0]
+        numbers = [len(batch.went_on(step)) for step in range(self.facts["steps"] - 1)]
+        return ["method.search.drop=list", f"method.search.populations={numbers}"]
 
     def parts(self, batch_size):
         """The method's parts, with eyes on selections."""

@@ -14,13 +14,14 @@ from fakes import passes
 from align.processes.ddim import ddim
 from align.processes.lcm import lcm
 from align.released.lcm import released_lcm
+from align.released.particles import StaleTempered
+from align.released.tempering import PublishedLadder
 from align.sampling.guidance import Guidance
 from align.sampling.objective import Objective
 from align.sampling.particles import Resampling, Tempered
 from align.sampling.parts import Parts
 from align.sampling.resampling import ess
 from align.sampling.sampler import Population
-from align.sampling.tempering import Tempering
 from align.sampling.values import PosteriorMean
 
 from .filters import (
@@ -104,29 +105,29 @@ class DasTrace(Trace):
     def tempering(self):
         rule, schedule = self.settings["tempering"], self.settings["tempering_schedule"]
         exponent = schedule if isinstance(schedule, int | float) else 1
-        return Tempering(
+        return PublishedLadder(
             rule={"FreeDoM": "freedom", None: "full"}.get(rule, rule),
             schedule={"exp": "exp", None: "full"}.get(schedule, "polynomial"),
             gamma=self.settings["tempering_gamma"],
             exponent=exponent,
             start=self.settings["tempering_start"],
             ess=self.settings["ess_threshold"],
-            released=True,
         )
 
-    def parts(self, **changed):
+    def parts(self, stays=None):
         scale = self.settings["guidance_scale"]
         config, eta = self.backbone.scheduler_config, self.settings["eta"]
         resampling = Resampling(self.settings["resample_strategy"], self.settings["ess_threshold"])
-        select = Tempered(
-            self.tempering, self.alpha, resampling, self.steps, scale, not self.moves_with_particles
+        stays = not self.moves_with_particles if stays is None else stays
+        select = (StaleTempered if stays else Tempered)(
+            self.tempering, self.alpha, resampling, self.steps, scale
         )
         value = PosteriorMean(self.backbone.decode)
         return Parts(
             *passes(self.backbone, scale, PARTICLES, OBJECTIVE, self.reward, value=value),
             released_lcm(config, self.steps, eta) if self.lcm else ddim(config, self.steps, eta),
             Guidance(1.0, (1.0, 1.0, 1.0), "variance"),
-            select=replace(select, **changed),
+            select=select,
             weigh=True,
         )
 
@@ -238,7 +239,7 @@ def ancestors(replay, steps):
 def test_neither_trace_replays_with_the_other_ones_indexing(name):
     """The released fault, gradients and twists that stay behind, decides who survives."""
     trace = DasTrace(SLIM, name)
-    replay = trace.replay(trace.parts(released=trace.moves_with_particles))
+    replay = trace.replay(trace.parts(stays=trace.moves_with_particles))
     recorded = [trace.tensors[f"step{step:02d}.resample_indices"].tolist() for step in range(trace.steps)]
     assert [[one] for one in ancestors(replay, trace.steps)] != recorded
     assert (replay.final.z - trace.tensors["final.latents"]).abs().max() > 100 * LIMITS["latents"]

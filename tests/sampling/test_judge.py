@@ -9,6 +9,7 @@ from fakes import SCHEDULE, TOKENS, FakeBackbone, FakeReward, passes, words_grap
 
 from align.backbones.base import Conditioning
 from align.processes.ddim import ddim
+from align.released.objective import SignBlindObjective
 from align.sampling.guidance import CleanGuidance, Guidance
 from align.sampling.ledger import COUNTS, Ledger
 from align.sampling.loop import Loop
@@ -66,7 +67,9 @@ def whole_loss(backbone, objective, reward, step, state):
     semantic = objective.semantic * semantic_loss(found.attention, pictures.pair_weights[rows])
     times = torch.full((len(z),), int(step.time)) if reward.takes_timestep else None
     scores = reward.score(backbone.decode(found.x0), [PROMPTS[k] for k in rows], times)
-    preference = -objective.preference * (scores.abs() if objective.score == "released" else scores)
+    preference = -objective.preference * (
+        scores.abs() if isinstance(objective, SignBlindObjective) else scores
+    )
     weight = torch.ones(len(z))
     if objective.dynamic:
         old = channel_normalised(state.previous_x0).flatten(1)
@@ -83,15 +86,16 @@ def whole_loss(backbone, objective, reward, step, state):
 
 
 CASES = [
-    (phase, dict(zip(("dynamic", "detach_weight", "attention_half", "score"), rest, strict=True)))
+    (phase, kind, dict(zip(("dynamic", "detach_weight", "attention_half"), rest, strict=True)))
     for phase in PHASES
-    for rest in itertools.product((True, False), (True, False), ("both", "prompt"), ("plain", "released"))
+    for kind in (Objective, SignBlindObjective)
+    for rest in itertools.product((True, False), (True, False), ("both", "prompt"))
 ]
 
 
-@pytest.mark.parametrize(("phase", "options"), CASES)
-def test_the_staged_gradient_is_that_of_the_whole(backbone, reward, phase, options):
-    objective = Objective(preference=0.7, semantic=5, content_rate=0.4, **options)
+@pytest.mark.parametrize(("phase", "kind", "options"), CASES)
+def test_the_staged_gradient_is_that_of_the_whole(backbone, reward, phase, kind, options):
+    objective = kind(preference=0.7, semantic=5, content_rate=0.4, **options)
     found, _ = evaluate(backbone, reward, PHASES[phase], objective)
     loss, gradient = whole_loss(FakeBackbone(), objective, FakeReward(), PHASES[phase], state_of(backbone))
     if phase == 0:  # The prompt without pairs is not guided there.
@@ -231,9 +235,9 @@ def test_nothing_that_is_returned_holds_a_graph(backbone, reward):
 
 
 @pytest.mark.parametrize("together", [None, 1, 2, 3])
-@pytest.mark.parametrize("score", ["plain", "released"])
-def test_views_in_any_parts_give_the_gradient_of_all_of_them(backbone, reward, score, together):
-    objective = Objective(preference=0.7, semantic=0, copies=3, score=score)
+@pytest.mark.parametrize("kind", [Objective, SignBlindObjective])
+def test_views_in_any_parts_give_the_gradient_of_all_of_them(backbone, reward, kind, together):
+    objective = kind(preference=0.7, semantic=0, copies=3)
     state, pictures, step = state_of(backbone), pictures_of(backbone), PHASES[2]
     found, ledger = evaluate(backbone, reward, step, objective, views_together=together)
     assert [cost.reward_backward for cost in ledger.costs] == [4, 4, 4]
@@ -245,7 +249,7 @@ def test_views_in_any_parts_give_the_gradient_of_all_of_them(backbone, reward, s
     shown = torch.cat([shown[:, None], views(shown, ViewDraws.of(draws.uniform, 3))], dim=1)
     times = torch.full((3,), int(step.time))
     scores = torch.stack([FakeReward().score(shown[:, k], PROMPTS, times) for k in range(4)], dim=1)
-    loss = -0.7 * (scores.norm(dim=1) if score == "released" else scores.sum(dim=1) / 2)
+    loss = -0.7 * (scores.norm(dim=1) if kind is SignBlindObjective else scores.sum(dim=1) / 2)
     (gradient,) = torch.autograd.grad(loss.sum(), z)
     torch.testing.assert_close(found.gradient, gradient, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.loss, loss.detach(), rtol=1e-5, atol=1e-6)

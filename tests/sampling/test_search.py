@@ -8,6 +8,7 @@ import torch
 from fakes import CPU, SCHEDULE, passes, watching
 
 from align.processes.ddim import ddim
+from align.released.search import RawPrune
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
 from align.sampling.parts import Parts
@@ -211,18 +212,22 @@ def test_the_worst_are_replaced_by_copies_of_the_others():
     assert set(index[2:]) <= {0, 2}
 
 
-def test_copies_are_drawn_by_the_softmax_of_values():
-    value, number, temperature = [0.0, 1.0, 2.0, -9.0], 4000, 0.8
+def copied(rule, value, number):
+    """How often each particle of a group is the copy that one of them is replaced by."""
     drawn = []
-    state = State.of(torch.zeros(4, 1, 1, 1), torch.zeros(4, dtype=torch.long))
-    rule = Prune(replace=1, temperature=temperature)
     for seed in range(number):
-        draws = Draws([NoiseStream(seed, "p", 0)] * 4, 1, 0, (1, 1, 1), CPU)
-        drawn.append(int(rule._replaced(torch.arange(4), torch.tensor(value), draws)[-1]))
-    share = torch.bincount(torch.tensor(drawn), minlength=4) / number
-    expected = torch.softmax(torch.tensor(value[:3]) / temperature, 0)
-    assert (share[:3] - expected).abs().max() < 4 * 0.5 / number**0.5
-    assert len(state.z) == 4
+        uniforms = Draws([NoiseStream(seed, "p", 0)], 1, 0, (1, 1, 1), CPU).of_group(0, "replace")(1)
+        drawn.append(int(rule.replaced(value.double(), uniforms)[-1]))
+    return torch.bincount(torch.tensor(drawn), minlength=len(value)) / number
+
+
+def test_copies_are_drawn_by_the_softmax_of_values():
+    """In deviations of the survivors, here 2; as released in the reward's own units."""
+    value, number, temperature = [0.0, 2.0, 4.0, -9.0], 4000, 0.8
+    for kind, unit in ((Prune, 2.0), (RawPrune, 1.0)):
+        share = copied(kind(replace=1, temperature=temperature), torch.tensor(value), number)
+        expected = torch.softmax(torch.tensor(value[:3]) / unit / temperature, 0)
+        assert (share[:3] - expected).abs().max() < 4 * 0.5 / number**0.5
 
 
 @pytest.mark.parametrize("unknown", [torch.nan, -torch.inf, torch.inf])
@@ -230,12 +235,8 @@ def test_a_value_that_is_not_known_leaves_the_others_their_chances(unknown):
     """Deviations are those of the known values."""
     scores = [-torch.inf, -1.0, 0.0, 1.0]
     value = by_value(torch.tensor([-torch.inf, unknown, 0.0, 30.0, 60.0]))
-    rule, number = Prune(replace=1, standardise=True), 3000
-    drawn = []
-    for seed in range(number):
-        draws = Draws([NoiseStream(seed, "p", 0)] * 5, 1, 0, (1, 1, 1), CPU)
-        drawn.append(int(rule._replaced(torch.arange(5), value, draws)[-1]))
-    share = torch.bincount(torch.tensor(drawn), minlength=5) / number
+    number = 3000
+    share = copied(Prune(replace=1), value, number)
     assert share[0] == 0  # It was replaced.
     assert (share[1:] - torch.softmax(torch.tensor(scores), 0)).abs().max() < 4 * 0.5 / number**0.5
 
@@ -295,11 +296,6 @@ def test_populations_fall_from_all_to_those_wanted(name):
     assert all(one >= two >= 12 for one, two in pairwise(found))
     if name != "sigmoid":
         assert found[0] == 60
-
-
-def test_the_released_schedules_can_end_with_too_many():
-    assert populations("linear", 10, 16, 2, released=True)[-1] == 3
-    assert populations("linear", 10, 16, 2)[-1] == 2
 
 
 @pytest.mark.parametrize(("number", "width"), [(60, 25), (59, 25), (30, 50), (12, 125), (13, 115)])
