@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(
+    1, str(Path(__file__).resolve().parents[1] / "tests")
+)  # recorded runs are replayed as by tests
 
 from scripts.benchmarks import bare, dymo, particles, shapes, store, workers
 

@@ -165,8 +165,8 @@ class Loop:
         if not len(valued):
             return estimate
         x0 = estimate.take(valued).x0
-        some, some_draws = state.take(valued), draws.take(valued)
-        values = parts.judge.values(some, x0, self.pictures, step, some_draws, self.ledger, want.cut)
+        valuable, some_draws = state.take(valued), draws.take(valued)
+        values = parts.judge.values(valuable, x0, self.pictures, step, some_draws, self.ledger, want.cut)
         whole = estimate.value.index_copy(0, send(valued, values.device), values)
         return replace(estimate, value=whole)
 

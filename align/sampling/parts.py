@@ -73,7 +73,7 @@ class Want:
     predict: bool = True
 
 
-def wants(parts: Parts, step: Step, state: State, pictures: Pictures, round: int) -> Want:
+def wants(parts: Parts, step: Step, state: State, pictures: Pictures, round: int = 0) -> Want:
     """Of the particles that arrive at a step, for the first time or in a further round of time travel."""
     terms, back = _guides(parts, step)
     judged = torch.zeros(len(state.picture), dtype=torch.bool)
