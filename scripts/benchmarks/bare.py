@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 
 from align.backbones.base import Backbone, Conditioning
+from align.backbones.recipe import Recipe
+from align.backbones.registry import load as load_backbone
 from align.backbones.unet import UNetBackbone
 from align.commands.parser import parse
 from align.config.compose import jobs_of
@@ -47,7 +49,7 @@ def cases(steps: int) -> Iterator[tuple[str, list[str], list[tuple[int, str]]]]:
 
 def _searched(steps: int, start: int, candidates: int) -> list[tuple[int, str]]:
     """DSearch's candidates at each of its steps: its particles by the schedule, and as many as the budget allows them."""
-    entered = populations("exponential", steps, start, 1, released=True)
+    entered = populations("exponential", steps, start, 1)
     numbers = [start, *entered[: steps - 2]]
     return [(n * searched_width(candidates, 1.0, start, n), "valued") for n in numbers]
 
@@ -118,7 +120,7 @@ def main(args: argparse.Namespace) -> None:
         from align.runner.build import set_up_torch
 
         set_up_torch(1)
-    backbone = UNetBackbone.from_folder(args.weights, CPU)
+    backbone = load_backbone(Recipe((str(args.weights),)), CPU)
     reward = load(args.reward, device=CPU)
     for name, options, passes in cases(args.steps):
         if not name.startswith(args.only):

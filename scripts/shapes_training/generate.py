@@ -17,6 +17,7 @@ from align.backbones.base import Conditioning
 from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
+from align.sampling.batching import one_call
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
 from align.sampling.noise import Draws, NoiseStream
@@ -108,7 +109,7 @@ def make(
         state = start(streams, len(some), 1, backbone.latent_shape(), backbone.device)
         rows: list[np.ndarray] = []
         for step in process.steps:
-            estimate = predict(state, pictures, step, ledger)
+            estimate = predict(state, pictures, step, ledger, one_call(batch))
             if step.index in keep:
                 rows.append(to_uint8(backbone.decode(estimate.x0)))
             noise = Draws.of(streams, state, step.index, 0).normal("step")

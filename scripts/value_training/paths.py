@@ -18,6 +18,7 @@ from torch import Tensor
 from align.backbones.base import Backbone, Conditioning
 from align.processes.base import Process
 from align.rewards.base import Reward
+from align.sampling.batching import one_call
 from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
@@ -149,7 +150,7 @@ def sample(
     )
     seen, predicted = [], []
     for step in process.steps:
-        estimate = predict(state, pictures, step, Ledger(len(texts)))
+        estimate = predict(state, pictures, step, Ledger(len(texts)), one_call(len(texts)))
         seen.append(half(state.z))
         predicted.append(half(estimate.x0))
         noise = Draws.of(lambda picture, _: own[picture], state, step.index, 0).normal("step")
