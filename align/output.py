@@ -70,7 +70,7 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def _keep_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """As `_replace`, but the bytes of a file's name that is not text are shown as they are, where a stream does so."""
+    """As ``_replace``, but the bytes of a file's name that is not text are shown as they are, where a stream does so."""
     if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
         return bytes([ord(error.object[error.start]) - 0xDC00]), error.start + 1
     return _replace(error)

@@ -30,7 +30,7 @@ def read_picture(source: bytes | Path) -> Image:
     Raises:
         PictureError: it is empty, damaged, too large, or no picture.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     # Only what is more than twice Pillow's limit is refused, by an error of its own.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -43,11 +43,26 @@ def read_picture(source: bytes | Path) -> Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except PictureError:
         raise
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PictureError("it is no picture that Pillow can read") from None
     except Exception as error:  # decoders of damaged files raise whatever they come upon
         said = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"it cannot be read: {said}") from None
+
+
+def saved_picture(path: Path | str) -> tuple[bytes, Image]:
+    """The bytes of a picture that is to be shown or measured again, and what they hold, as RGB.
+
+    Raises:
+        PictureError: it is not there, damaged, too large, or no picture.
+    """
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        raise PictureError("picture missing") from None
+    except (OSError, ValueError) as error:  # or it is no path at all
+        raise PictureError(f"it cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    return data, read_picture(data)
 
 
 def to_rgb(image: Image) -> Image:

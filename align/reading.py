@@ -46,7 +46,7 @@ def read_bytes(path: Path | str, largest: int = LARGEST) -> bytes:
     """The content of a file.
 
     Raises:
-        OSError: as `open_file`; or it holds more than `largest` bytes.
+        OSError: as ``open_file``; or it holds more than ``largest`` bytes.
     """
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -60,7 +60,7 @@ def read_text(path: Path | str, encoding: str = "utf-8", largest: int = LARGEST)
     """The content of a text file, line ends as they are.
 
     Raises:
-        OSError: as `read_bytes`.
+        OSError: as ``read_bytes``.
         UnicodeDecodeError: it is not in this encoding.
     """
     return read_bytes(path, largest).decode(encoding)
@@ -70,14 +70,14 @@ def read_json(path: Path | str, largest: int = LARGEST) -> Any:
     """The value of a JSON file.
 
     Raises:
-        OSError: as `read_bytes`.
+        OSError: as ``read_bytes``.
         ValueError: it is not JSON in UTF-8.
     """
     return parse_json(read_bytes(path, largest))
 
 
 def parse_object(text: str | bytes, what: object) -> dict[str, Any]:
-    """The object of a JSON text; `what` names the text. Raises ValueError."""
+    """The object of a JSON text; ``what`` names the text. Raises ValueError."""
     try:
         content = parse_json(text)
     except ValueError as error:

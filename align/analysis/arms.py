@@ -29,7 +29,7 @@ class Arm:
     Attributes:
         label: what tables call it; unique in a report.
         folders: where its rows come from.
-        rows: finished rows, with a column `path` that holds the picture's full path or None.
+        rows: finished rows, with a column ``path`` that holds the picture's full path or None.
         failures: status of each row that failed.
     """
 
@@ -103,7 +103,7 @@ def load_arms(folders: Iterable[Path]) -> tuple[list[Arm], list[str]]:
         The arms, in the order of the folders and rows, and notes on what was left out or looks incomplete.
 
     Raises:
-        ReportError: see `run_folders`; or a `results.csv` cannot be read.
+        ReportError: see ``run_folders``; or a ``results.csv`` cannot be read.
     """
     import pandas
 

@@ -27,7 +27,8 @@ def unit(embeddings: Floats) -> Floats:
     """Embeddings (n, d) at length 1, float64; NaN where one has none."""
     embeddings = numpy.asarray(embeddings, dtype=numpy.float64)
     with numpy.errstate(invalid="ignore"):
-        return embeddings / numpy.linalg.norm(embeddings, axis=1, keepdims=True)
+        along: Floats = embeddings / numpy.linalg.norm(embeddings, axis=1, keepdims=True)
+    return along
 
 
 def distance(embeddings: Floats) -> float:

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from align.analysis.arms import Arm
-from align.analysis.compare import matched
 from align.analysis.intervals import bootstrap
-from align.analysis.summary import with_interval
+from align.analysis.paired import matched
 
 if TYPE_CHECKING:
     import pandas
 
 NORM = "info_latent_norm"
-_NAMES = ("norm", "difference", "size")
+NAMES = ("norm", "difference", "size")
 
 
 def latent_drift(arms: Sequence[Arm], baseline: Arm) -> pandas.DataFrame:
@@ -48,26 +47,13 @@ def latent_drift(arms: Sequence[Arm], baseline: Arm) -> pandas.DataFrame:
         prompts = [str(prompt) for prompt in arm.rows["prompt"]]
         paired = [prompts[place] for place in mine]
         for name, values, groups in zip(
-            _NAMES, (own, delta, abs(delta)), (prompts, paired, paired), strict=True
+            NAMES, (own, delta, abs(delta)), (prompts, paired, paired), strict=True
         ):
             found = bootstrap(values[:, None], groups)
             row |= {name: found.mean[0], f"{name}_low": found.low[0], f"{name}_high": found.high[0]}
         rows.append(row)
-    columns = [name + end for name in _NAMES for end in ("", "_low", "_high")]
+    columns = [name + end for name in NAMES for end in ("", "_low", "_high")]
     return pandas.DataFrame(rows, columns=["arm", "pictures", "pairs", *columns])
-
-
-def drift_cells(drift: pandas.DataFrame, baseline: str) -> dict[str, dict[str, str]]:
-    """The table as texts, by arm and column."""
-    cells: dict[str, dict[str, str]] = {}
-    for row in drift.to_dict("records"):
-        three = {name: (row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in _NAMES}
-        cells[str(row["arm"])] = {
-            "norm": with_interval(*three["norm"]),
-            f"− {baseline}": with_interval(*three["difference"], signed=True),
-            f"|− {baseline}|": with_interval(*three["size"]),
-        }
-    return cells
 
 
 def _has(arm: Arm) -> bool:

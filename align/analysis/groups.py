@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from align.analysis.arms import Arm
-from align.analysis.compare import paired_differences
-from align.analysis.summary import summarise, summary_cells, with_interval
-from align.config.errors import suggestion
-from align.store.columns import is_check, is_tag, tag_column
+from align.analysis.paired import paired_differences
+from align.analysis.summary import summarise
+from align.store.columns import is_tag, tag_column
 from align.store.errors import ReportError
 
 if TYPE_CHECKING:
@@ -20,43 +19,27 @@ OTHERS = ("method", "backbone", "reward", "negative", "seed")
 """What rows are grouped by beside tags."""
 
 
+class UnknownColumn(ReportError):
+    """Rows are to be grouped by a column that none has; ``known`` are those that there are."""
+
+    def __init__(self, message: str, known: list[str]) -> None:
+        super().__init__(message)
+        self.known = known
+
+
 @dataclass(frozen=True)
 class Groups:
     """Arms by group.
 
     Attributes:
         name: of what they are grouped by, as people call it.
-        summary: one row a group and arm: `by`, `group`, `label`, and the columns of `tables.summary`.
-        pairs: one row a group, arm and value: `by`, `group`, and the columns of `compare.paired_differences`.
+        summary: one row a group and arm: ``by``, ``group``, ``label``, and the columns of ``summary.summary``.
+        pairs: one row a group, arm and value: ``by``, ``group``, and the columns of ``paired.paired_differences``.
     """
 
     name: str
     summary: pandas.DataFrame
     pairs: pandas.DataFrame
-
-    def sections(self, baseline: str) -> dict[str, dict[str, dict[str, str]]]:
-        """Tables of texts by title: arms down, groups across, for each value; of the checker's verdicts their sum alone."""
-        counts: dict[str, dict[str, str]] = {}
-        means: dict[str, dict[str, dict[str, str]]] = {}
-        for row in self.summary.to_dict("records"):
-            label, group = str(row["label"]), str(row["group"])
-            counts.setdefault(label, {})[group] = str(row["n"])
-            for value, text in summary_cells({str(key): cell for key, cell in row.items()}).items():
-                means.setdefault(value, {}).setdefault(label, {})[group] = text
-        gains: dict[str, dict[str, dict[str, str]]] = {}
-        for row in self.pairs.to_dict("records"):
-            mark = "*" if row["optimised"] else ""
-            text = with_interval(row["difference"], row["low"], row["high"], mark, signed=True)
-            cells = gains.setdefault(str(row["value"]), {}).setdefault(str(row["arm"]), {})
-            cells[str(row["group"])] = f"{text} (n={row['pairs']})"
-        made = {f"Pictures by {self.name}": counts}
-        for value, table in means.items():
-            if is_check(value) and value != "check_all":
-                continue
-            made[f"{value} by {self.name} (mean, 95% interval)"] = table
-            if value in gains:
-                made[f"{value} by {self.name}: paired difference to {baseline}"] = gains[value]
-        return made
 
 
 def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
@@ -65,10 +48,10 @@ def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
     Args:
         arms: the baseline first.
         base: the baseline.
-        wanted: a tag, by the name of its column in the prompt file or in `results.csv`; or one of `OTHERS`.
+        wanted: a tag, by the name of its column in the prompt file or in ``results.csv``; or one of ``OTHERS``.
 
     Raises:
-        ReportError: no row has such a column.
+        UnknownColumn: no row has it.
     """
     import pandas
 
@@ -95,7 +78,7 @@ def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
 
 
 def _column(arms: Sequence[Arm], wanted: str) -> str:
-    """The column of `results.csv` that a name stands for."""
+    """The column of ``results.csv`` that a name stands for."""
     there = dict.fromkeys(str(name) for arm in arms for name in arm.rows.columns)
     tags = [name for name in there if is_tag(name)]
     for name in (wanted, tag_column(wanted)):
@@ -108,9 +91,7 @@ def _column(arms: Sequence[Arm], wanted: str) -> str:
         *(name for name in OTHERS if name in there),
     ]
     without = "" if tags else "; no prompt has a tag: give prompts whose file has further columns"
-    raise ReportError(
-        f"--by {wanted}: no row has such a column{without}{suggestion(wanted, known, 'columns')}"
-    )
+    raise UnknownColumn(f"no row has a column {wanted!r}{without}", known)
 
 
 def _texts(arms: Sequence[Arm], column: str, none: str) -> list[list[str]]:

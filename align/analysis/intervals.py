@@ -3,7 +3,7 @@
 Pictures of one prompt resemble each other, so the bootstrap draws prompts, not pictures: each resample draws
 as many prompts as there are, with replacement, and takes all pictures of each draw. The interval is from the
 2.5th to the 97.5th percentile of the resampled means. Draws are seeded: the same rows give the same interval.
-With more than `MANY` prompts the resampled means are normal to within a few percent of the interval's width, and
+With more than ``MANY`` prompts the resampled means are normal to within a few percent of the interval's width, and
 their deviation is known without drawing any: tables of 100,000 pictures take seconds.
 """
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align.analysis.arms import Arm, load_arms
 from align.analysis.paper_numbers import PaperRow, load_paper
-from align.analysis.summary import number, with_interval
 from align.store.errors import ReportError, StoreError
 from align.store.manifest import read_run
 from align.store.table_plan import FileRow, TableFile
@@ -30,13 +26,6 @@ TOYS = {
 """The toy reward of the same architecture, which never stands under the metric's name."""
 EXACT = "check_all"
 """Of the shapes world alone: nothing follows the checker, and the paper has no such column."""
-NOT_RUN = "not run"
-DOUBT = "† of the paper: see the notes"
-TOY_LEAD = (
-    "Made on the shapes world: whatever model a row names, ours is the small one that comes along, and its rewards are toys "
-    "under their own names. The paper's absolute numbers are not comparable with ours: compare signs and order of the "
-    "differences, and mind the checker (check_all), which no method follows."
-)
 
 
 @dataclass(frozen=True)
@@ -73,11 +62,6 @@ class Published:
     def toys(self) -> bool:
         """Whether our rewards are those of the shapes world."""
         return self.file.scale == "shapes"
-
-    @property
-    def title(self) -> str:
-        """Of the page."""
-        return f"Table {self.file.number}: {self.file.title}"
 
     def frame(self, summary: pandas.DataFrame, pairs: pandas.DataFrame) -> pandas.DataFrame:
         """The comparison as data: one row a row of the table and metric.
@@ -122,107 +106,6 @@ class Published:
                     }
                 )
         return pandas.DataFrame(rows)
-
-    def sections(self, frame: pandas.DataFrame) -> dict[str, dict[str, dict[str, str]]]:
-        """The comparison as texts: the table itself, differences to the baseline, agreement."""
-        values: dict[str, dict[str, str]] = {}
-        gains: dict[str, dict[str, str]] = {}
-        doubtful = {line.row.label: bool(line.paper and line.paper.doubt) for line in self.lines}
-        base = self.lines[0].row.label
-        for cell in map(_known, frame.to_dict("records")):
-            label, metric, column = cell["label"], cell["metric"], cell["column"]
-            theirs, ours = f"{NAMES.get(metric, metric)}, paper", f"{column}, ours"
-            row, gain = values.setdefault(label, {}), gains.setdefault(label, {})
-            row["pictures"] = number(math.nan) if cell["pictures"] is None else str(int(cell["pictures"]))
-            mark, star = "†" if doubtful[label] else "", "*" if cell["optimised"] else ""
-            if metric:
-                row[theirs] = _printed(cell["paper"], mark)
-                gain[theirs] = _printed(cell["paper_difference"], mark, signed=True)
-            missing = NOT_RUN if cell["why_not"] else number(math.nan)
-            row[ours], gain[ours] = missing, "baseline" if label == base else missing
-            if cell["ours"] is not None:
-                row[ours] = with_interval(cell["ours"], cell["ours_low"], cell["ours_high"], star)
-            if cell["difference"] is not None:
-                gain[ours] = with_interval(cell["difference"], cell["low"], cell["high"], star, signed=True)
-        return {
-            f"{self.title}, paper and ours (mean, 95% interval)": values,
-            f"Difference to {base}, paper and ours (paired, 95% interval)": gains,
-            "Agreement of the differences": self._agreement(frame),
-        }
-
-    def skipped(self) -> dict[str, dict[str, str]]:
-        """The rows without a run of ours, and why."""
-        return {line.row.label: {"why": line.row.why_not} for line in self.lines if line.row.why_not}
-
-    def seconds(self) -> dict[str, str]:
-        """The paper's time of a picture by row, where it tells any."""
-        times = {line.row.label: line.paper.seconds for line in self.lines if line.paper}
-        return {label: number(time) for label, time in times.items() if time is not None}
-
-    def lead(self, frame: pandas.DataFrame) -> list[str]:
-        """What stands above the table: the source, and whether the baselines agree."""
-        return [self.citation, TOY_LEAD if self.toys else self._baseline_line(frame)]
-
-    def notes(self) -> list[str]:
-        """Doubts about the paper's numbers, and in what our runs differ from the paper's."""
-        doubts: dict[str, list[str]] = {}
-        for line in self.lines:
-            if line.paper and line.paper.doubt:
-                doubts.setdefault(line.paper.doubt, []).append(line.row.label)
-        known = [f"† {', '.join(labels)}: {doubt}" for doubt, labels in doubts.items()]
-        return known + [
-            f"{line.row.label}: {line.row.note}" for line in self.lines if line.row.note and line.arm
-        ]
-
-    def _baseline_line(self, frame: pandas.DataFrame) -> str:
-        """Whether the paper's means of the baseline lie within our intervals."""
-        base = self.lines[0]
-        off, checked = [], 0
-        for cell in map(_known, frame[frame["row"] == base.row.key].to_dict("records")):
-            if cell["paper"] is None or cell["ours"] is None or cell["ours_low"] is None:
-                continue
-            checked += 1
-            if not cell["ours_low"] <= cell["paper"] <= cell["ours_high"]:
-                ours = with_interval(cell["ours"], cell["ours_low"], cell["ours_high"])
-                by = number(cell["ours"] - cell["paper"], signed=True)
-                off.append(f"{NAMES[cell['metric']]} {ours} against {_printed(cell['paper'])} ({by})")
-        if off:
-            return (
-                f"Our baseline is not the paper's ({base.row.label}): {'; '.join(off)}. "
-                "So absolute numbers are not comparable either; compare differences to the baseline."
-            )
-        if not checked:
-            return f"Whether our baseline is the paper's is not known: {base.row.label} has no intervals on one side."
-        pictures = int(frame[frame["row"] == base.row.key]["pictures"].iloc[0])
-        return (
-            f"Our baseline agrees with the paper's ({base.row.label}): "
-            f"its {checked} means lie within our intervals of {pictures} pictures."
-        )
-
-    def _agreement(self, frame: pandas.DataFrame) -> dict[str, dict[str, str]]:
-        """For each metric in how many rows our difference has the paper's sign, and how many pairs of rows its order."""
-        cells: dict[str, dict[str, str]] = {}
-        for metric, column in self.columns.items():
-            rows = [_known(row) for row in frame[frame["metric"] == metric].to_dict("records")]
-            both = [row for row in rows if row["paper"] is not None and row["ours"] is not None]
-            moved = [
-                row for row in both if row["difference"] is not None and row["paper_difference"] is not None
-            ]
-            if not moved:
-                continue
-            same = [row for row in moved if row["difference"] * row["paper_difference"] > 0]
-            sure = [row for row in same if row["low"] is not None and row["low"] * row["high"] > 0]
-            order = [
-                (one["paper"] - two["paper"]) * (one["ours"] - two["ours"])
-                for one, two in combinations(both, 2)
-                if one["paper"] != two["paper"]
-            ]
-            cells[f"{NAMES[metric]}, {column}" if self.toys else NAMES[metric]] = {
-                "same sign": f"{len(same)} of {len(moved)} rows",
-                "interval without zero": f"{len(sure)} of these",
-                "same order": f"{sum(product > 0 for product in order)} of {len(order)} pairs of rows",
-            }
-        return cells
 
 
 _GAIN = ("pairs", "difference", "low", "high", "win_rate", "win_low", "win_high")
@@ -286,18 +169,3 @@ def _arm(folder: Path) -> tuple[Arm, list[str]]:
     except StoreError as error:
         raise ReportError(str(error)) from error
     return next((arm for arm in arms if arm.config == last), arms[0]), notes
-
-
-def _known(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A record with None for what is missing."""
-    return {
-        str(name): None if isinstance(cell, float) and math.isnan(cell) else cell
-        for name, cell in row.items()
-    }
-
-
-def _printed(value: float | None, mark: str = "", *, signed: bool = False) -> str:
-    """A number of the paper with the four digits that it prints, or a difference of two with three."""
-    if value is None:
-        return number(math.nan)
-    return (f"{value:+#.3g}" if signed else f"{value:#.4g}") + mark

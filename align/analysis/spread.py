@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +10,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy
 
 from align.analysis.arms import Arm
-from align.analysis.compare import matched
 from align.analysis.diversity import dimensions, distance, entropy, run_distances
 from align.analysis.intervals import Floats, bootstrap, codes
-from align.analysis.summary import number, with_interval
-from align.errors import WeightsError
-from align.pictures import PictureError
+from align.analysis.paired import matched
 from align.reading import read_json
-from align.store.errors import ReportError
-from align.store.pictures import saved_picture
 
 if TYPE_CHECKING:
     import pandas
-    from PIL.Image import Image
 
-Embed = Callable[[str, Iterable[Path]], "dict[str, Floats]"]
-"""Features' name and pictures to the embedding (d,) of each path; one that cannot be read has none."""
 
-_AT_ONCE = 256
+class Embedded(NamedTuple):
+    """Some pictures in some features."""
+
+    rows: dict[str, Floats]
+    """The embedding (d,) of each path; a picture that cannot be read has none."""
+    reward: str
+    """Whose image tower the features are."""
+
+
+Embed = Callable[[str, Iterable[Path]], Embedded]
+"""Name of features, and pictures."""
 _COLUMNS = [
     "arm",
     "features",
@@ -62,26 +63,6 @@ class Spread:
     prompts: pandas.DataFrame
     notes: list[str]
 
-    def sections(self, baseline: str) -> dict[str, dict[str, dict[str, str]]]:
-        """The tables as texts: title, row name, column name."""
-        tables: dict[str, dict[str, dict[str, str]]] = {}
-        for row in self.figures.to_dict("records"):
-            title = {"prompt": "Diversity within a prompt", "run": "Diversity of all pictures"}[
-                str(row["of"])
-            ]
-            cells = tables.setdefault(title, {}).setdefault(str(row["arm"]), {})
-            value = str(row["value"])
-            cells |= {"features": str(row["features"]), "pictures": number(row["pictures"])}
-            if row["of"] == "prompt":
-                cells["prompts"] = number(max(row["groups"], float(cells.get("prompts", 0))))
-            if value == "entropy":
-                cells["K"] = number(row["dimensions"])
-            cells[value] = with_interval(row["mean"], row["low"], row["high"])
-            if str(row["arm"]) != baseline:
-                found = row["difference"], row["difference_low"], row["difference_high"]
-                cells[f"{value} − {baseline}"] = with_interval(*found, signed=True)
-        return tables
-
 
 class _Figure(NamedTuple):
     """A mean with its interval; NaN where there is none."""
@@ -112,19 +93,17 @@ def usual_features(arm: Arm) -> str | None:
     return "shapes_pick" if "shapes" in (family, arm.backbone) else "clip_vit_l14"
 
 
-def measure(
-    arms: Sequence[Arm], baseline: Arm, features: str | None = None, embed: Embed | None = None
-) -> Spread:
+def measure(arms: Sequence[Arm], baseline: Arm, *, embed: Embed, features: str | None = None) -> Spread:
     """Measure the diversity of some arms.
 
     Args:
         arms: all, the baseline among them.
         baseline: the one that others are compared with.
-        features: name of the image embeddings; None is ``usual_features`` of each arm.
-        embed: how embeddings are had; by default ``embeddings``.
+        embed: how embeddings are had: this module knows of no model.
+        features: their name; None is ``usual_features`` of each arm.
 
     Raises:
-        ReportError: the features are unknown, or their weights are missing or damaged.
+        ReportError: as ``embed``.
     """
     import pandas
 
@@ -132,17 +111,17 @@ def measure(
     notes = [
         f"{label}: no diversity, its pictures are only colours" for label, name in names.items() if not name
     ]
-    known: dict[str, dict[str, Floats]] = {}
+    known: dict[str, Embedded] = {}
     for wanted in dict.fromkeys(name for name in names.values() if name):
         paths = [Path(p) for arm in arms if names[arm.label] == wanted for p in arm.rows["path"] if p]
-        known[wanted] = (embed or embeddings)(wanted, dict.fromkeys(paths))
+        known[wanted] = embed(wanted, dict.fromkeys(paths))
     rows: list[dict[str, Any]] = []
     prompts = []
     for arm in arms:
         name = names[arm.label]
         if name is None:
             continue
-        there = known[name]
+        there = known[name].rows
         places = [k for k in range(len(arm.rows)) if _path(arm, k) in there]
         own = _pictures(arm, places, there)
         each = _by_prompt(own)
@@ -152,7 +131,7 @@ def measure(
         pairs = [(a, b) for a, b in partners if _path(arm, a) in there and _path(baseline, b) in there]
         mine = _pictures(arm, [a for a, _ in pairs], there)
         theirs = _pictures(baseline, [b for _, b in pairs], there)
-        head = {"arm": arm.label, "features": name, "optimised": _optimised(arm, name)}
+        head = {"arm": arm.label, "features": name, "optimised": known[name].reward in arm.optimised}
         rows += [head | row for row in _rows(own, each, mine, theirs)]
         if lost := len(arm.rows) - len(places):
             first = next(_path(arm, k) for k in range(len(arm.rows)) if _path(arm, k) not in there)
@@ -261,65 +240,3 @@ def _pictures(arm: Arm, places: Sequence[int], known: dict[str, Floats]) -> _Pic
     return _Pictures(
         numpy.stack(rows) if rows else numpy.empty((0, 1)), [str(arm.rows["prompt"].iloc[k]) for k in places]
     )
-
-
-def _optimised(arm: Arm, features: str) -> bool:
-    """Whether the arm optimised the reward whose image tower the features are of."""
-    from align.rewards.features import features_reward
-
-    return features_reward(features) in arm.optimised
-
-
-def embeddings(features: str, paths: Iterable[Path]) -> dict[str, Floats]:
-    """Embeddings of saved pictures, by path; equal files are embedded once, so that they are equal to the bit.
-
-    Raises:
-        ReportError: the features are unknown, or their weights are missing or damaged.
-    """
-    from align.rewards.errors import RewardError
-    from align.rewards.features import embed, load_features
-
-    try:
-        model = load_features(features, _device())
-    except (WeightsError, RewardError) as error:
-        raise ReportError(str(error)) from error
-    places: dict[str, list[str]] = {}
-    waiting: dict[str, Image] = {}
-    found: dict[str, Floats] = {}
-
-    def work() -> None:
-        if waiting:
-            rows = embed(model, list(waiting.values())).double().numpy()
-            for hashed, row in zip(waiting, rows, strict=True):
-                found[hashed] = row
-            waiting.clear()
-
-    for path in _told(list(paths), features):
-        try:
-            data, picture = saved_picture(path)
-        except PictureError:
-            continue
-        hashed = hashlib.sha256(data).hexdigest()
-        if hashed not in places:
-            waiting[hashed] = picture
-        places.setdefault(hashed, []).append(str(path))
-        if len(waiting) == _AT_ONCE:
-            work()
-    work()
-    return {path: row for hashed, row in found.items() for path in places[hashed]}
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _told(paths: list[Path], features: str) -> Iterable[Path]:
-    """The paths, with a bar on stderr while they are walked if somebody looks."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    told = f"{features} of {len(paths)} pictures"
-    return track(paths, told, console=console, transient=True, disable=not console.is_terminal)

@@ -5,27 +5,18 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from align.analysis.arms import Arm
 from align.analysis.intervals import Floats
-from align.pages.plots import drawing, plain_label
 
 if TYPE_CHECKING:
     import pandas
 
 _NUMBER = r"[-+]?(\d+\.?\d*([eE][-+]?\d+)?|\.\d+|inf|nan)"
 _TRACE = re.compile(rf"{_NUMBER}( {_NUMBER})+")
-MEANINGS = {
-    "ess": "effective sample size, particles",
-    "resampled": "resampled, share of pictures",
-    "temperature": "temperature",
-    "unvalued": "particles without a candidate of finite value",
-}
-"""What plots call the traces that are known."""
 
 
 def trace_columns(rows: pandas.DataFrame) -> list[str]:
@@ -66,31 +57,3 @@ def _table(cells: Sequence[str]) -> Floats:
     for row, line in zip(table, lines, strict=True):
         row[: len(line)] = line
     return numpy.where(numpy.isfinite(table), table, numpy.nan)
-
-
-def plot_traces(found: pandas.DataFrame, out: Path) -> None:
-    """Draw a panel a trace, a line an arm with the range of most pictures, as SVG; equal figures give equal bytes.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    names, arms = list(dict.fromkeys(found["trace"])), list(dict.fromkeys(found["arm"]))
-    with drawing(out, len(names)) as panels:
-        for panel, name in zip(panels, names, strict=True):
-            for place, arm in enumerate(arms):
-                line = found[(found["trace"] == name) & (found["arm"] == arm)]
-                line = line[line["mean"].notna()]  # some select at a few steps only
-                if not len(line):
-                    continue
-                colour = f"C{place % 10}"
-                label = plain_label(arm)
-                panel.plot(line["step"], line["mean"], color=colour, label=label, marker=".", linewidth=1.5)
-                if name != "resampled":  # of 0 and 1 the mean says all
-                    low, high = line["low"], line["high"]
-                    panel.fill_between(line["step"], low, high, color=colour, alpha=0.15, linewidth=0)
-            panel.set_ylabel(MEANINGS.get(name, plain_label(name)))
-            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-            panel.legend(frameon=False, fontsize="small")
-        panels[-1].set_xlabel("step")

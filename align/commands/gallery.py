@@ -32,16 +32,17 @@ def main(argv: Sequence[str]) -> int:
     found = parser.read(argv)
     if found.sheet is not None and found.sheet.absolute() == found.out.absolute():
         parser.error("--out and --sheet name one file: give two")
+    from align.analysis.comparison import compare
     from align.config.errors import ConfigError
     from align.pages.contact_sheet import write_contact_sheet
     from align.pages.gallery import write_gallery
     from align.store.errors import ReportError
 
     try:
-        print(write_gallery(found.folders, found.out, found.baseline, limit=found.limit))
+        made = compare(found.folders, found.baseline)
+        print(write_gallery(made, found.out, limit=found.limit))
         if found.sheet is not None:
-            write_contact_sheet(found.folders, found.sheet, found.baseline)
-            print(found.sheet)
+            print(write_contact_sheet(made, found.sheet))
     except ReportError as error:
         raise ConfigError(f"gallery: {error}") from error
     return DONE

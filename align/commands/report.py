@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from align.commands.parser import Parser, number_of
@@ -27,36 +28,34 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--gallery needs --out FOLDER")
     if found.features is not None and not found.diversity:
         parser.error("--features needs --diversity")
-    from align.config.errors import ConfigError
-    from align.pages.report import PAGES, report
-    from align.store.errors import ReportError
-
-    try:
-        made = report(
-            found.folders,
-            found.baseline,
-            found.out,
-            diversity=found.diversity,
-            features=found.features,
-            by=found.by,
-        )
-        written = [*PAGES, *(figure.name for figure in made.document().figures)] if found.out else []
-        if found.gallery:
-            from align.pages.contact_sheet import write_contact_sheet
-            from align.pages.gallery import write_gallery
-
-            page, sheet = found.out / "gallery.html", found.out / "contact_sheet.png"
-            write_gallery(found.folders, page, found.baseline, limit=found.limit)
-            write_contact_sheet(found.folders, sheet, found.baseline)
-            written += [page.name, sheet.name]
-    except ReportError as error:
-        raise ConfigError(f"report: {error}") from error
     from rich.console import Console
 
+    from align.analysis.comparison import compare
+    from align.analysis.groups import UnknownColumn
+    from align.analysis.spread import measure
+    from align.config.errors import ConfigError, suggestion
+    from align.pages.contact_sheet import write_contact_sheet
+    from align.pages.gallery import write_gallery
+    from align.pages.report import write_report
+    from align.pages.terminal import show_report
+    from align.scoring.embeddings import embeddings
+    from align.store.errors import ReportError
+
+    diversity = partial(measure, embed=embeddings, features=found.features) if found.diversity else None
+    try:
+        made = compare(found.folders, found.baseline, by=found.by, diversity=diversity)
+        written = write_report(made, found.out) if found.out else []
+        if found.gallery:
+            written.append(write_gallery(made, found.out / "gallery.html", limit=found.limit))
+            written.append(write_contact_sheet(made, found.out / "contact_sheet.png"))
+    except UnknownColumn as error:
+        raise ConfigError(f"report: --by: {error}{suggestion(found.by, error.known, 'columns')}") from error
+    except ReportError as error:
+        raise ConfigError(f"report: {error}") from error
     console = Console()
-    console.print(made.render())
-    for name in written:
-        console.print(str(found.out / name), markup=False, highlight=False, soft_wrap=True)
+    console.print(show_report(made))
+    for path in written:
+        console.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return DONE
 
 

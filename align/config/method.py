@@ -5,13 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from align.config.quirks import QuirkName
 from align.config.ranges import Between, Text
 
 Triple = tuple[float, float, float]
 """A number for each of the three phases of DyMO: semantic only, both, preference only."""
 Rounds = tuple[int, int, int]
 """Likewise."""
+
+QuirkName = Literal[
+    "sign_blind",
+    "raw_values",
+    "steered_children",
+    "forgetful_weights",
+    "stale_gradients",
+    "published_ladder",
+    "lcm_variances",
+]
+"""Faults of published programs, see ``align.config.quirks``."""
 
 
 @dataclass(frozen=True)

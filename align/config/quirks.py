@@ -7,23 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
-
-if TYPE_CHECKING:
-    from align.config.method import MethodConfig
-
-QuirkName = Literal[
-    "sign_blind",
-    "raw_values",
-    "steered_children",
-    "forgetful_weights",
-    "stale_gradients",
-    "published_ladder",
-    "lcm_variances",
-]
+from align.config.method import MethodConfig, QuirkName
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from align import writing
+from align.analysis.comparison import Comparison
 from align.pages.gallery import number_in, pictures_of
-from align.pages.report import report
-from align.pictures import PictureError
-from align.store.csvfile import readable
+from align.pictures import PictureError, saved_picture
+from align.store.csvfile import visible
 from align.store.errors import ReportError
-from align.store.pictures import saved_picture
 
 ROOM = 128
 FRAME = 4
@@ -32,21 +30,18 @@ PAGE, INK, SOFT, LINE = "#fbfbf9", "#1b1c1e", "#6b6e74", "#dcdcd7"
 GOOD, BAD = "#1f9254", "#cf3a31"
 
 
-def write_contact_sheet(
-    folders: Sequence[Path], out: Path, baseline: str | None = None, *, limit: int = 24
-) -> Path:
+def write_contact_sheet(made: Comparison, out: Path, *, limit: int = 24) -> Path:
     """Write the contact sheet of some runs.
 
     Args:
-        folders: run folders, or folders of run folders.
+        made: their comparison; the baseline is the first column.
         out: the PNG file to write; its folder is created when missing.
-        baseline: as for `report`; it is the first column.
         limit: rows to show; the sheet says how many there are.
 
     Raises:
-        ReportError: as for `report`, or the file cannot be written.
+        ReportError: the file cannot be written.
     """
-    shown = pictures_of(report(folders, baseline), limit)
+    shown = pictures_of(made, limit)
     columns = len(shown.arms)
     width = 2 * MARGIN + CAPTION + columns * (CELL + GAP)
     height = 2 * MARGIN + HEADER + len(shown.pairs) * (CELL + GAP) + 16
@@ -54,12 +49,12 @@ def write_contact_sheet(
     draw = ImageDraw.Draw(sheet)
     bold, text, small = _font(15, bold=True), _font(14), _font(12)
     for column, arm in enumerate(shown.arms):
-        label = _wrapped(draw, readable(arm.label), bold, CELL, lines=2)
+        label = _wrapped(draw, visible(arm.label), bold, CELL, lines=2)
         left = MARGIN + CAPTION + column * (CELL + GAP)
         draw.multiline_text((left, MARGIN + HEADER - 12), label, INK, bold, anchor="ld", spacing=2)
     for place, pair in enumerate(shown.pairs):
         top = MARGIN + HEADER + place * (CELL + GAP)
-        caption = _wrapped(draw, readable(pair[0]) or "(empty prompt)", text, CAPTION - 24, lines=6)
+        caption = _wrapped(draw, visible(pair[0]) or "(empty prompt)", text, CAPTION - 24, lines=6)
         draw.multiline_text((MARGIN, top), caption, INK, text, spacing=4)
         draw.text((MARGIN, top + CELL), f"seed {pair[1]}, sample {pair[2]}", SOFT, small, anchor="ld")
         for column in range(columns):
@@ -97,7 +92,7 @@ def _cell(
     try:
         picture = _picture(path) if path else None
     except PictureError as error:
-        gap = _wrapped(draw, readable(f"{Path(path).name}: {error}"), font, ROOM, lines=7)
+        gap = _wrapped(draw, visible(f"{Path(path).name}: {error}"), font, ROOM, lines=7)
     if picture is None:
         middle = left + CELL // 2, top + CELL // 2
         draw.multiline_text(middle, gap, SOFT, font, anchor="mm", align="center")
@@ -125,7 +120,7 @@ def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 def _wrapped(
     draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int, *, lines: int
 ) -> str:
-    """`text` broken into at most `lines` lines of `width` pixels, within words only where one is too long."""
+    """``text`` broken into at most ``lines`` lines of ``width`` pixels, within words only where one is too long."""
     made: list[str] = []
     line = ""
     for word in text[:2000].split():

@@ -1,25 +1,66 @@
-"""A report as Markdown, LaTeX and HTML: title, lines above the tables, tables of texts, figures, notes."""
+"""A report as Markdown, LaTeX and HTML: title, lines above the tables, tables of texts, figures, notes.
+
+Values stand down and arms across, so that a page is as wide as there are arms; where these are many it is turned.  In LaTeX
+methods are rows always, as papers have them.
+"""
 
 from __future__ import annotations
 
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from align.pages.page import environment
-from align.store.csvfile import readable
+from align.pages.numbers import DASH, Cell
+from align.pages.page import render
+from align.store.csvfile import visible
 
-Cells = Mapping[str, Mapping[str, str]]
-"""A table of texts: row name, column name; what a row lacks is a dash."""
+Table = Mapping[str, Mapping[str, Cell | str]]
+"""Cells by row and column; what a row lacks is a dash."""
 
-DASH = "–"
+MOST_ACROSS = 6
+"""Arms that stand across on a page."""
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "–": "--", "−": "$-$", "×": r"$\times$", "†": r"$\dagger$", "…": r"\dots{}",
+    "–": "--", "−": "$-$", "×": r"$\times$", "√": r"$\surd$", "†": r"$\dagger$", "…": r"\dots{}",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table.
+
+    Attributes:
+        title: of the table.
+        rows: its cells; columns are arms if there are ``arms``.
+        gains: differences of some of them to the baseline: below them on a page, elsewhere a table of their own.
+        gains_title: of that table.
+        arms: whether the columns are the arms, so that the table may be turned.
+    """
+
+    title: str
+    rows: Table
+    gains: Table = field(default_factory=dict)
+    gains_title: str = ""
+    arms: bool = True
+
+    def columns(self) -> list[str]:
+        """The names of all columns, in order of appearance."""
+        return _columns(self.rows)
+
+    def tables(self) -> dict[str, Table]:
+        """The tables by title where each cell has one text."""
+        return {self.title: self.rows} | ({self.gains_title: self.gains} if self.gains else {})
+
+    def turned(self) -> Section:
+        """With rows and columns exchanged."""
+        return replace(self, rows=_turned(self.rows), gains=_turned(self.gains), arms=False)
+
+    def for_page(self) -> Section:
+        """As it stands on a page."""
+        return self.turned() if self.arms and len(self.columns()) > MOST_ACROSS else self
 
 
 @dataclass(frozen=True)
@@ -38,7 +79,7 @@ class Document:
     Attributes:
         title: of the page.
         lead: what has to be known before the tables are read, a line each.
-        sections: tables by title, in their order.
+        sections: tables, in their order.
         footnotes: what marks in the tables mean.
         figures: drawings.
         notes: what was left out or is incomplete.
@@ -46,31 +87,38 @@ class Document:
 
     title: str
     lead: list[str]
-    sections: Mapping[str, Cells]
+    sections: list[Section]
     footnotes: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def columns_of(rows: Cells) -> list[str]:
-    """The names of all columns, in order of appearance."""
+def _columns(rows: Table) -> list[str]:
     return list(dict.fromkeys(name for cells in rows.values() for name in cells))
+
+
+def _turned(rows: Table) -> Table:
+    return {
+        name: {label: cells[name] for label, cells in rows.items() if name in cells}
+        for name in _columns(rows)
+    }
 
 
 def markdown(document: Document) -> str:
     """As Markdown; the figures lie beside the file."""
     lines = [f"# {markdown_text(document.title)}", ""]
-    for line in document.lead:
-        lines += [markdown_text(line), ""]
-    for title, rows in document.sections.items():
-        columns = columns_of(rows)
-        lines += [f"## {markdown_text(title)}", ""]
-        lines += [f"| | {' | '.join(map(markdown_text, columns))} |", f"|---|{'---:|' * len(columns)}"]
-        for label, cells in rows.items():
-            texts = " | ".join(markdown_text(cells.get(name, DASH)) for name in columns)
-            lines.append(f"| {markdown_text(label)} | {texts} |")
-        lines.append("")
-    lines += [markdown_text(line) + "\n" for line in document.footnotes]
+    for text in document.lead:
+        lines += [markdown_text(text), ""]
+    for section in document.sections:
+        for title, rows in section.for_page().tables().items():
+            columns = _columns(rows)
+            lines += [f"## {markdown_text(title)}", ""]
+            lines += [f"| | {' | '.join(map(markdown_text, columns))} |", f"|---|{'---:|' * len(columns)}"]
+            for label, cells in rows.items():
+                texts = " | ".join(markdown_text(str(cells.get(name, DASH))) for name in columns)
+                lines.append(f"| {markdown_text(label)} | {texts} |")
+            lines.append("")
+    lines += [markdown_text(text) + "\n" for text in document.footnotes]
     for figure in document.figures:
         lines += [f"## {figure.title}", "", figure.caption, "", f"![]({figure.name})", ""]
     if document.notes:
@@ -88,21 +136,24 @@ def markdown_text(text: str) -> str:
 def latex(document: Document) -> str:
     """As LaTeX tables for inclusion in a paper; they need ``booktabs`` and ``graphicx``."""
     lines = [f"% {one_line(document.title)}", r"% needs \usepackage{booktabs,graphicx}"]
-    lines += [f"% {one_line(line)}" for line in document.lead]
-    for title, rows in document.sections.items():
-        columns = columns_of(rows)
-        lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{latex_text(title)}}}"]
-        lines += [r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule"]
-        lines.append(" & ".join(["", *map(latex_text, columns)]) + r" \\")
-        lines.append(r"\midrule")
-        for label, cells in rows.items():
-            texts = [label, *(cells.get(name, DASH) for name in columns)]
-            lines.append(" & ".join(map(latex_text, texts)) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
-    lines += [
-        "",
-        *(rf"\par\footnotesize {latex_text(line)}" for line in [*document.lead, *document.footnotes]),
-    ]
+    lines += [f"% {one_line(text)}" for text in document.lead]
+    for section in document.sections:
+        for title, rows in (section.turned() if section.arms else section).tables().items():
+            columns = _columns(rows)
+            lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{latex_text(title)}}}"]
+            lines += [
+                r"\resizebox{\linewidth}{!}{%",
+                rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+                r"\toprule",
+            ]
+            lines.append(" & ".join(["", *map(latex_text, columns)]) + r" \\")
+            lines.append(r"\midrule")
+            for label, cells in rows.items():
+                texts = [label, *(str(cells.get(name, DASH)) for name in columns)]
+                lines.append(" & ".join(map(latex_text, texts)) + r" \\")
+            lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
+    below = [*document.lead, *document.footnotes]
+    lines += ["", *(rf"\par\footnotesize {latex_text(text)}" for text in below)]
     return "\n".join(lines) + "\n"
 
 
@@ -114,28 +165,15 @@ def latex_text(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A text without line ends and control characters."""
-    return " ".join(readable(text).split())
+    return " ".join(visible(text).split())
 
 
 def html(document: Document, folder: Path) -> str:
     """As a page that needs nothing else: the figures, read from ``folder``, are inside it. Raises OSError."""
-    figures = [
-        {
-            "title": figure.title,
-            "caption": figure.caption,
-            "source": "data:image/svg+xml;base64,"
-            + base64.b64encode((folder / figure.name).read_bytes()).decode(),
-        }
-        for figure in document.figures
-    ]
-    sections = [
-        {"title": title, "columns": columns_of(rows), "rows": rows}
-        for title, rows in document.sections.items()
-    ]
-    page = environment().get_template("report.html.jinja")
-    return readable_page(page.render(document=document, sections=sections, figures=figures, dash=DASH))
-
-
-def readable_page(text: str) -> str:
-    """A page whose control characters, line ends aside, are shown as escapes."""
-    return "\n".join(readable(line) for line in text.split("\n"))
+    pictures = {figure.name: (folder / figure.name).read_bytes() for figure in document.figures}
+    sources = {
+        name: f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
+        for name, data in pictures.items()
+    }
+    sections = [section.for_page() for section in document.sections]
+    return render("report.html.jinja", document=document, sections=sections, sources=sources)

@@ -10,22 +10,22 @@ import base64
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from align import writing
 from align.analysis.arms import Arm, Pair, cost_columns, value_columns
-from align.analysis.summary import number
-from align.pages.gallery_summary import summary_groups
-from align.pages.page import environment
-from align.pages.report import Report, report
-from align.pictures import PictureError
+from align.analysis.comparison import Comparison
+from align.pages.numbers import decimals, number
+from align.pages.page import render
+from align.pages.report import INTERVALS
+from align.pages.sections import FOOTNOTE, costs, quality
+from align.pictures import PictureError, saved_picture
 from align.store.columns import CHECKS, is_check
-from align.store.csvfile import readable
+from align.store.csvfile import visible
 from align.store.errors import ReportError
-from align.store.pictures import saved_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +38,7 @@ _COST_NAMES = {"network_forward": "network", "decoder_forward": "decoder", "rewa
 
 @dataclass(frozen=True)
 class Pictures:
-    """The rows of pictures of a report: what the gallery and the contact sheet show.
+    """The rows of pictures of a comparison: what the gallery and the contact sheet show.
 
     Attributes:
         arms: the baseline first.
@@ -58,45 +58,41 @@ class Pictures:
         return None if place is None else dict(self.arms[arm].rows.iloc[place])
 
 
-def pictures_of(made: Report, limit: int) -> Pictures:
-    """Arrange the rows of a report for showing, at most `limit` of them."""
+def pictures_of(made: Comparison, limit: int) -> Pictures:
+    """The rows of a comparison for showing, at most ``limit`` of them."""
     places = [arm.pairs() for arm in made.arms]
     pairs = list(dict.fromkeys(pair for known in places for pair in known))
     return Pictures(made.arms, pairs[:limit], places, len(pairs))
 
 
-def write_gallery(
-    folders: Sequence[Path], out: Path, baseline: str | None = None, *, limit: int = 400
-) -> Path:
+def write_gallery(made: Comparison, out: Path, *, limit: int = 400) -> Path:
     """Write the gallery of some runs.
 
     Args:
-        folders: run folders, or folders of run folders.
+        made: their comparison.
         out: the HTML file to write; its folder is created when missing.
-        baseline: as for `report`.
         limit: rows of pictures to show; the page says how many there are.
 
     Raises:
-        ReportError: as for `report`, or the file cannot be written.
+        ReportError: the file cannot be written.
     """
-    made = report(folders, baseline)
     shown = pictures_of(made, limit)
-    rows = [_row(shown, number_, pair) for number_, pair in enumerate(shown.pairs)]
-    text = (
-        environment()
-        .get_template("gallery.html.jinja")
-        .render(
-            arms=[_arm(arm) for arm in shown.arms],
-            baseline=made.baseline,
-            summary=summary_groups(made),
-            notes=[readable(note) for note in made.notes],
-            rows=rows,
-            total=shown.total,
-            prompts=len({pair[0] for pair in shown.pairs}),
-            sorts=_sorts(shown),
-            has_checks=any("check_all" in value_columns(arm.rows) for arm in shown.arms),
-            data=script_json([row["data"] for row in rows]),
-        )
+    values = {name: _values(shown.arms, name) for arm in shown.arms for name in value_columns(arm.rows)}
+    places = {name: decimals(numbers) for name, numbers in values.items()}
+    rows = [_row(shown, place, pair, places) for place, pair in enumerate(shown.pairs, 1)]
+    starred = any(arm.optimised & {str(name) for name in made.summary.columns} for arm in made.arms)
+    text = render(
+        "gallery.html.jinja",
+        arms=[_arm(arm) for arm in shown.arms],
+        baseline=made.baseline,
+        sections=[section.for_page() for section in (quality(made), costs(made)) if section.rows],
+        notes=[INTERVALS, *([FOOTNOTE] if starred else []), *made.notes],
+        rows=rows,
+        total=shown.total,
+        prompts=len({pair[0] for pair in shown.pairs}),
+        sorts=_sorts(shown),
+        has_checks=any("check_all" in value_columns(arm.rows) for arm in shown.arms),
+        data=script_json([row["data"] for row in rows]),
     )
     out = Path(out)
     try:
@@ -107,8 +103,12 @@ def write_gallery(
     return out
 
 
+def _values(arms: list[Arm], name: str) -> list[float]:
+    return [float(value) for arm in arms if name in value_columns(arm.rows) for value in arm.rows[name]]
+
+
 def script_json(value: Any) -> str:
-    """`value` as JSON that is safe inside a script element: no tag, comment or entity can start in it."""
+    """``value`` as JSON that is safe inside a script element: no tag, comment or entity can start in it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for special in "<>&'":
         text = text.replace(special, f"\\u{ord(special):04x}")
@@ -135,10 +135,10 @@ def _encoded(image: Image, kind: str, **options: Any) -> bytes:
 
 def _arm(arm: Arm) -> dict[str, Any]:
     details = " · ".join(part for part in (arm.backbone, arm.reward and f"guided by {arm.reward}") if part)
-    return {"label": arm.label, "details": readable(details)}
+    return {"label": arm.label, "details": visible(details)}
 
 
-def _row(shown: Pictures, place: int, pair: Pair) -> dict[str, Any]:
+def _row(shown: Pictures, place: int, pair: Pair, places: Mapping[str, int]) -> dict[str, Any]:
     rows = [shown.row(arm, pair) for arm in range(len(shown.arms))]
     base = rows[0]
     verdicts = [number_in(row, "check_all") for row in rows]
@@ -147,13 +147,13 @@ def _row(shown: Pictures, place: int, pair: Pair) -> dict[str, Any]:
         {name: _delta(row, base, name) for name in value_columns(arm.rows)}
         for row, arm in zip(rows[1:], shown.arms[1:], strict=True)
     ]
-    prompt = readable(pair[0])
+    prompt = visible(pair[0])
     return {
-        "number": place + 1,
+        "number": place,
         "prompt": prompt,
         "seed": pair[1],
         "sample": pair[2],
-        "cells": [_cell(row, base, arm, pair) for row, arm in zip(rows, shown.arms, strict=True)],
+        "cells": [_cell(row, base, arm, pair, places) for row, arm in zip(rows, shown.arms, strict=True)],
         "data": {
             "prompt": prompt.lower(),
             "differs": len(known) > 1,
@@ -164,7 +164,11 @@ def _row(shown: Pictures, place: int, pair: Pair) -> dict[str, Any]:
 
 
 def _cell(
-    row: dict[str, Any] | None, base: dict[str, Any] | None, arm: Arm, pair: Pair
+    row: dict[str, Any] | None,
+    base: dict[str, Any] | None,
+    arm: Arm,
+    pair: Pair,
+    places: Mapping[str, int],
 ) -> dict[str, Any] | None:
     if row is None:
         empty: dict[str, Any] = {
@@ -175,7 +179,7 @@ def _cell(
             "cost": "",
             "seconds": "",
         }
-        return empty | {"status": readable(arm.failures[pair])} if pair in arm.failures else None
+        return empty | {"status": visible(arm.failures[pair])} if pair in arm.failures else None
     names = value_columns(arm.rows)
     metrics = []
     for name in names:
@@ -185,8 +189,10 @@ def _cell(
         metrics.append(
             {
                 "name": name,
-                "text": number(math.nan if value is None else value),
-                "delta": number(delta, signed=True) if delta is not None and row is not base else "",
+                "text": number(math.nan if value is None else value, places[name]),
+                "delta": number(delta, places[name], signed=True)
+                if delta is not None and row is not base
+                else "",
                 "sign": 0 if not delta else math.copysign(1, delta),
                 "optimised": name in arm.optimised,
             }
@@ -214,7 +220,7 @@ def _cell(
         status = f"{Path(row['path']).name}: {error}"
     return {
         "source": source,
-        "status": readable(status),
+        "status": visible(status),
         "verdict": None if verdict is None else bool(verdict),
         "checks": checks,
         "metrics": metrics,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
+from align.pages.numbers import DASH, Cell
+from align.store.csvfile import visible
+
+
+def render(template: str, **values: Any) -> str:
+    """A page; control characters, line ends aside, are shown as escapes, and an unknown name in it is an error."""
     import jinja2
 
-
-def environment() -> jinja2.Environment:
-    """Templates with escaping on; an unknown name in one is an error."""
-    import jinja2
-
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.globals |= {"dash": DASH}
+    environment.filters |= {"cell": lambda value: value if isinstance(value, Cell) else Cell(value)}
+    text = environment.get_template(template).render(**values)
+    return "\n".join(visible(line) for line in text.split("\n"))

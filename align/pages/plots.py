@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     import pandas
 
 MOST_PANELS = 9
+MEANINGS = {
+    "ess": "effective sample size, particles",
+    "resampled": "resampled, share of pictures",
+    "temperature": "temperature",
+    "unvalued": "particles without a candidate of finite value",
+}
+"""What plots call the traces that are known."""
 
 
 @contextmanager
@@ -61,8 +68,8 @@ def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, out: Path) -
     """What each arm gains over the baseline, with its interval, against its passes through the network.
 
     Args:
-        pairs: as ``compare.paired_differences``; hollow marks are values that the arm optimised.
-        costs: as ``compare.costs``.
+        pairs: as ``paired.paired_differences``; hollow marks are values that the arm optimised.
+        costs: as ``paired.costs``.
         out: the SVG file.
 
     Raises:
@@ -88,13 +95,13 @@ def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, out: Path) -
                         markerfacecolor="white" if row["optimised"] else None,
                         linestyle="none",
                         elinewidth=0.8,
-                        label=plain_label(arm),
+                        label=as_label(arm),
                     )
             panel.set_xscale("log")
             panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.xaxis.set_major_formatter("{x:g}")
             panel.xaxis.set_minor_formatter(NullFormatter())
-            panel.set_title(plain_label(value), fontsize="medium")
+            panel.set_title(as_label(value), fontsize="medium")
             panel.set_xlabel("passes through the network, forward and back")
         panels[0].set_ylabel("difference to the baseline")
         _legend(panels[0])
@@ -104,7 +111,7 @@ def plot_differences(prompts: pandas.DataFrame, values: Sequence[str], out: Path
     """The differences of single prompts to the baseline, sorted, a line an arm.
 
     Args:
-        prompts: as ``compare.prompt_differences``.
+        prompts: as ``paired.prompt_differences``.
         values: what to draw.
         out: the SVG file.
 
@@ -120,16 +127,42 @@ def plot_differences(prompts: pandas.DataFrame, values: Sequence[str], out: Path
                 if len(own):
                     share = (numpy.arange(len(own)) + 0.5) / len(own)
                     style = ("-", "--", ":")[place // 10 % 3]
-                    panel.plot(
-                        share, own, style, color=f"C{place % 10}", linewidth=1.2, label=plain_label(arm)
-                    )
-            panel.set_title(plain_label(value), fontsize="medium")
+                    panel.plot(share, own, style, color=f"C{place % 10}", linewidth=1.2, label=as_label(arm))
+            panel.set_title(as_label(value), fontsize="medium")
             panel.set_xlabel("share of prompts")
         panels[0].set_ylabel("difference to the baseline")
         _legend(panels[0])
 
 
-def plain_label(text: str) -> str:
+def plot_traces(found: pandas.DataFrame, out: Path) -> None:
+    """Draw a panel a trace, a line an arm with the range of most pictures, as SVG; equal figures give equal bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    names, arms = list(dict.fromkeys(found["trace"])), list(dict.fromkeys(found["arm"]))
+    with drawing(out, len(names)) as panels:
+        for panel, name in zip(panels, names, strict=True):
+            for place, arm in enumerate(arms):
+                line = found[(found["trace"] == name) & (found["arm"] == arm)]
+                line = line[line["mean"].notna()]  # some select at a few steps only
+                if not len(line):
+                    continue
+                colour = f"C{place % 10}"
+                label = as_label(arm)
+                panel.plot(line["step"], line["mean"], color=colour, label=label, marker=".", linewidth=1.5)
+                if name != "resampled":  # of 0 and 1 the mean says all
+                    low, high = line["low"], line["high"]
+                    panel.fill_between(line["step"], low, high, color=colour, alpha=0.15, linewidth=0)
+            panel.set_ylabel(MEANINGS.get(name, as_label(name)))
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+            panel.legend(frameon=False, fontsize="small")
+        panels[-1].set_xlabel("step")
+
+
+def as_label(text: str) -> str:
     """A text that matplotlib neither reads as mathematics nor leaves out of a legend."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text

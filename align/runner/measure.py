@@ -10,15 +10,15 @@ from align.runner.failures import ErrorLog, said
 from align.runner.interrupts import Interrupts
 from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer, unreadable
-from align.store import store as stores
 from align.store.measured import Result
+from align.store.planned import PlannedItem
 from align.store.store import Store
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Item(stores.Item, Protocol):
+class Item(PlannedItem, Protocol):
     """What measuring needs to know of an item."""
 
     @property

@@ -25,7 +25,8 @@ from align.runner.record import record
 from align.runner.syntax import syntax_line
 from align.store.errors import StoreError
 from align.store.manifest import Manifest, other_versions
-from align.store.store import Item, Store
+from align.store.planned import PlannedItem
+from align.store.store import Store
 
 GOES_ON = "; what is finished is kept, the same command goes on"
 
@@ -91,7 +92,7 @@ def in_folder(
 def open_store(
     options: RunConfig,
     manifest: Manifest,
-    items: Sequence[Item],
+    items: Sequence[PlannedItem],
     console: Console,
     *,
     shared: bool = False,

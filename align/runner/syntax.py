@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from align.runner.row_files import shown
-from align.store.csvfile import readable
+from align.store.csvfile import visible
 
 FORMS = (
     r"\([^()]*:\s*[+-]?\d*\.?\d+\s*\)",  # (red:1.4)
@@ -36,7 +36,7 @@ def syntax_line(texts: Iterable[str]) -> str | None:
         examples |= dict.fromkeys(found[:3] if len(examples) < 3 else ())
     if not number:
         return None
-    quoted = ", ".join(f'"{shown(readable(one))}"' for one in list(examples)[:3])
+    quoted = ", ".join(f'"{shown(visible(one))}"' for one in list(examples)[:3])
     return (
         f"{number} prompts or negatives hold {quoted}: read as plain text, "
         "nothing is weighted, replaced, loaded or split"

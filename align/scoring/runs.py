@@ -11,8 +11,8 @@ from align.config.errors import ConfigError
 from align.scoring.sources import Asked, Source, some
 from align.store.columns import NEGATIVE, is_tag
 from align.store.errors import StoreError
+from align.store.index import rows_of
 from align.store.inside import pictures_in
-from align.store.store import rows_of
 
 KEPT = ("method", "backbone", "reward")
 """Columns of a run's rows that the rows of their scores in another folder have as well, tags and the like aside."""

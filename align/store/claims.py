@@ -1,6 +1,6 @@
 """Who works on which item, when several processes share a folder.
 
-A claim is a file `claims/<key>` made by exclusive creation that holds the record of its owner. It is made,
+A claim is a file ``claims/<key>`` made by exclusive creation that holds the record of its owner. It is made,
 judged and taken over only while the folder's guard is held (see lock), so two processes never both find an
 item free. A claim of a process that is gone is void; so is one that cannot be read, since its writer was
 killed inside the guard.
@@ -28,7 +28,7 @@ class Claims:
         self._alive = lock.alive
 
     def take(self, key: str) -> bool:
-        """Claim `key`; True when it is now (or was already) this process's. Raises OSError."""
+        """Claim ``key``; True when it is now (or was already) this process's. Raises OSError."""
         path = self.folder / key
         holder = self._holder(path)
         if holder is not None:
@@ -43,7 +43,7 @@ class Claims:
         return True
 
     def drop(self, key: str) -> None:
-        """Give `key` up, after it was finished."""
+        """Give ``key`` up, after it was finished."""
         with suppress(OSError):
             (self.folder / key).unlink()
 
@@ -61,7 +61,7 @@ class Claims:
     def _holder(self, path: Path) -> Owner | None:
         """The living owner of a claim, or None."""
         try:
-            owner = Owner.from_record(read_json(path))
+            owner = Owner.from_json(read_json(path))
         except (FileNotFoundError, ValueError):
             return None
         return owner if owner is not None and self._alive(owner) else None

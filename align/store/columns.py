@@ -1,11 +1,11 @@
-"""The columns of `results.csv`: one row a picture, in this order.
+"""The columns of ``results.csv``: one row a picture, in this order.
 
     identity | negative | tag_*, sorted | metrics, any name, sorted | checker verdicts | costs | info | info_*, any name, sorted
 
 Every documented column is always there, empty where it has no value, so that files of different runs can be
-stacked; `negative` and tags are there where the run's prompts have some. A column that is not documented is a
-metric; one whose name starts with `check_` is a verdict and stands with the verdicts, one whose name starts with
-`info_` is information and stands last. `tag_<column>` holds what the prompt's row said in another column (a
+stacked; ``negative`` and tags are there where the run's prompts have some. A column that is not documented is a
+metric; one whose name starts with ``check_`` is a verdict and stands with the verdicts, one whose name starts with
+``info_`` is information and stands last. ``tag_<column>`` holds what the prompt's row said in another column (a
 benchmark's category, say), as text, and is no part of the item's identity. Truth values are written 1 and 0. A
 number that is not finite is an empty cell.
 """
@@ -90,7 +90,7 @@ def is_metric(name: str) -> bool:
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """All documented columns and `names`, each once, in the order of the file."""
+    """All documented columns and ``names``, each once, in the order of the file."""
     extra = set(names)
     return [
         *HEAD,

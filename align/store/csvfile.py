@@ -1,11 +1,11 @@
 r"""Write and read CSV files so that every text survives and no spreadsheet runs one.
 
 Texts, those of the header too: backslash, control characters, line and paragraph separators and lone surrogates
-are written as escapes (`\\`, `\n`, `\r`, `\t`, `\x00`, `\u2028`, `\ud800`), so a row is always one physical line
-of valid UTF-8. A text that then starts with `=`, `+`, `-`, `@` (or their full-width forms), spaces and quotes
-before it aside, would be a formula to a spreadsheet and gets a leading `'`; so does one that starts with `'`
-itself, which makes the rule reversible: when reading, one leading `'` is dropped. A `;` before such a character
-is an escape as well (`\x3b`), as spreadsheets of many countries split lines there. Numbers are written with the
+are written as escapes (``\\``, ``\n``, ``\r``, ``\t``, ``\x00``, ``\u2028``, ``\ud800``), so a row is always one physical line
+of valid UTF-8. A text that then starts with ``=``, ``+``, ``-``, ``@`` (or their full-width forms), spaces and quotes
+before it aside, would be a formula to a spreadsheet and gets a leading ``'``; so does one that starts with ``'``
+itself, which makes the rule reversible: when reading, one leading ``'`` is dropped. A ``;`` before such a character
+is an escape as well (``\x3b``), as spreadsheets of many countries split lines there. Numbers are written with the
 fewest digits that read back to the same bits.
 """
 
@@ -48,13 +48,13 @@ def _unescape(match: re.Match[str]) -> str:
 
 
 def encode_text(text: str) -> str:
-    """`text` as the cell of a CSV file; `decode_text` undoes it exactly."""
+    """``text`` as the cell of a CSV file; ``decode_text`` undoes it exactly."""
     text = _SPLITS.sub(r"\\x3b", _UNSAFE.sub(_escape, text))
     return f"'{text}" if _GUARDED.match(text) else text
 
 
 def decode_text(cell: str) -> str:
-    """The text that `encode_text` turned into `cell`."""
+    """The text that ``encode_text`` turned into ``cell``."""
     if cell.startswith("'"):
         cell = cell[1:]
     return _ESCAPE.sub(_unescape, cell)
@@ -66,7 +66,7 @@ def encode_header(names: Iterable[str]) -> list[str]:
 
 
 def decode_header(cells: Iterable[str]) -> list[str]:
-    """The names that `encode_header` turned into `cells`.
+    """The names that ``encode_header`` turned into ``cells``.
 
     Raises:
         ValueError: two columns have one name, so that one of them would be lost.
@@ -77,13 +77,13 @@ def decode_header(cells: Iterable[str]) -> list[str]:
     return names
 
 
-def readable(text: str) -> str:
-    """`text` for a reader: valid Unicode with control characters shown as escapes; not meant to be undone."""
+def visible(text: str) -> str:
+    """``text`` for a reader: valid Unicode with control characters shown as escapes; not meant to be undone."""
     return _UNSAFE.sub(lambda match: match.group() if match.group() == "\\" else _escape(match), text)
 
 
 def encode_cell(value: Any) -> str:
-    """A plain value (see `plain`) as a cell: None is empty, truth is 1 or 0, a list is joined by ';'."""
+    """A plain value (see ``plain``) as a cell: None is empty, truth is 1 or 0, a list is joined by ';'."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -129,7 +129,7 @@ def _drain(buffer: io.StringIO) -> bytes:
 
 
 def read_csv(path: Path | str) -> pandas.DataFrame:
-    """Read a `results.csv`; texts are what they were, an empty text is "" and not a missing value.
+    """Read a ``results.csv``; texts are what they were, an empty text is "" and not a missing value.
 
     Columns of text have dtype object. Every other column is int64 where all its cells are whole numbers and
     float64 where all are numbers or empty (empty is NaN); a column that is neither stays text.
@@ -140,9 +140,8 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
     """
     import pandas
 
-    from align.store.frames import keep_any_text
-
-    keep_any_text()
+    # With pyarrow at hand pandas would keep text as that library's, which holds no lone surrogates, and prompts may.
+    pandas.set_option("mode.string_storage", "python")
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 27))
     with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         reader = csv.reader(file)

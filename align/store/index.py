@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from align.store.errors import as_store_error
 from align.store.journal import Journal
-from align.store.measured import with_results
-from align.store.pictures import Verify, intact, is_record
+from align.store.measured import has_column, with_results
+from align.store.pictures import Verify, intact, is_stamp
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -40,10 +41,16 @@ class Entry(NamedTuple):
 
 
 class Index:
-    """The items of a journal, and the snapshots of `results.csv` that it knows of."""
+    """The items of a journal, and the snapshots of ``results.csv`` that it knows of.
 
-    def __init__(self, journal: Journal) -> None:
+    Args:
+        journal: the journal.
+        inline: see ``manifest.inline_fingerprints``.
+    """
+
+    def __init__(self, journal: Journal, inline: Mapping[str, str] | None = None) -> None:
         self.journal = journal
+        self._inline = inline or {}
         self.entries: dict[str, Entry] = {}
         self.snapshots: set[str] = set()
         self.newest_snapshot = ""
@@ -138,6 +145,35 @@ class Index:
         self.changed = self.changed or bool(broken)
         return len(broken)
 
+    def is_done(self, key: str) -> bool:
+        """Whether an item is finished and not failed."""
+        entry = self.entries.get(key)
+        return entry is not None and not entry.failed
+
+    def lacking(self, key: str, wanted: Mapping[str, str]) -> list[str]:
+        """Metrics among ``wanted`` (fingerprint by metric) that have no result by these weights of a done item.
+
+        Values of older versions, which stand in the item's own line, are by the weights that their session names.
+        """
+        return self._lacking(self.entries[key].own, self.entries[key].by, wanted) if self.is_done(key) else []
+
+    def _lacking(
+        self, own: frozenset[str], by: frozenset[tuple[str, str]], wanted: Mapping[str, str]
+    ) -> list[str]:
+        known = {metric: one for metric, one in self._inline.items() if has_column(metric, own)} | dict(by)
+        return [metric for metric, fingerprint in wanted.items() if known.get(metric) != fingerprint]
+
+    def unmeasured(self, keys: Iterable[str], wanted: Mapping[str, str]) -> set[str]:
+        """Done ones that lack a result of some of the metrics, see ``lacking``."""
+        lacking = cache(lambda own, by: bool(self._lacking(own, by, wanted)))  # most items are alike
+        done = ((key, self.entries[key]) for key in keys if self.is_done(key))
+        return {key for key, entry in done if lacking(entry.own, entry.by)}
+
+    def without_value(self, keys: Iterable[str], wanted: Mapping[str, str]) -> set[str]:
+        """Done ones that one of these metrics failed on and has had no result for since."""
+        failed = {(metric, "") for metric in wanted}
+        return {key for key in keys if self.is_done(key) and self.entries[key].by & failed}
+
     def order(self, plan: Mapping[str, int], *, foreign: bool = True) -> list[str]:
         """Keys in the order of the file: planned ones as planned, then, if asked for, those of earlier runs, run by run."""
         planned = [key for key in plan if key in self.entries]
@@ -175,6 +211,23 @@ class Index:
         return set().union(*{self.entries[key].names for key in keys})
 
 
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows that a folder's journal holds, which its ``results.csv`` may be behind; nothing is written.
+
+    Raises:
+        StoreError: there is no journal, or it cannot be read.
+    """
+    path = folder / "journal.jsonl"
+    with as_store_error(f"read {path}, which holds the rows of {folder}"):
+        journal = Journal(path, reading=True)
+        try:
+            index = Index(journal)
+            index.refresh()
+            return [index.row(key) for key in index.order({})]
+        finally:
+            journal.close()
+
+
 def _is_item(record: Mapping[str, Any]) -> bool:
     """Whether a line is an item's: somebody else may have written it, and keys and pictures name files."""
     key, row, image, session = (record.get(name) for name in ("key", "row", "image", "session"))
@@ -185,12 +238,12 @@ def _is_item(record: Mapping[str, Any]) -> bool:
         and all(isinstance(record.get(name, 0), int) for name in ("seed", "sample", "place"))
         and {"seed", "sample"} <= record.keys()
         and (session is None or isinstance(session, int))
-        and (image is None or is_record(image))
+        and (image is None or is_stamp(image))
     )
 
 
 def _is_measurement(record: Mapping[str, Any]) -> bool:
-    """Whether a line is one of measurements, see ``Result.record``."""
+    """Whether a line is one of measurements, see ``Result.for_journal``."""
     measured, by = record.get("measured"), record.get("by")
     return (
         isinstance(measured, dict)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Journal:
-    """An open journal. `position` is where `new_records` goes on reading."""
+    """An open journal. ``position`` is where ``new_records`` goes on reading."""
 
     def __init__(self, path: Path, *, reading: bool = False) -> None:
         """Open or create the file; to read it only, it has to be there. Raises OSError."""
@@ -33,7 +33,7 @@ class Journal:
         self._handle = os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add `record` durably. Raises OSError, with the journal as before."""
+        """Add ``record`` durably. Raises OSError, with the journal as before."""
         line = one_line_json(record).encode("ascii") + b"\n"
         with self._locked():
             self._cut_torn_end()
@@ -74,7 +74,7 @@ class Journal:
                     log.warning("%s: ignored an unreadable line at byte %d", self.path, offset)
 
     def read(self, offset: int, length: int) -> dict[str, Any]:
-        """The record at a place that `new_records` gave."""
+        """The record at a place that ``new_records`` gave."""
         record: dict[str, Any] = json.loads(os.pread(self._handle, length, offset))
         return record
 

@@ -1,4 +1,4 @@
-"""Values of rows and configurations as plain JSON values, exactly."""
+"""Values of rows and configurations as JSON values, exactly."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def plain(value: Any, *, nonfinite_as_text: bool = False) -> Any:
-    """`value` in terms of None, bool, int, float, str, list and dict.
+def json_value(value: Any, *, nonfinite_as_text: bool = False) -> Any:
+    """``value`` in terms of None, bool, int, float, str, list and dict.
 
-    Floats keep every bit. A float that is not finite becomes None, or with `nonfinite_as_text` the text
+    Floats keep every bit. A float that is not finite becomes None, or with ``nonfinite_as_text`` the text
     "nan", "inf" or "-inf" (for configurations, where infinity is a setting and not an accident). Scalars and
-    arrays of array libraries are recognised by their `tolist`; anything else unknown becomes its `str`.
+    arrays of array libraries are recognised by their ``tolist``; anything else unknown becomes its ``str``.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -27,19 +27,21 @@ def plain(value: Any, *, nonfinite_as_text: bool = False) -> Any:
             return float(value)
         return str(float(value)) if nonfinite_as_text else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item, nonfinite_as_text=nonfinite_as_text) for key, item in value.items()}
+        return {
+            str(key): json_value(item, nonfinite_as_text=nonfinite_as_text) for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [plain(item, nonfinite_as_text=nonfinite_as_text) for item in value]
+        return [json_value(item, nonfinite_as_text=nonfinite_as_text) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((plain(item, nonfinite_as_text=nonfinite_as_text) for item in value), key=str)
+        return sorted((json_value(item, nonfinite_as_text=nonfinite_as_text) for item in value), key=str)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return plain(fields, nonfinite_as_text=nonfinite_as_text)
+        return json_value(fields, nonfinite_as_text=nonfinite_as_text)
     if hasattr(value, "tolist"):
-        return plain(value.tolist(), nonfinite_as_text=nonfinite_as_text)
+        return json_value(value.tolist(), nonfinite_as_text=nonfinite_as_text)
     return str(value)
 
 
 def one_line_json(value: Any) -> str:
-    """`value` as JSON without a line break; pure ASCII, so that any text, lone surrogates too, survives."""
+    """``value`` as JSON without a line break; pure ASCII, so that any text, lone surrogates too, survives."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -1,11 +1,11 @@
 """Who works in a run folder.
 
-`.lock` holds the records of the processes that have the folder open: one, or with `shared` several. It is
-read and changed only under an advisory lock of the operating system on the file itself (`guard`), so that
+``.lock`` holds the records of the processes that have the folder open: one, or with ``shared`` several. It is
+read and changed only under an advisory lock of the operating system on the file itself (``guard``), so that
 decisions about it never race.
 
 A record whose process is gone counts for nothing: the next process takes the folder over. Each process holds an
-advisory lock on a file of its own, `.alive/<token>`, for as long as it lives; whoever can take that lock knows
+advisory lock on a file of its own, ``.alive/<token>``, for as long as it lives; whoever can take that lock knows
 that the process is gone, whatever its number means here: containers that share a host name may count theirs
 apart. The number in the record only names the owner in messages. Of a process on a host of another name, whose
 locks may not reach this far, nothing is known: it is believed to live. Where the file system has no such locks
@@ -51,7 +51,7 @@ class Owner:
         return cls(socket.gethostname(), os.getpid(), token or secrets.token_hex(8), shared)
 
     @classmethod
-    def from_record(cls, record: Any) -> Owner | None:
+    def from_json(cls, record: Any) -> Owner | None:
         """The owner that a JSON value describes; None when it describes none."""
         try:
             host, pid, token = str(record["host"]), int(record["pid"]), str(record["token"])
@@ -62,7 +62,7 @@ class Owner:
 
 
 class FolderLock:
-    """The `.lock` of one folder, seen from one process."""
+    """The ``.lock`` of one folder, seen from one process."""
 
     def __init__(self, folder: Path, *, shared: bool, token: str | None = None) -> None:
         self.path = folder / ".lock"
@@ -122,7 +122,7 @@ class FolderLock:
                 folder is not entered.
 
         Raises:
-            StoreError: another process has it and not both are shared, or `.lock` cannot be written.
+            StoreError: another process has it and not both are shared, or ``.lock`` cannot be written.
         """
         with self.guard() as handle:
             others = self._others(handle)
@@ -141,7 +141,7 @@ class FolderLock:
                 raise
 
     def release(self, leaving: Callable[[bool], None]) -> None:
-        """Leave the folder, whatever `leaving` raises; the last process to leave removes `.lock`.
+        """Leave the folder, whatever ``leaving`` raises; the last process to leave removes ``.lock``.
 
         Args:
             leaving: called inside the guard with True when nobody else is in the folder.
@@ -208,7 +208,7 @@ class FolderLock:
             RecursionError,
         ):  # empty, or its writer was killed while writing and holds nothing any more
             return []
-        owners = [Owner.from_record(record) for record in (records if isinstance(records, list) else [])]
+        owners = [Owner.from_json(record) for record in (records if isinstance(records, list) else [])]
         return [one for one in owners if one and one.token != self.owner.token and self.alive(one)]
 
     def _write(self, handle: int, owners: list[Owner]) -> None:

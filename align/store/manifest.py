@@ -1,8 +1,8 @@
-"""What a run folder is a run of: `run.json`.
+"""What a run folder is a run of: ``run.json``.
 
 The identity is what decides the pictures (resolved method, backbone, reward, protocol); the record is what is
 good to know about them (whole configuration, versions, fingerprints, git state, machine). Only the identity
-is compared when a folder is opened again. What a session ran with is appended to `sessions`, whose numbers
+is compared when a folder is opened again. What a session ran with is appended to ``sessions``, whose numbers
 rows name; that of a folder of an older version, whose rows name none, has no number.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 from align import writing
 from align.reading import parse_json, read_bytes
 from align.store.errors import StoreError, as_store_error
-from align.store.jsonable import plain
+from align.store.jsonable import json_value
 from align.store.measured import CHECKER
 
 FORMAT = 1
@@ -36,7 +36,7 @@ class Manifest:
 
     Attributes:
         identity: nested mapping of all that decides the pictures, prompts and seeds aside.
-        record: nested mapping of all else that `run.json` shall hold.
+        record: nested mapping of all else that ``run.json`` shall hold.
     """
 
     identity: Mapping[str, Any]
@@ -44,12 +44,12 @@ class Manifest:
 
     def plain_identity(self) -> dict[str, Any]:
         """The identity in plain JSON values, as it is written and compared."""
-        value: dict[str, Any] = plain(self.identity, nonfinite_as_text=True)
+        value: dict[str, Any] = json_value(self.identity, nonfinite_as_text=True)
         return value
 
     @property
     def digest(self) -> str:
-        """The identity's digest, 12 hex digits: the `config` column."""
+        """The identity's digest, 12 hex digits: the ``config`` column."""
         return digest(self.plain_identity())
 
 
@@ -84,7 +84,7 @@ def _short(value: Any) -> str:
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """The content of `run.json`; None when there is none.
+    """The content of ``run.json``; None when there is none.
 
     Raises:
         StoreError: it cannot be read.
@@ -101,14 +101,14 @@ def read_run(folder: Path) -> dict[str, Any] | None:
             raise ValueError("no identity")
         if wrong := _wrong(value):
             raise ValueError(f"{wrong} is not what was written there")
-        plain(value)
+        json_value(value)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{path} is damaged ({error}); restore it or choose another run.folder") from error
     return value
 
 
 def _wrong(run: Mapping[str, Any]) -> str:
-    """The first part of a `run.json` that is of another kind than what is read of it; empty if there is none."""
+    """The first part of a ``run.json`` that is of another kind than what is read of it; empty if there is none."""
     record, sessions, earlier = run.get("record", {}), run.get("sessions", []), run.get("earlier", [])
     if not isinstance(earlier, list) or not all(isinstance(one, dict) for one in earlier):
         return "earlier"
@@ -128,15 +128,17 @@ def _wrong(run: Mapping[str, Any]) -> str:
 
 
 def write_run(folder: Path, value: Mapping[str, Any]) -> None:
-    """Replace `run.json` as a whole. Raises StoreError."""
+    """Replace ``run.json`` as a whole. Raises StoreError."""
     with as_store_error(f"write {folder / 'run.json'}"):
-        writing.write_text(folder / "run.json", json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+        writing.write_text(
+            folder / "run.json", json.dumps(json_value(value), indent=2, allow_nan=False) + "\n"
+        )
 
 
 def started_run(
     manifest: Manifest, existing: Mapping[str, Any] | None, plan: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of `run.json` when a run starts or goes on.
+    """The content of ``run.json`` when a run starts or goes on.
 
     Args:
         manifest: the run that starts.
@@ -213,7 +215,7 @@ def check_identity(folder: Path, existing: Mapping[str, Any], manifest: Manifest
     A folder that was extended belongs to each of its configurations.
 
     Raises:
-        StoreError: naming the first setting that differs, unless `extend`.
+        StoreError: naming the first setting that differs, unless ``extend``.
     """
     if extend:
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from align.store.columns import is_check
-from align.store.jsonable import plain
+from align.store.jsonable import json_value
 
 CHECKER = "checker"
 """The exact checker's name among metrics; its columns are the verdicts.  Any other metric's only column is its name."""
@@ -27,9 +27,9 @@ class Result:
     note: str = ""
     failed: bool = False
 
-    def record(self) -> dict[str, Any]:
+    def for_journal(self) -> dict[str, Any]:
         """For the journal, without what is as usual."""
-        found: dict[str, Any] = {"values": plain(self.values)}
+        found: dict[str, Any] = {"values": json_value(self.values)}
         return found | ({"note": self.note} if self.note else {}) | ({"failed": True} if self.failed else {})
 
 
@@ -39,7 +39,7 @@ def has_column(metric: str, names: frozenset[str]) -> bool:
 
 
 def with_results(row: Mapping[str, Any], results: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A row with the results of its picture, by metric (see ``Result.record``), in its columns and its status.
+    """A row with the results of its picture, by metric (see ``Result.for_journal``), in its columns and its status.
 
     Rows of older versions hold values themselves, with a note in the status for each that is missing; the note of a metric
     that was measured again goes.

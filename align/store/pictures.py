@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from align import writing
-from align.pictures import PictureError, read_picture
-from align.reading import read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +48,7 @@ def png_bytes(picture: bytes | Image) -> bytes:
 
 
 def save_picture(folder: Path, name: str, picture: bytes | Image | Original) -> dict[str, Any]:
-    """Write a picture durably and return its record: name, size, sha256, mtime_ns. Raises OSError."""
+    """Write a picture durably and return its stamp: name, size, sha256, mtime_ns. Raises OSError."""
     path = folder / name
     if isinstance(picture, Original):
         data = picture.data
@@ -67,8 +65,8 @@ def save_picture(folder: Path, name: str, picture: bytes | Image | Original) -> 
     }
 
 
-def is_record(value: Any) -> bool:
-    """Whether a value of a journal is a picture's record: one that names a file of the folder itself, whoever wrote it."""
+def is_stamp(value: Any) -> bool:
+    """Whether a value of a journal is a picture's stamp (see ``save_picture``): one that names a file of the folder itself, whoever wrote it."""
     if not isinstance(value, dict):
         return False
     name, sha256, numbers = value.get("name"), value.get("sha256"), (value.get("size"), value.get("mtime_ns"))
@@ -82,7 +80,7 @@ def is_record(value: Any) -> bool:
 
 
 def _link(original: Original, path: Path) -> bool:
-    """Make `path` a second name of a file, if the disk can do that and the file is still what was read."""
+    """Make ``path`` a second name of a file, if the disk can do that and the file is still what was read."""
     try:
         writing.link(original.path, path)
         facts = path.stat()
@@ -91,36 +89,22 @@ def _link(original: Original, path: Path) -> bool:
     return (facts.st_size, facts.st_mtime_ns) == (len(original.data), original.mtime_ns)
 
 
-def saved_picture(path: Path | str) -> tuple[bytes, Image]:
-    """The bytes of a picture that is to be shown or measured again, and what they hold, as RGB.
-
-    Raises:
-        PictureError: it is not there, damaged, too large, or no picture.
-    """
-    try:
-        data = read_bytes(path)
-    except FileNotFoundError:
-        raise PictureError("picture missing") from None
-    except (OSError, ValueError) as error:  # or it is no path at all
-        raise PictureError(f"it cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return data, read_picture(data)
-
-
-def intact(folder: Path, record: dict[str, Any], verify: Verify) -> bool:
-    """Whether the picture of a record is still there and the same.
+def intact(folder: Path, stamp: dict[str, Any], verify: Verify) -> bool:
+    """Whether the picture of a stamp is still there and the same.
 
     "full" reads and hashes it. "quick" reads it only if its modification time is not the recorded one (it was
     touched, or the folder copied) and otherwise trusts its size: that notices every missing, truncated,
-    emptied or edited picture at the cost of one `stat`, but not bits that rot on the disk.
+    emptied or edited picture at the cost of one ``stat``, but not bits that rot on the disk.
     """
-    path = f"{folder}{os.sep}{record['name']}"  # which is much faster than a Path
+    path = f"{folder}{os.sep}{stamp['name']}"  # which is much faster than a Path
     try:
         facts = os.lstat(path)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size != record["size"]:
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size != stamp["size"]:
             return False  # a link, too: it may lead out of the folder
-        if verify == "quick" and facts.st_mtime_ns == record["mtime_ns"]:
+        if verify == "quick" and facts.st_mtime_ns == stamp["mtime_ns"]:
             return True
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == record["sha256"]
+            found: str = hashlib.file_digest(file, "sha256").hexdigest()
+            return found == str(stamp["sha256"])
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""`results.csv` as a snapshot of the journal: never edited, always replaced."""
+"""``results.csv`` as a snapshot of the journal: never edited, always replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from align.store.index import Index
 
 
 class Snapshot:
-    """The `results.csv` of one folder.
+    """The ``results.csv`` of one folder.
 
     Args:
         path: the file.

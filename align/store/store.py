@@ -24,65 +24,40 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from align import writing
-from align.reading import open_file
 from align.store.claims import Claims
 from align.store.errors import StoreError, as_store_error
 from align.store.index import Index
 from align.store.inside import refuse_links
 from align.store.journal import Journal
-from align.store.jsonable import plain
+from align.store.jsonable import json_value
 from align.store.lock import FolderLock
-from align.store.manifest import (
-    Manifest,
-    check_identity,
-    inline_fingerprints,
-    now,
-    read_run,
-    started_run,
-    write_run,
-)
-from align.store.measured import Result, has_column
+from align.store.manifest import Manifest
+from align.store.measured import Result
 from align.store.pictures import Original, Verify, picture_name, save_picture
+from align.store.planned import PlannedItem
+from align.store.run_file import RunFile
 from align.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 log = logging.getLogger(__name__)
-OF_A_RUN = ("status", "plan", "counts")
-"""Parts of `run.json` that only who works on the run's plan writes."""
-
-
-class Item(Protocol):
-    """What the store needs to know of an item of the plan."""
-
-    @property
-    def key(self) -> str:
-        """sha256 of the item's identity, 64 hex digits."""
-
-    @property
-    def seed(self) -> int:
-        """Seed of the noise."""
-
-    @property
-    def sample(self) -> int:
-        """Number of the picture among those of one prompt and seed."""
 
 
 class Store:
-    """The open results of one run; made by `Store.open`, used as a context manager."""
+    """The open results of one run; made by ``Store.open``, used as a context manager."""
 
     def __init__(
         self,
         folder: Path,
         manifest: Manifest,
-        plan: Sequence[Item],
+        plan: Sequence[PlannedItem],
         *,
         shared: bool,
         csv_every: float,
@@ -90,7 +65,7 @@ class Store:
         foreign: bool = True,
         guest: bool = False,
     ):
-        """Not for callers: see `open`."""
+        """Not for callers: see ``open``."""
         self.folder = folder
         self.manifest = manifest
         self.shared = shared
@@ -100,25 +75,18 @@ class Store:
             raise ValueError("the plan holds an item twice")
         self._lock = FolderLock(folder, shared=shared, token=token)
         self._claims = Claims(folder, self._lock)
-        self._config = manifest.digest
+        self._file = RunFile(folder, manifest, guest=guest)
         self._mutex = threading.RLock()
         self._csv_every = csv_every
         self._foreign = foreign
-        self._guest = guest
-        self._run: dict[str, Any] = {}
-        self._inline: dict[str, str] = {}
         self._closed = False
-        self.session = 0
-        """Number of this session among those of `run.json`."""
-        self.unclosed = False
-        """Whether an earlier session ended without closing the folder: it was killed, or its machine was."""
 
     @classmethod
     def open(
         cls,
         folder: Path | str,
         manifest: Manifest,
-        plan: Sequence[Item],
+        plan: Sequence[PlannedItem],
         *,
         extend: bool = False,
         shared: bool = False,
@@ -136,13 +104,13 @@ class Store:
             plan: all items of the run, each key once, in the order of the rows.
             extend: allow a folder of another configuration and keep its rows after the new ones.
             shared: allow other processes that also say so; items are then to be claimed before work.
-            verify: how finished pictures are checked, see `pictures.intact`. Opening 100,000 finished items
+            verify: how finished pictures are checked, see ``pictures.intact``. Opening 100,000 finished items
                 with pictures of 3 kB in memory took 1.6 s with "quick" and 2.2 s with "full"; on large
                 pictures "full" costs the time to read them all.
-            csv_every: seconds between rebuilds of `results.csv` while committing; longer when one takes long.
-            token: what this process is known by to others in the folder, see `bury`; null draws one.
-            foreign: keep rows outside of the plan in `results.csv`; the journal keeps them anyway.
-            guest: only measure what is there: status, plan and counts of `run.json` stay those of its run.
+            csv_every: seconds between rebuilds of ``results.csv`` while committing; longer when one takes long.
+            token: what this process is known by to others in the folder, see ``bury``; null draws one.
+            foreign: keep rows outside of the plan in ``results.csv``; the journal keeps them anyway.
+            guest: only measure what is there: status, plan and counts of ``run.json`` stay those of its run.
 
         Raises:
             StoreError: in use by another process, of another configuration, damaged, or not writable. Nothing
@@ -171,21 +139,7 @@ class Store:
         return store
 
     def _enter(self, alone: bool, extend: bool) -> None:
-        existing = read_run(self.folder)
-        self.unclosed = alone and existing is not None and existing.get("status") == "started"
-        if existing is None:
-            if any((self.folder / name).exists() for name in ("results.csv", "journal.jsonl")):
-                raise StoreError(f"{self.folder} holds results but no run.json: choose another run.folder")
-        elif alone and self._is_bare():
-            existing = None  # of a run that made nothing, perhaps because its weights were damaged
-        else:
-            check_identity(self.folder, existing, self.manifest, extend=extend)
-        self._run = started_run(self.manifest, existing, self._plan_summary())
-        if self._guest and existing is not None:
-            self._run |= {name: existing[name] for name in OF_A_RUN if name in existing}
-        self.session = self._run["sessions"][-1]["session"]
-        self._inline = inline_fingerprints(self._run)
-        write_run(self.folder, self._run)
+        self._file.begin(self._items, alone=alone, extend=extend)
         with as_store_error(f"write to {self.folder}"):
             (self.folder / "images").mkdir(exist_ok=True)
             if alone:
@@ -193,22 +147,11 @@ class Store:
                 writing.remove_leftovers(self.folder)
                 writing.remove_leftovers(self.folder / "images")
 
-    def _is_bare(self) -> bool:
-        """Whether no item was ever made here: none in the journal, no picture."""
-        with as_store_error(f"read {self.folder}"):
-            if any((self.folder / "images").glob("*")):
-                return False
-            try:
-                with open_file(self.folder / "journal.jsonl") as file:
-                    return not any(b'"key"' in line for line in file)
-            except FileNotFoundError:
-                return True
-
     def _load(self, verify: Verify) -> None:
         with as_store_error(f"open {self.folder / 'journal.jsonl'}"):
             self._journal = Journal(self.folder / "journal.jsonl")
             self._journal.mend()
-            self._index = Index(self._journal)
+            self._index = Index(self._journal, self._file.inline)
             pictures: dict[str, dict[str, Any] | None] = {}
             self._index.refresh(pictures)
             broken = self._index.drop_broken(self._plan, pictures, self.folder / "images", verify)
@@ -222,27 +165,32 @@ class Store:
 
     @property
     def sessions(self) -> list[dict[str, Any]]:
-        """What each session in the folder ran with, this one last; see `manifest.started_run`."""
-        return list(self._run["sessions"])
+        """What each session in the folder ran with, this one last; see ``manifest.started_run``."""
+        return list(self._file.content["sessions"])
+
+    @property
+    def session(self) -> int:
+        """Number of this session among those of ``run.json``."""
+        return self._file.session
+
+    @property
+    def unclosed(self) -> bool:
+        """Whether an earlier session ended without closing the folder: it was killed, or its machine was."""
+        return self._file.unclosed
 
     @property
     def done(self) -> set[str]:
         """Keys of planned items that are finished and not failed."""
-        return {key for key in self._plan if self._is_done(key)}
+        return {key for key in self._plan if self._index.is_done(key)}
 
     @property
     def failed(self) -> set[str]:
         """Keys of planned items whose newest line says that they failed."""
-        entries = self._index.entries
-        return {key for key in self._plan if key in entries and entries[key].failed}
+        return {key for key in self._plan if key in self._index.entries and not self._index.is_done(key)}
 
-    def pending(self) -> list[Item]:
+    def pending(self) -> list[PlannedItem]:
         """Planned items that are not done, failed ones among them, in the order of the plan."""
-        return [item for item in self._items if not self._is_done(item.key)]
-
-    def _is_done(self, key: str) -> bool:
-        entry = self._index.entries.get(key)
-        return entry is not None and not entry.failed
+        return [item for item in self._items if not self._index.is_done(item.key)]
 
     def counts(self) -> dict[str, int]:
         """Numbers of items: planned, done, failed, remaining (no line yet), foreign (rows of other plans)."""
@@ -252,15 +200,15 @@ class Store:
         return {"planned": total, "done": done, "failed": failed, "remaining": remaining, "foreign": foreign}
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows in plain values, in the order of `results.csv`."""
+        """All rows in plain values, in the order of ``results.csv``."""
         return list(self.iter_rows())
 
     def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """As `rows`, one at a time."""
+        """As ``rows``, one at a time."""
         return map(self._index.row, self._index.order(self._plan, foreign=self._foreign))
 
     def refresh(self) -> None:
-        """Take in what other processes have finished; `results.csv` follows from time to time. Raises StoreError."""
+        """Take in what other processes have finished; ``results.csv`` follows from time to time. Raises StoreError."""
         with self._mutex:
             with as_store_error(f"read {self._journal.path}"):
                 self._index.refresh()
@@ -273,19 +221,21 @@ class Store:
         with self._mutex, self._lock.guard(), as_store_error(f"write to {self.folder}"):
             self._claims.void(token)
 
-    def claim(self, item: Item, wanted: Mapping[str, str] | None = None) -> bool:
-        """Whether this process shall make `item` now: not done, and in a shared folder nobody else is at it.
+    def claim(self, item: PlannedItem, wanted: Mapping[str, str] | None = None) -> bool:
+        """Whether this process shall make ``item`` now: not done, and in a shared folder nobody else is at it.
 
         A claim ends when the item is committed as done, and when its process ends. Raises StoreError.
 
         Args:
             item: an item of the plan.
             wanted: fingerprints by metric, where the item's picture is to be measured instead of made; such a
-                claim ends with `measured`.
+                claim ends with ``measured``.
         """
 
         def wants() -> bool:
-            return bool(self.lacking(item, wanted)) if wanted is not None else not self._is_done(item.key)
+            return (
+                bool(self.lacking(item, wanted)) if wanted is not None else not self._index.is_done(item.key)
+            )
 
         with self._mutex:
             if not self.shared:
@@ -294,31 +244,19 @@ class Store:
                 self._index.refresh()
                 return wants() and self._claims.take(item.key)
 
-    def lacking(self, item: Item, wanted: Mapping[str, str]) -> list[str]:
-        """Metrics among `wanted` (fingerprint by metric) that have no result by these weights of a done item.
+    def lacking(self, item: PlannedItem, wanted: Mapping[str, str]) -> list[str]:
+        """See ``Index.lacking``."""
+        return self._index.lacking(item.key, wanted)
 
-        Values of older versions, which stand in the item's own line, are by the weights that their session names.
-        """
-        entry = self._index.entries.get(item.key)
-        return [] if entry is None or entry.failed else self._lacking(entry.own, entry.by, wanted)
+    def unmeasured(self, wanted: Mapping[str, str]) -> list[PlannedItem]:
+        """Done items of the plan that lack a result of some of the metrics, see ``lacking``, in its order."""
+        keys = self._index.unmeasured(self._plan, wanted)
+        return [item for item in self._items if item.key in keys]
 
-    def _lacking(
-        self, own: frozenset[str], by: frozenset[tuple[str, str]], wanted: Mapping[str, str]
-    ) -> list[str]:
-        known = {metric: one for metric, one in self._inline.items() if has_column(metric, own)} | dict(by)
-        return [metric for metric, fingerprint in wanted.items() if known.get(metric) != fingerprint]
-
-    def unmeasured(self, wanted: Mapping[str, str]) -> list[Item]:
-        """Done items of the plan that lack a result of some of the metrics, see `lacking`, in its order."""
-        lacking = cache(lambda own, by: bool(self._lacking(own, by, wanted)))  # most items are alike
-        entries = ((item, self._index.entries.get(item.key)) for item in self._items)
-        return [item for item, one in entries if one and not one.failed and lacking(one.own, one.by)]
-
-    def without_value(self, wanted: Mapping[str, str]) -> list[Item]:
+    def without_value(self, wanted: Mapping[str, str]) -> list[PlannedItem]:
         """Done items of the plan that one of these metrics failed on and has had no result for since."""
-        failed = {(metric, "") for metric in wanted}
-        entries = ((item, self._index.entries.get(item.key)) for item in self._items)
-        return [item for item, entry in entries if entry and not entry.failed and entry.by & failed]
+        keys = self._index.without_value(self._plan, wanted)
+        return [item for item in self._items if item.key in keys]
 
     def measured(self, results: Mapping[str, Mapping[str, Result]], by: Mapping[str, str]) -> None:
         """Keep what was measured of some items, together: durable when this returns.
@@ -328,11 +266,11 @@ class Store:
             by: fingerprint of each metric's weights, in the order in which a row's status names metrics.
 
         Raises:
-            StoreError: as of `commit`.
+            StoreError: as of ``commit``.
         """
         if not results:
             return
-        measured = {key: {name: one.record() for name, one in of.items()} for key, of in results.items()}
+        measured = {key: {name: one.for_journal() for name, one in of.items()} for key, of in results.items()}
         with self._mutex:
             with as_store_error(f"write to {self.folder}"):
                 self._journal.append({"measured": measured, "by": dict(by), "session": self.session})
@@ -346,13 +284,13 @@ class Store:
             if self._snapshot.due():
                 self.rebuild_csv()
 
-    def picture(self, item: Item) -> Path:
+    def picture(self, item: PlannedItem) -> Path:
         """Where the picture of a done item is."""
         return self.folder / str(self._index.row(item.key)["image"])
 
     def commit(
         self,
-        item: Item,
+        item: PlannedItem,
         picture: bytes | Image | Original | None,
         row: Mapping[str, Any],
         *,
@@ -363,8 +301,8 @@ class Store:
         Args:
             item: an item of the plan.
             picture: PNG bytes, a PIL image or a file to keep as it is; None, or not kept, where the item failed.
-            row: values by column. `status` is "ok" where not given and "failed: ..." for a failed item;
-                `key`, `seed`, `sample`, `image`, `config` and `session` are filled in here. Numbers may be of any
+            row: values by column. ``status`` is "ok" where not given and "failed: ..." for a failed item;
+                ``key``, ``seed``, ``sample``, ``image``, ``config`` and ``session`` are filled in here. Numbers may be of any
                 array library.
             hold: keep a claim on the item, because this process is going to measure its picture.
 
@@ -375,7 +313,7 @@ class Store:
         """
         if item.key not in self._plan:
             raise ValueError(f"item {item.key[:16]} is not in the plan")
-        values: dict[str, Any] = plain(row)
+        values: dict[str, Any] = json_value(row)
         failed = str(values.setdefault("status", "ok")).startswith("failed")
         for name in ("key", "seed", "sample", "image", "config", "session"):
             values.pop(name, None)
@@ -384,7 +322,7 @@ class Store:
             "seed": int(item.seed),
             "sample": int(item.sample),
             "place": self._plan[item.key],
-            "config": self._config,
+            "config": self._file.manifest.digest,
             "session": self.session,
             "image": None,
             "row": values,
@@ -404,7 +342,7 @@ class Store:
                 self.rebuild_csv()
 
     def rebuild_csv(self) -> None:
-        """Bring `results.csv` up to date with the journal, as a whole. Raises StoreError."""
+        """Bring ``results.csv`` up to date with the journal, as a whole. Raises StoreError."""
         with self._mutex:
             if self.shared:  # so that an older snapshot cannot replace a newer one
                 with self._lock.guard():
@@ -413,7 +351,7 @@ class Store:
                 self._snapshot.update()
 
     def close(self, status: str | None = None) -> None:
-        """Rebuild `results.csv`, write the status and leave the folder; does nothing the second time.
+        """Rebuild ``results.csv``, write the status and leave the folder; does nothing the second time.
 
         Args:
             status: "finished" or "interrupted"; where not given, "finished" if every planned item has a row.
@@ -434,23 +372,9 @@ class Store:
         self._snapshot.update()  # the lock is held
         counts = self.counts()
         reached = status or ("interrupted" if counts["remaining"] else "finished")
-        # Others may have begun sessions since this one wrote the file.
-        self._run = read_run(self.folder) or self._run
-        self._run["updated"] = now()
-        if not self._guest:
-            self._run |= {"status": reached if last else "started", "counts": counts}
-        write_run(self.folder, self._run)
+        self._file.end(reached if last else "started", counts)
         if last:
             self._claims.clear()
-
-    def _plan_summary(self) -> dict[str, Any]:
-        seeds = sorted({int(item.seed) for item in self._items})
-        samples = len({int(item.sample) for item in self._items})
-        return {
-            "items": len(self._items),
-            "seeds": seeds if len(seeds) <= 100 else len(seeds),
-            "samples": samples,
-        }
 
     def __enter__(self) -> Store:
         return self
@@ -463,20 +387,3 @@ class Store:
             return
         with suppress(StoreError):  # the error on its way says more
             self.close("interrupted")
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The rows that a folder's journal holds, which its `results.csv` may be behind; nothing is written.
-
-    Raises:
-        StoreError: there is no journal, or it cannot be read.
-    """
-    path = folder / "journal.jsonl"
-    with as_store_error(f"read {path}, which holds the rows of {folder}"):
-        journal = Journal(path, reading=True)
-        try:
-            index = Index(journal)
-            index.refresh()
-            return [index.row(key) for key in index.order({})]
-        finally:
-            journal.close()

@@ -1,4 +1,4 @@
-"""`table.json`: which run stands beside which row of a published table, and why others have none."""
+"""``table.json``: which run stands beside which row of a published table, and why others have none."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def relative(folder: Path, base: Path) -> str:
 
 
 def read_table(folder: Path) -> TableFile | None:
-    """The table of a folder; None where there is no `table.json`.
+    """The table of a folder; None where there is no ``table.json``.
 
     Raises:
         ReportError: the file is damaged.

@@ -11,9 +11,10 @@ from typing import Any
 
 from align.analysis.arms import Arm as Results
 from align.analysis.arms import load_arms
-from align.analysis.compare import paired_differences
+from align.analysis.paired import paired_differences
 from align.analysis.spread import measure
-from align.analysis.summary import number, with_interval
+from align.pages.numbers import number, with_interval
+from align.scoring.embeddings import embeddings
 from scripts.comparison.arms import Arm
 
 VALUES = {
@@ -102,7 +103,7 @@ def read_diversity(arms: Sequence[Arm], folder: Path) -> tuple[Intervals, str]:
     there = [arm for arm in arms if (folder / arm.label / "results.csv").is_file()]
     loaded, _ = load_arms([folder / arm.label for arm in there])
     base = next(one for one in loaded if one.method == "none")
-    figures = measure(loaded, base, FEATURES).figures
+    figures = measure(loaded, base, embed=embeddings, features=FEATURES).figures
     distances = figures[(figures["of"] == "prompt") & (figures["value"] == "distance")]
     rows: dict[str, dict[str, Any]] = {str(row["arm"]): row for row in distances.to_dict("records")}  # type: ignore[misc]
     found: Intervals = {}

@@ -14,11 +14,9 @@ from align.__main__ import main as align
 from align.analysis.arms import load_arms
 from align.analysis.diversity import dimensions, distance, entropy, run_distances
 from align.analysis.intervals import bootstrap, resampled
-from align.analysis.spread import embeddings, measure, usual_features
+from align.analysis.spread import Embedded, measure, usual_features
 from align.commands.report import main
-from align.pages.report import report
-from align.rewards.sources import OWN
-from align.store.errors import ReportError
+from align.scoring.embeddings import embeddings
 from align.store.manifest import Manifest
 from align.store.store import Store
 
@@ -108,7 +106,7 @@ def colours_themselves(features, paths):
     for path in paths:
         with Image.open(path) as image:
             found[str(path)] = numpy.array(image.getpixel((0, 0)), dtype=float) / 255
-    return found
+    return Embedded(found, features)
 
 
 def measured(*folders):
@@ -179,33 +177,16 @@ def test_pictures_that_are_gone_and_toys_are_told(tmp_path):
     real = run(tmp_path / "c", "none", {"p0": (RED, GREEN)}, family="sd15")
     arms = [arm for folder in (first, toys, real) for arm in load_arms([folder])[0]]
     assert [usual_features(arm) for arm in arms] == ["shapes_pick", None, "clip_vit_l14"]
-    assert measure(arms[1:2], arms[1]).notes == ["none: no diversity, its pictures are only colours"]
-    assert not len(measure(arms[1:2], arms[1]).figures)
+    assert measure(arms[1:2], arms[1], embed=embeddings).notes == [
+        "none: no diversity, its pictures are only colours"
+    ]
+    assert not len(measure(arms[1:2], arms[1], embed=embeddings).figures)
     gone = next((first / "images").iterdir())
     gone.write_bytes(b"no picture")
-    found = measure(arms[:1], arms[0])
+    found = measure(arms[:1], arms[0], embed=embeddings)
     named = f"({gone.name} is the first)"
     assert found.notes[0] == f"none: 1 pictures cannot be read and count for no diversity {named}"
     assert found.figures.set_index(["of", "value"]).loc[("run", "distance"), "pictures"] == 3
-
-
-def test_embeddings_of_equal_files_are_equal_to_the_bit(tmp_path):
-    paths = [tmp_path / f"{k}.png" for k in range(5)]
-    for path, colour in zip(paths, (RED, GREEN, RED, BLUE, RED), strict=True):
-        Image.new("RGB", (64, 64), colour).save(path)
-    found = embeddings("shapes_pick", paths)
-    rows = numpy.stack([found[str(path)] for path in paths])
-    assert distance(rows[[0, 2, 4]]) == 0
-    assert distance(rows[[0, 1, 3]]) > 0.001
-    assert not numpy.allclose(numpy.linalg.norm(rows, axis=1), 1)  # As the tower gives them.
-    alone = embeddings("shapes_pick", paths[3:4])[str(paths[3])]
-    assert numpy.array_equal(alone, rows[3])
-    from align.rewards.preprocess import to_pictures
-    from align.rewards.registry import load
-
-    with Image.open(paths[1]) as image:
-        expected = load("shapes_pick").image_embeddings(to_pictures([image]))[0].numpy()
-    assert rows[1] / numpy.linalg.norm(rows[1]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_command(tmp_path, capsys):
@@ -236,15 +217,6 @@ def test_the_command(tmp_path, capsys):
         printed = capsys.readouterr()
         assert words in printed.err
         assert (printed.out, printed.err.count("\n")) == ("", 1)
-
-
-def test_missing_weights_of_the_features_are_one_line_with_the_mend(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv(OWN, raising=False)
-    folder = run(tmp_path / "a", "none", {"p0": (RED, GREEN)}, family="sd15")
-    with pytest.raises(ReportError, match=r"clip-vit-large-patch14.*to fetch it") as raised:
-        report([folder], diversity=True)
-    assert "\n" not in str(raised.value)
 
 
 def test_resamples_are_those_of_the_bootstrap():

@@ -4,12 +4,15 @@ import json
 
 import pandas
 import pytest
+from pages.helpers import tables
 from pages.test_report import BASE, run
 
 from align.__main__ import main as align
+from align.analysis.comparison import compare
 from align.analysis.paper_numbers import load_paper
 from align.commands.report import main
-from align.pages.report import report
+from align.pages.document import markdown
+from align.pages.report import document
 from align.store.errors import ReportError
 from align.store.table_plan import FileRow, TableFile, read_table
 
@@ -48,19 +51,19 @@ def toys(folder):
 
 
 def test_every_row_of_the_paper_is_there_with_its_numbers(tmp_path):
-    made = report([full(tmp_path)])
-    values, differences, *_ = made.sections().values()
+    made = compare([full(tmp_path)])
+    values, differences, *_ = tables(made).values()
     assert list(values) == list(differences) == [row.method for row in PAPER]
     assert values["DNO"]["PickScore, paper"] == "20.05"
     assert values["DNO"]["pickscore, ours"] == "not run"
     assert values["PromptOpt"]["HPSv2, paper"] == "0.2490"
     assert values["Diffusion-DPO"]["HPSv2, paper"] == "0.2656†"
-    assert made.sections()["Rows that are not run"]["SPO"] == {"why": "there is <b>none</b>"}
-    assert "† Diffusion-DPO: row garbled" in made.markdown()
+    assert tables(made)["Rows that are not run"]["SPO"] == {"why": "there is <b>none</b>"}
+    assert "† Diffusion-DPO: row garbled" in markdown(document(made))
 
 
 def test_differences_to_the_baseline_in_both(tmp_path):
-    differences = list(report([full(tmp_path)]).sections().values())[1]
+    differences = list(tables(compare([full(tmp_path)])).values())[1]
     assert differences["FreeDom"]["PickScore, paper"] == "+1.23"
     assert differences["FreeDom"]["pickscore, ours"] == "+0.270 [+0.270, +0.270]"
     assert differences["SD V1.5"]["pickscore, ours"] == "baseline"
@@ -70,33 +73,33 @@ def test_differences_to_the_baseline_in_both(tmp_path):
 
 
 def test_the_line_above_says_whether_the_baselines_agree(tmp_path):
-    (_, line, _) = report([full(tmp_path / "a")]).document().lead
+    (_, line, _) = document(compare([full(tmp_path / "a")])).lead
     assert line.startswith("Our baseline agrees with the paper's (SD V1.5): its 4 means")
-    made = report([full(tmp_path / "b", plain=21.5)])
-    (_, line, _) = made.document().lead
+    made = compare([full(tmp_path / "b", plain=21.5)])
+    (_, line, _) = document(made).lead
     assert line.startswith(
         "Our baseline is not the paper's (SD V1.5): PickScore 21.50 [21.50, 21.50] against 20.73 (+0.770)."
     )
-    text = made.markdown()
+    text = markdown(document(made))
     assert text.index("is not the paper's") < text.index("## Table 1")
 
 
 def test_toy_rewards_never_stand_under_a_real_metrics_name(tmp_path):
-    made = report([toys(tmp_path)])
-    assert "not comparable" in made.document().lead[1]
-    values = next(iter(made.sections().values()))
+    made = compare([toys(tmp_path)])
+    assert "not comparable" in document(made).lead[1]
+    values = next(iter(tables(made).values()))
     names = {name for cells in values.values() for name in cells}
     ours = {name.removesuffix(", ours") for name in names if name.endswith(", ours")}
     assert ours == {"shapes_pick", "shapes_hps", "shapes_imagereward", "shapes_aesthetic", "check_all"}
-    frame = made.comparison()
+    frame = made.beside_paper()
     assert set(frame["column"]) == ours
     assert frame[frame["column"] == "check_all"]["paper"].isna().all()
 
 
 def test_agreement_counts_signs_and_order(tmp_path):
-    made = report([full(tmp_path, freedom=21.0, dymo=20.0)])
+    made = compare([full(tmp_path, freedom=21.0, dymo=20.0)])
     # In the paper both gain and DyMO is above FreeDoM: of three pairs of rows one has the paper's order.
-    assert made.sections()["Agreement of the differences"]["PickScore"] == {
+    assert tables(made)["Agreement of the differences"]["PickScore"] == {
         "same sign": "1 of 2 rows",
         "interval without zero": "1 of these",
         "same order": "1 of 3 pairs of rows",
@@ -104,12 +107,12 @@ def test_agreement_counts_signs_and_order(tmp_path):
 
 
 def test_another_row_can_be_the_baseline(tmp_path):
-    made = report([full(tmp_path)], baseline="freedom")
-    values, differences, *_ = made.sections().values()
+    made = compare([full(tmp_path)], baseline="freedom")
+    values, differences, *_ = tables(made).values()
     assert next(iter(values)) == "FreeDom"
-    assert differences["SD V1.5"]["PickScore, paper"] == "-1.23"
+    assert differences["SD V1.5"]["PickScore, paper"] == "−1.23"
     with pytest.raises(ReportError, match="baseline 'x' is no row of dymo_table1: choose from plain, row1"):
-        report([tmp_path / "table1"], baseline="x")
+        compare([tmp_path / "table1"], baseline="x")
 
 
 def test_times_stand_beside_the_papers(tmp_path):
@@ -121,11 +124,14 @@ def test_times_stand_beside_the_papers(tmp_path):
         FileRow("ours", "ours alone", None, 4, None, "not yet", ""),
     )
     TableFile("t", "dymo", 4, "Time travel", "full", "plain", rows).write(tmp_path / "t")
-    made = report([tmp_path / "t"])
-    (costs,) = [cells for title, cells in made.sections().items() if title.startswith("Cost")]
-    assert costs["fixed 5 iterations"] == {"seconds": "3 (1×)", "seconds, paper": "170"}
-    assert "seconds, paper" not in costs["SD V1.5"]
-    assert "fixed 5 iterations: by hand" in made.document().notes
+    made = compare([tmp_path / "t"])
+    (costs,) = [cells for title, cells in tables(made).items() if title.startswith("Cost")]
+    assert {name: cells["fixed 5 iterations"] for name, cells in costs.items()} == {
+        "seconds": "3 (1×)",
+        "seconds, paper": "170",
+    }
+    assert "SD V1.5" not in costs["seconds, paper"]
+    assert "fixed 5 iterations: by hand" in document(made).notes
 
 
 def test_the_command_writes_every_format(tmp_path, capsys):
@@ -149,7 +155,7 @@ def test_the_command_writes_every_format(tmp_path, capsys):
 def test_a_folder_that_is_no_table(tmp_path, capsys):
     folder = table(tmp_path, run_rows=())
     with pytest.raises(ReportError, match="no row of dymo_table1 has results yet"):
-        report([folder])
+        compare([folder])
     good = json.loads((folder / "table.json").read_text())
     (first, *rows) = good["rows"]
     wrong = [good | {"title": 7}, good | {"rows": [first | {"folder": 7}, *rows]}]
@@ -160,4 +166,4 @@ def test_a_folder_that_is_no_table(tmp_path, capsys):
     (tmp_path / "secret.csv").write_text("# citation\nsecret")
     (folder / "table.json").write_text(json.dumps(good | {"paper": str(tmp_path / "secret")}))
     with pytest.raises(ReportError, match="no numbers of a paper"):
-        report([folder])
+        compare([folder])

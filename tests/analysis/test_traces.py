@@ -5,12 +5,15 @@ import math
 import numpy
 import pandas
 import pytest
+from pages.helpers import tables
 from pages.test_report import BASE, run
 
+from align.analysis.comparison import compare
 from align.analysis.summary import summary
 from align.analysis.traces import trace_columns
 from align.commands.report import main
-from align.pages.report import report
+from align.pages.document import markdown
+from align.pages.report import document
 from align.store.csvfile import read_csv
 
 
@@ -29,7 +32,7 @@ def test_traces_are_means_by_step(tmp_path):
     folder = smc(tmp_path / "b", ["4 2 nan 1e+01", "2 3"])
     rows = read_csv(folder / "results.csv")
     assert trace_columns(rows) == ["info_ess"]
-    found = report([base, folder]).traces
+    found = compare([base, folder]).traces
     assert set(found["arm"]) == {"das"}
     assert set(found["trace"]) == {"ess"}
     assert found["step"].tolist() == [1, 2, 3, 4]
@@ -44,7 +47,7 @@ def test_tables_do_not_take_traces_for_numbers(tmp_path):
     rows = read_csv(folder / "results.csv")
     assert rows["info_ess"].tolist() == ["4 2 1", "2 3 2"]
     assert not [name for name in summary(rows) if "ess" in name]
-    (made,) = report([folder]).summary.to_dict("records")
+    (made,) = compare([folder]).summary.to_dict("records")
     assert made["clip"] == 1.5
     assert not [name for name in made if "info" in name]
 
@@ -71,7 +74,7 @@ def test_drift_is_paired(tmp_path):
     base = run(tmp_path / "a", "none", BASE, info_latent_norm=1.0)
     other = run(tmp_path / "b", "dymo", BASE, info_latent_norm=0.75)
     silent = run(tmp_path / "c", "old", BASE)
-    made = report([base, other, silent])
+    made = compare([base, other, silent])
     drift = made.drift.set_index("arm")
     assert drift.index.tolist() == ["none", "dymo"]
     assert drift.loc["dymo", ["norm", "difference", "difference_high", "size"]].tolist() == [
@@ -82,7 +85,7 @@ def test_drift_is_paired(tmp_path):
     ]
     assert drift.loc["dymo", "pairs"] == 6
     assert math.isnan(drift.loc["none", "difference"])
-    assert "| -0.250 [-0.250, -0.250] |" in made.markdown().replace("\\", "")
+    assert "| −0.250 [−0.250, −0.250] |" in markdown(document(made)).replace("\\", "")
     # A size is no quality: nothing is won by more of it.
     assert "info_latent_norm" not in set(made.pairs["value"])
 
@@ -91,10 +94,10 @@ def test_what_was_not_optimised_is_named(tmp_path):
     base = run(tmp_path / "a", "none", BASE, hps=0.5, check_all=True)
     best = run(tmp_path / "b", "best_of_n", BASE, hps=0.5, check_all=True, optimised=["clip"])
     svdd = run(tmp_path / "c", "svdd", BASE, hps=0.5, check_all=True, optimised=["clip"])
-    made = report([base, best, svdd])
+    made = compare([base, best, svdd])
     assert made.notes == ["best_of_n, svdd: optimised clip; did not optimise checker, hps"]
-    quality = made.sections()["Quality (mean, 95% interval)"]["svdd"]
-    assert {name: "*" in quality[name] for name in ("clip", "hps", "check_all")} == {
+    quality = tables(made)["Quality (mean, 95% interval)"]
+    assert {name: "*" in quality[name]["svdd"] for name in ("clip", "hps", "check_all")} == {
         "clip": True,
         "hps": False,
         "check_all": False,
@@ -105,7 +108,7 @@ def test_missing_evidence_is_named(tmp_path):
     base = run(tmp_path / "a", "none", BASE)
     blind = run(tmp_path / "b", "best_of_n", BASE, optimised=["jpeg"])
     own = run(tmp_path / "c", "dymo", BASE, optimised=["clip"])
-    assert report([base, blind, own]).notes == [
+    assert compare([base, blind, own]).notes == [
         "best_of_n: optimised jpeg, not measured: give it to metrics.rewards",
         "best_of_n: optimised jpeg; did not optimise clip",
         "dymo: optimised clip; nothing else was measured: no independent evidence",

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from align import __main__
 from align.__main__ import main
-from align.analysis.summary import grid
 from align.config.errors import ConfigError
+from align.pages.terminal import grid
 
 from .helpers import ROOT
 

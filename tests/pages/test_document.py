@@ -4,14 +4,15 @@ import re
 
 from store.test_csvfile import HOSTILE
 
-from align.pages.document import Document, Figure, html, latex, latex_text, markdown
+from align.pages.document import Document, Figure, Section, html, latex, latex_text, markdown
+from align.pages.numbers import Cell
 
 from .test_gallery import Page
 
 
 def document(text):
     """A document that has a text in every place."""
-    return Document(text, [text], {text: {text: {text: text, "b": "1"}}}, [text], [], [text])
+    return Document(text, [text], [Section(text, {text: {text: text, "b": "1"}})], [text], [], [text])
 
 
 def test_hostile_texts_stay_text_in_html(tmp_path):
@@ -26,7 +27,9 @@ def test_hostile_texts_stay_text_in_html(tmp_path):
 
 def test_the_page_needs_nothing_else(tmp_path):
     (tmp_path / "gain.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
-    made = Document("t", [], {"s": {"r": {"c": "1"}}}, figures=[Figure("gain.svg", "Gain", "What it is.")])
+    made = Document(
+        "t", [], [Section("s", {"r": {"c": "1"}})], figures=[Figure("gain.svg", "Gain", "What it is.")]
+    )
     text = html(made, tmp_path)
     (source,) = [attributes["src"] for tag, attributes in Page(text).tags if tag == "img"]
     assert source.startswith("data:image/svg+xml;base64,")
@@ -51,9 +54,25 @@ def test_latex_sets_every_special_as_it_is():
 
 
 def test_latex_tables_have_a_cell_for_every_column():
-    made = Document("t", ["one\nline"], {"s": {"r": {"a": "1"}, "q": {"b": "2*"}}})
+    made = Document("t", ["one\nline"], [Section("s", {"a": {"r": "1"}, "b": {"q": Cell("2*", "[1, 3]")}})])
     text = latex(made)
     assert r"\begin{tabular}{lrr}" in text
-    assert "r & 1 & -- \\\\\nq & -- & 2* \\\\" in text
+    assert "r & 1 & -- \\\\\nq & -- & 2* [1, 3] \\\\" in text
     comments = [line for line in text.splitlines() if line.startswith("%")]
     assert len(comments) == 3
+
+
+def test_values_stand_down_and_arms_across_unless_there_are_many(tmp_path):
+    def made(arms):
+        rows = {name: {f"arm {k}": Cell(str(k), "[1, 2]") for k in range(arms)} for name in ("a", "b")}
+        gains = {"a": {"arm 1": Cell("+7", "[+6, +8]", 1)}}
+        return Document("t", [], [Section("s", rows, gains, "difference")])
+
+    few, many = html(made(2), tmp_path), html(made(9), tmp_path)
+    assert few.count("<tr>") == 3
+    assert many.count("<tr>") == 10
+    for text in (few, many):
+        assert re.search(r'>1 <small>\[1,\u00a02\]</small>\s*<span class="gain"><span class="up">\+7', text)
+    assert "| a | 0 \\[1, 2] | 1 \\[1, 2] |" in markdown(made(2))
+    assert "| arm 1 | +7 \\[+6, +8] |" in markdown(made(9))
+    assert r"arm 1 & 1 [1, 2] & 1 [1, 2] \\" in latex(made(2))  # methods are rows in papers

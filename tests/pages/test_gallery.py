@@ -16,6 +16,7 @@ from store.helpers import Item, make_png
 from store.test_csvfile import HOSTILE
 
 from align.analysis.arms import load_arms
+from align.analysis.comparison import compare
 from align.pages.contact_sheet import write_contact_sheet
 from align.pages.gallery import script_json, write_gallery
 from align.store.csvfile import encode_text, read_csv
@@ -67,7 +68,7 @@ def run(folder, method, prompts, size=64):
 def test_hostile_prompts_stay_text(tmp_path):
     prompts = [prompt for prompt in HOSTILE if prompt]
     folders = [run(tmp_path / "a", "none", prompts), run(tmp_path / "b", "<b>x</b>", prompts)]
-    text = write_gallery(folders, tmp_path / "out" / "gallery.html").read_text(encoding="utf-8")
+    text = write_gallery(compare(folders), tmp_path / "out" / "gallery.html").read_text(encoding="utf-8")
     page = Page(text)
     assert len(page.prompts) == len(prompts)
     plain = "</script><script>alert(1)</script>"
@@ -86,7 +87,7 @@ def test_hostile_prompts_stay_text(tmp_path):
 
 def test_the_page_needs_nothing_else(tmp_path):
     folder = run(tmp_path / "a", "none", ["a", "b"])
-    text = write_gallery([folder], tmp_path / "gallery.html").read_text(encoding="utf-8")
+    text = write_gallery(compare([folder]), tmp_path / "gallery.html").read_text(encoding="utf-8")
     page = Page(text)
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     pictures = [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources]
@@ -99,10 +100,10 @@ def test_the_page_needs_nothing_else(tmp_path):
 def test_limit_and_missing_pictures(tmp_path):
     folder = run(tmp_path / "a", "none", [f"p{number}" for number in range(5)])
     next((folder / "images").iterdir()).unlink()
-    text = write_gallery([folder], tmp_path / "gallery.html", limit=3).read_text(encoding="utf-8")
+    text = write_gallery(compare([folder]), tmp_path / "gallery.html", limit=3).read_text(encoding="utf-8")
     assert len(Page(text).prompts) == 3
     assert "(the first 3 of 5)" in text
-    text = write_gallery([folder], tmp_path / "gallery.html").read_text(encoding="utf-8")
+    text = write_gallery(compare([folder]), tmp_path / "gallery.html").read_text(encoding="utf-8")
     assert text.count("picture missing") == 1
 
 
@@ -141,7 +142,7 @@ def test_pictures_of_a_foreign_table_stay_inside_its_folder(tmp_path):
         shutil.copytree(folder, other, symlinks=True, ignore=lambda *_: {"fifo.png"})
         os.mkfifo(other / "images" / "fifo.png")
         (other / "results.csv").write_text(edited, "utf-8")
-        page = Page(write_gallery([other], tmp_path / "g.html").read_text("utf-8"))
+        page = Page(write_gallery(compare([other]), tmp_path / "g.html").read_text("utf-8"))
         shown = [
             base64.b64decode(a["src"].partition(",")[2])
             for tag, a in page.tags
@@ -150,7 +151,7 @@ def test_pictures_of_a_foreign_table_stay_inside_its_folder(tmp_path):
         assert shown == [kept.read_bytes()], name
         arms, _ = load_arms([other])
         assert sum(map(bool, arms[0].rows["path"])) == 1 or "://" in name
-        write_contact_sheet([other], tmp_path / "sheet.png")
+        write_contact_sheet(compare([other]), tmp_path / "sheet.png")
     assert pictures_in(folder, ["images/own.png", "images/none.png", ""]) == [
         str(images / "own.png"),
         str(images / "none.png"),
@@ -160,7 +161,7 @@ def test_pictures_of_a_foreign_table_stay_inside_its_folder(tmp_path):
 
 def test_large_pictures_are_made_smaller(tmp_path):
     folder = run(tmp_path / "a", "none", ["a"], size=2048)
-    text = write_gallery([folder], tmp_path / "gallery.html").read_text(encoding="utf-8")
+    text = write_gallery(compare([folder]), tmp_path / "gallery.html").read_text(encoding="utf-8")
     (source,) = re.findall(r"data:image/jpeg;base64,([A-Za-z0-9+/=]+)", text)
     assert Image.open(io.BytesIO(base64.b64decode(source))).size == (512, 256)
 
@@ -173,13 +174,13 @@ def test_script_json():
 
 def test_contact_sheet(tmp_path):
     folders = [run(tmp_path / "a", "none", HOSTILE[:8]), run(tmp_path / "b", "das", HOSTILE[:6])]
-    first = write_contact_sheet(folders, tmp_path / "one.png").read_bytes()
-    second = write_contact_sheet(folders, tmp_path / "two.png").read_bytes()
+    first = write_contact_sheet(compare(folders), tmp_path / "one.png").read_bytes()
+    second = write_contact_sheet(compare(folders), tmp_path / "two.png").read_bytes()
     assert first == second
     with Image.open(io.BytesIO(first)) as sheet:
         assert {(31, 146, 84), (207, 58, 49)} <= {colour for _, colour in sheet.getcolors(1 << 20)}
     with pytest.raises(ReportError):
-        write_contact_sheet([tmp_path / "missing"], tmp_path / "three.png")
+        write_contact_sheet(compare([tmp_path / "missing"]), tmp_path / "three.png")
 
 
 def test_pictures_of_any_kind_are_shown_or_are_gaps_with_a_name(tmp_path):
@@ -208,10 +209,10 @@ def test_pictures_of_any_kind_are_shown_or_are_gaps_with_a_name(tmp_path):
     paths = dict(zip(rows["prompt"], rows["image"], strict=True))
     for name, data in (shown | gaps).items():
         (folder / paths[name]).write_bytes(data)
-    page = write_gallery([folder], tmp_path / "gallery.html").read_text(encoding="utf-8")
+    page = write_gallery(compare([folder]), tmp_path / "gallery.html").read_text(encoding="utf-8")
     assert len([1 for tag, _ in Page(page).tags if tag == "img"]) == len(shown)
     for name in gaps:
         assert f"<span>{paths[name].partition('/')[2]}: " in page
     assert "data:image/tiff" not in page
-    with Image.open(write_contact_sheet([folder], tmp_path / "sheet.png")) as sheet:
+    with Image.open(write_contact_sheet(compare([folder]), tmp_path / "sheet.png")) as sheet:
         assert sheet.height > 8 * 100

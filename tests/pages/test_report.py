@@ -10,16 +10,20 @@ from store.helpers import Item, make_png
 from align.__main__ import main as align
 from align.analysis import intervals
 from align.analysis.arms import load_arms
-from align.analysis.compare import choose_baseline
+from align.analysis.comparison import compare
 from align.analysis.intervals import bootstrap
-from align.analysis.summary import number, summary, with_interval
+from align.analysis.paired import choose_baseline
+from align.analysis.summary import summary
 from align.commands.report import main
-from align.pages.report import report
+from align.pages.document import markdown
+from align.pages.numbers import Estimate, line, number, with_interval
+from align.pages.report import document, write_report
 from align.store.columns import HEAD
 from align.store.csvfile import read_csv
 from align.store.errors import ReportError
 from align.store.manifest import Manifest
 from align.store.store import Store
+from pages.helpers import tables
 
 
 def run(folder, method, values, *, steps=25, optimised=(), seeds=(0, 1), **more):
@@ -45,7 +49,7 @@ def test_constant_difference_has_no_width(tmp_path):
     base = run(tmp_path / "a", "none", BASE, network_forward=25)
     more = {prompt: tuple(value + 0.1 for value in values) for prompt, values in BASE.items()}
     better = run(tmp_path / "b", "dymo", more, network_forward=100, optimised=["clip"])
-    made = report([better, base])
+    made = compare([better, base])
     assert made.baseline == "none"
     (row,) = made.pairs.to_dict("records")
     assert (row["arm"], row["value"], row["pairs"], row["optimised"]) == ("dymo", "clip", 6, True)
@@ -56,13 +60,13 @@ def test_constant_difference_has_no_width(tmp_path):
     assert cost.loc[("dymo", "network_forward")].tolist() == [100, 4]
     means = made.summary.set_index("label")["clip"]
     assert means["none"] == 3.5
-    assert "+0.100* [+0.100, +0.100]" in made.markdown().replace("\\", "")
+    assert "+0.100* [+0.100, +0.100]" in markdown(document(made)).replace("\\", "")
 
 
 def test_hand_computed_means_wins_and_ties(tmp_path):
     base = run(tmp_path / "a", "none", BASE)
     other = run(tmp_path / "b", "das", {"p0": (1.0, 4.0), "p1": (2.0, 4.0), "p2": (9.0, 6.0)})
-    (row,) = report([base, other]).pairs.to_dict("records")
+    (row,) = compare([base, other]).pairs.to_dict("records")
     # differences 0 2 | -1 0 | 4 0: mean 5/6; wins 2, losses 1, ties 3
     assert row["difference"] == pytest.approx(5 / 6)
     assert row["ties"] == 3
@@ -117,11 +121,11 @@ def test_missing_values_and_too_few_prompts():
 def test_rows_without_partner_are_counted(tmp_path):
     base = run(tmp_path / "a", "none", BASE)
     other = run(tmp_path / "b", "das", {"p0": (1.0, None), "p1": (2.0,), "px": (9.0, 6.0)})
-    made = report([base, other])
+    made = compare([base, other])
     assert made.pairs["pairs"].tolist() == [2]
     assert "das: 2 pairs; without a partner are 2 of its rows and 4 of none" in made.notes
     assert "das: 1 failed rows count for nothing" in made.notes
-    assert "das: 2 pairs" in made.markdown()
+    assert "das: 2 pairs" in markdown(document(made))
     assert made.summary.set_index("label").loc["das", ["n", "failed"]].tolist() == [4, 1]
 
 
@@ -148,7 +152,7 @@ def test_labels_merging_and_baseline(tmp_path):
 def test_a_folder_of_runs(tmp_path):
     run(tmp_path / "sweep" / "a", "none", BASE)
     run(tmp_path / "sweep" / "b", "das", BASE)
-    assert [arm.label for arm in report([tmp_path / "sweep"]).arms] == ["none", "das"]
+    assert [arm.label for arm in compare([tmp_path / "sweep"]).arms] == ["none", "das"]
 
 
 def test_the_command(tmp_path, capsys):
@@ -194,7 +198,8 @@ KINDS = {"p0": {"Kind": "=animals"}, "p1": {"Kind": "=animals"}, "p2": {"Kind": 
 def test_groups_by_a_tag(tmp_path):
     base = tagged(tmp_path / "a", "none", {"p0": 1.0, "p1": 2.0, "p2": 3.0, "p3": 4.0}, KINDS)
     other = tagged(tmp_path / "b", "das", {"p0": 2.0, "p1": 4.0, "p2": 3.0, "p3": 4.5}, {})
-    made = report([base, other], by="Kind", out=tmp_path / "out")
+    made = compare([base, other], by="Kind")
+    write_report(made, tmp_path / "out")
     summary = made.groups.summary.set_index(["group", "label"])
     assert summary["n"].to_dict() == {
         ("=animals", "none"): 2, ("=animals", "das"): 2, ("9", "none"): 1, ("9", "das"): 1,
@@ -204,18 +209,23 @@ def test_groups_by_a_tag(tmp_path):
     pairs = made.groups.pairs.set_index("group")
     assert pairs["difference"].to_dict() == {"=animals": 1.5, "9": 0.0, "(no Kind)": 0.5}
     assert pairs.loc["=animals", ["low", "high", "pairs"]].tolist() == [1.0, 2.0, 2]
-    sections = made.sections()
-    assert sections["Pictures by Kind"]["none"] == {"=animals": "2", "9": "1", "(no Kind)": "1"}
-    gains = sections["clip by Kind: paired difference to none"]
-    assert gains == {
-        "das": {"=animals": "+1.500 [+1, +2] (n=2)", "9": "0 (n=1)", "(no Kind)": "+0.500 (n=1)"}
+    shown = tables(made)
+    assert {kind: cells["none"] for kind, cells in shown["Pictures by Kind"].items()} == {
+        "=animals": "2",
+        "9": "1",
+        "(no Kind)": "1",
+    }
+    assert shown["clip by Kind: paired difference to none"] == {
+        "=animals": {"das": "+1.500 [+1.000, +2.000] (n=2)"},
+        "9": {"das": "0.000 (n=1)"},
+        "(no Kind)": {"das": "+0.500 (n=1)"},
     }
     for page in ("report.md", "report.tex", "report.html"):
         assert "animals" in (tmp_path / "out" / page).read_text()
     found = read_csv(tmp_path / "out" / "groups_pairs.csv")
     assert found["group"].tolist() == ["=animals", "9", "(no Kind)"]
-    assert report([base, other], by="tag_Kind").sections() == sections
-    assert list(report([base, other], by="method").sections()["Pictures by method"]["das"]) == ["das"]
+    assert tables(compare([base, other], by="tag_Kind")) == shown
+    assert list(tables(compare([base, other], by="method"))["Pictures by method"]["das"]) == ["das"]
 
 
 def test_an_unknown_group_is_one_line(tmp_path, capsys):
@@ -223,7 +233,7 @@ def test_an_unknown_group_is_one_line(tmp_path, capsys):
     assert align(["report", str(base), "--by", "Kinds"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("align: report: --by Kinds: no row has such a column; did you mean Kind?")
+    assert printed.err.startswith("align: report: --by: no row has a column 'Kinds'; did you mean Kind?")
     assert printed.err.count("\n") == 1
     assert align(["report", str(tagged(tmp_path / "b", "none", {"p0": 1.0}, {})), "--by", "Kind"]) == 2
     assert "no prompt has a tag" in capsys.readouterr().err
@@ -234,7 +244,7 @@ def test_tags_are_texts_and_no_metrics(tmp_path):
     table = read_csv(folder / "results.csv")
     assert table["tag_Kind"].tolist() == ["8", "9"]
     assert list(table.columns).index("tag_Kind") == len(HEAD)
-    assert not {"tag_Kind"} & set(report([folder]).summary.columns)
+    assert not {"tag_Kind"} & set(compare([folder]).summary.columns)
 
 
 def test_summary_of_a_frame(tmp_path):
@@ -251,11 +261,24 @@ def test_summary_of_a_frame(tmp_path):
 
 
 def test_numbers_for_people():
-    values = (0.5, 2.0, 12.5, 123.46, 12345.6, math.nan, 2e-5)
-    texts = ["0.500", "2", "12.50", "123.5", "12346", "–", "2e-05"]
+    values = (0.5, 2.0, -12.5, 123.46, 12345.6, math.nan, 0.05, 2e-5)
+    texts = ["0.500", "2", "−12.50", "123.5", "12346", "–", "0.0500", "0.000020"]
     assert [number(value) for value in values] == texts
-    assert with_interval(0.5, 0.25, 0.75, signed=True) == "+0.500 [+0.250, +0.750]"
+    assert [number(value, 1, signed=True) for value in (0.04, -0.04, 0.06, -0.06)] == [
+        "0.0",
+        "0.0",
+        "+0.1",
+        "−0.1",
+    ]
+    assert with_interval(0.5, -0.25, 0.75, signed=True) == "+0.500 [−0.250, +0.750]"
     assert with_interval(0.5, math.nan, math.nan) == "0.500"
+
+
+def test_numbers_of_a_line_have_as_many_decimals():
+    cells = line({"a": Estimate(12.5, 9.0, 16.0), "b": Estimate(0.001, -0.5, 0.5, "*", "(n=3)")}, signed=True)
+    assert [str(cell) for cell in cells.values()] == ["+12.50 [+9.00, +16.00]", "0.00* [−0.50, +0.50] (n=3)"]
+    assert [cell.sign for cell in cells.values()] == [1, 0]
+    assert str(line({"a": Estimate(3.0, 1.0, 6.0)})["a"]) == "3 [1, 6]"
 
 
 def test_cells_that_are_no_numbers_are_one_line_or_count_for_nothing(tmp_path, capsys):

@@ -46,7 +46,7 @@ def choose_baseline(arms: Sequence[Arm], wanted: str | None) -> Arm:
 
 
 def matched(arm: Arm, baseline: Arm) -> tuple[list[int], list[int]]:
-    """Places of the rows of `arm` that have a partner in `baseline`, and of their partners."""
+    """Places of the rows of ``arm`` that have a partner in ``baseline``, and of their partners."""
     theirs = baseline.pairs()
     both = [(place, theirs[pair]) for pair, place in arm.pairs().items() if pair in theirs]
     return [mine for mine, _ in both], [other for _, other in both]

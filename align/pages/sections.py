@@ -1,0 +1,179 @@
+"""The tables of a comparison as texts: values down, arms across."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from align.analysis.drift import NAMES
+from align.pages.beside_paper import beside_paper, seconds, skipped
+from align.pages.document import Section, Table
+from align.pages.numbers import Cell, Estimate, block, decimals, line, number
+from align.store.columns import is_check
+
+if TYPE_CHECKING:
+    import pandas
+
+    from align.analysis.comparison import Comparison
+    from align.analysis.groups import Groups
+    from align.analysis.spread import Spread
+
+FOOTNOTE = "* the method optimised this itself, so it is no evidence for the method"
+Row = Mapping[str, Any]
+
+
+def sections(made: Comparison) -> list[Section]:
+    """All tables of a comparison; those of a printed table have the paper's numbers beside ours."""
+    frame = made.beside_paper()
+    found = [
+        *([quality(made)] if made.published is None else beside_paper(made.published, frame)),
+        Section(f"Win rate against {made.baseline}", _win_rates(made.pairs)),
+        *(by_group(made.groups, made.baseline) if made.groups else ()),
+        *(_diversity(made.spread, made.baseline) if made.spread else ()),
+        _drift(made.drift, made.baseline),
+        costs(made, seconds(made.published) if made.published else {}),
+        *([skipped(made.published)] if made.published else ()),
+    ]
+    return [section for section in found if section.rows]
+
+
+def quality(made: Comparison) -> Section:
+    """Means of all values, and paired differences to the baseline."""
+    rows = _records(made.summary)
+    counts: dict[str, dict[str, Cell | str]] = {
+        "pictures": {str(row["label"]): str(row["n"]) for row in rows}
+    }
+    if any(row["failed"] for row in rows):
+        counts["failed"] = {str(row["label"]): str(row["failed"]) for row in rows}
+    most = made.pairs.groupby("arm", sort=False)["pairs"].max()
+    pairs = {str(arm): f"{count} pairs" for arm, count in most.items()}
+    gains = ({"pictures": pairs} if pairs else {}) | _gains(made.pairs)
+    title = f"Paired difference to {made.baseline}"
+    means = {value: dict[str, Cell | str](line(cells)) for value, cells in means_of(rows).items()}
+    return Section("Quality (mean, 95% interval)", counts | means, gains, title)
+
+
+def costs(made: Comparison, papers: Mapping[str, Cell | str] | None = None) -> Section:
+    """Mean costs of a picture that are not zero, with their ratio to the baseline's, and the times that a paper tells."""
+    rows = _records(made.costs)
+    cells: dict[str, dict[str, Cell | str]] = {}
+    for name in dict.fromkeys(str(row["cost"]) for row in rows):
+        own = [row for row in rows if row["cost"] == name]
+        if not any(row["mean"] for row in own):
+            continue
+        finest = min(2, decimals(row["ratio"] for row in own))
+        ratios = [f"({number(row['ratio'], finest)}×)" if row["ratio"] == row["ratio"] else "" for row in own]
+        cells[name] = dict(
+            line(
+                {
+                    row["arm"]: Estimate(row["mean"], behind=ratio)
+                    for row, ratio in zip(own, ratios, strict=True)
+                }
+            )
+        )
+    more = {"seconds, paper": dict(papers)} if papers else {}
+    return Section(f"Cost of a picture (mean, ratio to {made.baseline})", cells | more)
+
+
+def means_of(rows: Iterable[Row]) -> dict[str, dict[str, Estimate]]:
+    """The means of summary rows by value and label; what was optimised has a star."""
+    found: dict[str, dict[str, Estimate]] = {}
+    for row in rows:
+        optimised = str(row.get("optimised") or "").split(";")
+        for name in row:
+            if f"{name}_low" in row and not math.isnan(row[name]):
+                mark = "*" if name in optimised else ""
+                found.setdefault(name, {})[str(row["label"])] = Estimate(
+                    row[name], row[f"{name}_low"], row[f"{name}_high"], mark
+                )
+    return found
+
+
+def _gains(pairs: pandas.DataFrame) -> dict[str, Mapping[str, Cell | str]]:
+    found: dict[str, dict[str, Estimate]] = {}
+    for row in _records(pairs):
+        found.setdefault(row["value"], {})[row["arm"]] = _estimate(row, "difference", "low", "high")
+    return {value: line(cells, signed=True) for value, cells in found.items()}
+
+
+def _win_rates(pairs: pandas.DataFrame) -> Table:
+    found: dict[str, dict[str, Estimate]] = {}
+    for row in _records(pairs):
+        ties = f"({row['ties']} ties)" if row["ties"] else ""
+        rate = _estimate(row, "win_rate", "win_low", "win_high", ties)
+        found.setdefault(row["value"], {})[row["arm"]] = rate
+    return block(found)
+
+
+def by_group(groups: Groups, baseline: str) -> list[Section]:
+    """Groups down, for each value; of the checker's verdicts their sum alone."""
+    counts: dict[str, dict[str, str]] = {}
+    means: dict[str, dict[str, dict[str, Estimate]]] = {}
+    gains: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for row in _records(groups.summary):
+        counts.setdefault(row["group"], {})[row["label"]] = str(row["n"])
+        for value, cells in means_of([row]).items():
+            means.setdefault(value, {}).setdefault(row["group"], {}).update(cells)
+    for row in _records(groups.pairs):
+        gain = _estimate(row, "difference", "low", "high", f"(n={row['pairs']})")
+        gains.setdefault(row["value"], {}).setdefault(row["group"], {})[row["arm"]] = gain
+    found = [Section(f"Pictures by {groups.name}", counts)]
+    for value, table in means.items():
+        if not is_check(value) or value == "check_all":
+            title = f"{value} by {groups.name}"
+            gain_table = block(gains.get(value, {}), signed=True)
+            head = f"{title} (mean, 95% interval)"
+            found.append(Section(head, block(table), gain_table, f"{title}: paired difference to {baseline}"))
+    return found
+
+
+def _diversity(spread: Spread, baseline: str) -> list[Section]:
+    found = []
+    for of, title in {"prompt": "Diversity within a prompt", "run": "Diversity of all pictures"}.items():
+        rows = [row for row in _records(spread.figures) if row["of"] == of]
+        values: dict[str, dict[str, Cell | str]] = {
+            "features": {row["arm"]: row["features"] for row in rows},
+            "pictures": {row["arm"]: number(row["pictures"]) for row in rows},
+            "K": {row["arm"]: number(row["dimensions"]) for row in rows if row["value"] == "entropy"},
+        }
+        if of == "prompt":
+            values["prompts"] = {
+                row["arm"]: number(row["groups"]) for row in rows if row["value"] == "distance"
+            }
+        gains: dict[str, dict[str, Cell]] = {}
+        for value in ("distance", "entropy"):
+            own = {row["arm"]: row for row in rows if row["value"] == value}
+            means = {arm: Estimate(row["mean"], row["low"], row["high"]) for arm, row in own.items()}
+            values[value] = dict(line(means))
+            ends = ("difference", "difference_low", "difference_high")
+            others = {
+                arm: Estimate(*(row[end] for end in ends)) for arm, row in own.items() if arm != baseline
+            }
+            gains |= {value: line(others, signed=True)} if others else {}
+        if rows:
+            found.append(Section(title, values, gains, f"{title}: difference to {baseline}"))
+    return found
+
+
+def _drift(drift: pandas.DataFrame, baseline: str) -> Section:
+    title = "Size of the finished latents, |z| / √dim"
+    rows = _records(drift)
+    norm, difference, size = (
+        {row["arm"]: _estimate(row, name, f"{name}_low", f"{name}_high") for row in rows} for name in NAMES
+    )
+    if not rows:
+        return Section(title, {})
+    apart = {arm: one for arm, one in size.items() if not math.isnan(one.mean)}
+    known = {arm: one for arm, one in difference.items() if arm in apart}
+    cells = {"mean": line(norm)} | ({"mean |difference|": line(apart)} if apart else {})
+    gains = {"mean": line(known, signed=True)} if known else {}
+    return Section(title, cells, gains, f"{title}: paired difference to {baseline}")
+
+
+def _records(frame: pandas.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
+
+
+def _estimate(row: Row, mean: str, low: str, high: str, behind: str = "") -> Estimate:
+    return Estimate(row[mean], row[low], row[high], "*" if row.get("optimised") else "", behind)

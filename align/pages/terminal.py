@@ -1,0 +1,96 @@
+"""Tables in the terminal: the report, and what a run says at its end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table as Grid
+from rich.text import Text
+
+from align.analysis.summary import summary
+from align.output import tame
+from align.pages.document import Table
+from align.pages.numbers import DASH, Cell, Estimate, line
+from align.pages.report import document
+from align.pages.sections import FOOTNOTE, means_of
+from align.store.columns import COSTS
+
+if TYPE_CHECKING:
+    import pandas
+
+    from align.analysis.comparison import Comparison
+
+
+def show_report(made: Comparison) -> Group:
+    """A report."""
+    shown = document(made)
+    head = [Text(tame(text)) for text in shown.lead] if made.published else []
+    grids = [grid(title, rows) for section in shown.sections for title, rows in section.tables().items()]
+    below = [*shown.footnotes, *shown.notes]
+    return Group(*head, *grids, *(Text(tame(text), style="dim") for text in below))
+
+
+def show_run(rows: pandas.DataFrame) -> Group:
+    """The rows of a run, see ``summary.summary``: quality with intervals, then costs of a picture."""
+    summaries = summary(rows)
+    records = [{str(name): cell for name, cell in row.items()} for row in summaries.to_dict("records")]
+    for row, label in zip(records, _labels(summaries), strict=True):
+        row["label"] = label
+    quality: dict[str, dict[str, Cell | str]] = {"pictures": {row["label"]: str(row["n"]) for row in records}}
+    if any(row["failed"] for row in records):
+        quality["failed"] = {row["label"]: str(row["failed"]) for row in records if row["failed"]}
+    means = means_of(records)
+    quality |= {value: dict(line(cells)) for value, cells in means.items()}
+    spent = {
+        name: line({row["label"]: Estimate(row[name]) for row in records if row[name] == row[name]})
+        for name in COSTS
+        if name in summaries and summaries[name].any()
+    }
+    parts: list[Any] = [grid("Quality (mean, 95% interval)", quality)]
+    if any(one.mark for cells in means.values() for one in cells.values()):
+        parts.append(Text(FOOTNOTE, style="dim"))
+    if spent:
+        parts.append(grid("Cost of a picture (mean)", spent))
+    return Group(*parts)
+
+
+def _labels(summaries: pandas.DataFrame) -> list[str]:
+    """A label for each row: the method, or method, backbone and reward where that is not unique."""
+    keys: Sequence[tuple[str, ...]] = list(
+        zip(*(map(str, summaries[name]) for name in ("method", "backbone", "reward")), strict=True)
+    )
+    if len({key[0] for key in keys}) == len(keys):
+        return [key[0] or "?" for key in keys]
+    return [" · ".join(part for part in key if part) or "?" for key in keys]
+
+
+def grid(title: str, rows: Table) -> Group:
+    """A titled table, turned so that it has the fewer columns."""
+    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
+    lines = {
+        tame(label): {tame(name): _narrow(str(cells.get(name, DASH))) for name in columns}
+        for label, cells in rows.items()
+    }
+    if len(columns) > len(rows):
+        lines = {name: {label: cells[name] for label, cells in lines.items()} for name in map(tame, columns)}
+    table = Grid(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("", overflow="fold")
+    for head in next(iter(lines.values()), {}):
+        longest = max(len(word) for cells in lines.values() for word in cells[head].split())
+        table.add_column(Text(_in_a_line(head)), justify="right", overflow="fold", min_width=longest)
+    for label, cells in lines.items():
+        table.add_row(Text(_in_a_line(label)), *map(Text, cells.values()))
+    return Group(Text(tame(title), style="bold"), table)
+
+
+def _in_a_line(text: str) -> str:
+    return tame(text.replace("\n", "?"))
+
+
+def _narrow(text: str) -> str:
+    """A cell that breaks only between a mean and its interval."""
+    return re.sub(r"(\[[^],]*), ", r"\1,", tame(text))
