@@ -11,7 +11,8 @@ from dataclasses import fields, is_dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
-from align.config.quirks import QUIRKS, QuirkName
+from align.config.method import QuirkName
+from align.config.quirks import QUIRKS
 from align.config.schema import Config
 from align.runner.searching import searching
 

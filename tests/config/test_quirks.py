@@ -10,8 +10,9 @@ from fakes import FakeBackbone, FakeReward, words_graph
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.errors import ConfigError
+from align.config.method import QuirkName
 from align.config.places import group_choices
-from align.config.quirks import QUIRKS, QuirkName
+from align.config.quirks import QUIRKS
 from align.runner import build
 from align.runner.plan import identity
 from align.sampling.sampler import Request
