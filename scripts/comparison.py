@@ -149,7 +149,7 @@ def draw(found: Sequence[Found], out: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    from align.store import atomic
+    from align import writing
 
     names = list(dict.fromkeys(one.arm.name for one in found if one.arm.budget))
     panels_of = (
@@ -196,7 +196,7 @@ def draw(found: Sequence[Found], out: Path) -> None:
         panels[2].legend(*panels[0].get_legend_handles_labels(), frameon=False, fontsize="small", ncols=2)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    atomic.write_bytes(out, buffer.getvalue())
+    writing.write_bytes(out, buffer.getvalue())
 
 
 def write_page(

@@ -21,8 +21,9 @@ from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.checkpoints.weight_files import sha256 as file_hash
 from align.processes.ddim import ddim
-from align.sampling.evaluate import Evaluator
-from align.sampling.loop import Parts
+from align.sampling.judge import Judge
+from align.sampling.parts import Parts
+from align.sampling.predict import Predict
 from align.sampling.sampler import Request, Sampler
 from align.semantics.tokens import pairs_by_offsets
 from align.shapes.checker import Verdict, check
@@ -35,8 +36,9 @@ from scripts.shapes_training.spoil import to_uint8
 
 def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
     """Plain sampling."""
-    parts = Parts(Evaluator(backbone, guidance_scale, batch), ddim(backbone.scheduler_config, steps, eta))
-    return Sampler(backbone, parts, pairs_by_offsets(graph), batch, backbone.device)
+    process = ddim(backbone.scheduler_config, steps, eta)
+    parts = Parts(Predict(backbone, guidance_scale, batch), Judge(backbone, batch), process)
+    return Sampler(parts, pairs_by_offsets(graph), backbone.device)
 
 
 def verdicts(

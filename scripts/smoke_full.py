@@ -40,13 +40,15 @@ from align.backbones.unet import UNetBackbone
 from align.processes.base import Process, Step
 from align.processes.ddim import ddim
 from align.rewards.step_aware import StepAwareModel, StepAwareReward
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import Guidance
+from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
-from align.sampling.loop import Info, Parts, run
+from align.sampling.loop import Info, run
 from align.sampling.noise import NoiseStream
 from align.sampling.objective import Objective
-from align.sampling.state import State
+from align.sampling.parts import Parts
+from align.sampling.predict import Predict
+from align.sampling.state import Pictures, State
 from align.semantics.attention_loss import pair_weights
 from align.semantics.graph import Entity, Graph
 from align.semantics.tokens import token_pairs
@@ -264,15 +266,16 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
     )
     process = ddim(SCHEDULE, 50, 1.0)
     steps = steps_of(objective, process, args.steps)
-    evaluate = Evaluator(
-        backbone, GUIDANCE[args.backbone], 1, objective, reward, views_together=args.views_together
+    parts = Parts(
+        Predict(backbone, GUIDANCE[args.backbone], 1),
+        Judge(backbone, 1, reward, objective, views_together=args.views_together),
+        process,
+        Guidance(1.0, (1.0, 1.0, 1.0)),
     )
-    parts = Parts(evaluate, process, Guidance(1.0, (1.0, 1.0, 1.0)))
     what = pictures(backbone)
     # A previous prediction, so that both losses have a weight from the first step on.
     z, previous = (torch.randn(1, *backbone.latent_shape(), device=device) for _ in range(2))
-    picture = torch.zeros(1, dtype=torch.int64, device=device)
-    state = replace(State.of(z, picture), previous_x0=previous)
+    state = replace(State.of(z, torch.zeros(1, dtype=torch.int64)), previous_x0=previous)
     infos: list[Info] = []
 
     def seconds(some: Sequence[Step]) -> list[float]:
@@ -300,7 +303,9 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
         times = seconds(steps) if memory.cuda else first + seconds(steps[1:])
     except torch.OutOfMemoryError as error:
         return found | {"fits": False, "error": str(error).splitlines()[0]}
-    if not all(bool(info.finite.all()) and float(info.gradient_norm[0]) > 0 for info in infos):
+    if not all(
+        bool(info.estimate.finite.all()) and float(info.estimate.gradient_norm[0]) > 0 for info in infos
+    ):
         raise SystemExit("a gradient is not finite, or zero")
     in_all = memory.reserved() + memory.beside()
     if args.limit_gb is not None and in_all > args.limit_gb:

@@ -28,10 +28,11 @@ from torch import Tensor
 from align.backbones.base import Conditioning, Encoded
 from align.backbones.small_decoder import load_small_decoder
 from align.processes.base import Step
+from align.rewards.base import Reward
 from align.rewards.registry import EMBEDDED
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.value_network import load_value_network
-from align.sampling.values import Looks, PosteriorMean, Regressed, Value
+from align.sampling.values import Asked, Looks, PosteriorMean, Regressed, Value
 from scripts.value_training.paths import Paths
 from scripts.value_training.sampler import GUIDANCE, REWARD_NAMES, TEST, shapes_paths
 
@@ -41,6 +42,7 @@ CPU = torch.device("cpu")
 
 def values(
     estimate: Value,
+    reward: Reward,
     paths: Paths,
     process_steps: Sequence[Step],
     encode: Callable[[str, str], Encoded],
@@ -57,8 +59,10 @@ def values(
         for place, k in enumerate(steps):
             z, x0 = (torch.from_numpy(some[first : first + batch, k]).float() for some in (paths.z, paths.x0))
             draws = Draws(own, k, 0, tuple(z.shape[1:]), CPU)
+            time = torch.full((len(z),), int(process_steps[k].time)) if reward.takes_timestep else None
+            score = lambda shown, texts=texts, time=time: reward.score(shown, texts, time)  # noqa: E731
             with torch.no_grad():
-                some_values = estimate(z, x0, texts, conditioning, process_steps[k], draws)
+                some_values = estimate(Asked(z, x0, conditioning, process_steps[k], draws, score))
             found[first : first + batch, place] = some_values.numpy()
     return found
 
@@ -115,14 +119,14 @@ def main() -> None:
     )
     network = load_value_network(args.weights / "value_network", CPU)
     known: dict[str, Value] = {
-        "posterior": PosteriorMean(backbone.decode, reward),
-        "small_decoder": PosteriorMean(small, reward, own_decoder=False),
+        "posterior": PosteriorMean(backbone.decode),
+        "small_decoder": PosteriorMean(small, own_decoder=False),
         "network": Regressed(network, {args.reward: 1.0}),
-        "looks": Looks(backbone, GUIDANCE, reward, LOOKS),
+        "looks": Looks(backbone, GUIDANCE, LOOKS),
     }
     found: dict[str, np.ndarray] = {}
     for name in args.estimates:
-        make = lambda name=name: values(known[name], paths, process.steps, backbone.encode, steps)  # noqa: E731
+        make = lambda name=name: values(known[name], reward, paths, process.steps, backbone.encode, steps)  # noqa: E731
         if name in ("posterior", "looks"):  # what they depend on is shipped and fixed
             found[name] = kept(args.folder / f"{name}-{args.reward}-{args.prompts}-{args.every}.npy", make)
         else:

@@ -3,6 +3,8 @@
 import hashlib
 import re
 from collections import Counter
+from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,9 @@ import torch.nn.functional as F
 from align.backbones.base import Encoded, Prediction, classifier_free
 from align.processes.base import clean_and_noise
 from align.rewards.base import Reward
+from align.sampling.judge import Judge
+from align.sampling.loop import Loop
+from align.sampling.predict import Predict
 from align.semantics.graph import Entity, Graph
 
 SCHEDULE = {
@@ -167,3 +172,27 @@ def words_graph(prompt):
         elif found[0] in ("red", "blue"):
             attributes.append(found.span())
     return Graph(tuple(entities))
+
+
+def passes(
+    backbone, scale, size, objective=None, reward=None, clean=None, judged=None, rescale=0.0, **judging
+):
+    """The first two parts of a method: network calls of ``size`` rows, decoder calls of ``judged`` or as many."""
+    judge = Judge(backbone, judged or size, reward, objective, clean, **judging)
+    return Predict(backbone, scale, size, rescale), judge
+
+
+@contextmanager
+def watching():
+    """(step, state, estimate) of every evaluation: of particles that are alike once, of candidates too."""
+    log, inner = [], Loop.evaluate
+
+    def evaluate(self, state, step, *rest):
+        alike = self.twins is not None
+        found = inner(self, state, step, *rest)
+        if not alike:
+            log.append((step, state, found))
+        return found
+
+    with patch.object(Loop, "evaluate", evaluate):
+        yield log

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from align import writing
 from align.config.convert import plain
 from align.config.errors import ConfigError
 from align.config.schema import Config
@@ -25,7 +26,6 @@ from align.scoring.items import Hashes, Item, make_items
 from align.scoring.options import Options, default_folder, read_options
 from align.scoring.runs import Made, is_run, items_of_run, of_run
 from align.scoring.sources import Source, find, some
-from align.store import atomic
 from align.store.errors import StoreError
 from align.store.manifest import Manifest, read_run
 from align.store.store import Store
@@ -232,6 +232,6 @@ def _check_out(out: Path, score: Score) -> None:
 def _copy(table: Path, out: Path) -> None:
     """Put a copy of the table where it was asked for. Raises ConfigError."""
     try:
-        atomic.write_bytes(out, table.read_bytes())
+        writing.write_bytes(out, table.read_bytes())
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {error.strerror}; the table is {table}") from error

@@ -10,6 +10,7 @@ from align.checkpoints.layout import PICKLES, SAFE, convert_command, is_file
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.method import MethodConfig
+from align.config.quirks import check_quirks
 from align.config.schema import BackboneConfig, Config, PromptsConfig, RewardConfig, SemanticsConfig
 
 DISTILLED = 50
@@ -130,10 +131,10 @@ def _sampler(config: Config) -> None:
             f"sampler.steps={sampler.steps} is more than the {DISTILLED} that consistency models are distilled on: "
             f"give 1 to {DISTILLED}; 4 to 8 are usual"
         )
-    if sampler.eta != 1 and not (method.tempering.rule != "none" and method.tempering.released):
+    if sampler.eta != 1 and "lcm_variances" not in method.quirks:
         raise ConfigError(
             f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
-            "leave it at 1; method=das_released alone reads it"
+            "leave it at 1; method.quirks=[lcm_variances] alone reads it, as method=das_released has it"
         )
     if sampler.guidance_rescale != 0:
         raise ConfigError(
@@ -149,6 +150,7 @@ def _sampler(config: Config) -> None:
 
 
 def _method(method: MethodConfig) -> None:
+    check_quirks(method)
     phases, objective = method.objective.phases, method.objective
     if phases.semantic_until < phases.both_until:
         raise ConfigError(

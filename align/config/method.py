@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from align.config.quirks import QuirkName
 from align.config.ranges import Between, Text
 
 Triple = tuple[float, float, float]
@@ -39,19 +40,17 @@ class ObjectiveConfig:
     dynamic: bool = True
     """Weigh the middle phase by w (K w on L_A, 1 - w on L_R); false for constant weights."""
     change: Literal["normalised", "raw"] = "normalised"
-    """Whether delta compares predictions normalised channel by channel, as released, or as they are, as printed."""
+    """Whether delta compares predictions normalised channel by channel (DyMO's code) or as they are (its paper)."""
     compare_with: Literal["evaluation", "timestep"] = "evaluation"
-    """Delta is against the last evaluation, also within a step, as released, or the last timestep, as printed."""
+    """Delta is against the last evaluation, also within a step (DyMO's code), or the last timestep (its paper)."""
     detach_weight: bool = False
-    """Keep w out of the gradient (the released code differentiates through it)."""
+    """Keep w out of the gradient."""
     attention_half: Literal["both", "prompt"] = "both"
-    """Whose maps L_A reads: those of both guidance halves, as released, or the prompt's alone."""
+    """Whose maps L_A reads: those of both guidance halves, or the prompt's alone."""
     copies: Annotated[int, Between(0, 1000)] = 0
     """Randomly altered copies of the predicted picture that are scored beside it, each a reward evaluation more."""
     clamp: bool = False
     """Score the picture clamped to [0, 1], as it will be kept: a saturated pixel has no gradient then."""
-    score: Literal["plain", "released"] = "plain"
-    """L_R of V views' scores: -sum(s) / sqrt(V), or the released code's sign-blind norm -sqrt(sum s^2)."""
 
 
 @dataclass(frozen=True)
@@ -126,21 +125,17 @@ class SearchConfig:
     probabilities: Annotated[tuple[float, ...], Between(0, 1)] = ()
     """Of ``schedule=list``: one for each step but the last."""
     otherwise: Literal["few", "one"] = "few"
-    """A step that is not searched draws M candidates (as released), or one that nobody looks at."""
+    """A step that is not searched draws M candidates, or one that nobody looks at."""
     temperature: Annotated[float, Between(0, 1e9)] = 0.0
     """alpha: a candidate of value v goes on with probability proportional to exp(v/alpha); 0 takes the best."""
     drop: Literal["none", "exponential", "quadratic", "linear", "sigmoid", "list"] = "none"
     """How particles get fewer, from ``method.particles`` to ``method.returned``; searched steps widen as they do."""
     populations: Annotated[tuple[int, ...], Between(1, 65536)] = ()
     """Of ``drop=list``: particles after each step but the last."""
-    force_last: bool = True
-    """Drop to ``method.returned`` in the end whatever the formula says; the released code may keep more."""
     replace: Annotated[float, Between(0, 1)] = 0.0
     """rho: floor(rho * particles) of a group, the worst, are replaced at each step by copies of others (DSearch-R)."""
     replace_temperature: Annotated[float, Between(1e-9, 1e9)] = 1.0
-    """Copies are drawn with probability proportional to exp(v/temperature)."""
-    standardise: bool = True
-    """Measure v in deviations of the group for that; false for raw reward units, as released."""
+    """Copies are drawn with probability proportional to exp(v/temperature), v in deviations of the group."""
 
 
 @dataclass(frozen=True)
@@ -157,12 +152,6 @@ class SteeringConfig:
     """Last one."""
     every: Annotated[float, Between(0, 1)] = 0.2
     """Share of the steps from one to the next."""
-    floor: float | None = None
-    """What is remembered before the first value; null for nothing at all with ``max`` and 0 with the others (the released
-    code's is 0, so that with ``max`` all particles below it are alike)."""
-    released: bool = False
-    """As released: the children of a step are resampled by their parents' values, weights are clamped at 1e10 and
-    forgotten where nothing is resampled, and the end counts the last prediction instead of the finished picture."""
 
 
 @dataclass(frozen=True)
@@ -183,9 +172,6 @@ class TemperingConfig:
     exponent: Annotated[float, Between(1e-3, 1e3)] = 1.0
     start: Annotated[float, Between(0, 1)] = 0.0
     """Share of the steps that are plain sampling first."""
-    released: bool = False
-    """As released: guidance and twists do not follow their particles when those are resampled, lambda is searched for with
-    Adam, and a consistency model's guidance, noise and weights disagree."""
 
     def growth(self, steps: int) -> float:
         """The gamma of a number of steps: with ``full_at`` that with which lambda is 1 so far into them."""
@@ -227,6 +213,8 @@ class MethodConfig:
     steering: SteeringConfig = field(default_factory=SteeringConfig)
     tempering: TemperingConfig = field(default_factory=TemperingConfig)
     resampling: ResamplingConfig = field(default_factory=ResamplingConfig)
+    quirks: tuple[QuirkName, ...] = ()
+    """Faults of published programs, brought back for comparison: see docs/methods.md."""
 
     @property
     def guided(self) -> bool:

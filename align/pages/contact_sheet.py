@@ -13,10 +13,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from align import writing
 from align.pages.gallery import number_in, pictures_of
 from align.pages.report import report
 from align.pictures import PictureError
-from align.store import atomic
 from align.store.csvfile import readable
 from align.store.errors import ReportError
 from align.store.pictures import saved_picture
@@ -74,7 +74,7 @@ def write_contact_sheet(
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(out, buffer.getvalue())
+        writing.write_bytes(out, buffer.getvalue())
     except (OSError, ValueError) as error:
         raise ReportError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     return out

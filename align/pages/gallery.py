@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align import writing
 from align.analysis.arms import Arm, Pair, cost_columns, value_columns
 from align.analysis.summary import number
 from align.pages.gallery_summary import summary_groups
 from align.pages.page import environment
 from align.pages.report import Report, report
 from align.pictures import PictureError
-from align.store import atomic
 from align.store.columns import CHECKS, is_check
 from align.store.csvfile import readable
 from align.store.errors import ReportError
@@ -101,7 +101,7 @@ def write_gallery(
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(out, text)
+        writing.write_text(out, text)
     except (OSError, ValueError) as error:
         raise ReportError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     return out

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
-from align.store import atomic
+from align import writing
 
 if TYPE_CHECKING:
     import pandas
@@ -54,7 +54,7 @@ def drawing(
         yield places[:panels]
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    atomic.write_bytes(out, buffer.getvalue())
+    writing.write_bytes(out, buffer.getvalue())
 
 
 def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, out: Path) -> None:

@@ -172,8 +172,8 @@ class Report:
         Raises:
             ReportError: the folder is not writable.
         """
+        from align import writing
         from align.pages import document
-        from align.store import atomic
         from align.store.csvfile import frame_csv
 
         tables = {"summary.csv": self.summary, "pairs.csv": self.pairs, "costs.csv": self.costs}
@@ -193,11 +193,11 @@ class Report:
         try:
             out.mkdir(parents=True, exist_ok=True)
             for name, table in tables.items():
-                atomic.write_text(out / name, frame_csv(table))
+                writing.write_text(out / name, frame_csv(table))
             self._draw(out)
             texts = (document.markdown(made), document.latex(made), document.html(made, out))
             for page, text in zip(PAGES, texts, strict=True):
-                atomic.write_text(out / page, text)
+                writing.write_text(out / page, text)
         except OSError as error:
             raise ReportError(f"cannot write to {out}: {error.strerror or error}") from error
         return [out / name for name in [*PAGES, *tables, *(figure.name for figure in made.figures)]]

@@ -1,1 +1,1 @@
-"""Faults of published programs, as parts in the place of right ones: numbers of their papers can be made again with them."""
+"""Faults of published programs, as alternative parts: nothing of them is inside the right code (``align/config/quirks.py``)."""

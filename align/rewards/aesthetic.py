@@ -73,6 +73,7 @@ class AestheticReward(Reward):
     """Head of the unit image embedding; prompts only have to be as many as pictures."""
 
     variant: Variant = "clip"
+    padded = True
 
     def __init__(
         self,

@@ -39,12 +39,17 @@ class Reward(ABC):
         name: as in configs and column names.
         differentiable: whether gradients reach the pictures.
         takes_timestep: whether ``step`` changes the value.
+        batch: the most pictures that one call takes; ``None`` for any number.
+        padded: whether a picture's value depends in its last bits on how many are scored beside it, so that calls are filled
+            up to one number; a reward that is not, such as a user's, sees real pictures alone.
         fingerprint: identity of what is loaded: ids and sha256 of weight files.
     """
 
     name: str
     differentiable: bool = True
     takes_timestep: bool = False
+    batch: int | None = None
+    padded: bool = False
     fingerprint: dict[str, str]
 
     @abstractmethod
@@ -62,6 +67,20 @@ class Reward(ABC):
         Raises:
             ValueError: if the numbers of pictures, prompts and timesteps differ.
         """
+
+    def score_rows(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None, real: int) -> Tensor:
+        """(P,) values of a call's rows, of which the first ``real`` count and the others fill it up to a fixed number.
+
+        Those get the last real one's value, without a gradient, unless the reward is ``padded``.
+        """
+        seen = len(pictures) if self.padded else real
+        found = []
+        for first in range(0, seen, self.batch or seen):
+            rows = slice(first, min(first + (self.batch or seen), seen))
+            found.append(self.score(pictures[rows], prompts[rows], None if step is None else step[rows]))
+        if seen < len(pictures):
+            found.append(found[-1][-1:].detach().expand(len(pictures) - seen))
+        return torch.cat(found) if len(found) > 1 else found[0]
 
     @torch.no_grad()
     def score_images(self, images: Sequence[Image.Image], prompts: Sequence[str], batch: int = 8) -> Tensor:

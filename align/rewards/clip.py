@@ -77,6 +77,8 @@ class ContrastiveReward(Reward):
         fingerprint: identity of the loaded weights.
     """
 
+    padded = True
+
     def __init__(
         self,
         name: str,

@@ -38,3 +38,10 @@ class WeightedSum(Reward):
             weight * reward.score(pictures, prompts, step if reward.takes_timestep else None)
             for weight, reward in self.parts
         )
+
+    def score_rows(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None, real: int) -> Tensor:
+        """See ``Reward.score_rows``: each part sees the rows that it can."""
+        return sum(  # type: ignore[return-value]
+            weight * reward.score_rows(pictures, prompts, step if reward.takes_timestep else None, real)
+            for weight, reward in self.parts
+        )

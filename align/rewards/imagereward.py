@@ -113,6 +113,7 @@ class ImageRewardModel(Reward):
     """Standardised regression value of a BLIP."""
 
     variant: Variant = "clip"
+    padded = True
 
     def __init__(
         self,

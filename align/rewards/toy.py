@@ -18,6 +18,8 @@ class ToyReward(Reward):
         name: a key of :data:`align.toy.problems.REWARDS`.
     """
 
+    padded = True
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.of_coordinates = REWARDS[name]

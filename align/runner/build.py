@@ -10,7 +10,7 @@ from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from align.config.schema import BackboneConfig, Config, SamplerConfig
+from align.config.schema import BackboneConfig, Config
 from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from align.backbones.base import Backbone
     from align.processes.base import Process
     from align.rewards.base import Reward
-    from align.sampling.loop import Parts
+    from align.sampling.parts import Parts
     from align.sampling.sampler import Outcome, Request
     from align.sampling.search import Search
     from align.sampling.selection import Selection
@@ -70,22 +70,21 @@ def assemble(
     """The method of a configuration on any backbone, with any reward."""
     from align.sampling.sampler import Population, Sampler
 
-    ladder = config.method.tempering
-    released = ladder.rule != "none" and ladder.released
-    process = _process(config.sampler, backbone, released=released)
+    process = _process(config, backbone)
     parts = _parts(config, backbone, process, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
-    return Sampler(backbone, parts, pairs, batch_size, device, population, reward)
+    return Sampler(parts, pairs, device, population)
 
 
-def _process(sampler: SamplerConfig, backbone: Backbone, *, released: bool) -> Process:
-    """The steps of a configuration on the backbone's schedule; ``released`` for a consistency model's quirks in DAS."""
+def _process(config: Config, backbone: Backbone) -> Process:
+    """The steps of a configuration on the backbone's schedule."""
     from align.processes.ddim import ddim
     from align.processes.lcm import lcm
     from align.released.lcm import released_lcm
 
-    if sampler.kind == "lcm" and released:
+    sampler = config.sampler
+    if sampler.kind == "lcm" and "lcm_variances" in config.method.quirks:
         return released_lcm(backbone.scheduler_config, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
         return lcm(backbone.scheduler_config, sampler.steps)
@@ -100,10 +99,12 @@ def _parts(
     batch_size: int,
     device: torch.device,
 ) -> Parts:
-    from align.sampling.evaluate import Evaluator
+    from align.released.objective import SignBlindObjective
     from align.sampling.guidance import CleanGuidance, Guidance
-    from align.sampling.loop import Parts
+    from align.sampling.judge import Judge
     from align.sampling.objective import Objective
+    from align.sampling.parts import Parts
+    from align.sampling.predict import Predict
     from align.sampling.recurrence import Recurrence
 
     method = config.method
@@ -115,38 +116,29 @@ def _parts(
         clean = CleanGuidance(mean.iterations, mean.rate * noisy.strength, mean.rule, mean.form)
     if clean is not None or (guidance is not None and guidance.strength > 0):
         options = {f.name: getattr(method.objective, f.name) for f in fields(method.objective)}
-        objective = Objective(**options | asdict(options.pop("phases")))
+        kind = SignBlindObjective if "sign_blind" in method.quirks else Objective
+        objective = kind(**options | asdict(options.pop("phases")))
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = None
-    if method.branches and reward is not None:
-        value = _value(config, backbone, reward, device)
-    evaluator = Evaluator(
-        backbone,
-        config.sampler.guidance_scale,
-        batch_size,
-        objective,
-        reward if method.reward_needs_gradient else None,
-        clean,
-        config.run.views_together,
-        config.sampler.guidance_rescale,
-        value,
-        method.reads_correction,
-    )
+    value = _value(config, backbone, device) if method.branches and reward is not None else None
+    sampler = config.sampler
     return Parts(
-        evaluator,
+        Predict(
+            backbone, sampler.guidance_scale, batch_size, sampler.guidance_rescale, method.reads_correction
+        ),
+        Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,
         select=_selection(config),
         search=_search(config),
         weigh=method.weighs and (guidance is not None or clean is not None),
-        select_children=method.steering.released and method.steering.potential != "none",
+        select_children="steered_children" in method.quirks,
     )
 
 
-def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.device) -> Value:
+def _value(config: Config, backbone: Backbone, device: torch.device) -> Value:
     """How the expected reward is estimated. Raises WeightsError."""
     import torch
 
@@ -156,9 +148,9 @@ def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.dev
     value, piece = config.method.value, value_piece(config)
     if value.estimate == "looks":
         sampler = config.sampler
-        return Looks(backbone, sampler.guidance_scale, reward, value.looks, sampler.guidance_rescale)
+        return Looks(backbone, sampler.guidance_scale, value.looks, sampler.guidance_rescale)
     if piece is None:
-        return PosteriorMean(backbone.decode, reward)
+        return PosteriorMean(backbone.decode)
     if value.estimate == "network":
         return _regressed(config, piece.folder, backbone, device)
     from align.backbones.small_decoder import load_small_decoder
@@ -167,7 +159,7 @@ def _value(config: Config, backbone: Backbone, reward: Reward, device: torch.dev
     dtype = getattr(torch, config.backbone.decoder_dtype or config.backbone.dtype)
     weights = entry(piece.paths[1:]).name
     decode = load_small_decoder(piece.folder, weights, backbone.latent_shape(), device, dtype)
-    return PosteriorMean(decode, reward, own_decoder=False)
+    return PosteriorMean(decode, own_decoder=False)
 
 
 def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.device) -> Value:
@@ -209,34 +201,37 @@ def _search(config: Config) -> Search | None:
 
 def _selection(config: Config) -> Selection:
     """Which particles go on."""
+    from align.released.particles import ForgetfulSteering, StaleTempered
+    from align.released.search import RawPrune
+    from align.released.tempering import PublishedLadder
     from align.sampling.particles import Resampling, Steering, Tempered
     from align.sampling.search import Prune
     from align.sampling.selection import Keep
     from align.sampling.tempering import Tempering
 
-    method, steps = config.method, config.sampler.steps
+    method, steps, quirks = config.method, config.sampler.steps, config.method.quirks
     resampling = Resampling(method.resampling.scheme, method.resampling.threshold)
     steering, ladder = method.steering, method.tempering
     if steering.potential != "none":
-        return Steering(
-            steering.potential, steering.rate, steered(config), resampling, steering.floor, steering.released
-        )
+        steers = ForgetfulSteering if "forgetful_weights" in quirks else Steering
+        return steers(steering.potential, steering.rate, steered(config), resampling)
     if ladder.rule != "none":
-        tempering = Tempering(
+        tempers = PublishedLadder if "published_ladder" in quirks else Tempering
+        tempering = tempers(
             ladder.rule,
             ladder.schedule,
             ladder.growth(steps),
             ladder.exponent,
             ladder.start,
             method.resampling.threshold or 1.0,
-            ladder.released,
         )
-        scale = config.sampler.guidance_scale
-        return Tempered(tempering, ladder.alpha, resampling, steps, scale, ladder.released)
+        weighs = StaleTempered if "stale_gradients" in quirks else Tempered
+        return weighs(tempering, ladder.alpha, resampling, steps, config.sampler.guidance_scale)
     search, plan = method.search, searching(config)
     if not plan.populations and not plan.replaced:
         return Keep()
-    return Prune(plan.populations, plan.replaced, search.replace_temperature, search.standardise)
+    prunes = RawPrune if "raw_values" in quirks else Prune
+    return prunes(plan.populations, plan.replaced, search.replace_temperature)
 
 
 def pairs_of(config: Config) -> PairSource:

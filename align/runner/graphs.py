@@ -56,7 +56,10 @@ def _graphs(options: SemanticsConfig, kind: str, device: str) -> PromptGraphs:
         from align.shapes.semantics import graph as read
     elif kind == "rules" or (written is not None and options.missing == "rules"):
         from align.semantics.rules.chunker import graph as read
-    return PromptGraphs(read, written, options.missing, options.matching, options.global_words)
+    kind_of_graphs = PromptGraphs
+    if options.matching == "released":
+        from align.released.matching import ReleasedGraphs as kind_of_graphs
+    return kind_of_graphs(read, written, options.missing, options.global_words)
 
 
 def _asked(options: SemanticsConfig, device: str) -> WrittenSource:

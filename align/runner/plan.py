@@ -73,6 +73,7 @@ def identity(
         del backbone["density"]
     del sampler["name"]
     method["value"]["weights"] = value_weights
+    method["quirks"].sort()
     # What lambda comes to counts, however it is said.
     ladder = method["tempering"]
     if ladder.pop("full_at") is not None and ladder["gamma"] is None:

@@ -35,7 +35,7 @@ def searching(config: Config) -> Searching:
         chances = ()
     if search.drop != "none" and search.drop != "list":
         start, end = method.particles, method.returned
-        numbers = tuple(populations(search.drop, steps, start, end, released=not search.force_last))
+        numbers = tuple(populations(search.drop, steps, start, end))
     return Searching(
         chances,
         () if search.drop == "none" else numbers,
@@ -45,8 +45,9 @@ def searching(config: Config) -> Searching:
 
 
 def steered(config: Config) -> tuple[int, ...]:
-    """Indices of the steps at which Feynman-Kac steering resamples."""
+    """Indices of the steps at which Feynman-Kac steering resamples: also the last where finished pictures do not count."""
     steering, steps = config.method.steering, config.sampler.steps
     first, last = round(steering.start * steps), min(round(steering.end * steps), steps - 1)
     found = range(first, last + 1, max(1, round(steering.every * steps)))
-    return tuple(sorted({*found, steps - 1})) if steering.released else tuple(found)
+    ends = {steps - 1} if "forgetful_weights" in config.method.quirks else set()
+    return tuple(sorted({*found, *ends}))

@@ -48,7 +48,7 @@ class Cost:
 
 
 class Ledger:
-    """Costs of a group of pictures, one :class:`Cost` each."""
+    """Costs of a group of pictures, one ``Cost`` each."""
 
     def __init__(self, pictures: int) -> None:
         self.costs = [Cost() for _ in range(pictures)]

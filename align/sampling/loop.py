@@ -1,92 +1,56 @@
-"""The one loop.  A method is a choice of its parts.
+"""The one loop.  A method is a choice of its parts: read this file first, ``parts.py`` beside it.
 
-Per step: evaluate the particles, select among them, form the transition kernel, shift it, draw the children, account
-for the shift in the weights; pictures that have rounds left travel back to the same noise level and repeat.  A search
-draws several children of each particle, evaluates them where they are, at the next step, and lets one of them go on: what
-it was evaluated to is the next step's estimate, so the network is never asked twice.  Where values are of noisy latents
-alone, only the child that goes on is evaluated.
+At each step the particles are evaluated: the network predicts (``predict.py``); where something reads it the predictions
+are decoded and judged (``judge.py``), and the loss's gradient by them is carried back through the network.  Some particles
+are selected (``selection.py``, ``particles.py``), the kernel of the process is formed from the predictions and shifted by the
+gradient (``guidance.py``), the children are drawn, and the shift is accounted for in the weights.  Pictures that have rounds
+left travel back to the same noise level and repeat the step (``recurrence.py``).  A search draws several children of each
+particle, evaluates them where they are, at the next step, and lets one of them go on (``candidates.py``): what it was
+evaluated to is the next step's estimate, so the network is never asked twice.
+
+What an evaluation computes is decided by ``parts.wants`` alone.  Prompts share calls but never numbers; noise is keyed by
+what it is for (``noise.py``).  The grad mode is the caller's: with gradients enabled, the clean latents of ``run`` can be
+differentiated by its noise, guidance's own gradients and all that is selected being constants.  From a configuration to these
+parts: ``align/runner/build.py``; from requests to pictures: ``sampler.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from align.processes.base import Process, Step, renoise
+from align.processes.base import Step, renoise
 from align.processes.gaussian import Gaussian
-from align.sampling.evaluate import Evaluator, Need, Pictures
-from align.sampling.guidance import Guidance
+from align.sampling.batching import chunks
+from align.sampling.candidates import best_candidates
+from align.sampling.host import read, send
 from align.sampling.ledger import Ledger
-from align.sampling.noise import Candidate, Draws, Streams
-from align.sampling.objective import Terms
-from align.sampling.recurrence import Recurrence
-from align.sampling.search import Search
-from align.sampling.selection import Keep, Selection
-from align.sampling.state import Estimate, State
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a method is made of.
-
-    Attributes:
-        evaluate: predictions, values and gradients.
-        process: steps, kernel and the way back.
-        guidance: how the gradient shifts the kernel; ``None`` leaves it alone.
-        recurrence: rounds per step.
-        select: which particles go on, at every step.
-        search: candidates for each particle's next state; ``None`` draws one.
-        weigh: account for the shift in the log-weights (needs eta > 0).
-        select_children: select among the children of a step by what their parents were evaluated to, as Feynman-Kac
-            steering was released; copies then start the next step at the same latents.
-    """
-
-    evaluate: Evaluator
-    process: Process
-    guidance: Guidance | None = None
-    recurrence: Recurrence = field(default_factory=Recurrence)
-    select: Selection = field(default_factory=Keep)
-    search: Search | None = None
-    weigh: bool = False
-    select_children: bool = False
-
-    def need(self, step: Step) -> Need:
-        """What an evaluation must yield of the objective; nothing beyond it is computed."""
-        if self.weigh and step.std == 0:
-            return "prediction"  # A weighed particle takes a deterministic step as it is.
-        guidance = self.guidance
-        tilted = guidance is not None and (guidance.rule != "variance" or self.select.tilts(step))
-        if guidance is not None and guidance.strength > 0 and tilted:
-            return "gradient"
-        return "clean_gradient" if self.evaluate.clean is not None else "prediction"
+from align.sampling.noise import Draws, Streams
+from align.sampling.parts import Parts, Want, wants
+from align.sampling.selection import Trace
+from align.sampling.state import Estimate, Pictures, State, gather, per_row
 
 
 @dataclass(frozen=True)
 class Info:
-    """What only the log needs of one evaluation: step, round, pictures (P,), and (P,) of each figure.
-
-    ``trace`` holds a selection's figures of each of these pictures' groups, in order.
-    """
+    """What only a log needs of one evaluation: who was evaluated, to what, and a selection's figures by group."""
 
     step: Step
     round: int
-    picture: Tensor
-    value: Tensor
-    gradient_norm: Tensor
-    finite: Tensor
-    trace: Mapping[str, Tensor] = field(default_factory=dict)
+    state: State
+    estimate: Estimate
+    trace: Trace = field(default_factory=dict)
 
 
 def start(
-    streams: Streams, pictures: int, particles: int, shape: tuple[int, int, int], device: torch.device
+    streams: Streams, pictures: int, particles: int, shape: tuple[int, ...], device: torch.device
 ) -> State:
     """Pure noise: ``particles`` for each of ``pictures``."""
-    number = pictures * particles
-    picture = torch.arange(pictures, device=device).repeat_interleave(particles)
-    empty = State.of(torch.empty(number, *shape, device=device), picture)
+    picture = torch.arange(pictures).repeat_interleave(particles)
+    empty = State.of(torch.empty(len(picture), *shape, device=device), picture)
     return replace(empty, z=Draws.of(streams, empty, 0, 0).normal("initial"))
 
 
@@ -113,28 +77,28 @@ def run(
     Returns:
         The state at the end of the process: ``z`` are clean latents.
     """
-    loop = _Loop(parts, pictures, streams, ledger)
+    loop = Loop(parts, pictures, streams, ledger)
     estimate: Estimate | None = None
     for step in parts.process.steps:
-        terms = parts.evaluate.objective.terms(step) if parts.evaluate.objective else Terms(0, False, False)
         arrived: list[tuple[State, Estimate | None]] = []
         left: Tensor | None = None  # rounds left, by picture number
         round = 0
         while True:
             draws = Draws.of(streams, state, step.index, round)
+            want = wants(parts, step, state, pictures)
             if estimate is None:
-                estimate = loop.evaluate(state, step, draws)
+                estimate = loop.evaluate(state, step, want, draws)
             before = state, estimate
-            trace: Mapping[str, Tensor] = {}
+            trace: Trace = {}
             if round == 0 and not parts.select_children:
                 selected = parts.select(state, estimate, step, draws)
                 state, estimate, trace = selected.state, selected.estimate, selected.trace
             if left is None:
-                left = _rounds(parts, state, estimate, terms, len(pictures.prompts))
+                left = _rounds(parts, state, estimate, want, len(pictures.prompts))
             again = left[state.picture] > round
-            state, estimate, again, chosen = loop.children(state, estimate, step, terms, round, again)
+            state, estimate, again, chosen = loop.children(state, estimate, step, want, round, again)
             if on_evaluation is not None:
-                on_evaluation(_info(step, round, *before, trace or chosen))
+                on_evaluation(Info(step, round, *before, trace or chosen))
             stay = torch.nonzero(~again)[:, 0]
             arrived.append((state.take(stay), estimate.take(stay) if estimate is not None else None))
             if not bool(again.any()):
@@ -149,12 +113,9 @@ def run(
     return state
 
 
-def _info(step: Step, round: int, state: State, estimate: Estimate, trace: Mapping[str, Tensor]) -> Info:
-    return Info(step, round, state.picture, estimate.value, estimate.gradient_norm, estimate.finite, trace)
-
-
 def _together(arrived: list[tuple[State, Estimate | None]]) -> tuple[State, Estimate | None]:
     """Particles that needed different numbers of rounds as one state again, groups in order."""
+    arrived = [one for one in arrived if len(one[0].z)]
     if len(arrived) == 1:
         return arrived[0]
     state = State.join([state for state, _ in arrived])
@@ -164,15 +125,17 @@ def _together(arrived: list[tuple[State, Estimate | None]]) -> tuple[State, Esti
     return state.take(order), estimate
 
 
-def _rounds(parts: Parts, state: State, estimate: Estimate, terms: Terms, pictures: int) -> Tensor:
+def _rounds(parts: Parts, state: State, estimate: Estimate, want: Want, pictures: int) -> Tensor:
     """Extra rounds of each picture, (pictures,): a picture's particles travel together, as often as the most needed."""
-    rounds = torch.zeros(pictures, dtype=torch.long, device=state.z.device)
-    unguided = parts.guidance is None and parts.evaluate.clean is None
-    extra = parts.recurrence.extra(estimate, terms, everywhere=unguided)
+    rounds = torch.zeros(pictures, dtype=torch.long)
+    unguided = parts.guidance is None and parts.judge.clean is None
+    if parts.recurrence.rule == "none" or (want.back is None and not unguided):
+        return rounds
+    extra = read(parts.recurrence.extra(estimate, want.terms, everywhere=unguided))
     return rounds.scatter_reduce(0, state.picture, extra, "amax")
 
 
-class _Loop:
+class Loop:
     """One run's parts, pictures and noise."""
 
     def __init__(self, parts: Parts, pictures: Pictures, streams: Streams, ledger: Ledger) -> None:
@@ -182,75 +145,113 @@ class _Loop:
         self.ledger = ledger
         self.twins: Tensor | None = None  # (P,) which of some particles with the same latents comes first
 
-    def evaluate(self, state: State, step: Step, draws: Draws) -> Estimate:
-        """Evaluate each distinct particle of a state once."""
-        parts = self.parts
-        need, valued = parts.need(step), parts.select.reads(step)
-        if self.twins is None:
-            return parts.evaluate(state, self.pictures, step, self.ledger, need, draws, valued)
-        first, where = self.twins.unique(return_inverse=True)
-        self.twins = None
-        some = parts.evaluate(
-            state.take(first), self.pictures, step, self.ledger, need, draws.take(first), valued
-        )
-        return some.take(where)
+    def evaluate(self, state: State, step: Step, want: Want, draws: Draws) -> Estimate:
+        """Evaluate each distinct particle of a state once: no more than is wanted."""
+        if self.twins is not None:
+            first = torch.tensor(sorted(set(self.twins.tolist())))
+            where, self.twins = torch.searchsorted(first, self.twins), None
+            some = replace(want, judged=want.judged[first], valued=want.valued[first])
+            return self.evaluate(state.take(first), step, some, draws.take(first)).take(where)
+        parts, found = self.parts, []
+        # Apart, so that a particle's arithmetic never depends on whether another one is judged.
+        plain, judged = (torch.nonzero(kind)[:, 0] for kind in (~want.judged, want.judged))
+        if len(plain):
+            found.append((plain, self._plain(state.take(plain), step, want)))
+        for chunk in chunks(len(judged), parts.predict.size):
+            rows = judged[chunk.rows]
+            estimate = self._guided(state.take(rows), chunk.real, step, want, draws.take(rows))
+            found.append((rows[: chunk.real], estimate.take(torch.arange(chunk.real))))
+        estimate = gather(found)
+        valued = torch.nonzero(want.valued)[:, 0]
+        if not len(valued):
+            return estimate
+        x0 = estimate.take(valued).x0
+        some_draws = draws.take(valued)
+        values = parts.judge.values(state.take(valued), x0, self.pictures, step, some_draws, self.ledger)
+        whole = estimate.value.index_copy(0, send(valued, values.device), values)
+        return replace(estimate, value=whole)
 
-    def proposal(self, state: State, estimate: Estimate, step: Step, terms: Terms) -> Gaussian:
-        """The kernel as guidance shifts it: by what it makes of the predictions, then by moving the mean."""
-        parts, moved = self.parts, estimate
-        if parts.evaluate.clean is not None:
-            moved = parts.evaluate.clean.adjust(moved, step)
-        if parts.need(step) != "gradient":
-            return parts.process.kernel(moved.x0, moved.eps, step)
-        assert parts.guidance is not None
-        std = step.std
-        moved = parts.guidance.adjust(moved, terms, step, state.tilt, std)
-        proposal = parts.process.kernel(moved.x0, moved.eps, step)
-        shift = parts.guidance.shift(estimate, terms, state.tilt, std)
-        return proposal if shift is None else proposal.shifted(shift)
+    def _plain(self, state: State, step: Step, want: Want) -> Estimate:
+        if not want.predict:
+            return Estimate.of(*[torch.full_like(state.z, torch.nan)] * 3)
+        found = self.parts.predict(state, self.pictures, step, self.ledger)
+        return Estimate.of(found.eps, found.x0, found.correction)
+
+    def _guided(self, state: State, real: int, step: Step, want: Want, draws: Draws) -> Estimate:
+        """One call of the network, judged, and the gradient of the loss carried back through it; ``real`` rows count."""
+        parts, walk = self.parts, want.back == "noisy"
+        objective = parts.judge.objective
+        assert objective is not None
+        outer = torch.is_grad_enabled() and state.z.requires_grad  # someone differentiates the whole sampling
+        if walk and not outer:
+            state = replace(state, z=state.z.detach().requires_grad_())
+        half = objective.attention_half if want.terms.semantic else None
+        with torch.set_grad_enabled(walk or outer):
+            found = parts.predict.call(state, real, self.pictures, step, self.ledger, half)
+        told = parts.judge(
+            found, state, real, self.pictures, step, want.terms, draws, self.ledger, differentiate=walk
+        )
+        gradient, by = torch.zeros_like(found.x0), told.by_x0
+        if walk:
+            both = ((found.x0, told.by_x0), (found.attention, told.by_attention))
+            pairs = [(one, slope) for one, slope in both if one is not None and slope is not None]
+            (gradient,) = torch.autograd.grad(
+                [one for one, _ in pairs], state.z, [slope for _, slope in pairs], retain_graph=outer
+            )
+            self.ledger.charge(state.picture[:real].tolist(), "network_backward")
+            by = gradient
+        assert by is not None
+        estimate = Estimate(
+            eps=found.eps if outer else found.eps.detach(),
+            x0=found.x0 if outer else found.x0.detach(),
+            correction=found.correction if outer else found.correction.detach(),
+            gradient=gradient.detach(),
+            gradient_norm=by.float().flatten(1).norm(dim=1),
+            clean_shift=told.clean_shift,
+            loss=told.loss,
+            value=told.value,
+            finite=torch.ones(len(state.picture), dtype=torch.bool, device=state.z.device),
+        )
+        return _without_nonfinite(estimate)
 
     def children(
-        self, state: State, estimate: Estimate, step: Step, terms: Terms, round: int, again: Tensor
-    ) -> tuple[State, Estimate | None, Tensor, Mapping[str, Tensor]]:
+        self, state: State, estimate: Estimate, step: Step, want: Want, round: int, again: Tensor
+    ) -> tuple[State, Estimate | None, Tensor, Trace]:
         """The next latents, drawn from the (shifted) kernel; weights follow.
 
         Args:
             state: the particles.
             estimate: what they were evaluated to.
             step: where in the process.
-            terms: what counts there.
+            want: what was wanted of that.
             round: how often they were there before.
-            again: (P,) bool, which of them will repeat the step.
+            again: (P,) bool on the host, which of them will repeat the step.
 
         Returns:
             The children; what they were evaluated to, if they were and it is all that the next step needs; ``again`` of
-            each; the trace of a selection among them.
+            each; figures of the search or of the selection among them.
         """
         parts = self.parts
         kernel = parts.process.kernel(estimate.x0, estimate.eps, step)
-        proposal = kernel
-        # Shifted, a weighed particle would have no weight at all after a deterministic step.
-        weighed = parts.weigh and kernel.std > 0
-        guided = parts.need(step) != "prediction" and (terms.semantic or terms.preference)
-        if guided and (weighed or not parts.weigh):
-            proposal = self.proposal(state, estimate, step, terms)
-        previous = estimate.x0
-        if parts.evaluate.objective is not None and parts.evaluate.objective.compare_with == "timestep":
-            previous = torch.where(again.view(-1, 1, 1, 1), state.previous_x0, previous)
+        proposal = self._shifted(kernel, state, estimate, step, want)
+        previous = estimate.x0.detach()
+        objective = parts.judge.objective
+        if objective is not None and objective.compare_with == "timestep":
+            repeats = per_row(send(again, previous.device), previous)
+            previous = torch.where(repeats, state.previous_x0, previous)
         draws = Draws.of(self.streams, state, step.index, round)
         parents = replace(state, previous_x0=previous)
         if parts.search is not None:
             widths = parts.search.widths(state, step, draws)
             if bool((widths > 1).any()):
-                found = self.search(parts.search, parents, kernel, proposal, step, draws, widths)
-                children, estimated, unvalued = found
-                return children, estimated, again, {"unvalued": unvalued} if len(unvalued) else {}
+                found = best_candidates(parts, self.evaluate, parents, kernel, proposal, step, draws, widths)
+                return *found[:2], again, found[2]
         z, noise = proposal.mean, None
         if proposal.std > 0:
             noise = draws.normal("step")
             z = proposal.sample(noise)
         log_weights = state.log_weights
-        if weighed and noise is not None:
+        if parts.weigh and noise is not None:
             log_weights = log_weights + kernel.log_ratio(proposal, noise)
         children = replace(parents, z=z, log_weights=log_weights)
         if parts.select_children and round == 0:
@@ -260,87 +261,42 @@ class _Loop:
             return selected.state, None, again[selected.index], selected.trace
         return children, None, again, {}
 
-    def search(
-        self,
-        search: Search,
-        state: State,
-        kernel: Gaussian,
-        proposal: Gaussian,
-        step: Step,
-        draws: Draws,
-        widths: Tensor,
-    ) -> tuple[State, Estimate | None, Tensor]:
-        """Of each particle's candidates one, and what it was evaluated to at the next step.
-
-        Candidates are evaluated in calls of one size and only the best of each particle is kept, so memory does not
-        grow with their number.
-
-        Also told, (G,): how many particles of each group had no candidate of a finite value, so that the first candidate
-        went on; NaN for a group where there was none such, empty where there is no such group.
-        """
-        parts, device = self.parts, state.z.device
-        following = parts.process.steps[step.index + 1]
-        # All first candidates, then all second ones: a call holds as few candidates of one particle as can be.
-        number = torch.arange(int(widths.max())).repeat_interleave(len(widths))
-        parent = torch.arange(len(widths)).repeat(int(widths.max()))
-        there = number < widths[parent]
-        number, parent = number[there], parent[there]
-        size, value = parts.evaluate.batch_size, parts.evaluate.value
-        need: Need = "value" if value is not None and value.of_latents else "prediction"
-        best: _Candidates | None = None
-        for first in range(0, len(parent), size):
-            rows, turn = parent[first : first + size], number[first : first + size]
-            own = [Candidate(draws.own[m], k) for m, k in zip(rows.tolist(), turn.tolist(), strict=True)]
-            mine = replace(draws, own=own)
-            at = rows.to(device)
-            noise = mine.normal("step")
-            child = replace(state.take(at), z=proposal.mean[at] + proposal.std * noise)
-            valued = (widths[rows] > 1) | parts.select.reads(following)
-            there_draws = replace(mine, step=following.index, round=0)
-            estimate = parts.evaluate(child, self.pictures, following, self.ledger, need, there_draws, valued)
-            ratio = torch.zeros(len(rows), dtype=child.log_weights.dtype, device=device)
-            if search.temperature > 0 and proposal is not kernel and kernel.std > 0:
-                kernel_there, proposal_there = (Gaussian(g.mean[at], g.std) for g in (kernel, proposal))
-                ratio = kernel_there.log_ratio(proposal_there, noise)
-            found = _Candidates(at, child, estimate, search.keys(estimate.value, ratio, mine))
-            best = found.best() if best is None else best.join(found).best()
-        assert best is not None
-        unknown = torch.isneginf(best.key) & (widths > 1).to(device)
-        counts = torch.stack([unknown[rows].sum() for rows in best.state.groups()]).float()
-        unvalued = torch.where(counts > 0, counts, torch.nan) if bool(unknown.any()) else counts[:0]
-        return best.state, best.estimate if parts.need(following) == need == "prediction" else None, unvalued
+    def _shifted(
+        self, kernel: Gaussian, state: State, estimate: Estimate, step: Step, want: Want
+    ) -> Gaussian:
+        """The kernel as guidance shifts it: by what it makes of the predictions, then by moving the mean."""
+        parts, moved = self.parts, estimate
+        if want.back is None:
+            return kernel
+        if parts.judge.clean is not None:
+            moved = parts.judge.clean.adjust(moved, step)
+        shift: Tensor | None = None
+        if want.back == "noisy":
+            assert parts.guidance is not None
+            moved = parts.guidance.adjust(moved, want.terms, step, state.tilt, step.std)
+            shift = parts.guidance.shift(estimate, want.terms, state.tilt, step.std)
+        if moved is not estimate:
+            kernel = parts.process.kernel(moved.x0, moved.eps, step)
+        return kernel if shift is None else kernel.shifted(shift)
 
 
-@dataclass(frozen=True)
-class _Candidates:
-    """Some candidates: (Q,) whose they are, their states and estimates, and (Q,) keys to compare them by."""
-
-    parent: Tensor
-    state: State
-    estimate: Estimate
-    key: Tensor
-
-    def join(self, other: _Candidates) -> _Candidates:
-        """These, then others."""
-        return _Candidates(
-            torch.cat([self.parent, other.parent]),
-            State.join([self.state, other.state]),
-            Estimate.join([self.estimate, other.estimate]),
-            torch.cat([self.key, other.key]),
-        )
-
-    def best(self) -> _Candidates:
-        """That of the largest key of each parent, parents in order; of equals the first."""
-        order = torch.argsort(self.key, descending=True, stable=True)
-        order = order[torch.argsort(self.parent[order], stable=True)]
-        ahead = torch.ones(len(order), dtype=torch.bool, device=order.device)
-        ahead[1:] = self.parent[order][1:] != self.parent[order][:-1]
-        win = order[ahead]
-        return _Candidates(self.parent[win], self.state.take(win), self.estimate.take(win), self.key[win])
+def _without_nonfinite(estimate: Estimate) -> Estimate:
+    """Rows whose gradients or loss are not finite are marked, and not guided: a broken loss can have a finite gradient, which
+    means nothing.
+    """
+    shift_norm = torch.isfinite(estimate.clean_shift).flatten(1).all(dim=1)
+    finite = torch.isfinite(estimate.gradient_norm) & shift_norm & torch.isfinite(estimate.loss)
+    keep = per_row(finite, estimate.gradient)
+    return replace(
+        estimate,
+        gradient=torch.where(keep, estimate.gradient, torch.zeros_like(estimate.gradient)),
+        gradient_norm=torch.where(finite, estimate.gradient_norm, torch.zeros_like(estimate.gradient_norm)),
+        clean_shift=torch.where(keep, estimate.clean_shift, torch.zeros_like(estimate.clean_shift)),
+        finite=finite,
+    )
 
 
 def _first(index: Tensor) -> Tensor:
     """(Q,) for each member of (Q,) the place of the first that is equal to it."""
-    _, where = index.unique(return_inverse=True)
-    places = torch.full((int(where.max()) + 1,), len(index), dtype=torch.long, device=index.device)
-    return places.scatter_reduce(0, where, torch.arange(len(index), device=index.device), "amin")[where]
+    places: dict[int, int] = {}
+    return torch.tensor([places.setdefault(k, place) for place, k in enumerate(index.tolist())])

@@ -1,6 +1,6 @@
 """Random numbers that depend only on what they are for.
 
-Every draw has a key: run seed, prompt, sample, particle, purpose, step, round.  Neither call order nor batch,
+Every draw has a key: run seed, noise key (the prompt, if nothing else is given), sample, particle, purpose, step, round.  Neither call order nor batch,
 shard or device can change it, so leaving a part of a method out leaves all other noise as it was.  Drawn on the
 CPU, where torch's generator is the same on every machine.
 """
@@ -8,18 +8,19 @@ CPU, where torch's generator is the same on every machine.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from align.sampling.host import send
 from align.sampling.state import State
 
 
 class Noise(Protocol):
-    """A source of random draws; recorded draws of a golden trace can stand in."""
+    """A source of random draws; given, learnt or recorded ones can stand in."""
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
         """Standard normal float32 of ``shape`` on the CPU, the same for the same arguments."""
@@ -35,22 +36,44 @@ class NoiseStream:
     """The draws of one particle of one picture."""
 
     seed: int
-    prompt: str
+    key: str
     sample: int
     particle: int = 0
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See :class:`Noise`."""
+        """See ``Noise``."""
         return torch.randn(shape, generator=self._generator(purpose, step, round))
 
     def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See :class:`Noise`."""
+        """See ``Noise``."""
         return torch.rand(shape, generator=self._generator(purpose, step, round), dtype=torch.float64)
 
     def _generator(self, purpose: str, step: int, round: int) -> torch.Generator:
-        parts = (self.seed, self.sample, self.particle, purpose, step, round, self.prompt)
+        parts = (self.seed, self.sample, self.particle, purpose, step, round, self.key)
         key = "\x1f".join(map(str, parts)).encode("utf-8", "surrogatepass")
         return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(key).digest()[:8], "little"))
+
+
+@dataclass(frozen=True)
+class Given:
+    """Draws of which some are given, such as initial noise that is being optimised: they may require a gradient.
+
+    Attributes:
+        tensors: given draws by purpose and step, such as ``("initial", 0)``, on any device; of the step's first round.
+        noise: where all others come from.
+    """
+
+    tensors: Mapping[tuple[str, int], Tensor]
+    noise: Noise
+
+    def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
+        """See ``Noise``."""
+        given = self.tensors.get((purpose, step)) if round == 0 else None
+        return self.noise.normal(purpose, step, round, shape) if given is None else given
+
+    def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
+        """See ``Noise``."""
+        return self.noise.uniform(purpose, step, round, shape)
 
 
 @dataclass(frozen=True)
@@ -61,11 +84,11 @@ class Candidate:
     number: int
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See :class:`Noise`."""
+        """See ``Noise``."""
         return self.noise.normal(self._named(purpose), step, round, shape)
 
     def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See :class:`Noise`."""
+        """See ``Noise``."""
         return self.noise.uniform(self._named(purpose), step, round, shape)
 
     def _named(self, purpose: str) -> str:
@@ -83,7 +106,7 @@ class Draws:
     Attributes:
         own: the stream of each of P particles.
         step, round: part of every key.
-        shape: (C, h, w) of the latents.
+        shape: of a particle's latents.
         device: where normal draws go; uniform ones stay on the CPU.
     """
 
@@ -101,9 +124,11 @@ class Draws:
         return Draws(own, step, round, tuple(state.z.shape[1:]), state.z.device)
 
     def normal(self, purpose: str) -> Tensor:
-        """(P, C, h, w) standard normal."""
+        """(P, ...) standard normal."""
         drawn = [noise.normal(purpose, self.step, self.round, self.shape) for noise in self.own]
-        return torch.stack(drawn).to(self.device)
+        if all(one.device.type == "cpu" for one in drawn):
+            return send(torch.stack(drawn), self.device)
+        return torch.stack([send(one, self.device) for one in drawn])
 
     def uniform(self, purpose: str, number: int) -> Tensor:
         """(P, number) float64 of [0, 1)."""

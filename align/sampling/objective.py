@@ -15,6 +15,7 @@ from torch import Tensor
 
 from align.backbones.base import Halves
 from align.processes.base import Step
+from align.sampling.state import per_row
 
 VARIANCE_EPSILON = 1e-5
 
@@ -43,15 +44,13 @@ class Objective:
         semantic_until: t/T at and above which only the semantic loss counts (800/1000 in the paper).
         both_until: t/T at and above which both count (500/1000 in the paper).
         preference_until: t/T at and above which the preference alone counts; nothing does below.
-        copies: randomly altered copies of the picture (:mod:`align.sampling.views`) that are scored beside it.
+        copies: randomly altered copies of the picture (``align.sampling.views``) that are scored beside it.
         content_rate: k in w = 1 - exp(-k delta).
         dynamic: weight the middle phase by w; otherwise both weights are constant there.
-        change: predictions are compared after normalising each channel ("normalised", as released) or as they are.
-        compare_with: the prediction of the last "evaluation", also within a step (as released), or of the last "timestep".
-        detach_weight: keep w out of the gradient (the released code does not).
+        change: predictions are compared after normalising each channel ("normalised") or as they are.
+        compare_with: the prediction of the last "evaluation", also within a step, or of the last "timestep".
+        detach_weight: keep w out of the gradient.
         attention_half: whose maps L_A reads.
-        score: "plain" is -sum(s) / sqrt(V) of the V views' scores; "released" the sign-blind -sqrt(sum s^2), which
-            is the same for equal, positive scores.
         clamp: score pictures clamped to [0, 1], which have no gradient where a pixel is saturated (DAS).
     """
 
@@ -67,7 +66,6 @@ class Objective:
     compare_with: Literal["evaluation", "timestep"] = "evaluation"
     detach_weight: bool = False
     attention_half: Halves = "both"
-    score: Literal["plain", "released"] = "plain"
     clamp: bool = False
 
     def terms(self, step: Step) -> Terms:
@@ -79,19 +77,19 @@ class Objective:
         return Terms(2, False, self.preference > 0 and step.fraction >= self.preference_until)
 
     def view_losses(self, scores: Tensor) -> Tensor:
-        """What each score adds to the sum that :meth:`over_views` takes, so that views can be scored in parts."""
-        return scores.square() / 2 if self.score == "released" else -scores
+        """What each score adds to the sum that ``over_views`` takes, so that views can be scored in parts."""
+        return -scores
 
     def over_views(self, total: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """L_R from the sum (P,) of :meth:`view_losses` over ``number`` views, and its derivative by that sum, (P,)."""
-        if self.score == "released":
-            norm = (2 * total).sqrt()
-            return -norm, torch.where(norm > 0, -1 / norm.clamp(min=1e-30), torch.zeros_like(norm))
+        """L_R from the sum (P,) of ``view_losses`` over ``number`` views, and its derivative by that sum, (P,).
+
+        L_R = -sum(s) / sqrt(V) of V views' scores s.
+        """
         factor = number**-0.5
         return factor * total, torch.full_like(total, factor)
 
     def change_weight(self, x0: Tensor, previous: Tensor) -> Tensor:
-        """W = 1 - exp(-k delta), in [0, 1]: (P,) from two predictions (P, C, h, w).
+        """W = 1 - exp(-k delta), in [0, 1]: (P,) from two predictions (P, C, ...).
 
         delta is the relative change of the (per-channel normalised) prediction; where there is no previous one (NaN), w
         is 1.
@@ -99,7 +97,7 @@ class Objective:
         if not self.dynamic:
             return torch.ones(len(x0), device=x0.device)
         known = torch.isfinite(previous).flatten(1).all(dim=1)
-        safe = torch.where(known.view(-1, 1, 1, 1), previous, x0.detach())
+        safe = torch.where(per_row(known, x0), previous, x0.detach())
         old, new = safe, x0
         if self.change == "normalised":
             old, new = channel_normalised(safe), channel_normalised(x0)
@@ -128,7 +126,8 @@ class Objective:
 
 
 def channel_normalised(x: Tensor) -> Tensor:
-    """Each channel of (P, C, h, w) less its mean, over its deviation (unbiased variance plus 1e-5)."""
-    mean = x.mean(dim=(2, 3), keepdim=True)
-    variance = x.var(dim=(2, 3), keepdim=True)
+    """Each channel of (P, C, ...) less its mean, over its deviation (unbiased variance plus 1e-5)."""
+    places = tuple(range(2, x.ndim))
+    mean = x.mean(dim=places, keepdim=True)
+    variance = x.var(dim=places, keepdim=True)
     return (x - mean) / (variance + VARIANCE_EPSILON).sqrt()

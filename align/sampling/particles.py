@@ -1,23 +1,28 @@
-"""Particle filters: what particles weigh, and when they are resampled by it.
+"""Particle filters: weigh the particles of a group, resample them where their weights are too unequal.
 
 A filter targets p(x) exp(f(x)) with f the reward times lambda, or over alpha.  On the way a particle's weight holds a
 potential of its expected reward instead, the twist; each step's weight brings in the new twist and takes out the old one, and
 the end's takes out the last and brings in the finished picture's reward.  Weights are never normalised, only set to their mean
 when a group is resampled, so that the log-sum-exp over a group estimates the log evidence log E[exp(f)] without bias (of
 the evidence itself) at every step.
+
+Rules are functions of one group's numbers, float64 on the CPU, where they are the same on every machine; a step's numbers of
+all groups are read at once.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from align.processes.base import Step
+from align.sampling.host import read_together, send
 from align.sampling.noise import Draws
 from align.sampling.resampling import Resampled, Scheme, resample_when_low
 from align.sampling.selection import Keep, Selected
@@ -45,51 +50,98 @@ class Resampling:
         A group in which no particle has any weight is left as it is, with an effective size of 0.
 
         Args:
-            log_weights: of the group, float64.
+            log_weights: of the group, float64 on the CPU.
             draws: of the whole state.
             row: the group's first.
         """
-        log_weights = log_weights.double().cpu()
         total = torch.logsumexp(log_weights, 0)
         if not bool(torch.isfinite(total)):
-            number = len(log_weights)
-            return Resampled(torch.arange(number), log_weights, 0.0, happened=False), log_weights
+            kept = torch.arange(len(log_weights))
+            return Resampled(kept, log_weights, 0.0, happened=False), log_weights
         found = resample_when_low(self.scheme, log_weights, self.threshold, draws.of_group(row, "resample"))
         return found, found.log_weights + total
 
 
 @dataclass(frozen=True)
-class _Moved:
-    """What became of a group of N particles: (N,) of each, in their new order.
+class Group:
+    """What a filter reads of the N particles of a group, and what it makes of it; (N,) of each, on the CPU.
 
     Attributes:
-        rows: which of the state's particles each was.
-        log_weights, twist, statistic, tilt: see :class:`State`.
-        figures: for the trace.
+        rows: which of the state's particles they are.
+        value: expected rewards.
+        correction, gradient: norms of the classifier-free correction (0 where nothing reads it) and of the loss's gradient.
+        log_weights, twist, statistic, tilt: see ``State``.
     """
 
     rows: Tensor
+    value: Tensor
+    correction: Tensor
+    gradient: Tensor
     log_weights: Tensor
     twist: Tensor
     statistic: Tensor
     tilt: Tensor
-    figures: Mapping[str, float]
+
+    def take(self, index: Tensor) -> Group:
+        """Particles by index, everything of theirs with them."""
+        return Group(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
-def _together(state: State, estimate: Estimate, groups: list[_Moved]) -> Selected:
-    """All groups of a state again."""
-    index = torch.cat([group.rows for group in groups])
-    weights, twist, statistic, tilt = (
-        torch.cat([getattr(group, name) for group in groups]).to(state.log_weights)
-        for name in ("log_weights", "twist", "statistic", "tilt")
-    )
-    moved = replace(state.take(index), log_weights=weights, twist=twist, statistic=statistic, tilt=tilt)
-    names = groups[0].figures
-    trace = {name: torch.tensor([group.figures[name] for group in groups]) for name in names}
-    return Selected(moved, estimate.take(index), index, trace)
+class Filter(Keep, ABC):
+    """A selection by weights; a particle whose value is not finite has none.
+
+    Attributes:
+        resampling: how a group is resampled.
+    """
+
+    resampling: Resampling
+
+    @property
+    def reads_correction(self) -> bool:
+        """Whether ``Group.correction`` is looked at."""
+        return False
+
+    @abstractmethod
+    def weigh(self, group: Group, step: Step) -> Group:
+        """The group with the step's potential in its log-weights, and what is to be remembered of it."""
+
+    def follow(self, group: Group, index: Tensor) -> Group:
+        """The particles that go on, with what belongs to them."""
+        return group.take(index)
+
+    def move(self, group: Group, step: Step, draws: Draws) -> tuple[Group, Mapping[str, float]]:
+        """The group after a step, and its figures for the trace."""
+        weighed = self.weigh(group, step)
+        drawn, carried = self.resampling(weighed.log_weights, draws, int(group.rows[0]))
+        moved = replace(self.follow(weighed, drawn.index), log_weights=carried)
+        return moved, {"ess": drawn.ess, "resampled": drawn.happened}
+
+    def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
+        """See ``Selection``."""
+        if not self.reads(step):
+            return super().__call__(state, estimate, step, draws)
+        moved, figures = zip(
+            *(self.move(group, step, draws) for group in self._groups(state, estimate)), strict=True
+        )
+        index = torch.cat([group.rows for group in moved])
+        names = ("log_weights", "twist", "statistic", "tilt")
+        columns = torch.stack([torch.cat([getattr(group, name) for group in moved]) for name in names])
+        columns = send(columns.to(state.log_weights.dtype), state.log_weights.device)
+        changed = dict(zip(names, columns, strict=True))
+        trace = {int(state.group[group.rows[0]]): one for group, one in zip(moved, figures, strict=True)}
+        return Selected(replace(state.take(index), **changed), estimate.take(index), index, trace)
+
+    def _groups(self, state: State, estimate: Estimate) -> list[Group]:
+        """The numbers of all groups, read from the device at once."""
+        correction = torch.zeros_like(estimate.value)
+        if self.reads_correction:
+            correction = estimate.correction.flatten(1).norm(dim=1)
+        numbers = (estimate.value, correction, estimate.gradient_norm)
+        columns = read_together(*numbers, state.log_weights, state.twist, state.statistic, state.tilt)
+        return [Group(rows, *(column[rows] for column in columns)) for rows in state.groups()]
 
 
-def _weighed(carried: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
+def weighed(carried: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
     """(N,) log-weights of a group after a step, and the (N,) log-potentials that went into them.
 
     A particle whose weight or potential is not finite has no weight any more.  Where that would be all of a group, the step
@@ -103,20 +155,31 @@ def _weighed(carried: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(sound, carried + potential, -torch.inf), potential
 
 
-@dataclass(frozen=True)
-class Tempered(Keep):
-    """DAS (arXiv 2501.05803): at each step a particle's twist is lambda_t r(x0(z_t)) / alpha, lambda rising to 1.
+def finished(state: State, log_target: Tensor) -> State:
+    """Weights at the end, for (P,) log-potentials of the finished pictures; what is not finite has none."""
+    weights = state.log_weights + log_target - state.twist
+    weights = torch.where(torch.isfinite(weights), weights, -torch.inf)
+    twist = torch.where(torch.isfinite(weights), log_target, -torch.inf)
+    return replace(state, log_weights=weights, twist=twist)
 
-    ``State.statistic`` holds the temperature of the step before, ``State.tilt`` what the next proposal follows.
+
+@dataclass(frozen=True)
+class Tempered(Filter):
+    """DAS (Kim et al. 2025, arXiv 2501.05803, algorithm 1), and with it TDS and SMC.
+
+    The intermediate target of step t is p(z_t) exp(lambda_t r(x0(z_t)) / alpha), so a particle's weight grows by
+
+        w_t = p(z_t | z_{t+1}) / q(z_t | z_{t+1})  exp(lambda_t r(x0(z_t)) / alpha - lambda_{t+1} r(x0(z_{t+1})) / alpha),
+
+    q the proposal that follows the tilt lambda_t / alpha of the step before (p / q is in ``State.log_weights`` already).
+    ``State.statistic`` holds the temperature of the step before.
 
     Attributes:
-        tempering: the temperatures.
+        tempering: the temperatures lambda.
         alpha: scale of the reward.
         resampling: how.
         steps: number of sampling steps.
         guidance_scale: of classifier-free guidance, for the temperature of rule "freedom".
-        released: the gradient and the twist stay where they are when particles are resampled, so a particle is pushed by, and
-            weighed against, another one's.
     """
 
     tempering: Tempering
@@ -124,52 +187,45 @@ class Tempered(Keep):
     resampling: Resampling
     steps: int
     guidance_scale: float = 1.0
-    released: bool = False
 
     def reads(self, step: Step) -> bool:
-        """See :class:`Selection`: from the first tempered step on."""
+        """See ``Selection``: from the first tempered step on."""
         return self.tempering.tempers(step.index, self.steps)
 
     def tilts(self, step: Step) -> bool:
-        """See :class:`Selection`: likewise."""
+        """See ``Selection``: likewise."""
         return self.reads(step)
 
     def reads_end(self) -> bool:
-        """See :class:`Selection`."""
+        """See ``Selection``."""
         return True
 
-    def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """See :class:`Selection`. A particle whose value is not finite has no weight."""
-        if not self.reads(step):
-            return super().__call__(state, estimate, step, draws)
-        selected = _together(
-            state, estimate, [self._group(state, estimate, step, draws, rows) for rows in state.groups()]
-        )
-        if not self.released:
-            return selected
-        stayed = replace(selected.estimate, gradient=estimate.gradient, gradient_norm=estimate.gradient_norm)
-        return replace(selected, estimate=stayed)
+    @property
+    def reads_correction(self) -> bool:
+        """See ``Filter``."""
+        return self.tempering.rule == "freedom"
 
-    def _group(self, state: State, estimate: Estimate, step: Step, draws: Draws, rows: Tensor) -> _Moved:
-        reward = estimate.value[rows].cpu().double() / self.alpha
-        base = (state.log_weights[rows] - state.twist[rows]).cpu().double()
-        scale = self._temperatures(state, estimate, step, rows, base, reward)
-        weights, twist = _weighed(base, scale.now * reward)
-        drawn, carried = self.resampling(weights, draws, int(rows[0]))
-        return _Moved(
-            rows[drawn.index.to(rows.device)],
-            carried,
-            twist if self.released else twist[drawn.index],
-            torch.full_like(twist, scale.now),
-            torch.full_like(twist, scale.next / self.alpha),
-            {"ess": drawn.ess, "resampled": drawn.happened, "temperature": scale.now},
+    def weigh(self, group: Group, step: Step) -> Group:
+        """See ``Filter``."""
+        reward, base = group.value / self.alpha, group.log_weights - group.twist
+        scale = self._temperatures(group, step, base, reward)
+        weights, twist = weighed(base, scale.now * reward)
+        return replace(
+            group,
+            log_weights=weights,
+            twist=twist,
+            statistic=torch.full_like(twist, scale.now),
+            tilt=torch.full_like(twist, scale.next / self.alpha),
         )
 
-    def _temperatures(
-        self, state: State, estimate: Estimate, step: Step, rows: Tensor, base: Tensor, reward: Tensor
-    ) -> Temperatures:
-        """Those of a group, by the particles that have a weight and a reward; the bounds where there is none."""
-        previous = float(state.statistic[rows[0]])
+    def move(self, group: Group, step: Step, draws: Draws) -> tuple[Group, Mapping[str, float]]:
+        """See ``Filter``."""
+        moved, figures = super().move(group, step, draws)
+        return moved, {**figures, "temperature": float(moved.statistic[0])}
+
+    def _temperatures(self, group: Group, step: Step, base: Tensor, reward: Tensor) -> Temperatures:
+        """By the particles that have a weight and a reward; the bounds where there is none."""
+        previous = float(group.statistic[0])
         sound = torch.isfinite(base) & torch.isfinite(reward)
         if not bool(sound.any()):
             return self.tempering.bounds(step.index, self.steps, previous)
@@ -179,112 +235,80 @@ class Tempered(Keep):
             previous,
             base=base[sound],
             reward=reward[sound],
-            correction=self.guidance_scale * estimate.correction[rows],
-            gradient=estimate.gradient[rows] / self.alpha,
+            correction=self.guidance_scale * group.correction,
+            gradient=group.gradient / self.alpha,
         )
 
     def finish(self, state: State, value: Tensor) -> State:
-        """See :class:`Selection`: the last twist gives way to the finished picture's reward, at temperature 1."""
-        return _finished(state, value.to(state.log_weights) / self.alpha)
-
-
-def _finished(state: State, log_target: Tensor) -> State:
-    """Weights at the end, for (P,) log-potentials of the finished pictures; what is not finite has none."""
-    weights = state.log_weights + log_target - state.twist
-    weights = torch.where(torch.isfinite(weights), weights, -torch.inf)
-    return replace(
-        state, log_weights=weights, twist=torch.where(torch.isfinite(weights), log_target, -torch.inf)
-    )
+        """See ``Selection``: the last twist gives way to the finished picture's reward, at temperature 1."""
+        return finished(state, value.to(state.log_weights) / self.alpha)
 
 
 @dataclass(frozen=True)
-class Steering(Keep):
-    """Feynman-Kac steering (arXiv 2501.06848): at some steps particles are resampled by a potential of their values.
+class Steering(Filter):
+    """Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848, algorithm 1).
 
-    With s the statistic of a particle's values so far, R the last one's, the weight is exp(rate s) for "max" (s the largest
-    value so far), "add" (s their sum) and "rt" (s the value), and exp(rate (s - R)) for "diff" (s the value).  At the end
-    it is exp(rate r) of the finished picture over the product of all weights before, so that the target is
-    p(x) exp(rate r(x)) whichever potential led there.
+    At some steps particles are resampled by a potential G of their values r_t: with lambda the rate and s the statistic,
+
+        max:   G = exp(lambda s),  s = max(s, r_t)          add:  G = exp(lambda s),  s = s + r_t
+        diff:  G = exp(lambda (r_t - r_{t+1}))              rt:   G = exp(lambda r_t)
+
+    The last is G_0 = exp(lambda r(x_0)) over the product of all before, so that the target is p(x) exp(lambda r(x)) whichever
+    potential led there; the logarithm of this product is ``State.twist``.
 
     Attributes:
         potential: which.
         rate: lambda.
         at: indices of the steps.
         resampling: how.
-        floor: the statistic before the first value; ``None`` for minus infinity with "max" and 0 with the others.
-        released: weights are clamped to 1e10 and forgotten where nothing is resampled, also in the product; the last of
-            ``at`` takes the product out of the prediction's statistic, and resamples at an effective size below half whatever
-            the threshold; nothing is weighed at the end.
     """
 
     potential: Potential
     rate: float
     at: tuple[int, ...]
     resampling: Resampling
-    floor: float | None = None
-    released: bool = False
 
     def reads(self, step: Step) -> bool:
-        """See :class:`Selection`."""
+        """See ``Selection``."""
         return step.index in self.at
 
     def reads_end(self) -> bool:
-        """See :class:`Selection`."""
-        return not self.released
-
-    def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """See :class:`Selection`. A particle whose value is not finite has no weight."""
-        if not self.reads(step):
-            return super().__call__(state, estimate, step, draws)
-        groups = [self._group(state, estimate, step, draws, rows) for rows in state.groups()]
-        return _together(state, estimate, groups)
-
-    def _group(self, state: State, estimate: Estimate, step: Step, draws: Draws, rows: Tensor) -> _Moved:
-        value = estimate.value[rows].cpu().double()
-        carried, product, before = (
-            part[rows].cpu().double() for part in (state.log_weights, state.twist, state.statistic)
-        )
-        if step.index == self.at[0]:
-            before = torch.full_like(before, self._start)
-        # A value that is not finite says nothing: what is remembered of the particle stays finite.
-        known = torch.isfinite(value)
-        statistic = torch.where(known, self._statistic(value, before), before)
-        potential = self.rate * (statistic - before if self.potential == "diff" else statistic)
-        potential = torch.where(known, potential, torch.nan)
-        resampling = self.resampling
-        if self.released:
-            if step.index == self.at[-1]:
-                resampling = replace(resampling, threshold=0.5)
-                if self.potential != "diff":
-                    potential = potential - product
-            potential = potential.clamp(max=math.log(1e10))
-        weights, gained = _weighed(carried, potential)
-        drawn, after = resampling(weights, draws, int(rows[0]))
-        if self.released:
-            after = torch.full_like(after, -math.log(len(rows)))
-            gained = gained if drawn.happened else torch.zeros_like(gained)
-        return _Moved(
-            rows[drawn.index.to(rows.device)],
-            after,
-            (product + gained)[drawn.index],
-            statistic[drawn.index],
-            state.tilt[rows].cpu(),
-            {"ess": drawn.ess, "resampled": drawn.happened},
-        )
+        """See ``Selection``."""
+        return True
 
     @property
-    def _start(self) -> float:
+    def start(self) -> float:
         """The statistic before the first value."""
-        if self.floor is not None:
-            return self.floor
         return -math.inf if self.potential == "max" else 0.0
 
+    def weigh(self, group: Group, step: Step) -> Group:
+        """See ``Filter``."""
+        before = group.statistic
+        if step.index == self.at[0]:
+            before = torch.full_like(before, self.start)
+        # A value that is not finite says nothing: what is remembered of the particle stays finite.
+        known = torch.isfinite(group.value)
+        statistic = torch.where(known, self._statistic(group.value, before), before)
+        potential = torch.where(known, self.log_potential(statistic, before, group.twist, step), torch.nan)
+        weights, gained = weighed(group.log_weights, potential)
+        return replace(group, log_weights=weights, twist=group.twist + gained, statistic=statistic)
+
+    def log_potential(self, statistic: Tensor, before: Tensor, product: Tensor, step: Step) -> Tensor:
+        """(N,) log G at a step.
+
+        Args:
+            statistic: (N,) of the values up to this step's.
+            before: (N,) up to those of the last time.
+            product: (N,) log of all potentials so far.
+            step: where in the process.
+        """
+        return self.rate * (statistic - before if self.potential == "diff" else statistic)
+
     def _statistic(self, value: Tensor, before: Tensor) -> Tensor:
-        """(N,) statistics from values and the statistics so far."""
         if self.potential == "max":
             return torch.maximum(value, before)
         return value + before if self.potential == "add" else value
 
     def finish(self, state: State, value: Tensor) -> State:
-        """See :class:`Selection`."""
-        return state if self.released else _finished(state, self.rate * value.to(state.log_weights))
+        """See ``Selection``."""
+        return finished(state, self.rate * value.to(state.log_weights))

@@ -17,11 +17,11 @@ class Recurrence:
     """Rounds beyond the first evaluation of a step.
 
     Attributes:
-        rule: "none"; "fixed", the phase's ``rounds`` at every guided step (or, where nothing guides at all, at every step); "gradient_norm", DyMO's dynamic time travel
-            r = floor(h ||g||) by the first evaluation's gradient.
+        rule: "none"; "fixed", the phase's ``rounds`` at every guided step (or, where nothing guides at all, at every step);
+            "gradient_norm", DyMO's dynamic time travel r = floor(h ||g||) by the first evaluation's gradient.
         rounds: of the fixed rule, in each of the three phases.
         rate: h in each of the three phases.
-        cap: most rounds a step may take (the released code has no bound, and one large gradient can stall it).
+        cap: most rounds a step may take (without a bound one large gradient can stall it).
     """
 
     rule: Literal["none", "fixed", "gradient_norm"] = "none"

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Scheme = Literal["systematic", "stratified", "residual", "multinomial", "ssp", "residual_released"]
+Scheme = Literal["systematic", "stratified", "residual", "multinomial", "ssp"]
 """How offspring are drawn from N normalised weights W.
 
 * ``systematic``: inverse CDF at (k + u) / N, one u; floor or ceil of N W offspring;
@@ -25,9 +25,7 @@ Scheme = Literal["systematic", "stratified", "residual", "multinomial", "ssp", "
 * ``residual``: floor(N W) copies, the rest multinomial by what is left over;
 * ``multinomial``: N independent draws; the largest variance;
 * ``ssp``: Srinivasan sampling process (Gerber, Chopin, Whiteley 2019); floor or ceil of N W offspring, negatively
-  associated, consistent in any order of the particles;
-* ``residual_released``: DAS's published ``residual``, which can give leftovers to the first few particles alone: biased,
-  kept for comparison.
+  associated, consistent in any order of the particles.
 """
 
 Uniforms = Callable[[int], Tensor]
@@ -54,13 +52,13 @@ def ess(log_weights: Tensor) -> Tensor:
     """Effective sample size (sum w)^2 / sum w^2, from 1 to N; exactly N where weights are equal.
 
     Args:
-        log_weights: (..., N), as for :func:`normalised`.
+        log_weights: (..., N), as for ``normalised``.
 
     Returns:
         (...) float64.
 
     Raises:
-        ValueError: as :func:`normalised`.
+        ValueError: as ``normalised``.
     """
     weights = _shifted(log_weights).exp()
     return weights.sum(dim=-1) ** 2 / weights.square().sum(dim=-1)
@@ -75,8 +73,8 @@ def resample(scheme: Scheme, weights: Tensor, uniforms: Uniforms) -> Tensor:
         uniforms: the draws.
 
     Returns:
-        (N,) int64 indices into the group, on the CPU; none has weight 0.  Ascending, but for the residual schemes, whose
-        leftovers follow the whole copies, as published.
+        (N,) int64 indices into the group, on the CPU; none has weight 0.  Ascending, but for ``residual``, whose
+        leftovers follow the whole copies.
 
     Raises:
         ValueError: weights are no probabilities.
@@ -96,7 +94,7 @@ class Resampled:
     """What became of a group of N particles.
 
     Attributes:
-        index: (N,) int64 ancestors, see :func:`resample`; 0 ... N - 1 where all were kept.
+        index: (N,) int64 ancestors, see ``resample``; 0 ... N - 1 where all were kept.
         log_weights: (N,) float64, normalised; -log N after a draw.
         ess: of the weights that came in.
         happened: whether ancestors were drawn.
@@ -120,7 +118,7 @@ def resample_when_low(
         uniforms: the draws; asked for none when particles are kept.
 
     Raises:
-        ValueError: as :func:`normalised`.
+        ValueError: as ``normalised``.
     """
     number = len(log_weights)
     carried = normalised(log_weights)
@@ -202,13 +200,6 @@ def _residual(weights: list[float], uniforms: Uniforms) -> list[int]:
     return _copies(whole) + drawn
 
 
-def _residual_released(weights: list[float], uniforms: Uniforms) -> list[int]:
-    """The published search for leftovers stops at the index that is their number less one."""
-    kept = sum(_whole_and_rest(weights)[0])
-    index = _residual(weights, uniforms)
-    return index[:kept] + [min(drawn, len(weights) - kept - 1) for drawn in index[kept:]]
-
-
 def _ssp(weights: list[float], uniforms: Uniforms) -> list[int]:
     """Two open particles at a time trade their fractions xi until one has none or a whole child."""
     number = len(weights)
@@ -237,5 +228,4 @@ _RULES: dict[Scheme, Callable[[list[float], Uniforms], list[int]]] = {
     "residual": _residual,
     "multinomial": _multinomial,
     "ssp": _ssp,
-    "residual_released": _residual_released,
 }

@@ -1,25 +1,24 @@
-"""From requests to pictures: encode, run the loop, decode, choose."""
+"""From requests to pictures: encode, run the loop, decode, score, choose; each of these steps can be taken alone."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from align.backbones.base import Backbone, Conditioning
-from align.rewards.base import Reward
-from align.sampling.batching import chunks
-from align.sampling.evaluate import Pictures
+from align.backbones.base import Conditioning
+from align.sampling.host import read, send
 from align.sampling.ledger import Cost, Ledger
-from align.sampling.loop import Info, Parts, run, start
-from align.sampling.noise import Draws, NoiseStream
+from align.sampling.loop import Info, run, start
+from align.sampling.noise import Draws, Noise, NoiseStream, Streams
+from align.sampling.parts import Parts
 from align.sampling.selection import by_value
-from align.sampling.state import State
+from align.sampling.state import Pictures, State
 from align.semantics.attention_loss import pair_weights
 from align.semantics.tokens import PairSource
 
@@ -30,12 +29,24 @@ those of the largest weight."""
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to make; equal requests give equal bytes."""
+    """One picture to make; equal requests give equal bytes.
+
+    Attributes:
+        noise_key: what noise depends on beside seed and sample; ``None`` for the prompt, so that a rewritten prompt keeps
+            its noise by having the first one's.
+    """
 
     prompt: str
     negative: str = ""
     seed: int = 0
     sample: int = 0
+    noise_key: str | None = None
+
+
+def keyed(request: Request, particle: int) -> Noise:
+    """The noise of a request's particle, which depends on nothing else."""
+    key = request.prompt if request.noise_key is None else request.noise_key
+    return NoiseStream(request.seed, key, request.sample, particle)
 
 
 @dataclass(frozen=True)
@@ -73,48 +84,34 @@ class Outcome:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Particles of one prompt that pictures are chosen from."""
-
-    prompt: str
-    negative: str
-    seed: int
-    number: int
-
-
 class Sampler:
     """Runs one method on one backbone.
 
     Args:
-        backbone: the frozen model.
         parts: the method's parts.
         pairs: from a prompt, and how the backbone reads it, to its token pairs.
-        batch_size: rows of every decoder call, padded to exactly this many.
         device: where the latents live.
         population: particles of a picture.
-        reward: what ranks or weighs finished pictures, where something does.
+        noise: of a request's particle, where a request's ``sample`` is the number of its group; to sample from given or
+            learnt noise.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
         parts: Parts,
         pairs: PairSource,
-        batch_size: int,
         device: torch.device,
         population: Population | None = None,
-        reward: Reward | None = None,
+        noise: Callable[[Request, int], Noise] = keyed,
     ) -> None:
-        self.backbone = backbone
         self.parts = parts
         self.pairs = pairs
-        self.batch_size = batch_size
         self.device = device
         self.population = population or Population()
-        self.reward = reward
+        self.noise = noise
         self.on_evaluation: Callable[[Info], None] | None = None
 
+    @torch.no_grad()
     def sample(
         self, requests: Sequence[Request], on_step: Callable[[float], None] | None = None
     ) -> list[Outcome]:
@@ -125,10 +122,10 @@ class Sampler:
             on_step: told the share of the work that is done.
         """
         returned = self.population.returned
-        of = [_Group(r.prompt, r.negative, r.seed, r.sample // returned) for r in requests]
+        of = [replace(request, sample=request.sample // returned) for request in requests]
         groups = list(dict.fromkeys(of))
-        together = max(1, 4 * self.batch_size // self.population.particles)
-        made: dict[_Group, list[Outcome]] = {}
+        together = max(1, 4 * self.parts.predict.size // self.population.particles)
+        made: dict[Request, list[Outcome]] = {}
         for first in range(0, len(groups), together):
             some = groups[first : first + together]
             share = len(some) / len(groups)
@@ -140,104 +137,145 @@ class Sampler:
             made |= zip(some, self._sample(some, told), strict=True)
         return [made[group][r.sample % returned] for group, r in zip(of, requests, strict=True)]
 
+    @torch.no_grad()
     def probe(self, request: Request, picture: Tensor) -> None:
         """Read a request's texts, and judge ``picture``, (1, 3, H, W), by its prompt: whatever is wrong with them is raised."""
-        self._read([_Group(request.prompt, request.negative, request.seed, 0)])
-        if self.reward is not None:
-            time = (
-                torch.zeros(1, dtype=torch.long, device=self.device) if self.reward.takes_timestep else None
-            )
-            with torch.no_grad():
-                self.reward.score(picture.to(self.device), [request.prompt], time)
+        self.encode([request])
+        if self.parts.judge.reward is not None:
+            self.score(send(picture, self.device), [request.prompt])
 
-    def _sample(self, groups: Sequence[_Group], on_step: Callable[[float], None]) -> list[list[Outcome]]:
+    def encode(self, requests: Sequence[Request]) -> Pictures:
+        """Conditioning and token pairs of some requests."""
+        read = [self.parts.predict.backbone.encode(request.prompt, request.negative) for request in requests]
+        pairs = [self.pairs(request.prompt, one) for request, one in zip(requests, read, strict=True)]
+        return Pictures(
+            prompts=[request.prompt for request in requests],
+            conditioning=Conditioning.of(read),
+            pair_weights=send(pair_weights(pairs, len(read[0].offsets)), self.device),
+            has_pairs=torch.tensor([bool(pair) for pair in pairs]),
+            truncated=[one.truncated for one in read],
+        )
+
+    def streams(self, requests: Sequence[Request]) -> Streams:
+        """The noise of (request number, particle)."""
+        return lambda number, particle: self.noise(requests[number], particle)
+
+    def run(
+        self,
+        requests: Sequence[Request],
+        pictures: Pictures,
+        ledger: Ledger | None = None,
+        on_evaluation: Callable[[Info], None] | None = None,
+        on_step: Callable[[float], None] | None = None,
+    ) -> State:
+        """The population of each request at the end of the process: clean latents and their weights.
+
+        Under ``torch.enable_grad`` the latents can be differentiated by noise that requires a gradient.
+
+        Args:
+            requests: each one's ``sample`` is the number of its group.
+            pictures: what ``encode`` made of them.
+            ledger: where evaluations are charged.
+            on_evaluation: told of every evaluation.
+            on_step: told the share of the steps that is done.
+        """
+        streams, number = self.streams(requests), len(self.parts.process.steps)
+        shape = self.parts.predict.backbone.latent_shape()
+        return run(
+            self.parts,
+            start(streams, len(requests), self.population.particles, shape, self.device),
+            pictures,
+            streams,
+            ledger or Ledger(len(requests)),
+            on_evaluation,
+            None if on_step is None else lambda step: on_step((step.index + 1) / number),
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Clean latents (P, ...) to pictures (P, 3, H, W) in [0, 1], float32 on the device, in calls of one fixed shape."""
+        return self.parts.judge.decode(latents)
+
+    def score(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+        """(P,) rewards of finished pictures (P, 3, H, W) on the device, each for its own prompt."""
+        return self.parts.judge.score(pictures, prompts)
+
+    def _sample(self, groups: Sequence[Request], on_step: Callable[[float], None]) -> list[list[Outcome]]:
         """The pictures of some groups, made side by side."""
         began = time.perf_counter()
-        pictures, truncated = self._read(groups)
-        ledger = Ledger(len(groups))
-        steps = len(self.parts.process.steps)
+        pictures = self.encode(groups)
+        ledger, steps = Ledger(len(groups)), len(self.parts.process.steps)
         log = _Log(len(groups), steps)
-
-        def streams(picture: int, particle: int) -> NoiseStream:
-            group = groups[picture]
-            return NoiseStream(group.seed, group.prompt, group.number, particle)
 
         def record(info: Info) -> None:
             log.record(info)
             if self.on_evaluation is not None:
                 self.on_evaluation(info)
 
-        shape = self.backbone.latent_shape()
-        state = start(streams, len(groups), self.population.particles, shape, self.device)
-        state = run(
-            self.parts,
-            state,
-            pictures,
-            streams,
-            ledger,
-            on_evaluation=record,
-            on_step=lambda step: on_step((step.index + 1) / steps),
-        )
-        finished = self._finish(state, pictures, Draws.of(streams, state, steps, 0), ledger)
+        state = self.run(groups, pictures, ledger, record, on_step)
+        finished = self.finish(state, pictures, Draws.of(self.streams(groups), state, steps, 0), ledger)
+        told = log.figures()
         seconds = (time.perf_counter() - began) / (len(groups) * self.population.returned)
         for k, outcomes in enumerate(finished):
             for outcome in outcomes:
                 outcome.cost = ledger.costs[k].over(self.population.returned)
-                outcome.info = {**log.of(k), "prompt_truncated": int(truncated[k]), **outcome.info}
+                outcome.info = {**told[k], "prompt_truncated": int(pictures.truncated[k]), **outcome.info}
                 outcome.seconds = seconds
         return finished
 
-    def _finish(self, state: State, pictures: Pictures, draws: Draws, ledger: Ledger) -> list[list[Outcome]]:
+    def finish(self, state: State, pictures: Pictures, draws: Draws, ledger: Ledger) -> list[list[Outcome]]:
         """The pictures of each group; one that is not finite, or whose reward is not where rewards decide, is never taken
         while there is another.
         """
         population, select = self.population, self.parts.select
         judged = population.choose == "best" or select.reads_end()
-        if population.choose == "first":
-            some = torch.cat([rows[: population.returned] for rows in state.groups()])
-            state = state.take(some) if not judged else state
+        if population.choose == "first" and not judged:
+            state = state.take(torch.cat([rows[: population.returned] for rows in state.groups()]))
         decoded = self.decode(state.z)
         ledger.charge(state.picture.tolist(), "decoder_forward")
-        whole = torch.isfinite(decoded).flatten(1).all(dim=1)
-        value = torch.full((len(state.z),), torch.nan)
+        shown = read(decoded)
+        whole = torch.isfinite(shown).flatten(1).all(dim=1)
+        value = torch.full((len(state.picture),), torch.nan)
         if judged:
-            value = self._scores(decoded, whole, [pictures.prompts[k] for k in state.picture.tolist()])
-            ledger.charge(state.picture[whole.to(state.picture.device)].tolist(), "reward_forward")
-            state = select.finish(state, value.to(self.device))
-        described = self.backbone.describe(state.z)
-        slots = state.slots().tolist()
+            there = torch.nonzero(whole)[:, 0]
+            some = state.take(there)
+            if len(there):
+                texts = pictures.prompts_of(some)
+                value[there] = read(self.score(decoded[send(there, decoded.device)], texts))
+            ledger.charge(some.picture.tolist(), "reward_forward")
+            state = select.finish(state, send(value, self.device))
+        described = self.parts.predict.backbone.describe(state.z)
+        latents, weights, slots = read(state.z), read(state.log_weights).double(), state.slots().tolist()
         outcomes = []
         for rows in state.groups():
-            rows = rows.cpu()
             usable = whole[rows] & (torch.isfinite(value[rows]) | (not judged))
-            taken = self._choose(state, rows, value, usable, draws)
-            weights = state.log_weights[rows.to(self.device)].double().cpu()
+            taken = self._choose(weights, rows, value, usable, draws)
             group = []
             for row in taken:
                 info: dict[str, int | float | str] = dict(described[row])
-                info["latent_norm"] = root_mean_square(state.z[row])
+                info["latent_norm"] = root_mean_square(latents[row])
                 if population.particles > population.returned:
                     info["particle"] = slots[row]
                 if judged:
                     info["value"] = float(value[row])
                 if select.reads_end():
-                    info["log_evidence"] = float(torch.logsumexp(weights, 0))
+                    info["log_evidence"] = float(torch.logsumexp(weights[rows], 0))
                 error = None
                 if not whole[row]:
                     error = "the picture is not finite"
                 elif judged and not math.isfinite(float(value[row])):
                     error = "no particle has a finite reward"
-                group.append(Outcome(decoded[row] if error is None else None, Cost(), info, error))
+                group.append(Outcome(shown[row] if error is None else None, Cost(), info, error))
             outcomes.append(group)
         return outcomes
 
-    def _choose(self, state: State, rows: Tensor, value: Tensor, usable: Tensor, draws: Draws) -> list[int]:
-        """Which of a group's ``rows`` are returned; ``value`` is of all particles, ``usable`` of the group's."""
+    def _choose(
+        self, log_weights: Tensor, rows: Tensor, value: Tensor, usable: Tensor, draws: Draws
+    ) -> list[int]:
+        """Which of a group's ``rows`` are returned; ``usable`` is of these, all else of all particles, and on the host."""
         choose, wanted = self.population.choose, self.population.returned
         if choose == "first":
             return rows[:wanted].tolist()
-        weights = state.log_weights[rows.to(state.z.device)].double().cpu()
-        weights = torch.where(usable, weights, -torch.inf)
+        weights = torch.where(usable, log_weights[rows], -torch.inf)
         if choose == "draw" and bool(torch.isfinite(weights).any()):
             cumulative = torch.softmax(weights, 0).cumsum(0)
             uniform = draws.of_group(int(rows[0]), "choose")(1)
@@ -249,81 +287,50 @@ class Sampler:
         ranked = torch.where(usable, ranked, -torch.inf)
         return rows[torch.sort(ranked, descending=True, stable=True).indices[:wanted]].tolist()
 
-    @torch.no_grad()
-    def _scores(self, decoded: Tensor, whole: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(P,) rewards of finished pictures, at the end of the process; NaN for one that is not finite."""
-        assert self.reward is not None
-        scores = torch.full((len(decoded),), torch.nan)
-        there = torch.nonzero(whole)[:, 0]
-        for chunk in chunks(len(there), self.batch_size):
-            rows = there[chunk.rows]
-            times = torch.zeros(len(rows), dtype=torch.long, device=self.device)
-            found = self.reward.score(
-                decoded[rows].to(self.device),
-                [prompts[k] for k in rows.tolist()],
-                times if self.reward.takes_timestep else None,
-            )
-            scores[rows[: chunk.real]] = found[: chunk.real].float().cpu()
-        return scores
-
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Clean latents (P, C, h, w) to pictures (P, 3, H, W) in [0, 1] on the CPU, in calls of one fixed shape."""
-        parts = [
-            self.backbone.decode(z[chunk.rows.to(z.device)])[: chunk.real]
-            for chunk in chunks(len(z), self.batch_size)
-        ]
-        return torch.cat(parts).clamp(0, 1).float().cpu()
-
-    def _read(self, groups: Sequence[_Group]) -> tuple[Pictures, list[bool]]:
-        """Conditioning and token pairs of every group."""
-        encoded = [self.backbone.encode(group.prompt, group.negative) for group in groups]
-        pairs = [self.pairs(group.prompt, read) for group, read in zip(groups, encoded, strict=True)]
-        pictures = Pictures(
-            prompts=[group.prompt for group in groups],
-            conditioning=Conditioning.of(encoded),
-            pair_weights=pair_weights(pairs, len(encoded[0].offsets)).to(self.device),
-            has_pairs=torch.tensor([bool(pair) for pair in pairs]),
-        )
-        return pictures, [read.truncated for read in encoded]
-
 
 def root_mean_square(z: Tensor) -> float:
-    """Norm of one picture's latents (C, h, w) over the square root of their number: 1 for pure noise.
+    """Norm of one picture's latents over the square root of their number: 1 for pure noise.
 
     A method that leaves what the model knows shows here, whatever rewards say.
     """
-    return float(z.detach().cpu().double().square().mean().sqrt())
+    return float(z.double().square().mean().sqrt())
 
 
 class _Log:
-    """What rows tell of the way to a picture, gathered while the loop runs."""
+    """What rows tell of the way to a picture, gathered while the loop runs; the device is read once, at the end."""
 
     def __init__(self, groups: int, steps: int) -> None:
-        self.rounds = torch.zeros(groups, dtype=torch.long)
-        self.nonfinite = torch.zeros(groups, dtype=torch.long)
+        self.rounds = [0] * groups
+        self.judged: list[tuple[Tensor, Tensor]] = []
         self.steps = steps
         self.traces: list[dict[str, list[float]]] = [{} for _ in range(groups)]
 
     def record(self, info: Info) -> None:
         """One evaluation."""
+        picture = info.state.picture
         if info.round:
-            self.rounds[info.picture.unique().cpu()] += 1
-        self.nonfinite.index_add_(0, info.picture.cpu(), (~info.finite).long().cpu())
-        groups = info.picture.unique().tolist()  # those that travel back are without the others
-        for name, figures in info.trace.items():
-            for group, figure in zip(groups, figures.tolist(), strict=True):
-                trace = self.traces[group]
+            for group in set(picture.tolist()):
+                self.rounds[group] += 1
+        self.judged.append((picture, info.estimate.finite))
+        for group, figures in info.trace.items():
+            for name, figure in figures.items():
                 if not math.isnan(figure):
-                    trace.setdefault(name, [math.nan] * self.steps)[info.step.index] = figure
+                    trace = self.traces[group].setdefault(name, [math.nan] * self.steps)
+                    trace[info.step.index] = figure
 
-    def of(self, group: int) -> dict[str, int | float | str]:
-        """Of one group; a trace is a text of numbers, one a step, nan where nothing was selected."""
-        traces = {
-            name: " ".join(f"{figure:.5g}" for figure in trace) for name, trace in self.traces[group].items()
-        }
-        return {
-            "rounds": int(self.rounds[group]),
-            "nonfinite_gradients": int(self.nonfinite[group]),
-            **traces,
-        }
+    def figures(self) -> list[dict[str, int | float | str]]:
+        """Of each group; a trace is a text of numbers, one a step, nan where nothing was selected."""
+        broken = ~read(torch.cat([finite for _, finite in self.judged]))
+        picture = torch.cat([picture for picture, _ in self.judged])
+        nonfinite = torch.bincount(picture[broken], minlength=len(self.rounds))
+        return [
+            {
+                "rounds": self.rounds[group],
+                "nonfinite_gradients": int(nonfinite[group]),
+                **{
+                    name: " ".join(f"{figure:.5g}" for figure in trace)
+                    for name, trace in self.traces[group].items()
+                },
+            }
+            for group in range(len(self.traces))
+        ]

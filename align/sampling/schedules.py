@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 SearchName = Literal["all", "uniform", "linear", "exponential"]
@@ -12,7 +13,7 @@ DropName = Literal["none", "exponential", "quadratic", "linear", "sigmoid"]
 def search_probabilities(name: SearchName, steps: int) -> list[float]:
     """How likely each of the selecting steps 0 .. S - 1 is searched, S = ``steps`` - 1."""
     last = max(steps - 1, 1)
-    rules = {
+    rules: dict[SearchName, Callable[[int], float]] = {
         "all": lambda i: 1.0,
         "uniform": lambda i: 0.7,
         "linear": lambda i: min((i + 10) / last, 1.0),
@@ -21,30 +22,26 @@ def search_probabilities(name: SearchName, steps: int) -> list[float]:
     return [rules[name](i) for i in range(steps - 1)]
 
 
-def populations(name: DropName, steps: int, start: int, end: int, *, released: bool = False) -> list[int]:
+def populations(name: DropName, steps: int, start: int, end: int) -> list[int]:
     """How many particles of a group go on after each of the selecting steps 0 .. S - 1, S = ``steps`` - 1.
 
     Args:
         name: of the schedule; ``none`` keeps all.
         steps: number of sampling steps.
         start: B, particles that a group starts with.
-        end: how many are wanted in the end.
-        released: leave the last entry where the schedule's formula ends, which may be above ``end``.
+        end: how many there are in the end, also where a formula would leave more.
     """
     last = steps - 1
     if name == "none" or last < 1:
         return [start] * last
-    rules = {
+    rules: dict[DropName, Callable[[int], float]] = {
         "exponential": lambda i: start * (end / start) ** (i / last),
         "quadratic": lambda i: end + (start - end) * (1 - i / last) ** 2,
         "linear": lambda i: start - i * (start - end) / last,
         "sigmoid": lambda i: start / (1 + math.exp(-10 * ((last - 1 - i) / last - 0.5))),
     }
     # A product that should be whole can come out a hair below: exponential at i = 0, for one.
-    found = [max(end, math.floor(rules[name](i) + 1e-9)) for i in range(last)]
-    if not released:
-        found[-1] = end
-    return found
+    return [max(end, math.floor(rules[name](i) + 1e-9)) for i in range(last - 1)] + [end]
 
 
 def searched_width(candidates: int, widen: float, budget: int, number: int) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Step
+from align.sampling.host import read
 from align.sampling.noise import Draws
 from align.sampling.schedules import searched_width
 from align.sampling.selection import Keep, Selected, by_value
@@ -31,8 +32,7 @@ class Search:
         probabilities: that a step is searched, for each of the selecting steps.
         budget: B: a searched step spends w M B candidates on a group, however few particles are left of it; 0 spends
             w M on each particle.
-        otherwise: on a step that is not searched, ``few`` draws M candidates (as released) and ``one`` a single one, which
-            nobody looks at.
+        otherwise: on a step that is not searched, ``few`` draws M candidates and ``one`` a single one, which nobody looks at.
         temperature: alpha of the draw with probability proportional to exp(v / alpha); 0 takes the best.
     """
 
@@ -53,7 +53,7 @@ class Search:
             number = len(rows)
             # One coin a group, drawn only where it decides something.
             searched = probability >= 1 or float(draws.of_group(int(rows[0]), "coin")(1)) < probability
-            widths[rows.cpu()] = self.width(number, searched=searched)
+            widths[rows] = self.width(number, searched=searched)
         return widths
 
     def width(self, number: int, *, searched: bool) -> int:
@@ -63,17 +63,17 @@ class Search:
         return searched_width(self.candidates, self.widen, self.budget, number)
 
     def keys(self, value: Tensor, log_ratio: Tensor, draws: Draws) -> Tensor:
-        """(P,) float64 numbers of which the largest of a particle's candidates wins.
+        """(P,) float64 numbers on the host, like what they are made of, of which the largest of a particle's candidates wins.
 
         With a temperature the largest of v / alpha + log p - log q + Gumbel noise is a draw from the softmax, whatever the
         order and however many are compared at a time.
         """
-        ranked = by_value(value.to(log_ratio))
+        ranked = by_value(value)
         if self.temperature == 0:
             return ranked
         uniform = draws.uniform("gumbel", 1)[:, 0].clamp(min=1e-300)
         gumbel = -torch.log(-torch.log(uniform))
-        return ranked / self.temperature + log_ratio + gumbel.to(ranked)
+        return ranked / self.temperature + log_ratio + gumbel
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,11 @@ class Prune(Keep):
         populations: how many of a group go on after each selecting step; empty for all.
         replace: how many of a group are replaced at each selecting step (DSearch-R).
         temperature: of the softmax over the survivors' values, from which the copies are drawn.
-        standardise: divide values by the survivors' deviation first, so that the temperature means the same for any reward.
     """
 
     populations: Sequence[int] = ()
     replace: int = 0
     temperature: float = 1.0
-    standardise: bool = False
 
     def _wanted(self, step: Step) -> int | None:
         """Most particles that may enter a step: the population after the one before."""
@@ -98,7 +96,7 @@ class Prune(Keep):
         return self.populations[before] if 0 <= before < len(self.populations) else None
 
     def reads(self, step: Step) -> bool:
-        """See :class:`Selection`: where particles are dropped or replaced."""
+        """See ``Selection``: where particles are dropped or replaced."""
         if step.index == 0:
             return False
         wanted = self._wanted(step)
@@ -106,10 +104,10 @@ class Prune(Keep):
         return self.replace > 0 or (wanted is not None and (before is None or wanted < before))
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """See :class:`Selection`. Of equal values the first stays."""
+        """See ``Selection``. Of equal values the first stays."""
         if not self.reads(step):
             return super().__call__(state, estimate, step, draws)
-        value = by_value(estimate.value)
+        value = by_value(read(estimate.value))
         wanted = self._wanted(step)
         chosen = []
         for rows in state.groups():
@@ -117,26 +115,31 @@ class Prune(Keep):
                 order = torch.sort(value[rows], descending=True, stable=True).indices
                 rows = rows[order[:wanted]]
             if 0 < self.replace < len(rows):
-                rows = self._replaced(rows, value, draws)
+                uniforms = draws.of_group(int(rows[0]), "replace")(self.replace)
+                rows = rows[self.replaced(value[rows].double(), uniforms)]
             chosen.append(rows)
         return Selected.by(state, estimate, torch.cat(chosen))
 
-    def _replaced(self, rows: Tensor, value: Tensor, draws: Draws) -> Tensor:
-        """The survivors in their order, then as many copies of them as were worst.
+    def replaced(self, value: Tensor, uniforms: Tensor) -> Tensor:
+        """Which of a group go on: the survivors in their order, then as many copies of them as were worst.
 
         One whose value is not finite is not copied while there is another.
+
+        Args:
+            value: (N,) float64, -inf where it is not finite.
+            uniforms: (``replace``,) of [0, 1).
         """
-        uniform = draws.of_group(int(rows[0]), "replace")(self.replace)
-        worst = torch.sort(value[rows], stable=True).indices[: self.replace]
-        stays = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        worst = torch.sort(value, stable=True).indices[: self.replace]
+        stays = torch.ones(len(value), dtype=torch.bool)
         stays[worst] = False
-        rows = rows[stays]
-        kept = value[rows].double().cpu()
+        survivors, kept = torch.nonzero(stays)[:, 0], value[stays]
         known = kept[torch.isfinite(kept)]
-        if not len(known):
-            kept = known = torch.zeros_like(kept)
-        if self.standardise and len(known) > 1 and float(known.std()) > 0:
-            kept = (kept - known.mean()) / known.std()
-        cumulative = torch.softmax(kept / self.temperature, 0).cumsum(0)
-        copies = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
-        return torch.cat([rows, rows[copies.clamp(max=len(rows) - 1).to(rows.device)]])
+        scaled = self.scaled(kept, known) if len(known) else torch.zeros_like(kept)
+        cumulative = torch.softmax(scaled / self.temperature, 0).cumsum(0)
+        copies = torch.searchsorted(cumulative, uniforms * cumulative[-1], right=True)
+        return torch.cat([survivors, survivors[copies.clamp(max=len(survivors) - 1)]])
+
+    def scaled(self, value: Tensor, known: Tensor) -> Tensor:
+        """(n,) values in deviations of the finite ones among them, so that a temperature means the same for any reward."""
+        spread = float(known.std()) if len(known) > 1 else 0.0
+        return (value - known.mean()) / spread if spread > 0 else value

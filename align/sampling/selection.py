@@ -17,6 +17,9 @@ from align.processes.base import Step
 from align.sampling.noise import Draws
 from align.sampling.state import Estimate, State
 
+Trace = Mapping[int, Mapping[str, float]]
+"""Figures by name of each group that has any, by group number."""
+
 
 @dataclass(frozen=True)
 class Selected:
@@ -24,14 +27,14 @@ class Selected:
 
     Attributes:
         state, estimate: of the Q particles that go on, weights brought up to date.
-        index: (Q,) int64, which of the particles before each of them was.
-        trace: what is worth recording of each group, (G,) each: ``ess``, ``resampled``, ``temperature``...
+        index: (Q,) int64 on the host, which of the particles before each of them was.
+        trace: what is worth recording, by group number: ``ess``, ``resampled``, ``temperature``...
     """
 
     state: State
     estimate: Estimate
     index: Tensor
-    trace: Mapping[str, Tensor] = field(default_factory=dict)
+    trace: Trace = field(default_factory=dict)
 
     @staticmethod
     def by(state: State, estimate: Estimate, index: Tensor) -> Selected:
@@ -67,23 +70,23 @@ class Keep:
     """Every particle goes on."""
 
     def reads(self, step: Step) -> bool:
-        """See :class:`Selection`."""
+        """See ``Selection``."""
         return False
 
     def reads_end(self) -> bool:
-        """See :class:`Selection`."""
+        """See ``Selection``."""
         return False
 
     def tilts(self, step: Step) -> bool:
-        """See :class:`Selection`: the tilt stays what it was at the start, 1."""
+        """See ``Selection``: the tilt stays what it was at the start, 1."""
         return True
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """See :class:`Selection`."""
-        return Selected(state, estimate, torch.arange(len(state.z), device=state.z.device))
+        """See ``Selection``."""
+        return Selected(state, estimate, torch.arange(len(state.z)))
 
     def finish(self, state: State, value: Tensor) -> State:
-        """See :class:`Selection`."""
+        """See ``Selection``."""
         return state
 
 

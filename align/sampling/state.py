@@ -1,33 +1,93 @@
-"""What rides along with the particles.
+"""What rides along with the particles, and what is known of their pictures.
 
 Everything that belongs to a particle is re-indexed together by ``take``, so a selection can never leave a
-gradient or a previous prediction with the wrong particle.
+gradient or a previous prediction with the wrong particle.  Indices and the numbers of pictures and groups are the host's
+(int64 on the CPU), everything else is on the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-Rows = TypeVar("Rows", "State", "Estimate")
+from align.backbones.base import Conditioning
+from align.sampling.host import send
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Rows = TypeVar(
+    "Rows", bound="DataclassInstance"
+)  # of (P, ...) tensors: a state, an estimate, a prediction...
+HOST = ("picture", "group")
 
 
-def _take(rows: Rows, index: Tensor) -> Rows:
-    index = index.to(getattr(rows, fields(rows)[0].name).device)  # once, not again for every field
-    values: dict[str, Any] = {f.name: getattr(rows, f.name)[index] for f in fields(rows)}
+def take(rows: Rows, index: Tensor) -> Rows:
+    """Rows by (Q,) index on the host; all of them in order are themselves."""
+    names = {f.name: getattr(rows, f.name) for f in fields(rows)}
+    first: Tensor = next(iter(names.values()))
+    if len(index) == len(first) and bool((index == torch.arange(len(index))).all()):
+        return rows
+    there = send(index, first.device)  # once, not again for every field
+    values: dict[str, Any] = {
+        name: None if part is None else part[index if name in HOST else there] for name, part in names.items()
+    }
     return type(rows)(**values)
 
 
-def _join(parts: Sequence[Rows]) -> Rows:
+def join(parts: Sequence[Rows]) -> Rows:
+    """Rows one after the other."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     values: dict[str, Any] = {
-        f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(first)
+        f.name: None
+        if getattr(first, f.name) is None
+        else torch.cat([getattr(part, f.name) for part in parts])
+        for f in fields(first)
     }
     return type(first)(**values)
+
+
+def gather(parts: Sequence[tuple[Tensor, Rows]]) -> Rows:
+    """Rows that were computed apart, each part's (n,) places with it, as one in the order of their places."""
+    return take(join([rows for _, rows in parts]), torch.argsort(torch.cat([places for places, _ in parts])))
+
+
+def per_row(x: Tensor, like: Tensor) -> Tensor:
+    """(P,) numbers that multiply the rows of ``like``, (P, ...) of any rank."""
+    return x.view(-1, *(1,) * (like.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is known of the pictures of a batch, by picture number.
+
+    Attributes:
+        prompts: n texts.
+        conditioning: embeddings, n rows.
+        pair_weights: (n, L, L) of ``align.semantics.attention_loss.pair_weights``.
+        has_pairs: (n,) bool on the host.
+        truncated: whether a prompt is longer than the model reads; empty where nobody asked.
+    """
+
+    prompts: Sequence[str]
+    conditioning: Conditioning
+    pair_weights: Tensor
+    has_pairs: Tensor
+    truncated: Sequence[bool] = ()
+
+    def prompts_of(self, state: State) -> list[str]:
+        """The text of each of P particles."""
+        return [self.prompts[k] for k in state.picture.tolist()]
+
+    def conditioning_of(self, state: State) -> Conditioning:
+        """The embeddings of P particles."""
+        return self.conditioning.take(send(state.picture, self.conditioning.prompt.device))
 
 
 @dataclass(frozen=True)
@@ -35,16 +95,16 @@ class State:
     """What the next step needs; P particles, those of one group side by side.
 
     Attributes:
-        z: latents (P, C, h, w).
-        picture: (P,) int64: which of the batch's prompts a particle draws.
-        group: (P,) int64, non-decreasing: particles are selected among those of their own group only; the same as
-            ``picture`` but for replays of released code that lets prompts compete.
+        z: latents (P, ...).
+        picture: (P,) int64 on the host: which of the batch's prompts a particle draws.
+        group: (P,) int64 on the host, non-decreasing: particles are selected among those of their own group only; the
+            same as ``picture`` but for replays of released code that lets prompts compete.
         log_weights: (P,) float64 importance weights in log space, not normalised: over a group their log-sum-exp is
             the running estimate of the log evidence.
         twist: (P,) float64, log of the potentials that the weights hold of a particle's ancestors.
         statistic: (P,) float64, what a particle filter remembers of a particle's ancestors beside that.
         tilt: (P,) float64, how strongly the next proposal follows the reward's gradient (lambda / alpha).
-        previous_x0: (P, C, h, w) prediction of the last evaluation, NaN before the first.
+        previous_x0: (P, ...) prediction of the last evaluation, NaN before the first.
     """
 
     z: Tensor
@@ -58,16 +118,15 @@ class State:
 
     @staticmethod
     def of(z: Tensor, picture: Tensor) -> State:
-        """Particles at the start: latents (P, C, h, w) of pictures (P,); each group's weights sum to one."""
-        device = z.device
+        """Particles at the start: latents (P, ...) of pictures (P,); each group's weights sum to one."""
         # Not on Apple's devices, which have no float64.
-        kind = torch.float32 if device.type == "mps" else torch.float64
-        zero = torch.zeros(len(z), dtype=kind, device=device)
+        kind = torch.float32 if z.device.type == "mps" else torch.float64
+        zero = torch.zeros(len(z), dtype=kind, device=z.device)
         return State(
             z=z,
             picture=picture,
             group=picture,
-            log_weights=-torch.bincount(picture)[picture].to(kind).log(),
+            log_weights=send(-torch.bincount(picture)[picture].to(kind).log(), z.device),
             twist=zero,
             statistic=zero,
             tilt=zero + 1,
@@ -76,22 +135,21 @@ class State:
 
     def take(self, index: Tensor) -> State:
         """Particles by index, everything of theirs with them."""
-        return _take(self, index)
+        return take(self, index)
 
     @staticmethod
     def join(parts: Sequence[State]) -> State:
         """Particles of several states, one after the other."""
-        return _join(parts)
+        return join(parts)
 
     def slots(self) -> Tensor:
         """(P,) number of each particle within its group, from 0."""
-        first = torch.searchsorted(self.group, self.group)
-        return torch.arange(len(self.group), device=self.group.device) - first
+        return torch.arange(len(self.group)) - torch.searchsorted(self.group, self.group)
 
     def groups(self) -> Iterator[Tensor]:
         """Rows (n,) of each group, in order."""
-        for group in self.group.unique():
-            yield torch.nonzero(self.group == group)[:, 0]
+        counts = torch.bincount(self.group)
+        yield from torch.split(torch.arange(len(self.group)), counts[counts > 0].tolist())
 
 
 @dataclass(frozen=True)
@@ -99,10 +157,10 @@ class Estimate:
     """One evaluation of P particles.
 
     Attributes:
-        eps, x0, correction: as in :class:`align.backbones.base.Prediction`, (P, C, h, w).
-        gradient: of the objective's *loss* with respect to z, (P, C, h, w); zero where a particle is not guided.
+        eps, x0, correction: as in ``align.backbones.base.Prediction``, (P, ...).
+        gradient: of the objective's *loss* with respect to z, (P, ...); zero where a particle is not guided.
         gradient_norm: (P,) float32 Euclidean norm of it (with clean guidance alone, of the gradient with respect to x0).
-        clean_shift: (P, C, h, w), how far clean guidance moves x0; zero without.
+        clean_shift: (P, ...), how far clean guidance moves x0; zero without.
         loss: (P,) float32, the objective; NaN where there is none.
         value: (P,) float32, the expected reward (larger is better); NaN where it was not asked for.
         finite: (P,) bool, false where the loss or its gradient was not finite (the gradient is zero then).
@@ -118,11 +176,27 @@ class Estimate:
     value: Tensor
     finite: Tensor
 
+    @staticmethod
+    def of(eps: Tensor, x0: Tensor, correction: Tensor) -> Estimate:
+        """Predictions (P, ...) alone."""
+        number, device = len(eps), eps.device
+        return Estimate(
+            eps=eps,
+            x0=x0,
+            correction=correction,
+            gradient=torch.zeros_like(eps),
+            gradient_norm=torch.zeros(number, device=device),
+            clean_shift=torch.zeros_like(eps),
+            loss=torch.full((number,), torch.nan, device=device),
+            value=torch.full((number,), torch.nan, device=device),
+            finite=torch.ones(number, dtype=torch.bool, device=device),
+        )
+
     def take(self, index: Tensor) -> Estimate:
         """Particles by index, everything of theirs with them."""
-        return _take(self, index)
+        return take(self, index)
 
     @staticmethod
     def join(parts: Sequence[Estimate]) -> Estimate:
         """Several estimates one after the other."""
-        return _join(parts)
+        return join(parts)

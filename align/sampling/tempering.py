@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from align.sampling.resampling import ess, normalised
+from align.sampling.resampling import ess
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,6 @@ class Tempering:
         exponent: of the polynomial, above 0.
         start: share of steps sampled plainly before the first tempered one, in [0, 1).
         ess: share of particles to which the adaptive rule lets ESS fall, in (0, 1].
-        released: as published: the polynomial's exponent missing in ``next``; the adaptive search by Adam, its bound
-            blind to the last temperature, its start told by the loop's index, its ``next`` never ahead of ``now``;
-            FreeDoM's ratio neither capped nor guarded; ``next`` unaware that the last state's temperature is 1.
 
     Raises:
         ValueError: schedule "previous" without the adaptive rule: the temperature would never leave 0.
@@ -54,7 +50,6 @@ class Tempering:
     exponent: float = 1.0
     start: float = 0.0
     ess: float = 0.5
-    released: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule == "previous" and self.rule != "adaptive":
@@ -83,9 +78,7 @@ class Tempering:
         count = index - self.first(steps)
         if count < 0:
             return Temperatures(0.0, 0.0)
-        if self.released:
-            return self._released_bounds(count, previous)
-        now, following = (1.0, 1.0) if self.rule == "full" else (self._at(count), self._at(count + 1))
+        now, following = (1.0, 1.0) if self.rule == "full" else (self.rung(count), self.rung(count + 1))
         if self.rule == "adaptive":
             now = max(now, previous)
         # The last proposal makes the final state, whose target is the untempered one.
@@ -108,10 +101,10 @@ class Tempering:
             index: of the step, 0 the noisiest.
             steps: how many there are.
             previous: temperature ``now`` of the step before; 0 at the first.
-            base: (P,) log-weights without this step's twist: carried + log p - log q - previous twist.
-            reward: (P,) r / alpha.
-            correction: (P, ...) guided less unguided noise prediction; read by "freedom" alone.
-            gradient: (P, ...) of r / alpha with respect to the latents, likewise.
+            base: (P,) float64 log-weights without this step's twist: carried + log p - log q - previous twist.
+            reward: (P,) float64, r / alpha.
+            correction: (P,) norms of guided less unguided noise predictions; read by "freedom" alone.
+            gradient: (P,) norms of the gradients of r / alpha with respect to the latents, likewise.
 
         Raises:
             ValueError: a log-weight is NaN or infinite where temperatures are sought.
@@ -121,36 +114,22 @@ class Tempering:
         if count < 0 or self.rule in ("schedule", "full"):
             return bounds
         if self.rule == "freedom":
-            ratio = freedom_ratio(correction, gradient, capped=not self.released)
+            ratio = freedom_ratio(correction, gradient)
             return Temperatures(ratio, ratio)
-        if (index if self.released else count) == 0:
-            return Temperatures(0.0, bounds.next) if self.released else bounds
-        if bounds.now >= 1:
+        if count == 0 or bounds.now >= 1:
             return bounds
         target = self.ess * len(base)
-        base, reward = (each.detach().to("cpu", torch.float64) for each in (base, reward))
-        if self.released:
-            now = released_search(base, reward, bounds.now, target)
-            return Temperatures(now, now)
         now = find_temperature(lambda scale: ess(base + scale * reward).item(), bounds.now, target)
         return Temperatures(now, max(now, bounds.next))
 
-    def _at(self, count: int) -> float:
+    def rung(self, count: int) -> float:
         """The schedule ``count`` steps after the first tempered one."""
         if self.schedule == "exp":
             # Far beyond 1 the power would overflow.
             return 1.0 if count * math.log1p(self.gamma) > 1 else min((1 + self.gamma) ** count - 1, 1.0)
         if self.schedule == "polynomial":
-            return min(self.gamma * count, 1.0) ** self.exponent
+            return math.pow(min(self.gamma * count, 1.0), self.exponent)
         return 0.0 if self.schedule == "previous" else 1.0
-
-    def _released_bounds(self, count: int, previous: float) -> Temperatures:
-        if self.schedule == "previous":
-            return Temperatures(previous, previous)
-        now, following = self._at(count), self._at(count + 1)
-        if self.schedule == "polynomial":
-            following = min(self.gamma * (count + 1), 1.0)
-        return Temperatures(1.0 if self.rule == "full" else now, following)
 
 
 def find_temperature(ess_of: Callable[[float], float], lower: float, target: float) -> float:
@@ -187,43 +166,12 @@ def find_temperature(ess_of: Callable[[float], float], lower: float, target: flo
     return below
 
 
-def released_search(base: Tensor, reward: Tensor, lower: float, target: float) -> float:
-    """DAS's published search: Adam on (ESS - target)^2 from ``lower``, kept for comparison.
-
-    It moves by about 0.05 at most, and not at all where ESS does not fall with the temperature; above all it never
-    leaves equal weights at temperature 0, where ESS is stationary.
+def freedom_ratio(correction: Tensor, gradient: Tensor) -> float:
+    """FreeDoM's step size: root mean square of the classifier-free correction over that of the gradient, at most 1.
 
     Args:
-        base: (P,) log-weights at temperature 0, float64 on the CPU.
-        reward: (P,) what a temperature multiplies, likewise.
-        lower: bound, in [0, 1].
-        target: ESS to fall to.
+        correction: (P,) norms of guided less unguided noise predictions.
+        gradient: (P,) norms of as many numbers, of the gradients of r / alpha.
     """
-    scale, first, second = lower, 0.0, 0.0
-    for iteration in range(1, 501):
-        weights = normalised(base + scale * reward).exp()
-        size = 1 / weights.square().sum().item()
-        # d ESS / d lambda = 2 ESS (mean of the reward by w - mean by w^2).
-        tilt = weights - weights.square() * size
-        slope = 2 * (size - target) * 2 * size * (tilt @ reward).item()
-        first = 0.9 * first + 0.1 * slope
-        second = 0.999 * second + 0.001 * slope**2
-        move = 1e-4 * first / (1 - 0.9**iteration) / (math.sqrt(second / (1 - 0.999**iteration)) + 1e-8)
-        moved = min(max(scale - move, lower), 1.0)
-        settled = abs(moved - scale) < 1e-6
-        scale = moved
-        if settled:
-            break
-    return scale
-
-
-def freedom_ratio(correction: Tensor, gradient: Tensor, *, capped: bool) -> float:
-    """FreeDoM's step size: root mean square of the classifier-free correction over that of the gradient.
-
-    Args:
-        correction: (P, ...) guided less unguided noise prediction.
-        gradient: (P, ...) of r / alpha.
-        capped: at 1, also where the gradient vanishes; otherwise as it comes, inf and NaN included.
-    """
-    over, under = (each.double().square().mean().sqrt() for each in (correction, gradient))
-    return (over / under.clamp(min=1e-30)).clamp(max=1).item() if capped else (over / under).item()
+    ratio = correction.double().norm() / gradient.double().norm().clamp(min=1e-30)
+    return float(ratio.clamp(max=1))

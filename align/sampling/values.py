@@ -5,7 +5,7 @@ Search ranks candidates by it and particle filters weigh by it (soft values of S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,9 +14,35 @@ from torch import Tensor
 
 from align.backbones.base import Backbone, Conditioning
 from align.processes.base import Step
-from align.rewards.base import Reward
 from align.sampling.noise import Draws
 from align.sampling.value_network import ValueNetwork
+
+Decode = Callable[[Tensor], Tensor]
+"""Clean latents (P, ...) to pictures (P, 3, H, W), about [0, 1]."""
+
+Score = Callable[[Tensor], Tensor]
+"""Pictures (P, 3, H, W) in [0, 1], each for its particle's own prompt, to their rewards (P,)."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """P particles whose values are asked for.
+
+    Attributes:
+        z: noisy latents (P, ...).
+        x0: their predicted clean latents; anything if the value is of latents alone.
+        conditioning: of the P particles.
+        step: where in the process.
+        draws: of the P particles.
+        score: the reward of their pictures at this step.
+    """
+
+    z: Tensor
+    x0: Tensor
+    conditioning: Conditioning
+    step: Step
+    draws: Draws
+    score: Score
 
 
 class Value(Protocol):
@@ -37,37 +63,9 @@ class Value(Protocol):
         """Whether it reads noisy latents alone, so that a candidate's value needs no prediction."""
         ...
 
-    def __call__(
-        self,
-        z: Tensor,
-        x0: Tensor,
-        prompts: Sequence[str],
-        conditioning: Conditioning,
-        step: Step,
-        draws: Draws,
-    ) -> Tensor:
-        """(P,) float32 values, larger is better.
-
-        Args:
-            z: noisy latents (P, C, h, w).
-            x0: their predicted clean latents; anything if the value is of latents alone.
-            prompts: P texts.
-            conditioning: of the P particles.
-            step: where in the process.
-            draws: of the P particles.
-        """
+    def __call__(self, asked: Asked) -> Tensor:
+        """(P,) float32 values, larger is better."""
         ...
-
-
-Decode = Callable[[Tensor], Tensor]
-"""Clean latents (P, C, h, w) to pictures (P, 3, H, W), about [0, 1]."""
-
-
-@torch.no_grad()
-def scored(decode: Decode, reward: Reward, x0: Tensor, prompts: Sequence[str], time: float) -> Tensor:
-    """(P,) float32 scores of decoded latents, as pictures in [0, 1], at the network's ``time``."""
-    times = torch.full((len(x0),), int(time), device=x0.device) if reward.takes_timestep else None
-    return reward.score(decode(x0).clamp(0, 1), prompts, times).float()
 
 
 class PosteriorMean:
@@ -75,29 +73,19 @@ class PosteriorMean:
 
     Args:
         decode: the backbone's decoder, or a smaller one.
-        reward: what is expected.
         own_decoder: whether it is the backbone's.
     """
 
     costs: Mapping[str, int] = {"decoder_forward": 1, "reward_forward": 1}
     of_latents = False
 
-    def __init__(self, decode: Decode, reward: Reward, *, own_decoder: bool = True) -> None:
+    def __init__(self, decode: Decode, *, own_decoder: bool = True) -> None:
         self.decode = decode
-        self.scorer = reward
         self.of_prediction = own_decoder
 
-    def __call__(
-        self,
-        z: Tensor,
-        x0: Tensor,
-        prompts: Sequence[str],
-        conditioning: Conditioning,
-        step: Step,
-        draws: Draws,
-    ) -> Tensor:
+    def __call__(self, asked: Asked) -> Tensor:
         """See ``Value``."""
-        return scored(self.decode, self.scorer, x0, prompts, step.time)
+        return asked.score(self.decode(asked.x0).clamp(0, 1))
 
 
 @dataclass(frozen=True)
@@ -109,13 +97,11 @@ class Looks:
 
     Attributes:
         backbone, guidance_scale, guidance_rescale: for the further predictions.
-        scorer: what is expected.
         looks: M, at least 1.
     """
 
     backbone: Backbone
     guidance_scale: float
-    scorer: Reward
     looks: int
     guidance_rescale: float = 0.0
     of_prediction: bool = False
@@ -130,30 +116,22 @@ class Looks:
             "reward_forward": self.looks,
         }
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        z: Tensor,
-        x0: Tensor,
-        prompts: Sequence[str],
-        conditioning: Conditioning,
-        step: Step,
-        draws: Draws,
-    ) -> Tensor:
+    def __call__(self, asked: Asked) -> Tensor:
         """See ``Value``."""
-        total = scored(self.backbone.decode, self.scorer, x0, prompts, step.time)
+        step = asked.step
+        total = asked.score(self.backbone.decode(asked.x0).clamp(0, 1))
         for look in range(1, self.looks):
-            noise = draws.normal(f"look {look}")
-            seen = step.a * x0 + step.s * noise
+            noise = asked.draws.normal(f"look {look}")
+            seen = step.a * asked.x0 + step.s * noise
             again = self.backbone.predict(
                 seen,
                 step,
-                conditioning,
+                asked.conditioning,
                 self.guidance_scale,
                 guidance_rescale=self.guidance_rescale,
                 correction=False,
             )
-            total = total + scored(self.backbone.decode, self.scorer, again.x0, prompts, step.time)
+            total = total + asked.score(self.backbone.decode(again.x0).clamp(0, 1))
         return total / self.looks
 
 
@@ -185,17 +163,8 @@ class Regressed:
         )
         self.constant = sum(w * m for w, m in zip(by_reward, shape.mean, strict=True))
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        z: Tensor,
-        x0: Tensor,
-        prompts: Sequence[str],
-        conditioning: Conditioning,
-        step: Step,
-        draws: Draws,
-    ) -> Tensor:
+    def __call__(self, asked: Asked) -> Tensor:
         """See ``Value``."""
-        fraction = torch.full((len(z),), step.fraction, device=z.device)
-        found = self.regressor(z.float(), fraction, conditioning.prompt.float())
-        return found @ self.factors.to(z.device) + self.constant
+        fraction = torch.full((len(asked.z),), asked.step.fraction, device=asked.z.device)
+        found: Tensor = self.regressor(asked.z.float(), fraction, asked.conditioning.prompt.float())
+        return found @ self.factors.to(asked.z.device) + self.constant

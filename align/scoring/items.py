@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from align import writing
 from align.checkpoints.hashes import read_hash
 from align.config.errors import ConfigError
 from align.reading import read_json
 from align.scoring.sources import Asked
-from align.store import atomic
 
 FORMAT = 1
 """Raised when the same picture and text come to mean another value."""
@@ -113,7 +113,7 @@ class Hashes:
 
     def save(self) -> None:
         """Remember what was found. Raises OSError."""
-        atomic.write_text(self.path, json.dumps(self._found), durable=False)
+        writing.write_text(self.path, json.dumps(self._found), durable=False)
 
     def _one(self, path: Path) -> str:
         name = os.path.abspath(path)

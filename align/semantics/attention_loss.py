@@ -15,16 +15,13 @@ from align.semantics.tokens import TokenPairs
 
 MAP_EPSILON = 1e-8
 COUNT_EPSILON = 1e-6
-COLUMNS = 24
-"""Tokens whose maps are kept for a prompt, if no more are paired.  One number for all prompts: the shape of a sum may not
-depend on what else is in the batch."""
 
 
 def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
     """Weight of every token pair's distance: (P, tokens, tokens) float32.
 
     ``1 / (|positive| + 1e-6)`` at positive pairs, ``-1 / (|negative| + 1e-6)`` at negative ones.  A pair of a
-    token that is not there has no weight but is counted, as in the released code; our own pairs have none such.
+    token that has no map (``released/matching.py`` makes such) has no weight but is counted.
     """
     weights = torch.zeros(len(pairs), tokens, tokens)
     for row, pair in enumerate(pairs):
@@ -36,30 +33,12 @@ def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
     return weights
 
 
-def paired_columns(weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The columns of maps that weights need.
-
-    Args:
-        weights: (P, tokens, tokens) of :func:`pair_weights`.
-
-    Returns:
-        Indices (P, K) of paired tokens, filled up with others; the weights of these columns, (P, K, K); and (P,) bool,
-        false where more than K tokens are paired, so that all maps are needed.
-    """
-    used = (weights != 0).any(dim=1) | (weights != 0).any(dim=2)
-    number = min(COLUMNS, weights.shape[-1])
-    # Paired ones first, each kind in order: sorting is stable.
-    columns = torch.argsort((~used).int(), dim=1, stable=True)[:, :number]
-    rows = weights.gather(1, columns[:, :, None].expand(-1, -1, weights.shape[-1]))
-    return columns, rows.gather(2, columns[:, None].expand(-1, number, -1)), used.sum(dim=1) <= number
-
-
 def semantic_loss(maps: Tensor, weights: Tensor) -> Tensor:
     """Sum over pairs of weight times cosine distance.
 
     Args:
         maps: attention (P, R, R, tokens), averaged over layers and heads, rows summing to 1 over tokens.
-        weights: (P, tokens, tokens) of :func:`pair_weights`.
+        weights: (P, tokens, tokens) of ``pair_weights``.
 
     Returns:
         (P,) float32: small when attributes look where their object is and objects look apart; in [-1, 1].
@@ -67,4 +46,5 @@ def semantic_loss(maps: Tensor, weights: Tensor) -> Tensor:
     flat = 100 * maps.float().flatten(1, 2) + MAP_EPSILON  # (P, R*R, tokens)
     unit = flat / flat.norm(dim=1, keepdim=True)
     similarity = unit.transpose(1, 2) @ unit
-    return (weights * (1 - similarity)).sum(dim=(1, 2))
+    loss: Tensor = (weights * (1 - similarity)).sum(dim=(1, 2))
+    return loss

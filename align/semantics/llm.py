@@ -16,14 +16,14 @@ from align.semantics.endpoint import Endpoint as Endpoint
 from align.semantics.errors import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge, read_knowledge
 from align.semantics.prompting import messages, read_answer, reproach, template_hash
-from align.store.atomic import write_text
+from align.writing import write_text
 
 Chat = Callable[[Sequence[dict[str, str]]], str]
 """From messages to the model's answer. Raises GraphError."""
 
 
 class Lazily:
-    """A chat that takes memory: made at the first question, given up by :meth:`close`.
+    """A chat that takes memory: made at the first question, given up by ``close``.
 
     Args:
         load: makes it.

@@ -59,7 +59,8 @@ class LocalChat:
             list(chat), add_generation_prompt=True, return_tensors="pt", return_dict=True
         ).to(self.device)
         made = self.model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
-        return self.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answer: str = self.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return answer
 
 
 def _refuse_code(folder: Path) -> None:

@@ -10,7 +10,6 @@ from align.semantics.errors import GraphError, RefusedError
 from align.semantics.graph import Graph, GraphSource, with_style
 from align.semantics.knowledge import Knowledge, words_of
 from align.semantics.matching import match
-from align.semantics.released import matched_words, released_pairs
 from align.semantics.tokens import ReadPrompt, TokenPairs, token_pairs
 
 Missing = Literal["error", "empty", "rules"]
@@ -28,7 +27,6 @@ class PromptGraphs:
         read: the graph of a prompt that has none in words.
         written: graphs in words; ``None`` for a source that has no words.
         missing: what to do where ``written`` has none; ``read`` is used unless it is ``error``.
-        matching: whose alignment of words: our own, or the released code's.
         global_words: pair style words with every object.
         without: prompts that ``written`` had no graph of, with the reason.
     """
@@ -36,7 +34,6 @@ class PromptGraphs:
     read: GraphSource
     written: WrittenSource | None = None
     missing: Missing = "error"
-    matching: Literal["ours", "released"] = "ours"
     global_words: bool = False
     without: dict[str, str] = field(default_factory=dict)
     _known: dict[str, Knowledge | None] = field(default_factory=dict)
@@ -75,25 +72,15 @@ class PromptGraphs:
         return self._graphs[prompt]
 
     def pairs(self, prompt: str, read: ReadPrompt) -> TokenPairs:
-        """Token pairs of a prompt: the run's :data:`~align.semantics.tokens.PairSource`. Raises GraphError."""
-        if self.matching == "released":
-            knowledge = self.knowledge(prompt)
-            if knowledge is not None:
-                return released_pairs(knowledge, prompt, read.pieces)
+        """Token pairs of a prompt: the run's ``PairSource``. Raises GraphError."""
         return token_pairs(self.graph(prompt), read.offsets, read.limit)
 
     def check(self, prompt: str) -> None:
         """Find what can be wrong with a prompt's graph before anything is loaded. Raises GraphError."""
-        knowledge = self.knowledge(prompt)
-        if knowledge is not None and self.matching == "released":
-            matched_words(knowledge, prompt)
+        self.knowledge(prompt)
 
     def words(self, prompt: str) -> Knowledge:
         """The graph as it is found in the prompt, in words. Raises GraphError."""
-        knowledge = self.knowledge(prompt)
-        if knowledge is not None and self.matching == "released":
-            found = matched_words(knowledge, prompt)
-            return Knowledge(tuple((noun, tuple(words)) for noun, words in found), knowledge.style)
         return words_of(self.graph(prompt), prompt)
 
 

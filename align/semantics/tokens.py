@@ -24,7 +24,7 @@ class TokenPairs:
 
 
 class ReadPrompt(Protocol):
-    """A prompt as a model reads it (see :class:`~align.backbones.base.Encoded`)."""
+    """A prompt as a model reads it (see ``Encoded``)."""
 
     @property
     def offsets(self) -> Sequence[Span]:

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from align import writing
 from align.reading import parse_json, read_bytes
-from align.store import atomic
 from align.store.errors import StoreError, as_store_error
 from align.store.jsonable import plain
 from align.store.measured import CHECKER
@@ -130,7 +130,7 @@ def _wrong(run: Mapping[str, Any]) -> str:
 def write_run(folder: Path, value: Mapping[str, Any]) -> None:
     """Replace `run.json` as a whole. Raises StoreError."""
     with as_store_error(f"write {folder / 'run.json'}"):
-        atomic.write_text(folder / "run.json", json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
+        writing.write_text(folder / "run.json", json.dumps(plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def started_run(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from align import writing
 from align.pictures import PictureError, read_picture
 from align.reading import read_bytes
-from align.store import atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -55,10 +55,10 @@ def save_picture(folder: Path, name: str, picture: bytes | Image | Original) -> 
     if isinstance(picture, Original):
         data = picture.data
         if not _link(picture, path):
-            atomic.write_bytes(path, data)
+            writing.write_bytes(path, data)
     else:
         data = png_bytes(picture)
-        atomic.write_bytes(path, data)
+        writing.write_bytes(path, data)
     return {
         "name": name,
         "size": len(data),
@@ -84,7 +84,7 @@ def is_record(value: Any) -> bool:
 def _link(original: Original, path: Path) -> bool:
     """Make `path` a second name of a file, if the disk can do that and the file is still what was read."""
     try:
-        atomic.link(original.path, path)
+        writing.link(original.path, path)
         facts = path.stat()
     except OSError:
         return False

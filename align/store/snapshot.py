@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from align import writing
 from align.reading import open_file
-from align.store import atomic
 from align.store.columns import ordered
 from align.store.csvfile import csv_lines
 from align.store.errors import as_store_error
@@ -49,7 +49,7 @@ class Snapshot:
 
     def _write(self) -> None:
         end = self.index.end
-        with atomic.replacing(self.path) as file:
+        with writing.replacing(self.path) as file:
             hashed = hashlib.sha256()
             keys = self.order()
             for line in csv_lines(ordered(self.index.names(keys)), map(self.index.row, keys)):
@@ -71,7 +71,7 @@ class Snapshot:
             return
         kept = self.path.with_name(f"results.edited-{found[:8]}.csv")
         with as_store_error(f"write {kept}"):
-            atomic.write_bytes(kept, self.path.read_bytes())
+            writing.write_bytes(kept, self.path.read_bytes())
         warnings.warn(
             f"{self.path} was edited: it is made again from the journal, the edited one is {kept.name}",
             stacklevel=2,

@@ -29,8 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from align import writing
 from align.reading import open_file
-from align.store import atomic
 from align.store.claims import Claims
 from align.store.errors import StoreError, as_store_error
 from align.store.index import Index
@@ -190,8 +190,8 @@ class Store:
             (self.folder / "images").mkdir(exist_ok=True)
             if alone:
                 self._claims.clear()
-                atomic.remove_leftovers(self.folder)
-                atomic.remove_leftovers(self.folder / "images")
+                writing.remove_leftovers(self.folder)
+                writing.remove_leftovers(self.folder / "images")
 
     def _is_bare(self) -> bool:
         """Whether no item was ever made here: none in the journal, no picture."""

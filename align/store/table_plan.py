@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from align import writing
 from align.reading import read_json
-from align.store import atomic
 from align.store.errors import ReportError
 
 NAME = "table.json"
@@ -54,7 +54,7 @@ class TableFile:
     def write(self, folder: Path) -> None:
         """Write it into a folder, which is made if missing. Raises OSError."""
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_text(folder / NAME, json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n")
+        writing.write_text(folder / NAME, json.dumps({"format": FORMAT} | asdict(self), indent=2) + "\n")
 
 
 def relative(folder: Path, base: Path) -> str:

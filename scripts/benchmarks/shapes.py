@@ -19,10 +19,11 @@ from align.backbones.registry import load_folder
 from align.processes.base import Process
 from align.processes.ddim import ddim
 from align.rewards.registry import load
-from align.sampling.evaluate import Evaluator
 from align.sampling.guidance import Guidance
-from align.sampling.loop import Parts
+from align.sampling.judge import Judge
 from align.sampling.objective import Objective
+from align.sampling.parts import Parts
+from align.sampling.predict import Predict
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
 from align.semantics.tokens import pairs_by_offsets
@@ -65,23 +66,19 @@ def main(args: argparse.Namespace) -> None:
     times = torch.full((args.batch,), 300)
 
     def plain(steps: Process) -> Sampler:
-        return Sampler(
-            backbone,
-            Parts(Evaluator(backbone, 4.0, args.batch), steps),
-            pairs_by_offsets(graph),
-            args.batch,
-            device,
-        )
+        parts = Parts(Predict(backbone, 4.0, args.batch), Judge(backbone, args.batch), steps)
+        return Sampler(parts, pairs_by_offsets(graph), device)
 
     # One preference gradient per step and no time travel, so that the bare calls can be counted out.
     objective = Objective(preference=1.0, semantic=0.0, semantic_until=1.0, both_until=1.0)
     guided_parts = Parts(
-        Evaluator(backbone, 4.0, args.batch, objective, reward),
+        Predict(backbone, 4.0, args.batch),
+        Judge(backbone, args.batch, reward, objective),
         process,
         guidance=Guidance(1.0, (1.0, 1.0, 1.0)),
         recurrence=Recurrence(),
     )
-    guided = Sampler(backbone, guided_parts, pairs_by_offsets(graph), args.batch, device)
+    guided = Sampler(guided_parts, pairs_by_offsets(graph), device)
 
     halves = ("negative", "prompt")
 

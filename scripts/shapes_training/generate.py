@@ -17,10 +17,11 @@ from align.backbones.base import Conditioning
 from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
 from align.sampling.noise import Draws, NoiseStream
+from align.sampling.predict import Predict
+from align.sampling.state import Pictures
 from align.shapes.grammar import Caption, Split, captions
 from scripts.shapes_training.spoil import to_uint8
 
@@ -88,7 +89,7 @@ def make(
     if path.exists():
         return
     process = ddim(backbone.scheduler_config, steps, eta)
-    evaluate = Evaluator(backbone, GUIDANCE, batch)
+    predict = Predict(backbone, GUIDANCE, batch)
     texts = [caption.text() for caption in wanted for _ in range(SEEDS)]
     made: list[np.ndarray] = []
     looks: list[np.ndarray] = []
@@ -107,7 +108,7 @@ def make(
         state = start(streams, len(some), 1, backbone.latent_shape(), backbone.device)
         rows: list[np.ndarray] = []
         for step in process.steps:
-            estimate = evaluate(state, pictures, step, ledger)
+            estimate = predict(state, pictures, step, ledger)
             if step.index in keep:
                 rows.append(to_uint8(backbone.decode(estimate.x0)))
             noise = Draws.of(streams, state, step.index, 0).normal("step")

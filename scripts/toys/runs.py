@@ -12,12 +12,11 @@ from align.backbones.base import Conditioning
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner.build import build_sampler
-from align.sampling.evaluate import Pictures
 from align.sampling.ledger import Cost, Ledger
 from align.sampling.loop import Info, run, start
 from align.sampling.noise import NoiseStream
 from align.sampling.sampler import Sampler
-from align.sampling.state import State
+from align.sampling.state import Pictures, State
 from align.toy.densities import Density, Mixture
 from align.toy.problems import REWARDS
 from align.toy.reward import Quadratic
@@ -116,7 +115,7 @@ def ensemble(sampler: Sampler, problem: str, runs: int, seed: int = 0) -> Ensemb
     """Run a sampler ``runs`` times side by side.
 
     Args:
-        sampler: of :func:`sampler_of`; its population says how many particles a run has and what it returns.
+        sampler: of ``sampler_of``; its population says how many particles a run has and what it returns.
         problem: whose reward decides in the end.
         runs: G.
         seed: of all noise; the same draws only for the same number of runs.
@@ -129,7 +128,7 @@ def ensemble(sampler: Sampler, problem: str, runs: int, seed: int = 0) -> Ensemb
     ]
     pictures = Pictures(
         ["sample"] * runs,
-        Conditioning.of([sampler.backbone.encode("sample", "")] * runs),
+        Conditioning.of([sampler.parts.predict.backbone.encode("sample", "")] * runs),
         torch.zeros(runs, 1, 1),
         torch.zeros(runs, dtype=torch.bool),
     )
@@ -137,17 +136,18 @@ def ensemble(sampler: Sampler, problem: str, runs: int, seed: int = 0) -> Ensemb
 
     def watch(info: Info) -> None:
         if info.trace:
-            traces.append([info.trace[name].double().mean() for name in ("ess", "resampled")])
+            figures = list(info.trace.values())
+            traces.append([sum(one[name] for one in figures) / len(figures) for name in ("ess", "resampled")])
 
     def streams(picture: int, particle: int) -> _Row:
         return own[picture * particles + particle]
 
-    state = start(streams, runs, particles, sampler.backbone.latent_shape(), CPU)
-    state = run(sampler.parts, state, pictures, streams, ledger, on_evaluation=watch)
-    if sampler.parts.select.reads_end():
-        assert sampler.reward is not None
-        value = sampler.reward.score(sampler.decode(state.z), ["sample"] * len(state.z))
-        state = sampler.parts.select.finish(state, value)
+    with torch.no_grad():
+        state = start(streams, runs, particles, sampler.parts.predict.backbone.latent_shape(), CPU)
+        state = run(sampler.parts, state, pictures, streams, ledger, on_evaluation=watch)
+        if sampler.parts.select.reads_end():
+            value = sampler.score(sampler.decode(state.z), ["sample"] * len(state.z))
+            state = sampler.parts.select.finish(state, value)
     x = state.z.double().view(runs, -1, state.z.shape[1])
     ess, resampled = torch.tensor(traces, dtype=torch.float64).view(-1, 2).T
     return Ensemble(

@@ -18,11 +18,12 @@ from torch import Tensor
 from align.backbones.base import Backbone, Conditioning
 from align.processes.base import Process
 from align.rewards.base import Reward
-from align.sampling.evaluate import Evaluator, Pictures
+from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
 from align.sampling.noise import Draws, NoiseStream
-from align.sampling.values import scored
+from align.sampling.predict import Predict
+from align.sampling.state import Pictures
 from align.shapes.grammar import Split, captions
 
 TOGETHER = 64
@@ -131,7 +132,7 @@ def sample(
 ) -> Paths:
     """Plain sampling of some prompts, everything kept; see :func:`collect`."""
     texts = [prompt for prompt in prompts for _ in range(samples)]
-    evaluate = Evaluator(backbone, guidance_scale, len(texts))
+    predict = Predict(backbone, guidance_scale, len(texts))
     pictures = Pictures(
         prompts=texts,
         conditioning=Conditioning.of([backbone.encode(text, "") for text in texts]),
@@ -148,12 +149,13 @@ def sample(
     )
     seen, predicted = [], []
     for step in process.steps:
-        estimate = evaluate(state, pictures, step, Ledger(len(texts)), "prediction")
+        estimate = predict(state, pictures, step, Ledger(len(texts)))
         seen.append(half(state.z))
         predicted.append(half(estimate.x0))
         noise = Draws.of(lambda picture, _: own[picture], state, step.index, 0).normal("step")
         state = replace(state, z=process.kernel(estimate.x0, estimate.eps, step).sample(noise))
-    values = [scored(backbone.decode, reward, state.z, texts, 0).cpu() for reward in rewards]
+    judges = [Judge(backbone, len(texts), reward) for reward in rewards]
+    values = [judge.score(judge.decode(state.z), texts).cpu() for judge in judges]
     return Paths(
         prompts=np.array(texts),
         t=np.array([int(step.time) for step in process.steps]),

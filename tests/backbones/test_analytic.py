@@ -2,15 +2,16 @@
 
 import pytest
 import torch
-from fakes import CPU
+from fakes import CPU, passes
 
 from align.backbones.analytic import SCHEDULE, AnalyticBackbone
 from align.backbones.base import Conditioning
 from align.processes.ddim import ddim
 from align.rewards.registry import load
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
-from align.sampling.loop import Parts, run, start
+from align.sampling.loop import run, start
+from align.sampling.parts import Parts
+from align.sampling.state import Pictures
 from align.toy.picture import to_coordinates, to_pictures
 from align.toy.problems import DENSITIES, REWARDS, gaussian
 from align.toy.target import sampled_gaussian
@@ -146,7 +147,7 @@ def test_the_loops_chain_on_a_gaussian_has_the_exact_mean_and_variance():
         return Impulse(picture - 1)  # the first has no noise at all
 
     state = start(streams, number, 1, backbone.latent_shape(), CPU)
-    state = run(Parts(Evaluator(backbone, 1.0, number), PROCESS), state, pictures, streams, Ledger(number))
+    state = run(Parts(*passes(backbone, 1.0, number), PROCESS), state, pictures, streams, Ledger(number))
     ends = state.z[..., 0, 0].double()
     variance = (ends[1:] - ends[0]).square().sum(0)
     assert ends[0].tolist() == pytest.approx([0.999936, -1.999872], abs=2e-6)

@@ -6,18 +6,19 @@ import shutil
 import pytest
 import torch
 from diffusers import LatentConsistencyModelPipeline, LCMScheduler, UNet2DConditionModel
-from fakes import SCHEDULE, FakeReward
+from fakes import SCHEDULE, FakeReward, passes
 from tiny import load_tiny
 
 from align.backbones.base import Conditioning, guidance_embedding
 from align.backbones.registry import Recipe, load
 from align.errors import WrongWeights
 from align.processes.lcm import lcm as few_steps
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
-from align.sampling.loop import Parts, run, start
+from align.sampling.loop import run, start
 from align.sampling.noise import NoiseStream
+from align.sampling.parts import Parts
 from align.sampling.selection import Keep
+from align.sampling.state import Pictures
 from align.sampling.values import PosteriorMean
 
 CPU = torch.device("cpu")
@@ -142,7 +143,8 @@ def test_whole_pictures_are_the_pipelines(folder, lcm):
     state = start(streams, 2, 1, lcm.latent_shape(), CPU)
     pictures = plain_pictures(lcm, ["red cat", "dog"])
     ledger = Ledger(2)
-    found = run(Parts(Evaluator(lcm, 7.5, 2), process), state, pictures, streams, ledger)
+    with torch.no_grad():
+        found = run(Parts(*passes(lcm, 7.5, 2), process), state, pictures, streams, ledger)
     assert [cost.network_forward for cost in ledger.costs] == [4, 4]
 
     z = state.z
@@ -172,16 +174,15 @@ class Reading(Keep):
 def test_the_reward_sees_the_consistency_functions_picture(lcm, process):
     """Values are those of the decoded x0, and the last step's are those of the finished picture."""
     reward = FakeReward(takes_timestep=False)
-    evaluate = Evaluator(lcm, 7.5, 2, value=PosteriorMean(lcm.decode, reward))
+    two = passes(lcm, 7.5, 2, reward=reward, value=PosteriorMean(lcm.decode))
     state = start(streams, 2, 1, lcm.latent_shape(), CPU)
     pictures = plain_pictures(lcm, ["red cat", "dog"])
     values = []
-    parts = Parts(evaluate, process, select=Reading())
-    found = run(
-        parts, state, pictures, streams, Ledger(2), on_evaluation=lambda info: values.append(info.value)
-    )
-    finished = reward.score(lcm.decode(found.z).clamp(0, 1), ["red cat", "dog"])
-    torch.testing.assert_close(values[-1], finished)
+    parts = Parts(*two, process, select=Reading())
+    with torch.no_grad():
+        found = run(parts, state, pictures, streams, Ledger(2), values.append)
+        finished = reward.score(lcm.decode(found.z).clamp(0, 1), ["red cat", "dog"])
+    torch.testing.assert_close(values[-1].estimate.value, finished)
 
 
 @pytest.mark.parametrize("consistency", [False, True])

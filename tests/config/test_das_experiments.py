@@ -39,7 +39,7 @@ def test_its_numbers_are_the_published_ones(backbone, reward):
     assert (method.resampling.scheme, method.resampling.threshold) == ("ssp", 0.5)
     assert (ladder.rule, ladder.schedule, ladder.gamma, ladder.start) == ("schedule", "exp", gamma, 0.0)
     assert ladder.alpha == pytest.approx(alpha * unit)
-    assert not ladder.released
+    assert not method.quirks
     assert (method.guidance.rule, method.guidance.strength) == ("variance", 1.0)
     assert config.reward.terms == terms
     assert config.seed == 42
@@ -54,7 +54,7 @@ def test_its_numbers_are_the_published_ones(backbone, reward):
 def test_the_released_faults_are_one_option_away(backbone, reward):
     eta = ["sampler.eta=0.5"] if backbone == "lcm" else []
     config = compose(f"experiment=das_{backbone}_{reward}", "method=das_released", *eta)
-    assert config.method.tempering.released
+    assert config.method.quirks == ("stale_gradients", "published_ladder", "lcm_variances")
     assert config.method.choose == "weight"
     mended = compose(f"experiment=das_{backbone}_{reward}")
     assert config.method.tempering.alpha == mended.method.tempering.alpha

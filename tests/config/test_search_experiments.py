@@ -67,7 +67,7 @@ def test_options_are_those_of_the_command(named):
     assert method.search.otherwise == "few"
     assert searching(config).replaced == command.replaced
     if command.replaced:
-        assert (method.search.replace_temperature, method.search.standardise) == (1, False)
+        assert (method.search.replace_temperature, method.quirks) == (1, ("raw_values",))
     assert config.reward.label == command.reward
     assert command.reward in config.metrics.rewards
     assert (config.sampler.steps, config.sampler.eta, config.sampler.guidance_scale) == (50, 1, 7.5)

@@ -38,12 +38,12 @@ COPIED = {
 
 
 @pytest.mark.parametrize(
-    ("method", "clamp", "score"), list(product(COPIED, [True, False], ["plain", "released"]))
+    ("method", "clamp", "quirks"), list(product(COPIED, [True, False], [(), ("sign_blind",)]))
 )
-def test_copies_scored_in_parts_are_those_scored_together(method, clamp, score):
+def test_copies_scored_in_parts_are_those_scored_together(method, clamp, quirks):
     config = config_of(*COPIED[method])
-    objective = replace(config.method.objective, copies=3, clamp=clamp, score=score, dynamic=clamp)
-    config = replace(config, method=replace(config.method, objective=objective))
+    objective = replace(config.method.objective, copies=3, clamp=clamp, dynamic=clamp)
+    config = replace(config, method=replace(config.method, objective=objective, quirks=quirks))
     whole = sample(config, FakeReward())
     for together in (1, 2):
         parts = sample(replace(config, run=replace(config.run, views_together=together)), FakeReward())

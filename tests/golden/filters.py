@@ -11,17 +11,17 @@ from functools import cache
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from fakes import watching
 from safetensors.torch import load_file
 
 from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.rewards.base import Reward
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
-from align.sampling.loop import run, start
 from align.sampling.noise import Draws
-from align.sampling.sampler import Sampler
+from align.sampling.sampler import Request, Sampler
+from align.sampling.state import Pictures
 from align.semantics.sources import no_pairs
 
 from .replay import CPU, SLIM, parameters
@@ -111,13 +111,8 @@ class Replay:
     """
 
     def __init__(self, parts, pictures, draws, population, reward):
-        self.evaluated, self.selected = [], []
-        log, chosen = self.evaluated, self.selected
-
-        class Watching(Evaluator):
-            def __call__(self, state, *rest):
-                log.append((state, super().__call__(state, *rest)))
-                return log[-1][1]
+        self.selected = []
+        chosen = self.selected
 
         class Selecting(type(parts.select)):
             def __call__(self, *arguments):
@@ -128,18 +123,16 @@ class Replay:
                 chosen.append((state, super().finish(state, value)))
                 return chosen[-1][1]
 
-        evaluate, select = copy(parts.evaluate), copy(parts.select)
-        evaluate.__class__ = Watching
+        select = copy(parts.select)
         object.__setattr__(select, "__class__", Selecting)
-        parts = replace(parts, evaluate=evaluate, select=select)
-        backbone, steps = evaluate.backbone, len(parts.process.steps)
-        streams = lambda picture, particle: draws(particle)  # noqa: E731
+        parts = replace(parts, select=select, judge=replace(parts.judge, reward=reward))
         self.ledger = Ledger(1)
-        state = start(streams, 1, PARTICLES, backbone.latent_shape(), CPU)
-        self.final = run(parts, state, pictures, streams, self.ledger)
-        sampler = Sampler(backbone, parts, no_pairs, evaluate.batch_size, CPU, population, reward)
-        ends = Draws.of(streams, self.final, steps, 0)
-        (self.outcomes,) = sampler._finish(self.final, pictures, ends, self.ledger)
+        sampler = Sampler(parts, no_pairs, CPU, population, lambda request, particle: draws(particle))
+        with torch.no_grad(), watching() as log:
+            self.final = sampler.run([Request("")], pictures, self.ledger)
+            ends = Draws.of(sampler.streams([Request("")]), self.final, len(parts.process.steps), 0)
+            (self.outcomes,) = sampler.finish(self.final, pictures, ends, self.ledger)
+        self.evaluated = [(state, estimate) for _, state, estimate in log]
 
 
 def pictures_of(prompt, own, other, pooled=None, size=None):

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from fakes import passes
 from safetensors.torch import load_file
 
 from align.backbones.base import Conditioning
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
+from align.released.objective import SignBlindObjective
 from align.rewards.clip import clip_config
 from align.rewards.step_aware import StepAwareReward, load_step_aware, load_step_aware_model
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import Guidance
-from align.sampling.loop import Parts
-from align.sampling.objective import Objective
+from align.sampling.parts import Parts
 from align.sampling.recurrence import Recurrence
-from align.sampling.state import State
+from align.sampling.state import Pictures, State
 from align.sampling.views import centres, shift_range
 from align.semantics.attention_loss import pair_weights
 from align.semantics.tokens import TokenPairs
@@ -169,14 +169,13 @@ class Trace:
         """Phases by the fraction between the recorded steps' timesteps."""
         steps, settings = self.facts["steps"], self.facts["settings"]
         first, second = ((steps[settings[name] - 1]["t"] - 0.5) / 1000 for name in ("time1", "time2"))
-        return Objective(
+        return SignBlindObjective(
             preference=1,
             semantic=50 if self.xl else 10,
             semantic_until=first,
             both_until=second,
             preference_until=(steps[-4]["t"] + 0.5) / 1000 if self.xl else 0,
             copies=self.facts["n_replicas"],
-            score="released",
         )
 
     @cached_property
@@ -186,16 +185,9 @@ class Trace:
             (0.2 * self.scale, 0.2 * self.scale, 0.6 * self.scale) if self.xl else (0.2 * self.scale, 1, 1)
         )
         rate = (0.5, 0.5, 1.5) if self.xl else (1.0, 1.0, 3.0)
-        evaluate = Evaluator(
-            self.backbone,
-            self.scale,
-            1,
-            self.objective,
-            self.reward,
-            guidance_rescale=self.facts["settings"].get("cfg_rescale", 0.0),
-        )
+        rescale = self.facts["settings"].get("cfg_rescale", 0.0)
         return Parts(
-            evaluate,
+            *passes(self.backbone, self.scale, 1, self.objective, self.reward, rescale=rescale),
             self.process,
             Guidance(strength, coefficient),
             Recurrence("gradient_norm", rate=rate, cap=1000),

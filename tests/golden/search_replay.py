@@ -6,12 +6,12 @@ The released code lets particles of different prompts compete: here each particl
 
 import json
 from contextlib import suppress
-from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 import torch.nn.functional as F
+from fakes import watching
 from safetensors.torch import load_file
 
 from align.backbones.base import Conditioning
@@ -21,18 +21,16 @@ from align.rewards.base import Reward
 from align.rewards.jpeg import JpegReward
 from align.rewards.preprocess import normalise
 from align.runner.build import assemble
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.ledger import Ledger
-from align.sampling.loop import _Loop, run
+from align.sampling.loop import Loop, run
 from align.sampling.noise import Draws
-from align.sampling.objective import Terms
-from align.sampling.state import State
+from align.sampling.parts import wants
+from align.sampling.state import Pictures, State
 from align.semantics.sources import no_pairs
 
 from .replay import CPU, tiny_backbone
 
 SIDE = 128
-UNGUIDED = Terms(0, False, False)
 
 
 def traces(folder):
@@ -150,15 +148,6 @@ class Batch:
         return rows
 
 
-class Watching(Evaluator):
-    """Keeps what was evaluated, by the step's index."""
-
-    def __call__(self, state, pictures, step, *rest):
-        found = super().__call__(state, pictures, step, *rest)
-        self.seen.setdefault(step.index, []).append((state.z, found.value))
-        return found
-
-
 class Chosen:
     """A selection that keeps what went in and what came out, by the step's index."""
 
@@ -223,19 +212,24 @@ class Trace:
                 f"method.returned={settings['bs']}",
                 f"method.search.widen={settings['w']}",
                 f"method.search.schedule={settings['search_schudule']}",
-                f"method.search.drop={drop or 'none'}",
+                *(self._dropped if drop else ["method.search.drop=none"]),
                 f"method.search.replace={settings['replacerate']}",
             ]
         command = ["backbone=sd15", "sampler=ddim_50", "reward=jpeg_compressibility", f"method={method}"]
         return jobs_of(parse([*command, *options]))[0].config
 
+    @property
+    def _dropped(self):
+        """The recorded populations, whose last can be more than are returned: there the formula has the last word."""
+        batch = self.batches[0]
+        numbers = [len(batch.went_on(step)) for step in range(self.facts["steps"] - 1)]
+        return ["method.search.drop=list", f"method.search.populations={numbers}"]
+
     def parts(self, batch_size):
-        """The method's parts, with eyes on evaluations and selections."""
+        """The method's parts, with eyes on selections."""
         reward = REWARDS[self.kind]()
         parts = assemble(self.config, self.backbone, reward, no_pairs, batch_size, CPU).parts
-        evaluate = copy(parts.evaluate)
-        evaluate.__class__, evaluate.seen = Watching, {}
-        return replace(parts, evaluate=evaluate, select=Chosen(parts.select))
+        return replace(parts, select=Chosen(parts.select))
 
     def run(self, batch, batch_size=16, steps=None):
         """A batch from its start on.
@@ -257,30 +251,31 @@ class Trace:
             if steps is not None and info.step.index == steps:
                 raise _Enough
 
-        with suppress(_Enough):
+        with suppress(_Enough), watching() as log, torch.no_grad():
             state = run(parts, state, batch.pictures, batch.streams, ledger, on_evaluation=watch)
-        return [self._found(parts, index) for index in range(taken)], state.z, ledger
+        return [self._found(parts, index, log) for index in range(taken)], state.z, ledger
 
     def step(self, batch, index, batch_size=16):
         """What is found at one selecting step, from the recorded latents that enter it."""
         parts = self.parts(batch_size)
-        loop = _Loop(parts, batch.pictures, batch.streams, Ledger(len(batch.start)))
+        loop = Loop(parts, batch.pictures, batch.streams, Ledger(len(batch.start)))
         state = batch.state(batch.of(index, "latents_in"), batch.drawn(index))
         step, following = parts.process.steps[index : index + 2]
-        estimate = loop.evaluate(state, step, Draws.of(batch.streams, state, index, 0))
-        parts.evaluate.seen.clear()
+        want = wants(parts, step, state, batch.pictures)
         once = torch.zeros(len(state.z), dtype=torch.bool)
-        state, estimate, *_ = loop.children(state, estimate, step, UNGUIDED, 0, once)
-        parts.select(state, estimate, following, Draws.of(batch.streams, state, following.index, 0))
-        return self._found(parts, index)
+        with torch.no_grad():
+            estimate = loop.evaluate(state, step, want, Draws.of(batch.streams, state, index, 0))
+            with watching() as log:
+                state, estimate, *_ = loop.children(state, estimate, step, want, 0, once)
+            parts.select(state, estimate, following, Draws.of(batch.streams, state, following.index, 0))
+        return self._found(parts, index, log)
 
-    def _found(self, parts, index):
+    def _found(self, parts, index, log):
         """What the loop did at a selecting step: candidates are evaluated, and selected among, at the following one."""
         children, selected = parts.select.seen[index + 1]
-        candidates = torch.cat([z for z, _ in parts.evaluate.seen[index + 1]]).unflatten(
-            0, (-1, len(children))
-        )
-        values = torch.cat([value for _, value in parts.evaluate.seen[index + 1]]).view(candidates.shape[:2])
+        seen = [(state.z, estimate.value) for step, state, estimate in log if step.index == index + 1]
+        candidates = torch.cat([z for z, _ in seen]).unflatten(0, (-1, len(children)))
+        values = torch.cat([value for _, value in seen]).view(candidates.shape[:2])
         same = (candidates == children).flatten(2).all(dim=2)
         assert bool(same.any(dim=0).all())
         return Found(values, same.int().argmax(dim=0).tolist(), selected.index.tolist(), selected.state)

@@ -9,18 +9,19 @@ from functools import cached_property
 
 import pytest
 import torch
+from fakes import passes
 
 from align.processes.ddim import ddim
 from align.processes.lcm import lcm
 from align.released.lcm import released_lcm
-from align.sampling.evaluate import Evaluator
+from align.released.particles import StaleTempered
+from align.released.tempering import PublishedLadder
 from align.sampling.guidance import Guidance
-from align.sampling.loop import Parts
 from align.sampling.objective import Objective
 from align.sampling.particles import Resampling, Tempered
+from align.sampling.parts import Parts
 from align.sampling.resampling import ess
 from align.sampling.sampler import Population
-from align.sampling.tempering import Tempering
 from align.sampling.values import PosteriorMean
 
 from .filters import (
@@ -104,29 +105,29 @@ class DasTrace(Trace):
     def tempering(self):
         rule, schedule = self.settings["tempering"], self.settings["tempering_schedule"]
         exponent = schedule if isinstance(schedule, int | float) else 1
-        return Tempering(
+        return PublishedLadder(
             rule={"FreeDoM": "freedom", None: "full"}.get(rule, rule),
             schedule={"exp": "exp", None: "full"}.get(schedule, "polynomial"),
             gamma=self.settings["tempering_gamma"],
             exponent=exponent,
             start=self.settings["tempering_start"],
             ess=self.settings["ess_threshold"],
-            released=True,
         )
 
-    def parts(self, **changed):
+    def parts(self, stays=None):
         scale = self.settings["guidance_scale"]
         config, eta = self.backbone.scheduler_config, self.settings["eta"]
         resampling = Resampling(self.settings["resample_strategy"], self.settings["ess_threshold"])
-        select = Tempered(
-            self.tempering, self.alpha, resampling, self.steps, scale, not self.moves_with_particles
+        stays = not self.moves_with_particles if stays is None else stays
+        select = (StaleTempered if stays else Tempered)(
+            self.tempering, self.alpha, resampling, self.steps, scale
         )
-        value = PosteriorMean(self.backbone.decode, self.reward)
+        value = PosteriorMean(self.backbone.decode)
         return Parts(
-            Evaluator(self.backbone, scale, PARTICLES, OBJECTIVE, self.reward, value=value),
+            *passes(self.backbone, scale, PARTICLES, OBJECTIVE, self.reward, value=value),
             released_lcm(config, self.steps, eta) if self.lcm else ddim(config, self.steps, eta),
             Guidance(1.0, (1.0, 1.0, 1.0), "variance"),
-            select=replace(select, **changed),
+            select=select,
             weigh=True,
         )
 
@@ -166,7 +167,7 @@ def test_the_whole_run_from_the_recorded_draws(trace):
         state, estimate = replay.evaluated[step]
         selected = replay.selected[step][1]
         after = selected.state
-        resampled.append(bool(selected.trace["resampled"]) if selected.trace else False)
+        resampled.append(bool(selected.trace[0]["resampled"]) if selected.trace else False)
         if (indices := trace.get(prefix + "resample_indices")) is None:  # before the first tempered step
             assert not selected.trace
             indices = torch.arange(PARTICLES)
@@ -176,7 +177,7 @@ def test_the_whole_run_from_the_recorded_draws(trace):
         found.add("x0", estimate.x0, prefix + "pred_x0", relative=True)
         if not selected.trace:
             continue
-        scale = float(selected.trace["temperature"])
+        scale = selected.trace[0]["temperature"]
         gradient = -selected.estimate.gradient / trace.alpha
         if trace.guides(step):
             found.add("gradient", -estimate.gradient / trace.alpha, prefix + "reward_grad", relative=True)
@@ -193,7 +194,7 @@ def test_the_whole_run_from_the_recorded_draws(trace):
             trace.tensors[prefix + "normalised"] = normalised(recorded.double())
         found.add("log_weights", before, prefix + "normalised")
         found.add("log_weights", normalised(after.log_weights), prefix + "log_w_after")
-        found.add("ess", float(selected.trace["ess"]), prefix + "ess")
+        found.add("ess", selected.trace[0]["ess"], prefix + "ess")
         carried, twist = after.log_weights, after.twist
     assert [step for step, happened in enumerate(resampled) if happened] == trace.facts["resampled_at_steps"]
     finished = replay.selected[-1][1]
@@ -238,7 +239,7 @@ def ancestors(replay, steps):
 def test_neither_trace_replays_with_the_other_ones_indexing(name):
     """The released fault, gradients and twists that stay behind, decides who survives."""
     trace = DasTrace(SLIM, name)
-    replay = trace.replay(trace.parts(released=trace.moves_with_particles))
+    replay = trace.replay(trace.parts(stays=trace.moves_with_particles))
     recorded = [trace.tensors[f"step{step:02d}.resample_indices"].tolist() for step in range(trace.steps)]
     assert [[one] for one in ancestors(replay, trace.steps)] != recorded
     assert (replay.final.z - trace.tensors["final.latents"]).abs().max() > 100 * LIMITS["latents"]

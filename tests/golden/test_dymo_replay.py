@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from align.processes.base import renoise
-from align.sampling.evaluate import Evaluator
 from align.sampling.ledger import Ledger
-from align.sampling.loop import run, start
+from align.sampling.loop import Loop, run, start
 from align.sampling.noise import Draws
+from align.sampling.parts import wants
 from align.sampling.views import ViewDraws, views
 from align.semantics.attention_loss import semantic_loss
 
@@ -71,7 +71,8 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
         state = trace.state(z, recorded.get("pred_x0_prev", previous))
         previous = recorded["pred_x0"]
         draws = Draws.of(lambda *_: trace.draws, state, step.index, record["k"])
-        found = trace.parts.evaluate(state, trace.pictures, step, Ledger(1), "gradient", draws)
+        loop = Loop(trace.parts, trace.pictures, lambda *_: trace.draws, Ledger(1))
+        found = loop.evaluate(state, step, wants(trace.parts, step, state, trace.pictures), draws)
         terms = trace.objective.terms(step)
         with torch.no_grad():
             maps = trace.backbone.predict(z, step, trace.pictures.conditioning, trace.scale, "both").attention
@@ -125,20 +126,13 @@ def scores_of(trace, picture, step, draws):
 def test_the_whole_run_from_the_recorded_draws(trace):
     latents, rounds, ledger = {}, [0] * trace.number, Ledger(1)
 
-    class Watching(Evaluator):
-        def __call__(self, state, pictures, step, *rest):
-            latents.setdefault(step.index, state.z)
-            return super().__call__(state, pictures, step, *rest)
-
-    def count(info):
+    def watch(info):
         rounds[info.step.index] = info.round
+        latents.setdefault(info.step.index, info.state.z)
 
-    trace.parts.evaluate.__class__ = Watching
-    try:
+    with torch.no_grad():
         state = start(lambda *_: trace.draws, 1, 1, trace.backbone.latent_shape(), CPU)
-        state = run(trace.parts, state, trace.pictures, lambda *_: trace.draws, ledger, on_evaluation=count)
-    finally:
-        trace.parts.evaluate.__class__ = Evaluator
+        state = run(trace.parts, state, trace.pictures, lambda *_: trace.draws, ledger, on_evaluation=watch)
     assert rounds == [step["rounds"] for step in trace.facts["steps"]]
     evaluations = len(trace.facts["evaluations"])
     assert ledger.costs[0].network_backward == evaluations

@@ -5,17 +5,19 @@ ones: they are put in where a group is resampled, after our own weights and deci
 Slim copies come with the tests; ``--golden DIR`` replays every trace of a folder too.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pytest
 import torch
+from fakes import passes
 
 from align.processes.ddim import ddim
-from align.sampling.evaluate import Evaluator
-from align.sampling.loop import Parts
-from align.sampling.particles import Resampling, Steering
+from align.released.particles import ForgetfulSteering
+from align.sampling.particles import Resampling
+from align.sampling.parts import Parts
 from align.sampling.sampler import Population
 from align.sampling.values import PosteriorMean
 
@@ -91,14 +93,14 @@ class FkTrace(Trace):
 
     def parts(self, **changed):
         threshold = 0.5 if self.settings["adaptive_resampling"] else None
-        floor = self.settings.get("reward_min_value", 0.0)
+        start = {"floor": self.settings.get("reward_min_value", 0.0)} | changed
         resampling = RecordedResampling("multinomial", threshold, self)
-        select = Steering(self.settings["potential_type"], self.rate, self.at, resampling, floor, True)
-        value = PosteriorMean(self.backbone.decode, self.reward)
+        select = ForgetfulSteering(self.settings["potential_type"], self.rate, self.at, resampling, **start)
+        value = PosteriorMean(self.backbone.decode)
         return Parts(
-            Evaluator(self.backbone, self.facts["guidance_scale"], PARTICLES, value=value),
+            *passes(self.backbone, self.facts["guidance_scale"], PARTICLES, reward=self.reward, value=value),
             ddim(self.backbone.scheduler_config, self.steps, self.facts["eta"]),
-            select=replace(select, **changed),
+            select=select,
             select_children=True,
         )
 
@@ -176,7 +178,7 @@ def test_the_predictions_and_values_of_every_step(trace):
 def test_the_mended_method_does_not_replay():
     """Without the floor the particles whose weights were recorded as equal differ."""
     trace = FkTrace(SLIM, "fk_max_default_floor")
-    trace.replay(trace.parts(floor=None))
+    trace.replay(trace.parts(floor=-math.inf))
     _, weights = trace.decided[2]
     recorded = trace.tensors["step2.weights"]
     assert (recorded[[1, 3]] == recorded[0]).all()

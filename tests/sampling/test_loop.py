@@ -1,24 +1,23 @@
 """The loop: methods as choices of its parts."""
 
 import math
-from copy import copy
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
-from fakes import CPU, SCHEDULE, FakeReward, GaussianBackbone, words_graph
+from fakes import CPU, SCHEDULE, FakeReward, GaussianBackbone, passes, words_graph
 
 from align.backbones.base import Conditioning
 from align.processes.ddim import ddim
-from align.sampling.evaluate import Evaluator, Pictures
 from align.sampling.guidance import Guidance
 from align.sampling.ledger import Ledger
-from align.sampling.loop import Parts, run, start
+from align.sampling.loop import run, start
 from align.sampling.noise import NoiseStream
 from align.sampling.objective import Objective
+from align.sampling.parts import Parts
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
+from align.sampling.state import Pictures
 from align.semantics.tokens import pairs_by_offsets
 
 PROMPTS = ["red cat blue dog", "a quiet morning", "blue dog"]
@@ -29,7 +28,7 @@ STEPS = 8
 def parts_of(backbone, reward, batch_size=4, steps=STEPS, eta=1.0, objective=None, strength=1.0, **keywords):
     objective = objective or Objective(preference=1, semantic=10)
     return Parts(
-        Evaluator(backbone, 3.0, batch_size, objective, reward),
+        *passes(backbone, 3.0, batch_size, objective, reward),
         ddim(SCHEDULE, steps, eta),
         Guidance(strength, (0.5, 0.5, 0.5)),
         **keywords,
@@ -37,29 +36,13 @@ def parts_of(backbone, reward, batch_size=4, steps=STEPS, eta=1.0, objective=Non
 
 
 def plain_of(backbone, batch_size=4, eta=1.0):
-    return Parts(Evaluator(backbone, 3.0, batch_size), ddim(SCHEDULE, STEPS, eta))
+    return Parts(*passes(backbone, 3.0, batch_size), ddim(SCHEDULE, STEPS, eta))
 
 
-def sample(parts, requests=REQUESTS, watch=None):
-    sampler = Sampler(
-        parts.evaluate.backbone, parts, pairs_by_offsets(words_graph), parts.evaluate.batch_size, CPU
-    )
+def sample(parts, requests=REQUESTS, watch=None, population=None):
+    sampler = Sampler(parts, pairs_by_offsets(words_graph), CPU, population)
     sampler.on_evaluation = watch
     return sampler.sample(requests)
-
-
-def watched(parts):
-    """The same parts, and what will be every evaluation's (state, estimate)."""
-    log, inner = [], parts.evaluate
-
-    class Watching(Evaluator):
-        def __call__(self, state, *rest):
-            log.append((state, super().__call__(state, *rest)))
-            return log[-1][1]
-
-    evaluate = copy(inner)
-    evaluate.__class__ = Watching
-    return replace(parts, evaluate=evaluate), log
 
 
 def same(one, two):
@@ -121,18 +104,16 @@ def test_rounds_are_decided_by_the_first_evaluation_of_a_step(backbone, reward):
     sample(parts, REQUESTS[:1], watch=seen.append)
     for index in range(STEPS):
         infos = [info for info in seen if info.step.index == index]
-        rate = (1, 1, 3)[parts.evaluate.objective.terms(infos[0].step).phase]
-        assert len(infos) == 1 + min(5, int(rate * float(infos[0].gradient_norm)))
+        rate = (1, 1, 3)[parts.judge.objective.terms(infos[0].step).phase]
+        assert len(infos) == 1 + min(5, int(rate * float(infos[0].estimate.gradient_norm)))
 
 
 def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
-    parts, log = watched(
-        parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=(1, 1, 1)), strength=1e-6)
-    )
+    parts = parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=(1, 1, 1)), strength=1e-6)
     seen = []
     sample(parts, REQUESTS[:1], watch=seen.append)
     step = parts.process.steps[4]
-    first, second = (state.z for (state, _), info in zip(log, seen, strict=True) if info.step == step)
+    first, second = (info.state.z for info in seen if info.step == step)
     stream = NoiseStream(7, PROMPTS[0], 0)
     shape = backbone.latent_shape()
     read = backbone.encode(PROMPTS[0], "")
@@ -144,11 +125,15 @@ def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
 
 
 def test_the_previous_prediction_is_that_of_the_previous_evaluation(backbone, reward):
-    parts, log = watched(parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=(1, 1, 1))))
-    sample(parts, REQUESTS[:1])
-    assert torch.isnan(log[0][0].previous_x0).all()
-    for (_, before), (after, _) in pairwise(log):
-        assert torch.equal(before.x0, after.previous_x0)
+    seen = []
+    sample(
+        parts_of(backbone, reward, recurrence=Recurrence("fixed", rounds=(1, 1, 1))),
+        REQUESTS[:1],
+        seen.append,
+    )
+    assert torch.isnan(seen[0].state.previous_x0).all()
+    for before, after in pairwise(seen):
+        assert torch.equal(before.estimate.x0, after.state.previous_x0)
 
 
 @pytest.mark.parametrize("broken", [{"broken": PROMPTS[:1]}, {"flat": PROMPTS[:1]}])
@@ -194,7 +179,7 @@ def weighted_run(strength, weigh=True, eta=1.0, schedule=SCHEDULE):
     backbone = GaussianBackbone(0.3, 1.0, (1, 2, 2))
     objective = Objective(preference=1, semantic=0, dynamic=False)
     parts = Parts(
-        Evaluator(backbone, 1.0, NUMBER, objective, Bright()),
+        *passes(backbone, 1.0, NUMBER, objective, Bright()),
         ddim(schedule, 10, eta),
         # The last steps' kernels are so narrow that any shift would leave them: the third phase is unguided.
         Guidance(strength, (0.0, 0.08, 0.0)),
@@ -204,8 +189,9 @@ def weighted_run(strength, weigh=True, eta=1.0, schedule=SCHEDULE):
     pictures = Pictures(
         ["p"], Conditioning(*torch.zeros(2, 1, 2, 2)), torch.zeros(1, 2, 2), torch.tensor([False])
     )
-    state = start(streams, 1, NUMBER, backbone.latent_shape(), CPU)
-    return run(parts, state, pictures, streams, Ledger(1))
+    with torch.no_grad():
+        state = start(streams, 1, NUMBER, backbone.latent_shape(), CPU)
+        return run(parts, state, pictures, streams, Ledger(1))
 
 
 def moved_weights(state):

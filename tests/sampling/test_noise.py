@@ -6,7 +6,7 @@ import torch
 
 from align.sampling.noise import NoiseStream
 
-STREAM = NoiseStream(seed=1, prompt="a red cat", sample=2, particle=3)
+STREAM = NoiseStream(seed=1, key="a red cat", sample=2, particle=3)
 KEY = ("step", 4, 5)
 
 
@@ -22,7 +22,7 @@ def test_the_same_key_draws_the_same():
     ("stream", "key"),
     [
         (replace(STREAM, seed=2), KEY),
-        (replace(STREAM, prompt="a red car"), KEY),
+        (replace(STREAM, key="a red car"), KEY),
         (replace(STREAM, sample=1), KEY),
         (replace(STREAM, particle=2), KEY),
         (STREAM, ("renoise", 4, 5)),
@@ -57,13 +57,13 @@ def test_the_global_generator_is_left_alone():
 
 @pytest.mark.parametrize("prompt", ["", "\ud800 alone", "caf\u00e9", "\x1f", "1\x1f2", "x" * 100_000, "\0"])
 def test_any_prompt_has_its_own_noise(prompt):
-    one = draw(replace(STREAM, prompt=prompt))
+    one = draw(replace(STREAM, key=prompt))
     assert torch.isfinite(one).all()
-    assert not torch.equal(one, draw(replace(STREAM, prompt=prompt + " ")))
+    assert not torch.equal(one, draw(replace(STREAM, key=prompt + " ")))
 
 
 def test_surrogates_that_read_alike_are_still_different_prompts():
-    assert not torch.equal(draw(replace(STREAM, prompt="\ud800")), draw(replace(STREAM, prompt="?")))
+    assert not torch.equal(draw(replace(STREAM, key="\ud800")), draw(replace(STREAM, key="?")))
 
 
 def test_a_prompt_cannot_pose_as_another_key():

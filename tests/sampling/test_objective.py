@@ -3,6 +3,7 @@ import torch
 from fakes import SCHEDULE
 
 from align.processes.ddim import ddim
+from align.released.objective import SignBlindObjective
 from align.sampling.objective import Objective, Terms
 
 NOW, BEFORE = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -89,21 +90,21 @@ def loss_of(objective, scores):
 def test_the_released_score_is_blind_to_the_sign():
     scores = torch.tensor([[2.0], [-3.0]])
     assert loss_of(Objective(1, 1), scores)[0].tolist() == [-2, 3]
-    assert loss_of(Objective(1, 1, score="released"), scores)[0].tolist() == [-2, -3]
+    assert loss_of(SignBlindObjective(1, 1), scores)[0].tolist() == [-2, -3]
 
 
-@pytest.mark.parametrize("score", ["plain", "released"])
-def test_scores_of_several_views_become_one_loss_with_its_own_derivative(score):
-    objective = Objective(1, 1, score=score, copies=3)
+@pytest.mark.parametrize("kind", [Objective, SignBlindObjective])
+def test_scores_of_several_views_become_one_loss_with_its_own_derivative(kind):
+    objective = kind(1, 1, copies=3)
     scores = torch.tensor([[2.0, -1.0, 0.5, 3.0], [0.1, 0.2, -0.3, 0.4]], requires_grad=True)
-    expected = -scores.norm(dim=1) if score == "released" else -scores.sum(dim=1) / 2
+    expected = -scores.norm(dim=1) if kind is SignBlindObjective else -scores.sum(dim=1) / 2
     total, gradient = loss_of(objective, scores.detach())
     torch.testing.assert_close(total, expected.detach())
     torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), scores)[0])
 
 
 def test_no_score_no_slope():
-    total, gradient = loss_of(Objective(1, 1, score="released"), torch.zeros(2, 3))
+    total, gradient = loss_of(SignBlindObjective(1, 1), torch.zeros(2, 3))
     assert not total.any()
     assert not gradient.any()
 

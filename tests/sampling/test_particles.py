@@ -5,17 +5,17 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from fakes import CPU, SCHEDULE
+from fakes import CPU, SCHEDULE, passes
 
 from align.processes.ddim import ddim
 from align.processes.lcm import lcm
 from align.released.lcm import released_lcm
-from align.sampling.evaluate import Evaluator
+from align.released.particles import ForgetfulSteering, StaleTempered
 from align.sampling.guidance import Guidance
-from align.sampling.loop import Parts
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
 from align.sampling.particles import Resampling, Steering, Tempered
+from align.sampling.parts import Parts
 from align.sampling.sampler import Population, Request
 from align.sampling.state import Estimate, State
 from align.sampling.tempering import Tempering
@@ -53,12 +53,12 @@ def select(rule, state, value, index=1, seed=0):
     return rule(state, estimate_of(value), STEP[index], draws_of(state, STEP[index], seed))
 
 
-def tempered(resampling, alpha=0.5, tempering=FULL, **options):
-    return Tempered(tempering, alpha, resampling, 10, **options)
+def tempered(resampling, alpha=0.5, tempering=FULL, kind=Tempered):
+    return kind(tempering, alpha, resampling, 10)
 
 
-def steering(potential, resampling, rate=2.0, at=(1, 2, 3), **options):
-    return Steering(potential, rate, at, resampling, **options)
+def steering(potential, resampling, rate=2.0, at=(1, 2, 3)):
+    return Steering(potential, rate, at, resampling)
 
 
 # ---------------------------------------------------------------- weights
@@ -92,10 +92,10 @@ def test_resampling_sets_weights_to_their_mean(rule):
 def test_a_group_is_resampled_where_its_effective_size_is_low():
     even, uneven = [1.0, 1.0, 1.1, 1.0], [9.0, 0.0, 0.0, 0.0]
     found = select(tempered(Resampling("ssp", 0.5)), state_of(2), even + uneven)
-    assert found.trace["resampled"].tolist() == [0, 1]
+    assert [found.trace[k]["resampled"] for k in (0, 1)] == [0, 1]
     assert found.index.tolist() == [0, 1, 2, 3, 4, 4, 4, 4]
-    assert found.trace["ess"][0] > 3.9
-    assert found.trace["ess"][1] < 1.1
+    assert found.trace[0]["ess"] > 3.9
+    assert found.trace[1]["ess"] < 1.1
     assert found.state.log_weights[:4].unique().numel() > 1
     assert found.state.log_weights[4:].unique().numel() == 1
 
@@ -109,14 +109,14 @@ def test_all_that_belongs_to_a_particle_follows_it():
     for name in ("eps", "x0", "gradient", "gradient_norm", "loss"):
         assert getattr(found.estimate, name).flatten().tolist() == ancestors
     assert found.state.twist.tolist() == [18.0] * 4
-    steered = select(steering("max", ALWAYS, floor=1.0), state_of(), value)
+    steered = select(steering("max", ALWAYS), state_of(), value)
     assert steered.index.tolist() == ancestors
     assert steered.state.statistic.tolist() == [9.0] * 4
     assert steered.state.twist.tolist() == [18.0] * 4
 
 
 def test_as_released_gradients_and_twists_stay_behind():
-    found = select(tempered(ALWAYS, released=True), state_of(), [0.0, 9.0, 0.0, 9.0])
+    found = select(tempered(ALWAYS, kind=StaleTempered), state_of(), [0.0, 9.0, 0.0, 9.0])
     assert found.state.z.flatten().tolist() == [1.0, 1.0, 3.0, 3.0]
     assert found.estimate.gradient.flatten().tolist() == [0.0, 1.0, 2.0, 3.0]
     assert found.state.twist.tolist() == [0.0, 18.0, 0.0, 18.0]
@@ -125,7 +125,7 @@ def test_as_released_gradients_and_twists_stay_behind():
 def test_the_next_proposal_follows_the_next_temperature():
     rule = tempered(NEVER, 0.5, Tempering("schedule", gamma=0.1))
     found = select(rule, state_of(), [1.0, 2.0, 3.0, 4.0], index=2)
-    assert float(found.trace["temperature"]) == pytest.approx(1.1**2 - 1)
+    assert found.trace[0]["temperature"] == pytest.approx(1.1**2 - 1)
     assert found.state.tilt.tolist() == [pytest.approx((1.1**3 - 1) / 0.5)] * 4
 
 
@@ -133,11 +133,10 @@ def test_the_next_proposal_follows_the_next_temperature():
 
 
 @pytest.mark.parametrize("resampling", [NEVER, Resampling("systematic", 0.5), ALWAYS])
-@pytest.mark.parametrize("floor", [None, 0.3])
 @pytest.mark.parametrize("potential", ["max", "diff", "add", "rt"])
-def test_the_end_makes_every_potential_the_same_target(potential, floor, resampling):
+def test_the_end_makes_every_potential_the_same_target(potential, resampling):
     """The product of a path's potentials and the last one is exp(rate r) of the finished picture."""
-    rule = steering(potential, resampling, at=(1, 2, 4), floor=floor)
+    rule = steering(potential, resampling, at=(1, 2, 4))
     values = torch.randn(5, 4, generator=torch.Generator().manual_seed(3)).double()
     reward = torch.tensor([0.4, -1.0, 2.0, 0.1])
     state, product = state_of(), torch.zeros(4, dtype=torch.float64)
@@ -146,7 +145,7 @@ def test_the_end_makes_every_potential_the_same_target(potential, floor, resampl
         found = select(rule, state, value, index)
         state = found.state
         gained = state.log_weights - before.log_weights
-        if index in rule.at and found.trace["resampled"]:
+        if index in rule.at and found.trace[0]["resampled"]:
             gained = state.twist - before.twist[found.index]
         product = product[found.index] + gained
     torch.testing.assert_close(state.twist, product)
@@ -212,10 +211,31 @@ def test_the_evidence_is_estimated_without_bias(name):
 
 
 def test_twists_that_stay_behind_bias_the_evidence():
-    rule = replace(rules(2.0)["ssp"], released=True)
-    found = evidence(rule, rate=2.0).log()
-    sound = evidence(replace(rule, released=False), rate=2.0).log()
+    rule = rules(2.0)["ssp"]
+    stale = StaleTempered(*(getattr(rule, field.name) for field in fields(rule)))
+    found, sound = (evidence(one, rate=2.0).log() for one in (stale, rule))
     assert float(found.mean() - sound.mean()) > 10 * float(found.std()) / len(found) ** 0.5
+
+
+def test_as_released_weights_are_forgotten():
+    """Where nothing is resampled, also in the product; values below the floor are alike; the end does not count."""
+    rule, value = ForgetfulSteering("max", 2.0, (1, 2, 3), NEVER), [1.0, 2.0, -1.0, -3.0]
+    found = select(rule, state_of(), value)
+    assert not found.trace[0]["resampled"]
+    assert found.state.log_weights.tolist() == [-math.log(4)] * 4
+    assert found.state.twist.tolist() == [0.0] * 4
+    assert found.state.statistic.tolist() == [1.0, 2.0, 0.0, 0.0]
+    assert not rule.reads_end()
+    assert rule.finish(found.state, torch.ones(4)) is found.state
+
+
+def test_as_released_the_last_time_takes_out_what_was_won():
+    rule = ForgetfulSteering("max", 2.0, (1, 3), ALWAYS)
+    first = select(rule, state_of(), [20.0, 0.0, 20.0, 0.0])
+    assert first.index.tolist() == [0, 0, 2, 2]
+    assert first.state.twist.tolist() == [math.log(1e10)] * 4  # not 40
+    last = select(rule, first.state, [20.0] * 4, index=3)
+    assert not last.trace[0]["resampled"]  # all are equal, whatever the threshold
 
 
 # ---------------------------------------------------------------- what is not finite
@@ -263,13 +283,13 @@ def test_a_group_of_the_dead_is_left_alone(make):
     found = select(make(Resampling("ssp", 0.5)), state, [1.0, 2.0, 3.0, 4.0])
     assert found.index.tolist() == [0, 1, 2, 3]
     assert torch.isneginf(found.state.log_weights).all()
-    assert found.trace["ess"].tolist() == [0.0]
+    assert found.trace[0]["ess"] == 0.0
 
 
 # ---------------------------------------------------------------- in the loop
 
 
-def das_of(backbone, reward, tempering=None, released=False, resampling=None, process=None, alpha=0.3):
+def das_of(backbone, reward, tempering=None, resampling=None, process=None, alpha=0.3):
     objective = Objective(1, 0, semantic_until=2, both_until=2, dynamic=False, clamp=True)
     process = process or ddim(SCHEDULE, STEPS, 1.0)
     rule = Tempered(
@@ -278,10 +298,9 @@ def das_of(backbone, reward, tempering=None, released=False, resampling=None, pr
         resampling or Resampling("ssp", 0.5),
         STEPS,
         3.0,
-        released,
     )
     return Parts(
-        Evaluator(backbone, 3.0, 4, objective, reward, value=PosteriorMean(backbone.decode, reward)),
+        *passes(backbone, 3.0, 4, objective, reward, value=PosteriorMean(backbone.decode)),
         process,
         Guidance(1.0, (1.0, 1.0, 1.0), "variance"),
         select=rule,
@@ -319,11 +338,12 @@ def test_groups_never_mix(backbone, reward):
 
 
 @pytest.mark.parametrize("children", [False, True])
-def test_the_way_of_every_group_is_recorded(backbone, reward, children):
-    value = PosteriorMean(backbone.decode, reward)
-    rule = Steering("max", 1.0, (2, 4, 6), ALWAYS, released=children)
+@pytest.mark.parametrize("kind", [Steering, ForgetfulSteering])
+def test_the_way_of_every_group_is_recorded(backbone, reward, kind, children):
+    value = PosteriorMean(backbone.decode)
+    rule = kind("max", 1.0, (2, 4, 6), ALWAYS)
     parts = Parts(
-        Evaluator(backbone, 3.0, 4, value=value),
+        *passes(backbone, 3.0, 4, reward=reward, value=value),
         ddim(SCHEDULE, STEPS, 1.0),
         select=rule,
         select_children=children,

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import CPU, SCHEDULE, FakeReward, words_graph
+from fakes import CPU, SCHEDULE, FakeReward, passes, words_graph
 
 from align.processes.ddim import ddim
-from align.sampling.evaluate import Evaluator
-from align.sampling.loop import Parts
+from align.sampling.parts import Parts
 from align.sampling.sampler import Population, Request, Sampler
 from align.semantics.tokens import pairs_by_offsets
 
@@ -16,9 +15,8 @@ REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=2), Request("a 
 
 
 def sampler_of(backbone, batch_size=2, population=None, reward=None):
-    parts = Parts(Evaluator(backbone, 3.0, batch_size), ddim(SCHEDULE, 4, 1.0))
-    pairs = pairs_by_offsets(words_graph)
-    return Sampler(backbone, parts, pairs, batch_size, CPU, population, reward)
+    parts = Parts(*passes(backbone, 3.0, batch_size, reward=reward), ddim(SCHEDULE, 4, 1.0))
+    return Sampler(parts, pairs_by_offsets(words_graph), CPU, population)
 
 
 def best_of(backbone, reward, number, batch_size=2):

@@ -5,41 +5,36 @@ from itertools import pairwise
 
 import pytest
 import torch
-from fakes import CPU, SCHEDULE, words_graph
+from fakes import CPU, SCHEDULE, passes, watching
 
 from align.processes.ddim import ddim
-from align.sampling.evaluate import Evaluator
-from align.sampling.loop import Parts
+from align.released.search import RawPrune
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
+from align.sampling.parts import Parts
 from align.sampling.recurrence import Recurrence
-from align.sampling.sampler import Population, Request, Sampler
+from align.sampling.sampler import Population, Request
 from align.sampling.schedules import populations, search_probabilities, searched_width
 from align.sampling.search import Prune, Search
 from align.sampling.selection import by_value
 from align.sampling.state import State
 from align.sampling.values import PosteriorMean
-from align.semantics.tokens import pairs_by_offsets
-from sampling.test_loop import PROMPTS, REQUESTS, STEPS, parts_of, plain_of, same, sample, watched
+from sampling.test_loop import PROMPTS, REQUESTS, STEPS, parts_of, plain_of, same, sample
 
 MANY = [Request(prompt, seed=seed) for prompt in PROMPTS for seed in range(4)]
 
 
 def svdd_of(backbone, reward, candidates=4, batch_size=4, **options):
-    value = PosteriorMean(backbone.decode, reward)
     return Parts(
-        Evaluator(backbone, 3.0, batch_size, value=value),
+        *passes(backbone, 3.0, batch_size, reward=reward, value=PosteriorMean(backbone.decode)),
         ddim(SCHEDULE, STEPS, 1.0),
         search=Search(candidates, probabilities=(1.0,) * (STEPS - 1), **options),
     )
 
 
 def grouped(parts, reward, population, requests=REQUESTS):
-    evaluate = parts.evaluate
-    pairs = pairs_by_offsets(words_graph)
-    return Sampler(evaluate.backbone, parts, pairs, evaluate.batch_size, CPU, population, reward).sample(
-        requests
-    )
+    judge = replace(parts.judge, reward=reward)
+    return sample(replace(parts, judge=judge), requests, population=population)
 
 
 def test_svdd_raises_the_reward_at_its_known_cost(backbone, reward):
@@ -92,10 +87,11 @@ def test_the_first_candidate_is_the_plain_child(backbone):
 
 def test_the_chosen_candidate_is_the_best_of_fresh_ones(backbone, reward):
     """Written apart: one step of one particle by hand."""
-    parts, log = watched(svdd_of(backbone, reward, 6))
-    sample(parts, REQUESTS[:1])
+    parts = svdd_of(backbone, reward, 6)
+    with watching() as log:
+        sample(parts, REQUESTS[:1])
     steps = parts.process.steps
-    (_, found), *rest = log
+    (_, found), *rest = ((state, estimate) for _, state, estimate in log)
     tried = [pair for pair in rest if len(pair[1].value)][:2]  # Six candidates in calls of four.
     values = torch.cat([estimate.value for _, estimate in tried])
     z = torch.cat([candidates.z for candidates, _ in tried])
@@ -137,7 +133,7 @@ def test_a_guided_proposal_is_weighed_against_the_kernel():
 def test_guidance_inside_a_search_evaluates_the_chosen_again_with_its_gradient(backbone, reward):
     objective = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)
     parts = parts_of(backbone, reward, objective=objective)
-    parts.evaluate.value = PosteriorMean(backbone.decode, reward)
+    parts = replace(parts, judge=replace(parts.judge, value=PosteriorMean(backbone.decode)))
     parts = replace(parts, search=Search(3, probabilities=(1.0,) * (STEPS - 1)))
     (outcome,) = sample(parts, REQUESTS[:1])
     assert outcome.cost.network_forward == STEPS + 3 * (STEPS - 1)
@@ -158,7 +154,7 @@ def test_a_soft_choice_among_guided_candidates_is_weighed_by_the_kernels_ratio(
     monkeypatch.setattr(Search, "keys", watch)
     objective = Objective(preference=1, semantic=0, semantic_until=1, both_until=1)
     guided = parts_of(backbone, reward, objective=objective)
-    guided.evaluate.value = PosteriorMean(backbone.decode, reward)
+    guided = replace(guided, judge=replace(guided.judge, value=PosteriorMean(backbone.decode)))
     search = Search(3, probabilities=(1.0,) * (STEPS - 1), temperature=temperature)
     sample(replace(guided, search=search), REQUESTS[:1])
     assert bool((torch.cat(ratios) != 0).any()) is (temperature > 0)
@@ -216,18 +212,22 @@ def test_the_worst_are_replaced_by_copies_of_the_others():
     assert set(index[2:]) <= {0, 2}
 
 
-def test_copies_are_drawn_by_the_softmax_of_values():
-    value, number, temperature = [0.0, 1.0, 2.0, -9.0], 4000, 0.8
+def copied(rule, value, number):
+    """How often each particle of a group is the copy that one of them is replaced by."""
     drawn = []
-    state = State.of(torch.zeros(4, 1, 1, 1), torch.zeros(4, dtype=torch.long))
-    rule = Prune(replace=1, temperature=temperature)
     for seed in range(number):
-        draws = Draws([NoiseStream(seed, "p", 0)] * 4, 1, 0, (1, 1, 1), CPU)
-        drawn.append(int(rule._replaced(torch.arange(4), torch.tensor(value), draws)[-1]))
-    share = torch.bincount(torch.tensor(drawn), minlength=4) / number
-    expected = torch.softmax(torch.tensor(value[:3]) / temperature, 0)
-    assert (share[:3] - expected).abs().max() < 4 * 0.5 / number**0.5
-    assert len(state.z) == 4
+        uniforms = Draws([NoiseStream(seed, "p", 0)], 1, 0, (1, 1, 1), CPU).of_group(0, "replace")(1)
+        drawn.append(int(rule.replaced(value.double(), uniforms)[-1]))
+    return torch.bincount(torch.tensor(drawn), minlength=len(value)) / number
+
+
+def test_copies_are_drawn_by_the_softmax_of_values():
+    """In deviations of the survivors, here 2; as released in the reward's own units."""
+    value, number, temperature = [0.0, 2.0, 4.0, -9.0], 4000, 0.8
+    for kind, unit in ((Prune, 2.0), (RawPrune, 1.0)):
+        share = copied(kind(replace=1, temperature=temperature), torch.tensor(value), number)
+        expected = torch.softmax(torch.tensor(value[:3]) / unit / temperature, 0)
+        assert (share[:3] - expected).abs().max() < 4 * 0.5 / number**0.5
 
 
 @pytest.mark.parametrize("unknown", [torch.nan, -torch.inf, torch.inf])
@@ -235,12 +235,8 @@ def test_a_value_that_is_not_known_leaves_the_others_their_chances(unknown):
     """Deviations are those of the known values."""
     scores = [-torch.inf, -1.0, 0.0, 1.0]
     value = by_value(torch.tensor([-torch.inf, unknown, 0.0, 30.0, 60.0]))
-    rule, number = Prune(replace=1, standardise=True), 3000
-    drawn = []
-    for seed in range(number):
-        draws = Draws([NoiseStream(seed, "p", 0)] * 5, 1, 0, (1, 1, 1), CPU)
-        drawn.append(int(rule._replaced(torch.arange(5), value, draws)[-1]))
-    share = torch.bincount(torch.tensor(drawn), minlength=5) / number
+    number = 3000
+    share = copied(Prune(replace=1), value, number)
     assert share[0] == 0  # It was replaced.
     assert (share[1:] - torch.softmax(torch.tensor(scores), 0)).abs().max() < 4 * 0.5 / number**0.5
 
@@ -300,11 +296,6 @@ def test_populations_fall_from_all_to_those_wanted(name):
     assert all(one >= two >= 12 for one, two in pairwise(found))
     if name != "sigmoid":
         assert found[0] == 60
-
-
-def test_the_released_schedules_can_end_with_too_many():
-    assert populations("linear", 10, 16, 2, released=True)[-1] == 3
-    assert populations("linear", 10, 16, 2)[-1] == 2
 
 
 @pytest.mark.parametrize(("number", "width"), [(60, 25), (59, 25), (30, 50), (12, 125), (13, 115)])

@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import CHANNELS, CPU, SIDE, WIDTH, FakeReward
+from fakes import CHANNELS, CPU, SIDE, WIDTH, FakeReward, passes
 
 from align.backbones.base import Conditioning
 from align.errors import MissingWeights, WrongWeights
 from align.processes.ddim import ddim
-from align.sampling.evaluate import Evaluator
-from align.sampling.loop import Parts
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
+from align.sampling.parts import Parts
 from align.sampling.sampler import Population
 from align.sampling.schedules import populations
 from align.sampling.search import Prune, Search
@@ -23,7 +22,7 @@ from align.sampling.value_network import (
     read_shape,
     save_value_network,
 )
-from align.sampling.values import Looks, PosteriorMean, Regressed
+from align.sampling.values import Asked, Looks, PosteriorMean, Regressed
 from sampling.test_loop import PROMPTS, REQUESTS, SCHEDULE, STEPS, parts_of, sample
 from sampling.test_search import grouped
 
@@ -33,28 +32,31 @@ SHAPE = ValueShape(
 )
 
 
+def scorer(prompts):
+    """The fake reward of a particle's picture at the step."""
+    return lambda pictures: FakeReward().score(pictures, prompts, torch.full((len(prompts),), int(STEP.time)))
+
+
+def texts(number):
+    return [PROMPTS[k % len(PROMPTS)] for k in range(number)]
+
+
 def states(backbone, number=3):
-    """Latents, predictions and conditioning of some prompts' particles, and their draws."""
-    prompts = [PROMPTS[k % len(PROMPTS)] for k in range(number)]
+    """Particles of some prompts."""
+    prompts = texts(number)
     z = torch.randn(number, *backbone.latent_shape(), generator=torch.Generator().manual_seed(1))
     conditioning = Conditioning.of([backbone.encode(prompt, "") for prompt in prompts])
     x0 = backbone.predict(z, STEP, conditioning, 3.0).x0
     own = [NoiseStream(5, prompt, 0, k) for k, prompt in enumerate(prompts)]
     draws = Draws(own, STEP.index, 0, backbone.latent_shape(), CPU)
-    return z, x0, prompts, conditioning, STEP, draws
+    return Asked(z, x0, conditioning, STEP, draws, scorer(prompts))
 
 
 def taken(given, rows):
-    z, x0, prompts, conditioning, step, draws = given
-    rows = torch.tensor(rows)
-    return (
-        z[rows],
-        x0[rows],
-        [prompts[k] for k in rows.tolist()],
-        conditioning.take(rows),
-        step,
-        draws.take(rows),
-    )
+    prompts = texts(len(given.z))
+    some, rows = scorer([prompts[k] for k in rows]), torch.tensor(rows)
+    conditioning, draws = given.conditioning.take(rows), given.draws.take(rows)
+    return Asked(given.z[rows], given.x0[rows], conditioning, STEP, draws, some)
 
 
 def network(seed=0):
@@ -62,9 +64,9 @@ def network(seed=0):
     return ValueNetwork(SHAPE).eval()
 
 
-def searching(backbone, value, candidates=4, batch_size=4):
+def searching(backbone, reward, value, candidates=4, batch_size=4):
     return Parts(
-        Evaluator(backbone, 3.0, batch_size, value=value),
+        *passes(backbone, 3.0, batch_size, reward=reward, value=value),
         ddim(SCHEDULE, STEPS, 1.0),
         search=Search(candidates, probabilities=(1.0,) * (STEPS - 1)),
     )
@@ -80,36 +82,37 @@ def paid(outcomes):
 
 def test_one_look_is_the_posterior_mean(backbone, reward):
     given = states(backbone)
-    looked = Looks(backbone, 3.0, reward, 1)(*given)
-    assert torch.equal(looked, PosteriorMean(backbone.decode, reward)(*given))
+    looked = Looks(backbone, 3.0, 1)(given)
+    assert torch.equal(looked, PosteriorMean(backbone.decode)(given))
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 def test_looks_are_the_mean_over_predictions_after_noising_again(backbone, reward, rescale):
     """Written apart: the first prediction, and each of two more from z' = sqrt(abar) x0 + sqrt(1 - abar) noise."""
-    z, x0, prompts, conditioning, step, draws = given = states(backbone)
+    given = states(backbone)
+    x0, step = given.x0, given.step
     times = torch.full((3,), int(step.time))
-    scores = [reward.score(backbone.decode(x0).clamp(0, 1), prompts, times)]
+    scores = [reward.score(backbone.decode(x0).clamp(0, 1), texts(3), times)]
     for name in ("look 1", "look 2"):
-        noise = torch.stack([one.normal(name, step.index, 0, z.shape[1:]) for one in draws.own])
+        noise = torch.stack([one.normal(name, step.index, 0, x0.shape[1:]) for one in given.draws.own])
         seen = step.a * x0 + step.s * noise
-        again = backbone.predict(seen, step, conditioning, 3.0, guidance_rescale=rescale).x0
-        scores.append(reward.score(backbone.decode(again).clamp(0, 1), prompts, times))
-    looked = Looks(backbone, 3.0, reward, 3, rescale)(*given)
+        again = backbone.predict(seen, step, given.conditioning, 3.0, guidance_rescale=rescale).x0
+        scores.append(reward.score(backbone.decode(again).clamp(0, 1), texts(3), times))
+    looked = Looks(backbone, 3.0, 3, rescale)(given)
     torch.testing.assert_close(looked, torch.stack(scores).mean(dim=0))
     assert float(torch.stack(scores).std(dim=0).min()) > 1e-3  # The looks differ.
 
 
 def test_a_look_depends_on_its_own_particle_alone(backbone, reward):
-    looks, given = Looks(backbone, 3.0, reward, 4), states(backbone, 5)
-    whole = looks(*given)
+    looks, given = Looks(backbone, 3.0, 4), states(backbone, 5)
+    whole = looks(given)
     for rows in ([3], [4, 1], [2, 0, 3]):
-        torch.testing.assert_close(looks(*taken(given, rows)), whole[rows])
+        torch.testing.assert_close(looks(taken(given, rows)), whole[rows])
 
 
 def test_looks_cost_what_the_ledger_says(backbone, reward):
     """Each candidate: M predictions, the first of which is its own, M decodings and M scores."""
-    found = sample(searching(backbone, Looks(backbone, 3.0, reward, 3)))
+    found = sample(searching(backbone, reward, Looks(backbone, 3.0, 3)))
     valued = 4 * (STEPS - 1)
     assert paid(found) == {(1 + 3 * valued, 3 * valued + 1, 3 * valued, 0, 0)}
     # Calls are padded to four rows, and there are as many candidates.
@@ -117,7 +120,7 @@ def test_looks_cost_what_the_ledger_says(backbone, reward):
 
 
 def test_the_batch_plan_does_not_change_what_looks_choose(backbone, reward):
-    one, two = (sample(searching(backbone, Looks(backbone, 3.0, reward, 2), 3, size)) for size in (2, 64))
+    one, two = (sample(searching(backbone, reward, Looks(backbone, 3.0, 2), 3, size)) for size in (2, 64))
     for a, b in zip(one, two, strict=True):
         torch.testing.assert_close(a.picture, b.picture)
 
@@ -129,9 +132,9 @@ def test_a_small_decoder_stands_in_for_the_full_one(backbone, reward):
     def small(z0):
         return backbone.decode(0.5 * z0)
 
-    _, x0, prompts, *_ = given = states(backbone)
-    found = PosteriorMean(small, reward, own_decoder=False)(*given)
-    expected = reward.score(small(x0).clamp(0, 1), prompts, torch.full((3,), int(STEP.time)))
+    given = states(backbone)
+    found = PosteriorMean(small, own_decoder=False)(given)
+    expected = reward.score(small(given.x0).clamp(0, 1), texts(3), torch.full((3,), int(STEP.time)))
     torch.testing.assert_close(found, expected)
 
 
@@ -144,8 +147,8 @@ def test_a_loss_stands_in_for_a_value_only_if_it_scores_the_same_picture(backbon
     def small(z0):
         return backbone.decode(0.5 * z0)
 
-    parts.evaluate.value = PosteriorMean(backbone.decode if own else small, reward, own_decoder=own)
-    parts = replace(parts, select=Prune((1,) * (STEPS - 1)))
+    value = PosteriorMean(backbone.decode if own else small, own_decoder=own)
+    parts = replace(parts, judge=replace(parts.judge, value=value), select=Prune((1,) * (STEPS - 1)))
     outcomes = grouped(parts, reward, Population(2, 1))
     # Once, at the second step, the two particles of a picture are compared.
     scored = 2 * 2 + (STEPS - 2)
@@ -157,24 +160,22 @@ def test_a_loss_stands_in_for_a_value_only_if_it_scores_the_same_picture(backbon
 
 def test_a_networks_values_are_rewards_again(backbone):
     """It answers in deviations from each reward's mean; the value of a sum is the sum of the values."""
-    z, _, _, conditioning, step, _ = given = states(backbone)
-    model = network()
-    raw = model(z, torch.full((3,), step.fraction), conditioning.prompt)
+    given, model = states(backbone), network()
+    raw = model(given.z, torch.full((3,), given.step.fraction), given.conditioning.prompt)
     expected = 0.5 * (3 + 2 * raw[:, 0]) - 4 * (-1 + 0.5 * raw[:, 1])
-    torch.testing.assert_close(Regressed(model, {"two": -4.0, "one": 0.5})(*given), expected)
-    torch.testing.assert_close(Regressed(model, {"two": 1.0})(*given), -1 + 0.5 * raw[:, 1])
+    torch.testing.assert_close(Regressed(model, {"two": -4.0, "one": 0.5})(given), expected)
+    torch.testing.assert_close(Regressed(model, {"two": 1.0})(given), -1 + 0.5 * raw[:, 1])
 
 
 def test_a_network_reads_latents_time_and_prompt_of_its_own_row(backbone):
     value, given = Regressed(network(), {"one": 1.0}), states(backbone, 5)
-    whole = value(*given)
-    torch.testing.assert_close(value(*taken(given, [4, 1])), whole[[4, 1]])
-    z, x0, prompts, conditioning, step, draws = given
-    assert torch.equal(value(z, torch.full_like(x0, torch.nan), prompts, conditioning, step, draws), whole)
-    other = replace(step, fraction=0.9)
-    assert not torch.allclose(value(z, x0, prompts, conditioning, other, draws), whole)
-    turned = conditioning.take(torch.tensor([1, 2, 0, 1, 2]))
-    assert not torch.allclose(value(z, x0, prompts, turned, step, draws), whole)
+    whole = value(given)
+    torch.testing.assert_close(value(taken(given, [4, 1])), whole[[4, 1]])
+    assert torch.equal(value(replace(given, x0=torch.full_like(given.x0, torch.nan))), whole)
+    later = replace(given, step=replace(given.step, fraction=0.9))
+    assert not torch.allclose(value(later), whole)
+    turned = given.conditioning.take(torch.tensor([1, 2, 0, 1, 2]))
+    assert not torch.allclose(value(replace(given, conditioning=turned)), whole)
 
 
 def test_a_network_answers_only_for_what_it_was_trained_for():
@@ -184,7 +185,7 @@ def test_a_network_answers_only_for_what_it_was_trained_for():
 
 def test_candidates_of_a_network_cost_no_evaluation(backbone, reward):
     """SVDD-MC: one prediction a step, whatever M; nothing is decoded but the end, nothing is scored."""
-    found = sample(searching(backbone, Regressed(network(), {"one": 1.0}), 6))
+    found = sample(searching(backbone, reward, Regressed(network(), {"one": 1.0}), 6))
     assert paid(found) == {(STEPS, 1, 0, 6 * (STEPS - 1), 0)}
     assert not reward.counts
 
@@ -192,7 +193,7 @@ def test_candidates_of_a_network_cost_no_evaluation(backbone, reward):
 def test_the_candidate_of_the_largest_value_goes_on(backbone):
     """Written apart, for one picture and all steps."""
     value = Regressed(network(), {"one": 1.0})
-    (outcome,) = sample(searching(backbone, value, 3), REQUESTS[:1])
+    (outcome,) = sample(searching(backbone, None, value, 3), REQUESTS[:1])
     process, stream = ddim(SCHEDULE, STEPS, 1.0), NoiseStream(7, PROMPTS[0], 0)
     shape = backbone.latent_shape()
     conditioning = Conditioning.of([backbone.encode(PROMPTS[0], "")])
@@ -208,14 +209,14 @@ def test_the_candidate_of_the_largest_value_goes_on(backbone):
         if len(tried) == 1:
             z = tried
             continue
-        scores = value(tried, tried, PROMPTS[:1] * 3, three, process.steps[step.index + 1], None)
+        scores = value(Asked(tried, tried, three, process.steps[step.index + 1], None, None))
         z = tried[int(scores.argmax())][None]
     torch.testing.assert_close(outcome.picture, backbone.decode(z)[0].clamp(0, 1), atol=1e-5, rtol=1e-4)
 
 
 def test_dsearch_drops_by_a_network_too(backbone, reward):
     numbers = populations("linear", STEPS, 4, 1)
-    parts = replace(searching(backbone, Regressed(network(), {"two": 1.0}), 3), select=Prune(numbers))
+    parts = replace(searching(backbone, reward, Regressed(network(), {"two": 1.0}), 3), select=Prune(numbers))
     outcomes = grouped(parts, reward, Population(4, 1))
     enters = [4, *numbers]
     # Particles that are dropped at a step are evaluated there first, as they are with any value.
@@ -228,8 +229,8 @@ def test_dsearch_drops_by_a_network_too(backbone, reward):
 def test_a_network_that_says_nothing_changes_nothing(backbone):
     model = network()
     torch.nn.init.zeros_(model.out[1].weight)
-    silent = sample(searching(backbone, Regressed(model, {"one": 1.0})))
-    plain = sample(searching(backbone, PosteriorMean(backbone.decode, FakeReward(flat=PROMPTS))))
+    silent = sample(searching(backbone, None, Regressed(model, {"one": 1.0})))
+    plain = sample(searching(backbone, FakeReward(flat=PROMPTS), PosteriorMean(backbone.decode)))
     for one, two in zip(silent, plain, strict=True):
         torch.testing.assert_close(one.picture, two.picture)
 

@@ -6,13 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from align.sampling.objective import Objective, channel_normalised
-from align.semantics.attention_loss import (
-    COLUMNS,
-    COUNT_EPSILON,
-    pair_weights,
-    paired_columns,
-    semantic_loss,
-)
+from align.semantics.attention_loss import COUNT_EPSILON, pair_weights, semantic_loss
 from align.semantics.tokens import TokenPairs
 
 DATA = Path(__file__).parents[1] / "golden" / "data"
@@ -93,22 +87,3 @@ def test_an_unchanged_prediction_has_weight_zero_and_a_finite_gradient():
     (gradient,) = torch.autograd.grad(weight.sum(), now)
     assert float(weight.detach()) == pytest.approx(0, abs=1e-5)
     assert torch.isfinite(gradient).all()
-
-
-def test_the_paired_columns_alone_give_the_same_loss():
-    maps = torch.rand(2, 4, 4, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    pairs = [TokenPairs(((3, 2), (30, 5)), ((3, 30),)), TokenPairs(((1, 39),))]
-    weights = pair_weights(pairs, 40)
-    columns, inner, fits = paired_columns(weights)
-    assert columns.shape == (2, COLUMNS)
-    assert fits.all()
-    part = maps.gather(3, columns[:, None, None].expand(-1, 4, 4, -1))
-    whole, some = semantic_loss(maps, weights), semantic_loss(part, inner)
-    torch.testing.assert_close(some, whole)
-    gradients = [torch.autograd.grad(loss.sum(), maps, retain_graph=True)[0] for loss in (whole, some)]
-    torch.testing.assert_close(*gradients)
-
-
-def test_a_prompt_with_more_paired_tokens_says_so():
-    many = TokenPairs(tuple((0, k) for k in range(1, COLUMNS + 1)))
-    assert paired_columns(pair_weights([many, TokenPairs(((1, 2),))], 40))[2].tolist() == [False, True]

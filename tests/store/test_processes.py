@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from align.store import atomic
+from align import writing
 from align.store.csvfile import read_csv
 from align.store.errors import StoreError
 from align.store.lock import Owner
@@ -232,7 +232,7 @@ def test_kills_leave_no_duplicate_and_no_half_file(tmp_path):
         with Store.open(folder, MANIFEST, plan) as store:
             keys = [row["key"] for row in store.rows()]
             assert len(keys) == len(set(keys))
-        assert not [path for path in folder.rglob("*") if path.name.endswith(atomic.SUFFIX)]
+        assert not [path for path in folder.rglob("*") if path.name.endswith(writing.SUFFIX)]
     assert kills >= 6
     fill_and_measure(folder, plan)
     assert csv_bytes(folder) == csv_bytes(tmp_path / "whole")

@@ -6,7 +6,7 @@ so much that nothing would lie outside).
 """
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 
 import pytest
@@ -79,8 +79,7 @@ def as_filter(kind):
 
     def change(parts):
         old = parts.select
-        names = ("tempering", "alpha", "resampling", "steps", "guidance_scale", "released")
-        return replace(parts, select=kind(**{name: getattr(old, name) for name in names}))
+        return replace(parts, select=kind(*(getattr(old, field.name) for field in fields(old))))
 
     return change
 

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from align.store import atomic
+from align import writing
 
 
 def names(folder):
@@ -13,8 +13,8 @@ def names(folder):
 
 def test_replaces_the_whole_file(tmp_path):
     path = tmp_path / "a.txt"
-    atomic.write_text(path, "old and long")
-    atomic.write_text(path, "né\n")
+    writing.write_text(path, "old and long")
+    writing.write_text(path, "né\n")
     assert path.read_bytes() == "né\n".encode()
     assert names(tmp_path) == ["a.txt"]
 
@@ -22,10 +22,10 @@ def test_replaces_the_whole_file(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
 def test_an_exception_while_writing_keeps_the_old_file(tmp_path, error):
     path = tmp_path / "a.bin"
-    atomic.write_bytes(path, b"old")
+    writing.write_bytes(path, b"old")
 
     def write():
-        with atomic.replacing(path) as file:
+        with writing.replacing(path) as file:
             file.write(b"new, and not all of it")
             raise error
 
@@ -38,22 +38,22 @@ def test_an_exception_while_writing_keeps_the_old_file(tmp_path, error):
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch, call):
     path = tmp_path / "a.bin"
-    atomic.write_bytes(path, b"old")
+    writing.write_bytes(path, b"old")
 
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space"):
-        atomic.write_bytes(path, b"new")
+        writing.write_bytes(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["a.bin"]
 
 
 def test_the_old_file_is_there_until_the_block_ends(tmp_path):
     path = tmp_path / "a.bin"
-    atomic.write_bytes(path, b"old")
-    with atomic.replacing(path) as file:
+    writing.write_bytes(path, b"old")
+    with writing.replacing(path) as file:
         file.write(b"new")
         file.flush()
         assert path.read_bytes() == b"old"
@@ -66,14 +66,14 @@ def test_nothing_is_written_through_a_symbolic_link(tmp_path):
     target.write_text("old")
     link = tmp_path / "link.txt"
     link.symlink_to(target)
-    atomic.write_text(link, "new")
+    writing.write_text(link, "new")
     assert not link.is_symlink()
     assert link.read_text() == "new"
     assert target.read_text() == "old"
     (tmp_path / "folder").symlink_to(
         tmp_path / "real"
     )  # one that the path goes through was named by the user
-    atomic.write_text(tmp_path / "folder" / "a.txt", "newer")
+    writing.write_text(tmp_path / "folder" / "a.txt", "newer")
     assert target.read_text() == "newer"
 
 
@@ -81,35 +81,35 @@ def test_permissions(tmp_path):
     path = tmp_path / "a.txt"
     old = os.umask(0o027)
     try:
-        atomic.write_text(path, "x")
+        writing.write_text(path, "x")
     finally:
         os.umask(old)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     path.chmod(0o604)
-    atomic.write_text(path, "y")
+    writing.write_text(path, "y")
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
 
 
 def test_long_names_and_missing_folder(tmp_path):
     path = tmp_path / ("x" * 240)
-    atomic.write_text(path, "x")
+    writing.write_text(path, "x")
     assert path.read_text() == "x"
     with pytest.raises(FileNotFoundError):
-        atomic.write_text(tmp_path / "missing" / "a", "x")
+        writing.write_text(tmp_path / "missing" / "a", "x")
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path):
-    (tmp_path / f".a.csv.1-0{atomic.SUFFIX}").write_text("half")
-    (tmp_path / f"mine{atomic.SUFFIX}").write_text("mine")
+    (tmp_path / f".a.csv.1-0{writing.SUFFIX}").write_text("half")
+    (tmp_path / f"mine{writing.SUFFIX}").write_text("mine")
     (tmp_path / "a.csv").write_text("whole")
-    assert atomic.remove_leftovers(tmp_path) == 1
-    assert names(tmp_path) == ["a.csv", f"mine{atomic.SUFFIX}"]
-    assert atomic.remove_leftovers(tmp_path / "missing") == 0
+    assert writing.remove_leftovers(tmp_path) == 1
+    assert names(tmp_path) == ["a.csv", f"mine{writing.SUFFIX}"]
+    assert writing.remove_leftovers(tmp_path / "missing") == 0
 
 
 def test_a_device_or_a_pipe_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a file"):
-        atomic.write_text(tmp_path / "pipe", "new")
+        writing.write_text(tmp_path / "pipe", "new")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert names(tmp_path) == ["pipe"]

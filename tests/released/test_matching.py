@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
+from align.released.matching import matched_words, released_pairs
 from align.semantics.attention_loss import pair_weights, semantic_loss
 from align.semantics.errors import GraphError
 from align.semantics.knowledge import read_knowledge
 from align.semantics.matching import match
-from align.semantics.released import matched_words, released_pairs
 from align.semantics.tokens import TokenPairs
 
 DATA = Path(__file__).parents[1] / "golden" / "data"

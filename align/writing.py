@@ -3,7 +3,7 @@
 A temporary file is created exclusively in the target's own folder, written, flushed, synced, and renamed over
 the target; then the folder is synced. Whatever goes wrong before the rename (full disk, exception,
 interrupt), the temporary file is removed and the target is untouched. Only a kill or a power cut leaves a
-temporary file behind; `remove_leftovers` deletes those.
+temporary file behind; ``remove_leftovers`` deletes those.
 
 Accepted: old and new content exist side by side for a moment (twice the space), and each write waits for the
 disk. A target that is a symbolic link is itself replaced, so nothing is written outside the folder that was
@@ -26,7 +26,7 @@ SUFFIX = ".align-tmp"
 
 @contextmanager
 def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a binary file that takes the place of `path` when the block ends without an exception.
+    """Open a binary file that takes the place of ``path`` when the block ends without an exception.
 
     Args:
         path: the file to create or replace; its folder must exist.
@@ -66,7 +66,7 @@ def _temporary(target: Path) -> Path:
 
 
 def link(source: Path, path: Path) -> None:
-    """Make `path` a second name of the file `source`, durably. Raises OSError, with the old file of that name intact."""
+    """Make ``path`` a second name of the file ``source``, durably. Raises OSError, with the old file of that name intact."""
     temporary = _temporary(path)
     try:
         os.link(os.path.realpath(source), temporary)
@@ -78,18 +78,18 @@ def link(source: Path, path: Path) -> None:
 
 
 def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
-    """Replace `path` by `data`, as a whole. Raises OSError, with the old file intact."""
+    """Replace ``path`` by ``data``, as a whole. Raises OSError, with the old file intact."""
     with replacing(path, durable=durable) as file:
         file.write(data)
 
 
 def write_text(path: Path | str, text: str, *, durable: bool = True) -> None:
-    """Replace `path` by `text` in UTF-8, line ends as given. Raises OSError, with the old file intact."""
+    """Replace ``path`` by ``text`` in UTF-8, line ends as given. Raises OSError, with the old file intact."""
     write_bytes(path, text.encode("utf-8"), durable=durable)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` survive a power cut, where the file system offers it."""
+    """Make renames inside ``folder`` survive a power cut, where the file system offers it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -99,7 +99,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete temporary files that a killed process left in `folder`; returns their number.
+    """Delete temporary files that a killed process left in ``folder``; returns their number.
 
     Only to be called when no other process writes there.
     """

@@ -1,9 +1,9 @@
-"""DyMO's word matching and pairing as the released code does it, oddities included, for comparisons.
+"""DyMO's word matching and pairing as they were released (``semantics.matching=released``).
 
 The first occurrence of an object word, attributes looked up as parts of words, an attribute that is missing
 empties the list of those before it, a repeated object replaces the earlier one, and places of words are
 forgotten when word pieces are looked up.  Pairs beyond what the model reads are returned as well: they have no
-distance but count in the mean (:func:`~align.semantics.attention_loss.pair_weights`).
+distance but count in the mean (``pair_weights`` of ``semantics/attention_loss.py``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from align.semantics.errors import GraphError
 from align.semantics.knowledge import Knowledge
-from align.semantics.tokens import TokenPairs
+from align.semantics.sources import PromptGraphs
+from align.semantics.tokens import ReadPrompt, TokenPairs
 
 WORD = re.compile(r"[^\W_]+(?:_[^\W_]+)*|[^\w\s]|_")
 """Splits as the released code's tokenizer does, but for numbers such as ``9:16``."""
@@ -119,3 +120,28 @@ def released_pairs(knowledge: Knowledge, prompt: str, pieces: Sequence[str]) -> 
         for two in second
     ]
     return TokenPairs(tuple(positive), tuple(negative))
+
+
+class ReleasedGraphs(PromptGraphs):
+    """Graphs whose words are found in the prompt as the released code finds them; not for sources without words."""
+
+    def pairs(self, prompt: str, read: ReadPrompt) -> TokenPairs:
+        """See ``PromptGraphs``."""
+        knowledge = self.knowledge(prompt)
+        if knowledge is None:
+            return super().pairs(prompt, read)
+        return released_pairs(knowledge, prompt, read.pieces)
+
+    def check(self, prompt: str) -> None:
+        """See ``PromptGraphs``."""
+        knowledge = self.knowledge(prompt)
+        if knowledge is not None:
+            matched_words(knowledge, prompt)
+
+    def words(self, prompt: str) -> Knowledge:
+        """See ``PromptGraphs``."""
+        knowledge = self.knowledge(prompt)
+        if knowledge is None:
+            return super().words(prompt)
+        found = matched_words(knowledge, prompt)
+        return Knowledge(tuple((noun, tuple(words)) for noun, words in found), knowledge.style)

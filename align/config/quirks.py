@@ -1,0 +1,124 @@
+"""Faults of published programs that ``method.quirks`` brings back, for comparison with what those programs did.
+
+Each is a part of its own in ``align/released``, put in place of the right one when a method is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from align.config.convert import shown
+from align.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from align.config.method import MethodConfig
+
+QuirkName = Literal[
+    "sign_blind",
+    "raw_values",
+    "steered_children",
+    "forgetful_weights",
+    "stale_gradients",
+    "published_ladder",
+    "lcm_variances",
+]
+
+
+@dataclass(frozen=True)
+class Quirk:
+    """A fault.
+
+    Attributes:
+        of: whose program has it.
+        what: what it does, in a line.
+        where: the module that has it.
+        part: what it is a fault of.
+        give: the option that gives a method this part.
+        read: whether a method has it.
+    """
+
+    of: str
+    what: str
+    where: str
+    part: str
+    give: str
+    read: Callable[[MethodConfig], bool]
+
+
+def _steers(method: MethodConfig) -> bool:
+    return method.steering.potential != "none"
+
+
+def _tempers(method: MethodConfig) -> bool:
+    return method.tempering.rule != "none"
+
+
+_STEERING = ("Feynman-Kac steering", "method.steering.potential=max", _steers)
+_TEMPERING = ("tempered weights", "method.tempering.rule=schedule", _tempers)
+
+QUIRKS: dict[QuirkName, Quirk] = {
+    "sign_blind": Quirk(
+        "DyMO",
+        "L_R is the norm -sqrt(sum s^2) of the views' scores, which raises a negative score's size",
+        "align/released/objective.py",
+        "the preference loss",
+        "method.objective.preference=1 and a rule of method.guidance",
+        lambda method: method.reward_needs_gradient,
+    ),
+    "raw_values": Quirk(
+        "DSearch-R",
+        "copies are drawn by exp(v/temperature) in raw reward units instead of deviations of the group",
+        "align/released/search.py",
+        "replacing particles",
+        "method.search.replace=0.25",
+        lambda method: method.search.replace > 0,
+    ),
+    "steered_children": Quirk(
+        "FK steering",
+        "the children of a step are resampled by their parents' values, so that copies begin the next at the same latents",
+        "align/sampling/loop.py",
+        *_STEERING,
+    ),
+    "forgetful_weights": Quirk(
+        "FK steering",
+        "weights are clamped at 1e10 and forgotten where nothing is resampled, values below 0 are alike under max, and the "
+        "last prediction counts instead of the finished picture",
+        "align/released/particles.py",
+        *_STEERING,
+    ),
+    "stale_gradients": Quirk(
+        "DAS",
+        "gradients and twists stay where they are when their particles are resampled",
+        "align/released/particles.py",
+        *_TEMPERING,
+    ),
+    "published_ladder": Quirk(
+        "DAS",
+        "lambda is searched for with Adam, which does not leave 0; the polynomial's next rung lacks its exponent, and the "
+        "last proposal the final temperature",
+        "align/released/tempering.py",
+        *_TEMPERING,
+    ),
+    "lcm_variances": Quirk(
+        "DAS",
+        "a consistency model's guidance, noise and weights have different variances (sampler.eta), and its last step but "
+        "one is not guided; other models have no such fault",
+        "align/released/lcm.py",
+        *_TEMPERING,
+    ),
+}
+
+
+def check_quirks(method: MethodConfig) -> None:
+    """Refuse a quirk that is there twice, or of a part that the method has not. Raises ConfigError."""
+    for name in method.quirks:
+        quirk = QUIRKS[name]
+        if method.quirks.count(name) > 1:
+            raise ConfigError(f"method.quirks={shown(list(method.quirks))} has {name} twice: give it once")
+        if not quirk.read(method):
+            raise ConfigError(
+                f"method.quirks: {name} is a fault of {quirk.part}, which method={method.name} has not: "
+                f"give {quirk.give}, or leave it out"
+            )

@@ -1,0 +1,108 @@
+"""The search of a step: candidates for each particle's next state, of which one goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from align.processes.base import Step
+from align.processes.gaussian import Gaussian
+from align.sampling.host import read_together, send
+from align.sampling.noise import Candidate, Draws
+from align.sampling.parts import Parts, Want, suffices, wants_of_candidates
+from align.sampling.selection import Trace
+from align.sampling.state import Estimate, State
+
+Evaluate = Callable[[State, Step, Want, Draws], Estimate]
+
+
+def best_candidates(
+    parts: Parts,
+    evaluate: Evaluate,
+    state: State,
+    kernel: Gaussian,
+    proposal: Gaussian,
+    step: Step,
+    draws: Draws,
+    widths: Tensor,
+) -> tuple[State, Estimate | None, Trace]:
+    """Of each particle's candidates one, and what it was evaluated to at the next step, if that is all that it needs there.
+
+    Candidates are evaluated in calls of one size and only the best of each particle is kept, so memory does not
+    grow with their number.
+
+    Args:
+        parts: the method.
+        evaluate: what evaluates particles at a step.
+        state: the P parents.
+        kernel: of their next states.
+        proposal: as guidance shifts it; candidates are drawn from this one.
+        step: where they are.
+        draws: of the parents.
+        widths: (P,) candidates of each on the host.
+
+    Also told, of the groups where there was any, ``unvalued``: how many particles had no candidate of a finite value, so
+    that the first candidate went on.
+    """
+    search = parts.search
+    assert search is not None
+    following = parts.process.steps[step.index + 1]
+    want = wants_of_candidates(parts, following, widths)
+    # All first candidates, then all second ones: a call holds as few candidates of one particle as can be.
+    number = torch.arange(int(widths.max())).repeat_interleave(len(widths))
+    parent = torch.arange(len(widths)).repeat(int(widths.max()))
+    there = number < widths[parent]
+    number, parent = number[there], parent[there]
+    best: _Candidates | None = None
+    for rows, turn in zip(*(torch.split(part, parts.predict.size) for part in (parent, number)), strict=True):
+        own = [Candidate(draws.own[m], k) for m, k in zip(rows.tolist(), turn.tolist(), strict=True)]
+        mine = replace(draws, own=own)
+        at = send(rows, state.z.device)
+        noise = mine.normal("step")
+        child = replace(state.take(rows), z=proposal.mean[at] + proposal.std * noise)
+        one = replace(want, judged=want.judged[rows], valued=want.valued[rows])
+        estimate = evaluate(child, following, one, replace(mine, step=following.index, round=0))
+        ratio = torch.zeros_like(child.log_weights)
+        if search.temperature > 0 and proposal is not kernel and kernel.std > 0:
+            kernel_there, proposal_there = (Gaussian(g.mean[at], g.std) for g in (kernel, proposal))
+            ratio = kernel_there.log_ratio(proposal_there, noise)
+        value, ratio = read_together(estimate.value, ratio)
+        keys = search.keys(value, ratio, mine)
+        found = _Candidates(rows, child, estimate, keys)
+        best = found.best() if best is None else best.join(found).best()
+    assert best is not None
+    unknown = torch.isneginf(best.key) & (widths > 1)
+    counts = {int(state.group[rows[0]]): int(unknown[rows].sum()) for rows in state.groups()}
+    trace = {group: {"unvalued": float(count)} for group, count in counts.items() if count}
+    return best.state, best.estimate if suffices(parts, following, want) else None, trace
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Some candidates: (Q,) whose they are, their states and estimates, and (Q,) keys to compare them by, on the host."""
+
+    parent: Tensor
+    state: State
+    estimate: Estimate
+    key: Tensor
+
+    def join(self, other: _Candidates) -> _Candidates:
+        """These, then others."""
+        return _Candidates(
+            torch.cat([self.parent, other.parent]),
+            State.join([self.state, other.state]),
+            Estimate.join([self.estimate, other.estimate]),
+            torch.cat([self.key, other.key]),
+        )
+
+    def best(self) -> _Candidates:
+        """That of the largest key of each parent, parents in order; of equals the first."""
+        order = torch.argsort(self.key, descending=True, stable=True)
+        order = order[torch.argsort(self.parent[order], stable=True)]
+        ahead = torch.ones(len(order), dtype=torch.bool)
+        ahead[1:] = self.parent[order][1:] != self.parent[order][:-1]
+        win = order[ahead]
+        return _Candidates(self.parent[win], self.state.take(win), self.estimate.take(win), self.key[win])

@@ -1,0 +1,239 @@
+"""The pass from predictions to what they are worth: decoder, reward and maps; loss, gradient and value.
+
+Gradients are staged.  Here the reward is differentiated by the picture, that vector is carried through the decoder, and what
+comes out is the loss's gradient with respect to the *prediction* (x0 and attention maps), a constant; ``loop.py`` carries it
+through the network to z.  Each stage frees its graph before the one below is walked back; a graph waits while those above
+it are worked on, so the peak, at the reward, is the sum of the three stages' activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from align.backbones.base import Backbone, Prediction
+from align.processes.base import Step
+from align.rewards.base import Reward
+from align.sampling.batching import chunks
+from align.sampling.guidance import CleanGuidance
+from align.sampling.host import send
+from align.sampling.ledger import Ledger
+from align.sampling.noise import Draws
+from align.sampling.objective import Objective, Terms
+from align.sampling.preference import preference_loss
+from align.sampling.state import Estimate, Pictures, State, join, take
+from align.sampling.values import Asked, Value
+from align.sampling.views import ViewDraws
+from align.semantics.attention_loss import semantic_loss
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What P predictions are worth; nothing holds a graph.
+
+    Attributes:
+        loss: (P,), the objective.
+        value: (P,), the reward of the predicted picture; NaN where the preference has no part in the loss.
+        by_x0: (P, ...), gradient of the loss with respect to x0, of the preference alone if nothing more is differentiated.
+        by_attention: (P, R, R', L), with respect to the maps.  Either is ``None`` where the loss does not depend on it.
+        clean_shift: (P, ...), how far clean guidance moves x0.
+    """
+
+    loss: Tensor
+    value: Tensor
+    by_x0: Tensor | None
+    by_attention: Tensor | None
+    clean_shift: Tensor
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The one holder of the reward, with all that reads it.
+
+    Attributes:
+        backbone: whose decoder makes pictures.
+        size: rows of every decoder call, padded to exactly this many.
+        reward: of the objective, of values and of finished pictures, where something reads one.
+        objective: what to differentiate; ``None`` for nothing.
+        clean: how clean predictions are moved, if they are.
+        value: how the expected reward of a particle is estimated, where it is asked for.
+        views_together: altered copies that are scored in one call beside each other; ``None`` for all.
+    """
+
+    backbone: Backbone
+    size: int
+    reward: Reward | None = None
+    objective: Objective | None = None
+    clean: CleanGuidance | None = None
+    value: Value | None = None
+    views_together: int | None = None
+
+    def values_by_loss(self) -> bool:
+        """Whether a preference loss scores just the picture that a value would."""
+        assert self.objective is not None
+        return self.value is not None and self.value.of_prediction and self.objective.clamp
+
+    def __call__(
+        self,
+        prediction: Prediction,
+        state: State,
+        real: int,
+        pictures: Pictures,
+        step: Step,
+        terms: Terms,
+        draws: Draws,
+        ledger: Ledger,
+        *,
+        differentiate: bool,
+    ) -> Judgement:
+        """The loss of one network call's predictions, and its gradient with respect to them.
+
+        Args:
+            prediction: of P rows; maps where the semantic loss counts.
+            state: the P rows.
+            real: how many of them count; those behind fill the call up.
+            pictures: what is known of their pictures.
+            step: where in the process.
+            terms: which losses count.
+            draws: of the P rows.
+            ledger: where calls are charged.
+            differentiate: by the whole loss; otherwise there is the preference's gradient alone.
+        """
+        assert self.objective is not None
+        number, shown = len(state.z), None
+        if terms.preference and self.objective.copies:
+            drawn = ViewDraws.of(draws.take(torch.arange(real)).uniform, self.objective.copies)
+            shown = drawn.take(torch.arange(number).clamp(max=real - 1))
+        parts = []
+        for first in range(0, real, self.size):
+            rows = torch.arange(first, min(first + self.size, number))
+            some = state.take(rows)
+            score = self._scoring(pictures.prompts_of(some), int(step.time), min(real - first, len(rows)))
+            loss = partial(
+                preference_loss,
+                decode=self.backbone.decode,
+                score=score,
+                objective=self.objective,
+                draws=None if shown is None else shown.take(rows),
+                together=self.views_together,
+            )
+            weights = pictures.pair_weights[send(some.picture, pictures.pair_weights.device)]
+            parts.append(
+                self._losses(take(prediction, rows), some.previous_x0, weights, terms, loss, differentiate)
+            )
+        self._charge(state.picture[:real].tolist(), terms, ledger)
+        judged = join(parts)  # without calls that would be padding alone
+        return take(judged, torch.arange(number).clamp(max=len(judged.loss) - 1))
+
+    def _losses(
+        self,
+        prediction: Prediction,
+        previous: Tensor,
+        pair_weights: Tensor,
+        terms: Terms,
+        preference: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
+        differentiate: bool,
+    ) -> Judgement:
+        assert self.objective is not None
+        eps, correction = prediction.eps.detach(), prediction.correction.detach()
+        leaves = [prediction.x0.detach().requires_grad_(differentiate)]
+        if terms.semantic:
+            assert prediction.attention is not None
+            leaves.append(prediction.attention.detach().requires_grad_(differentiate))
+        x0 = leaves[0]
+        with torch.set_grad_enabled(differentiate):
+            weight_a, weight_r = self.objective.weights(terms, x0, previous.detach())
+            total = torch.zeros(len(x0), device=x0.device)
+            value = torch.full_like(total, torch.nan)
+            through = torch.zeros_like(x0)
+            # ``surrogate`` has the total loss's gradient although decoder and reward are not in its graph:
+            # their part is the inner product of x0 with the (constant) gradient that came through them.
+            surrogate = total
+            if terms.semantic:
+                loss_a = semantic_loss(leaves[1], pair_weights)
+                total = total + (weight_a * loss_a).detach()
+                surrogate = surrogate + weight_a * loss_a
+            if terms.preference:
+                loss_r, through, value = preference(x0)
+                total = total + (weight_r * loss_r).detach()
+                pulled = (through * x0).flatten(1).sum(dim=1)
+                surrogate = surrogate + weight_r * loss_r + weight_r.detach() * pulled
+            whole = surrogate.sum()
+        by_x0: Tensor | None = through
+        by_attention: Tensor | None = None
+        if differentiate:
+            by_x0, *more = torch.autograd.grad(whole, leaves, allow_unused=True)
+            by_attention = more[0] if more else None
+        x0 = x0.detach()
+        shift = torch.zeros_like(x0)
+        if self.clean is not None and terms.preference:
+            estimate = replace(Estimate.of(eps, x0, correction), loss=total)
+            shift = self.clean.step(through, estimate)
+            for _ in range(self.clean.iterations - 1):
+                _, through, _ = preference(x0 + shift)
+                shift = shift + self.clean.step(through, estimate)
+        return Judgement(total, value, by_x0, by_attention, shift)
+
+    def _charge(self, rows: list[int], terms: Terms, ledger: Ledger) -> None:
+        assert self.objective is not None
+        if not terms.preference:
+            return
+        times = self.clean.iterations if self.clean is not None else 1
+        for what, each in (("decoder", 1), ("reward", 1 + self.objective.copies)):
+            for way in ("forward", "backward"):
+                ledger.charge(rows, f"{what}_{way}", times * each)
+
+    def values(
+        self, state: State, x0: Tensor, pictures: Pictures, step: Step, draws: Draws, ledger: Ledger
+    ) -> Tensor:
+        """(P,) float32, the expected reward of all particles of a state, predictions ``x0`` (P, ...) at hand."""
+        assert self.value is not None
+        parts = []
+        for chunk in chunks(len(state.z), self.size):
+            some = state.take(chunk.rows)
+            asked = Asked(
+                some.z,
+                x0[send(chunk.rows, x0.device)],
+                pictures.conditioning_of(some),
+                step,
+                draws.take(chunk.rows),
+                self._scoring(pictures.prompts_of(some), int(step.time), chunk.real),
+            )
+            parts.append(self.value(asked)[: chunk.real])
+        for what, each in self.value.costs.items():
+            ledger.charge(state.picture.tolist(), what, each)
+        return torch.cat(parts).float()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Clean latents (P, ...) to pictures (P, 3, H, W) in [0, 1], float32 on their device."""
+        parts = [
+            self.backbone.decode(latents[send(chunk.rows, latents.device)])[: chunk.real]
+            for chunk in chunks(len(latents), self.size)
+        ]
+        return torch.cat(parts).clamp(0, 1).float()
+
+    def score(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+        """(P,) float32 rewards of finished pictures (P, 3, H, W), each for its own prompt."""
+        parts = []
+        for chunk in chunks(len(pictures), self.size):
+            texts = [prompts[k] for k in chunk.rows.tolist()]
+            shown = pictures[send(chunk.rows, pictures.device)]
+            parts.append(self._scoring(texts, 0, chunk.real)(shown)[: chunk.real])
+        return torch.cat(parts).float()
+
+    def _scoring(self, prompts: Sequence[str], time: int, real: int) -> Callable[[Tensor], Tensor]:
+        """What scores v pictures of each row, (P v, 3, H, W) one row after the other; the first ``real`` rows count."""
+        reward = self.reward
+
+        def score(shown: Tensor) -> Tensor:
+            assert reward is not None
+            each = len(shown) // len(prompts)
+            texts = [prompt for prompt in prompts for _ in range(each)]
+            times = torch.full((len(texts),), time, device=shown.device) if reward.takes_timestep else None
+            return reward.score_rows(shown, texts, times, real * each)
+
+        return score

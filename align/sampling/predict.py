@@ -1,0 +1,64 @@
+"""The pass through the network: noisy latents to predictions, in calls of one shape.
+
+Whether a graph is kept is the caller's choice of grad mode: with one, a prediction's backward pass carries a gradient to z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from align.backbones.base import Backbone, Halves, Prediction
+from align.processes.base import Step
+from align.sampling.batching import chunks
+from align.sampling.ledger import Ledger
+from align.sampling.state import Pictures, State, gather, take
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The network of a backbone under classifier-free guidance.
+
+    Attributes:
+        backbone: the frozen model.
+        guidance_scale: of classifier-free guidance.
+        size: rows of every call, padded to exactly this many.
+        guidance_rescale: of classifier-free guidance.
+        correction: whether anything reads the classifier-free correction of predictions.
+    """
+
+    backbone: Backbone
+    guidance_scale: float
+    size: int
+    guidance_rescale: float = 0.0
+    correction: bool = True
+
+    def __call__(self, state: State, pictures: Pictures, step: Step, ledger: Ledger) -> Prediction:
+        """Predictions of all particles of a state, (P, ...)."""
+        parts = []
+        for chunk in chunks(len(state.z), self.size):
+            found = self.call(state.take(chunk.rows), chunk.real, pictures, step, ledger)
+            parts.append((chunk.rows[: chunk.real], take(found, torch.arange(chunk.real))))
+        return gather(parts)
+
+    def call(
+        self,
+        state: State,
+        real: int,
+        pictures: Pictures,
+        step: Step,
+        ledger: Ledger,
+        attention: Halves | None = None,
+    ) -> Prediction:
+        """One call: of its rows the first ``real`` are charged, the others fill it up; ``attention`` for maps beside."""
+        ledger.charge(state.picture[:real].tolist(), "network_forward")
+        return self.backbone.predict(
+            state.z,
+            step,
+            pictures.conditioning_of(state),
+            self.guidance_scale,
+            attention=attention,
+            guidance_rescale=self.guidance_rescale,
+            correction=self.correction,
+        )
