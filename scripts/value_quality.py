@@ -33,7 +33,7 @@ from align.rewards.base import Reward
 from align.rewards.registry import EMBEDDED
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.value_network import load_value_network
-from align.sampling.values import Looks, PosteriorMean, Regressed, Value
+from align.sampling.values import Asked, Looks, PosteriorMean, Regressed, Value
 from scripts.value_training.paths import Paths
 from scripts.value_training.sampler import GUIDANCE, REWARD_NAMES, TEST, shapes_paths
 
@@ -63,7 +63,7 @@ def values(
             time = torch.full((len(z),), int(process_steps[k].time)) if reward.takes_timestep else None
             score = lambda shown, texts=texts, time=time: reward.score(shown, texts, time)  # noqa: E731
             with torch.no_grad():
-                some_values = estimate(z, x0, texts, conditioning, process_steps[k], draws, score)
+                some_values = estimate(Asked(z, x0, conditioning, process_steps[k], draws, score))
             found[first : first + batch, place] = some_values.numpy()
     return found
 

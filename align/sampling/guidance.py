@@ -53,7 +53,7 @@ class Guidance:
         strength: common factor, at least 0; with 0 nothing is differentiated at all.
         coefficient: factor of each of the three phases.
         rule: what else the factor is made of.
-        form: ``mean`` moves the kernel's mean by -rho g (DyMO, FreeDoM, DPS); ``eps`` adds sqrt(1 - abar) rho g to
+        form: ``mean`` moves the kernel's mean by -rho g (DyMO, FreeDoM, DPS); ``eps`` adds s rho g to
             the predicted noise, and x0 follows (universal guidance's forward part, arXiv 2302.07121).
     """
 
@@ -80,11 +80,11 @@ class Guidance:
 
     def adjust(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor, std: float) -> Estimate:
         """The predictions that the kernel is formed from."""
-        if self.form == "mean":
+        # Without any signal the noise is known, z/s, and x0 does not depend on z: a gradient by z says nothing.
+        if self.form == "mean" or step.a == 0:
             return estimate
         change = -step.s * self.step(estimate, terms, tilt, std)
-        # Where there is no signal at all, x0 is predicted without regard to the noise.
-        follows = step.c_out * step.s / step.a if step.a > 0 else 0.0
+        follows = step.c_out * step.s / step.a  # as the clean latents of a noise prediction do
         return replace(estimate, eps=estimate.eps + change, x0=estimate.x0 - follows * change)
 
     def shift(self, estimate: Estimate, terms: Terms, tilt: Tensor, std: float) -> Tensor | None:
@@ -101,7 +101,7 @@ class CleanGuidance:
         rate: mu, factor of each step, at least 0.
         rule: what else the factor is made of.
         form: ``x0`` keeps the predicted noise (MPGD, arXiv 2311.16424); ``eps`` turns the move into the change of noise that
-            it amounts to, eps - sqrt(abar / (1 - abar)) delta (universal guidance's backward part).
+            it amounts to, eps - (a/s) delta (universal guidance's backward part).
     """
 
     iterations: int

@@ -26,7 +26,7 @@ from align.sampling.noise import Draws
 from align.sampling.objective import Objective, Terms
 from align.sampling.preference import preference_loss
 from align.sampling.state import Estimate, Pictures, State, join, take
-from align.sampling.values import Value
+from align.sampling.values import Asked, Value
 from align.sampling.views import ViewDraws
 from align.semantics.attention_loss import semantic_loss
 
@@ -202,17 +202,15 @@ class Judge:
         parts = []
         for chunk in cut(state.group.tolist()):
             some = state.take(chunk.rows)
-            prompts = pictures.prompts_of(some)
-            found = self.value(
+            asked = Asked(
                 some.z,
                 x0[send(chunk.rows, x0.device)],
-                prompts,
                 pictures.conditioning_of(some),
                 step,
                 draws.take(chunk.rows),
-                self._scoring(prompts, int(step.time), chunk.real),
+                self._scoring(pictures.prompts_of(some), int(step.time), chunk.real),
             )
-            parts.append((chunk.rows[: chunk.real], found[: chunk.real].float()))
+            parts.append((chunk.rows[: chunk.real], self.value(asked)[: chunk.real].float()))
         for what, each in self.value.costs.items():
             ledger.charge(state.picture.tolist(), what, each)
         values = torch.cat([part for _, part in parts])

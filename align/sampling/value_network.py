@@ -83,7 +83,8 @@ class ValueNetwork(nn.Module):
         tokens = torch.cat([time, seen, self.text(text)], dim=1)
         for layer in self.layers:
             tokens = layer(tokens)
-        return self.out(tokens[:, 0])
+        found: Tensor = self.out(tokens[:, 0])
+        return found
 
 
 class Layer(nn.Module):
@@ -101,7 +102,8 @@ class Layer(nn.Module):
         parts = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(parts[0], parts[1], parts[2])
         tokens = tokens + self.merge(mixed.transpose(1, 2).flatten(2))
-        return tokens + self.mlp(self.norm2(tokens))
+        more: Tensor = self.mlp(self.norm2(tokens))
+        return tokens + more
 
 
 def waves(fraction: Tensor, width: int) -> Tensor:

@@ -5,7 +5,7 @@ Search ranks candidates by it and particle filters weigh by it (soft values of S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +22,27 @@ Decode = Callable[[Tensor], Tensor]
 
 Score = Callable[[Tensor], Tensor]
 """Pictures (P, 3, H, W) in [0, 1], each for its particle's own prompt, to their rewards (P,)."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """P particles whose values are asked for.
+
+    Attributes:
+        z: noisy latents (P, ...).
+        x0: their predicted clean latents; anything if the value is of latents alone.
+        conditioning: of the P particles.
+        step: where in the process.
+        draws: of the P particles.
+        score: the reward of their pictures at this step.
+    """
+
+    z: Tensor
+    x0: Tensor
+    conditioning: Conditioning
+    step: Step
+    draws: Draws
+    score: Score
 
 
 class Value(Protocol):
@@ -42,27 +63,8 @@ class Value(Protocol):
         """Whether it reads noisy latents alone, so that a candidate's value needs no prediction."""
         ...
 
-    def __call__(
-        self,
-        z: Tensor,
-        x0: Tensor,
-        prompts: Sequence[str],
-        conditioning: Conditioning,
-        step: Step,
-        draws: Draws,
-        score: Score,
-    ) -> Tensor:
-        """(P,) float32 values, larger is better.
-
-        Args:
-            z: noisy latents (P, C, h, w).
-            x0: their predicted clean latents; anything if the value is of latents alone.
-            prompts: P texts.
-            conditioning: of the P particles.
-            step: where in the process.
-            draws: of the P particles.
-            score: the reward of their pictures at this step.
-        """
+    def __call__(self, asked: Asked) -> Tensor:
+        """(P,) float32 values, larger is better."""
         ...
 
 
@@ -81,18 +83,9 @@ class PosteriorMean:
         self.decode = decode
         self.of_prediction = own_decoder
 
-    def __call__(
-        self,
-        z: Tensor,
-        x0: Tensor,
-        prompts: Sequence[str],
-        conditioning: Conditioning,
-        step: Step,
-        draws: Draws,
-        score: Score,
-    ) -> Tensor:
+    def __call__(self, asked: Asked) -> Tensor:
         """See ``Value``."""
-        return score(self.decode(x0).clamp(0, 1))
+        return asked.score(self.decode(asked.x0).clamp(0, 1))
 
 
 @dataclass(frozen=True)
@@ -123,30 +116,22 @@ class Looks:
             "reward_forward": self.looks,
         }
 
-    def __call__(
-        self,
-        z: Tensor,
-        x0: Tensor,
-        prompts: Sequence[str],
-        conditioning: Conditioning,
-        step: Step,
-        draws: Draws,
-        score: Score,
-    ) -> Tensor:
+    def __call__(self, asked: Asked) -> Tensor:
         """See ``Value``."""
-        total = score(self.backbone.decode(x0).clamp(0, 1))
+        step = asked.step
+        total = asked.score(self.backbone.decode(asked.x0).clamp(0, 1))
         for look in range(1, self.looks):
-            noise = draws.normal(f"look {look}")
-            seen = step.a * x0 + step.s * noise
+            noise = asked.draws.normal(f"look {look}")
+            seen = step.a * asked.x0 + step.s * noise
             again = self.backbone.predict(
                 seen,
                 step,
-                conditioning,
+                asked.conditioning,
                 self.guidance_scale,
                 guidance_rescale=self.guidance_rescale,
                 correction=False,
             )
-            total = total + score(self.backbone.decode(again.x0).clamp(0, 1))
+            total = total + asked.score(self.backbone.decode(again.x0).clamp(0, 1))
         return total / self.looks
 
 
@@ -178,17 +163,8 @@ class Regressed:
         )
         self.constant = sum(w * m for w, m in zip(by_reward, shape.mean, strict=True))
 
-    def __call__(
-        self,
-        z: Tensor,
-        x0: Tensor,
-        prompts: Sequence[str],
-        conditioning: Conditioning,
-        step: Step,
-        draws: Draws,
-        score: Score,
-    ) -> Tensor:
+    def __call__(self, asked: Asked) -> Tensor:
         """See ``Value``."""
-        fraction = torch.full((len(z),), step.fraction, device=z.device)
-        found = self.regressor(z.float(), fraction, conditioning.prompt.float())
-        return found @ self.factors.to(z.device) + self.constant
+        fraction = torch.full((len(asked.z),), asked.step.fraction, device=asked.z.device)
+        found: Tensor = self.regressor(asked.z.float(), fraction, asked.conditioning.prompt.float())
+        return found @ self.factors.to(asked.z.device) + self.constant

@@ -156,13 +156,13 @@ class Band:
         log_mass = self._log_mass(near, far)
         slope = (-near.square() / 2 - HALF_LOG_TAU - log_mass).exp()
         slope = slope - (-far.square() / 2 - HALF_LOG_TAU - log_mass).exp()
-        return -side * slope / self.variance**0.5
+        return -side * slope / math.sqrt(self.variance)
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
         """See ``Density``."""
         uniform = torch.rand(number, 1, dtype=torch.float64, generator=generator)
         noise = torch.randn(number, 1, dtype=torch.float64, generator=generator)
-        return self.half * (2 * uniform - 1) + self.variance**0.5 * noise
+        return self.half * (2 * uniform - 1) + math.sqrt(self.variance) * noise
 
     def to(self, device: torch.device) -> Band:
         """See ``Density``."""
@@ -176,7 +176,7 @@ class Band:
         """Sign of x, and the standardised distances from |x| to both ends; by symmetry no Phi is close to 1 far out."""
         x = x.double()
         side = torch.where(x < 0, -1.0, 1.0).to(x)
-        deviation = self.variance**0.5
+        deviation = math.sqrt(self.variance)
         return side, (self.half - side * x) / deviation, (-self.half - side * x) / deviation
 
     @staticmethod

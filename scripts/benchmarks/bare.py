@@ -120,7 +120,7 @@ def main(args: argparse.Namespace) -> None:
         from align.runner.build import set_up_torch
 
         set_up_torch(1)
-    backbone = load_backbone(Recipe((str(args.weights),)), CPU)
+    backbone = load_backbone(Recipe((str(args.weights),)), CPU, 64, 64)
     reward = load(args.reward, device=CPU)
     for name, options, passes in cases(args.steps):
         if not name.startswith(args.only):

@@ -126,6 +126,9 @@ def test_a_process_that_begins_without_any_signal_can_be_sampled_and_guided(form
     moved = Guidance(1.0, (1.0, 1.0, 1.0), "constant", form).adjust(
         found, Terms(2, False, True), first, one, 1.0
     )
+    torch.testing.assert_close(
+        first.a * moved.x0 + first.s * moved.eps, first.a * found.x0 + first.s * found.eps
+    )
     kernel = process.kernel(moved.x0, moved.eps, first)
     assert torch.isfinite(kernel.mean).all()
     assert torch.isfinite(renoise(kernel.mean, first, v)).all()

@@ -22,7 +22,7 @@ from align.sampling.value_network import (
     read_shape,
     save_value_network,
 )
-from align.sampling.values import Looks, PosteriorMean, Regressed
+from align.sampling.values import Asked, Looks, PosteriorMean, Regressed
 from sampling.test_loop import PROMPTS, REQUESTS, SCHEDULE, STEPS, parts_of, sample
 from sampling.test_search import grouped
 
@@ -37,22 +37,26 @@ def scorer(prompts):
     return lambda pictures: FakeReward().score(pictures, prompts, torch.full((len(prompts),), int(STEP.time)))
 
 
+def texts(number):
+    return [PROMPTS[k % len(PROMPTS)] for k in range(number)]
+
+
 def states(backbone, number=3):
-    """Latents, predictions and conditioning of some prompts' particles, and their draws."""
-    prompts = [PROMPTS[k % len(PROMPTS)] for k in range(number)]
+    """Particles of some prompts."""
+    prompts = texts(number)
     z = torch.randn(number, *backbone.latent_shape(), generator=torch.Generator().manual_seed(1))
     conditioning = Conditioning.of([backbone.encode(prompt, "") for prompt in prompts])
     x0 = backbone.predict(z, STEP, conditioning, 3.0).x0
     own = [NoiseStream(5, prompt, 0, k) for k, prompt in enumerate(prompts)]
     draws = Draws(own, STEP.index, 0, backbone.latent_shape(), CPU)
-    return z, x0, prompts, conditioning, STEP, draws, scorer(prompts)
+    return Asked(z, x0, conditioning, STEP, draws, scorer(prompts))
 
 
 def taken(given, rows):
-    z, x0, prompts, conditioning, step, draws, _ = given
-    rows = torch.tensor(rows)
-    some = [prompts[k] for k in rows.tolist()]
-    return z[rows], x0[rows], some, conditioning.take(rows), step, draws.take(rows), scorer(some)
+    prompts = texts(len(given.z))
+    some, rows = scorer([prompts[k] for k in rows]), torch.tensor(rows)
+    conditioning, draws = given.conditioning.take(rows), given.draws.take(rows)
+    return Asked(given.z[rows], given.x0[rows], conditioning, STEP, draws, some)
 
 
 def network(seed=0):
@@ -78,31 +82,32 @@ def paid(outcomes):
 
 def test_one_look_is_the_posterior_mean(backbone, reward):
     given = states(backbone)
-    looked = Looks(backbone, 3.0, 1)(*given)
-    assert torch.equal(looked, PosteriorMean(backbone.decode)(*given))
+    looked = Looks(backbone, 3.0, 1)(given)
+    assert torch.equal(looked, PosteriorMean(backbone.decode)(given))
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 def test_looks_are_the_mean_over_predictions_after_noising_again(backbone, reward, rescale):
     """Written apart: the first prediction, and each of two more from z' = sqrt(abar) x0 + sqrt(1 - abar) noise."""
-    z, x0, prompts, conditioning, step, draws, _ = given = states(backbone)
+    given = states(backbone)
+    x0, step = given.x0, given.step
     times = torch.full((3,), int(step.time))
-    scores = [reward.score(backbone.decode(x0).clamp(0, 1), prompts, times)]
+    scores = [reward.score(backbone.decode(x0).clamp(0, 1), texts(3), times)]
     for name in ("look 1", "look 2"):
-        noise = torch.stack([one.normal(name, step.index, 0, z.shape[1:]) for one in draws.own])
+        noise = torch.stack([one.normal(name, step.index, 0, x0.shape[1:]) for one in given.draws.own])
         seen = step.a * x0 + step.s * noise
-        again = backbone.predict(seen, step, conditioning, 3.0, guidance_rescale=rescale).x0
-        scores.append(reward.score(backbone.decode(again).clamp(0, 1), prompts, times))
-    looked = Looks(backbone, 3.0, 3, rescale)(*given)
+        again = backbone.predict(seen, step, given.conditioning, 3.0, guidance_rescale=rescale).x0
+        scores.append(reward.score(backbone.decode(again).clamp(0, 1), texts(3), times))
+    looked = Looks(backbone, 3.0, 3, rescale)(given)
     torch.testing.assert_close(looked, torch.stack(scores).mean(dim=0))
     assert float(torch.stack(scores).std(dim=0).min()) > 1e-3  # The looks differ.
 
 
 def test_a_look_depends_on_its_own_particle_alone(backbone, reward):
     looks, given = Looks(backbone, 3.0, 4), states(backbone, 5)
-    whole = looks(*given)
+    whole = looks(given)
     for rows in ([3], [4, 1], [2, 0, 3]):
-        torch.testing.assert_close(looks(*taken(given, rows)), whole[rows])
+        torch.testing.assert_close(looks(taken(given, rows)), whole[rows])
 
 
 def test_looks_cost_what_the_ledger_says(backbone, reward):
@@ -127,9 +132,9 @@ def test_a_small_decoder_stands_in_for_the_full_one(backbone, reward):
     def small(z0):
         return backbone.decode(0.5 * z0)
 
-    _, x0, prompts, *_ = given = states(backbone)
-    found = PosteriorMean(small, own_decoder=False)(*given)
-    expected = reward.score(small(x0).clamp(0, 1), prompts, torch.full((3,), int(STEP.time)))
+    given = states(backbone)
+    found = PosteriorMean(small, own_decoder=False)(given)
+    expected = reward.score(small(given.x0).clamp(0, 1), texts(3), torch.full((3,), int(STEP.time)))
     torch.testing.assert_close(found, expected)
 
 
@@ -155,24 +160,22 @@ def test_a_loss_stands_in_for_a_value_only_if_it_scores_the_same_picture(backbon
 
 def test_a_networks_values_are_rewards_again(backbone):
     """It answers in deviations from each reward's mean; the value of a sum is the sum of the values."""
-    z, _, _, conditioning, step, *_ = given = states(backbone)
-    model = network()
-    raw = model(z, torch.full((3,), step.fraction), conditioning.prompt)
+    given, model = states(backbone), network()
+    raw = model(given.z, torch.full((3,), given.step.fraction), given.conditioning.prompt)
     expected = 0.5 * (3 + 2 * raw[:, 0]) - 4 * (-1 + 0.5 * raw[:, 1])
-    torch.testing.assert_close(Regressed(model, {"two": -4.0, "one": 0.5})(*given), expected)
-    torch.testing.assert_close(Regressed(model, {"two": 1.0})(*given), -1 + 0.5 * raw[:, 1])
+    torch.testing.assert_close(Regressed(model, {"two": -4.0, "one": 0.5})(given), expected)
+    torch.testing.assert_close(Regressed(model, {"two": 1.0})(given), -1 + 0.5 * raw[:, 1])
 
 
 def test_a_network_reads_latents_time_and_prompt_of_its_own_row(backbone):
     value, given = Regressed(network(), {"one": 1.0}), states(backbone, 5)
-    whole = value(*given)
-    torch.testing.assert_close(value(*taken(given, [4, 1])), whole[[4, 1]])
-    z, x0, prompts, conditioning, step, *rest = given
-    assert torch.equal(value(z, torch.full_like(x0, torch.nan), prompts, conditioning, step, *rest), whole)
-    other = replace(step, fraction=0.9)
-    assert not torch.allclose(value(z, x0, prompts, conditioning, other, *rest), whole)
-    turned = conditioning.take(torch.tensor([1, 2, 0, 1, 2]))
-    assert not torch.allclose(value(z, x0, prompts, turned, step, *rest), whole)
+    whole = value(given)
+    torch.testing.assert_close(value(taken(given, [4, 1])), whole[[4, 1]])
+    assert torch.equal(value(replace(given, x0=torch.full_like(given.x0, torch.nan))), whole)
+    later = replace(given, step=replace(given.step, fraction=0.9))
+    assert not torch.allclose(value(later), whole)
+    turned = given.conditioning.take(torch.tensor([1, 2, 0, 1, 2]))
+    assert not torch.allclose(value(replace(given, conditioning=turned)), whole)
 
 
 def test_a_network_answers_only_for_what_it_was_trained_for():
@@ -206,7 +209,7 @@ def test_the_candidate_of_the_largest_value_goes_on(backbone):
         if len(tried) == 1:
             z = tried
             continue
-        scores = value(tried, tried, PROMPTS[:1] * 3, three, process.steps[step.index + 1], None, None)
+        scores = value(Asked(tried, tried, three, process.steps[step.index + 1], None, None))
         z = tried[int(scores.argmax())][None]
     torch.testing.assert_close(outcome.picture, backbone.decode(z)[0].clamp(0, 1), atol=1e-5, rtol=1e-4)
 
