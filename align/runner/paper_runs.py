@@ -83,16 +83,19 @@ def longest_first(runs: Mapping[str, Row]) -> list[str]:
 
 def report_table(table: Table, console: Console) -> None:
     """Write a table's ``table.json``, report and gallery into its folder, and print the report."""
+    from align.analysis.comparison import compare
     from align.pages.gallery import write_gallery
-    from align.pages.report import report
+    from align.pages.report import write_report
+    from align.pages.terminal import show_report
 
     folder = table.root / table.name
     try:
         table_file(table).write(folder)
-        made = report([folder], out=folder)
-        gallery = write_gallery([folder], folder / "gallery.html", limit=GALLERY_ROWS)
+        made = compare([folder])
+        write_report(made, folder)
+        gallery = write_gallery(made, folder / "gallery.html", limit=GALLERY_ROWS)
         console.print()
-        console.print(made.render())
+        console.print(show_report(made))
     except (ReportError, OSError) as error:
         console.print(f"{table.name}: {error}", markup=False)
         return

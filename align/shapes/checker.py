@@ -246,7 +246,7 @@ def _size_right(thing: Found, size: str) -> bool:
     return thing.radius < SMALL_BELOW if size == "small" else thing.radius > LARGE_ABOVE
 
 
-def check(picture: npt.NDArray[np.uint8], caption: Caption) -> Verdict:
+def check_picture(picture: npt.NDArray[np.uint8], caption: Caption) -> Verdict:
     """Judge a (64, 64, 3) uint8 sRGB picture by a caption."""
     return judge(segment(picture), caption)
 
