@@ -1,8 +1,8 @@
 """The exact judge: what a picture shows, and which parts of a caption it fulfils.
 
-:func:`segment` reads a picture without knowing the caption: background, then connected areas that differ from
+``segment`` reads a picture without knowing the caption: background, then connected areas that differ from
 it, each with its colour (nearest palette colour of its solid pixels) and its shape (best overlap with the
-renderer's own shapes of equal area at the same place).  :func:`check` compares that with a caption.
+renderer's own shapes of equal area at the same place).  ``check`` compares that with a caption.
 No method ever optimises this judge.
 """
 
