@@ -1,6 +1,7 @@
 """Wrong commands: exit code 2, one line that helps, and nothing in the folder."""
 
 import os
+import re
 
 import pytest
 
@@ -328,3 +329,17 @@ def test_doctor_says_what_is_missing(capsys):
     assert code == 3
     for word in ("torch", "cpu:", "MISSING", "backbone.weights=FOLDER", "reward shapes_spm"):
         assert word in out
+
+
+def test_doctor_shows_the_parts_of_a_method_and_what_it_lacks(capsys):
+    """DAS draws no noise with the default sampler; what it is made of can be looked at all the same."""
+    assert main(["doctor", "method=das"]) == 2
+    out, err = capsys.readouterr()
+    assert re.search(
+        "^  guidance +method.guidance.rule=variance +align/sampling/guidance.py Guidance", out, re.MULTILINE
+    )
+    assert "packages" not in out
+    assert err.count("\n") == 1
+    assert "sampler.eta" in err
+    assert main(["doctor", "--fetch", "method=das"]) == 2
+    assert capsys.readouterr() == ("", err)
