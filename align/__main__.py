@@ -22,12 +22,14 @@ def program() -> NoReturn:
     """The command as a process: as ``main``, and from its first moment to its last a signal ends it with one line."""
     try:
         from align.runner.interrupts import end_at_signals
+        from align.startup import hurry, leave
 
         end_at_signals()
+        hurry()
         code = main()
     except KeyboardInterrupt:
         os._exit(interrupted())  # there is nothing yet that could be ended well
-    sys.exit(code)
+    leave(code)
 
 
 def interrupted() -> int:

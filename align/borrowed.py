@@ -102,8 +102,8 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
 def sampler(config: Config, backbone: Backbone, reward: str | Reward) -> MakesPictures:
     """The method of a configuration on a borrowed backbone. Raises ConfigError, WeightsError."""
     from align.runner.build import assemble, build_reward, pairs_of
+    from align.runner.calls import with_batch_size
     from align.runner.devices import torch_device
-    from align.runner.prepare import with_batch_size
 
     device = torch_device(config.run.device)
     if isinstance(reward, str):

@@ -1,4 +1,4 @@
-"""Benchmarks: ``python scripts/bench.py shapes``, ``dymo``, ``search``, ``smc``, ``store`` and ``workers``."""
+"""Benchmarks: ``python scripts/bench.py shapes``, ``bare``, ``dymo``, ``search``, ``smc``, ``store`` and ``workers``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(
+    1, str(Path(__file__).resolve().parents[1] / "tests")
+)  # recorded runs are replayed as by tests
 
-from scripts.benchmarks import dymo, particles, shapes, store, workers
+from scripts.benchmarks import bare, dymo, particles, shapes, store, workers
 
 BENCHMARKS = {
     "shapes": (shapes, shapes.main),
+    "bare": (bare, bare.main),
     "dymo": (dymo, dymo.main),
     "search": (particles, particles.search),
     "smc": (particles, particles.smc),

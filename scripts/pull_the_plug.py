@@ -53,8 +53,8 @@ class Command:
         from align.commands.parser import parse
         from align.config.compose import jobs_of
         from align.runner import build
+        from align.runner.calls import with_batch_size
         from align.runner.devices import torch_device
-        from align.runner.prepare import with_batch_size
 
         if self.options[0] == "score":
             from align.commands.score import read_options

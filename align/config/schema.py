@@ -209,8 +209,8 @@ class RunConfig:
     root: str = "outputs"
     """Folder of the default folders."""
     batch_size: Annotated[int, Between(1, 4096)] | None = None
-    """Rows of every network call; smaller ones are padded, so that company never changes a picture.  Null: 8 on shapes and toy
-    backbones; on others 1 where a gradient goes through the network or on a CPU, else 4."""
+    """Most rows of a network call; a picture's company never changes it.  Null: what fits the whole plan, at most 8; fewer on a
+    GPU with little memory, and 1 for full-size models on a CPU."""
     views_together: Annotated[int, Between(1, 1001)] | None = None
     """Altered copies (``objective.copies``) scored in one call; null for all. Fewer take less memory."""
     in_flight: Annotated[int, Between(1, 65536)] | None = None

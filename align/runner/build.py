@@ -297,6 +297,9 @@ def set_up_torch(threads: int | None) -> None:
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     import torch
 
+    from align.startup import keep_freed_memory
+
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode(

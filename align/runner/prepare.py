@@ -15,7 +15,8 @@ from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import timesteps
 from align.reading import read_json
-from align.runner.devices import check_device, torch_device
+from align.runner.calls import with_batch_size
+from align.runner.devices import check_device
 from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
@@ -80,7 +81,6 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
 
 
 def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
-    files = Files(with_batch_size(files.config), files)
     config, kept = files.config, files.record(files.all(), files.scoring)
     what = identity(
         config,
@@ -90,23 +90,10 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         next((one.fingerprint() for one in files.value), None),
     )
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
-    metrics = files.metric_fingerprints()
-    return Prepared(config, prompts, what, items, files, kept, metrics, unread)
-
-
-def with_batch_size(config: Config) -> Config:
-    """The configuration with a number of rows for its network calls, where ``run.batch_size`` leaves it to us.
-
-    By what the run is and where, never by how long anything takes: the last bits of a picture depend on it.
-    """
-    if config.run.batch_size is not None:
-        return config
-    rows = 8
-    if config.backbone.family not in ("shapes", "toy"):
-        # A gradient through the network takes the memory of many pictures; on a CPU rows beside each other gain nothing,
-        # and a group that they do not divide pays for padding.
-        rows = 1 if config.method.guided or torch_device(config.run.device).type == "cpu" else 4
-    return replace(config, run=replace(config.run, batch_size=rows))
+    config = with_batch_size(config, items)
+    return Prepared(
+        config, prompts, what, items, Files(config, files), kept, files.metric_fingerprints(), unread
+    )
 
 
 def _check_columns(prompts: PromptsConfig) -> None:

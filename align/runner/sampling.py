@@ -38,7 +38,7 @@ class Sampling:
         self.config = config = files.config
         self.say = say
         self.errors = errors
-        assert config.run.batch_size is not None  # see ``prepare.with_batch_size``
+        assert config.run.batch_size is not None  # see ``calls.with_batch_size``
         self.batch_size = config.run.batch_size
         self.hopeless: str | None = None
         """What a whole group failed with, although nothing is wrong with any of its prompts: so would the next one."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
+from align.config.schema import Config
 from align.runner import build
 from align.runner.devices import torch_device
 from align.runner.failures import CannotGoOn, ErrorLog
@@ -21,7 +22,10 @@ from align.runner.rows import make_row, to_image
 from align.runner.sampling import Sampling
 from align.runner.score import Scorer
 from align.runner.trial import try_rewards
+from align.startup import UNREAD, import_libraries, settle
 from align.store.store import Store
+
+MODELS = ("transformers.modeling_utils", "diffusers.models.autoencoders.vae", "diffusers.schedulers")
 
 
 class Work:
@@ -54,6 +58,7 @@ class Work:
         self._todo = deque(sorted(items, key=lambda item: item.key in failed))
         self._errors = ErrorLog(store.folder)
         self._sampling = Sampling(prepared.files, meter.say, self._errors)
+        import_models(config)
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
@@ -75,6 +80,7 @@ class Work:
         if self._todo:
             prompts = [item.prompt for item in self._todo]
             try_rewards(self.config, self._scorer, prompts, self._device, self._errors)
+        settle()
         began = self._clock()
         while group := self._take():
             errors = self._make(group)
@@ -141,3 +147,9 @@ class Work:
             return None
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def import_models(config: Config) -> None:
+    """Import the libraries that a run's models are of, without what no model of ours needs of them."""
+    if config.metrics.rewards or config.backbone.kind != "analytic":
+        import_libraries(MODELS, UNREAD if not config.backbone.lora else UNREAD[:1])

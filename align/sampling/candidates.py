@@ -10,6 +10,7 @@ from torch import Tensor
 
 from align.processes.base import Step
 from align.processes.gaussian import Gaussian
+from align.sampling.batching import calls
 from align.sampling.host import read_together, send
 from align.sampling.noise import Candidate, Draws
 from align.sampling.parts import Parts, Want, suffices, wants_of_candidates
@@ -31,7 +32,7 @@ def best_candidates(
 ) -> tuple[State, Estimate | None, Trace]:
     """Of each particle's candidates one, and what it was evaluated to at the next step, if that is all that it needs there.
 
-    Candidates are evaluated in calls of one size and only the best of each particle is kept, so memory does not
+    Candidates are evaluated call by call and only the best of each particle is kept, so memory does not
     grow with their number.
 
     Args:
@@ -50,21 +51,21 @@ def best_candidates(
     search = parts.search
     assert search is not None
     following = parts.process.steps[step.index + 1]
-    want = wants_of_candidates(parts, following, widths)
     # All first candidates, then all second ones: a call holds as few candidates of one particle as can be.
     number = torch.arange(int(widths.max())).repeat_interleave(len(widths))
     parent = torch.arange(len(widths)).repeat(int(widths.max()))
     there = number < widths[parent]
     number, parent = number[there], parent[there]
     best: _Candidates | None = None
-    for rows, turn in zip(*(torch.split(part, parts.predict.size) for part in (parent, number)), strict=True):
+    for chunk in calls(state.group[parent].tolist(), parts.predict.size):
+        rows, turn = (part[chunk.rows[: chunk.real]] for part in (parent, number))
         own = [Candidate(draws.own[m], k) for m, k in zip(rows.tolist(), turn.tolist(), strict=True)]
         mine = replace(draws, own=own)
         at = send(rows, state.z.device)
         noise = mine.normal("step")
         child = replace(state.take(rows), z=proposal.mean[at] + proposal.std * noise)
-        one = replace(want, judged=want.judged[rows], valued=want.valued[rows])
-        estimate = evaluate(child, following, one, replace(mine, step=following.index, round=0))
+        want = wants_of_candidates(parts, following, widths[rows], len(chunk.rows))
+        estimate = evaluate(child, following, want, replace(mine, step=following.index, round=0))
         ratio = torch.zeros_like(child.log_weights)
         if search.temperature > 0 and proposal is not kernel and kernel.std > 0:
             kernel_there, proposal_there = (Gaussian(g.mean[at], g.std) for g in (kernel, proposal))

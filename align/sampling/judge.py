@@ -18,7 +18,7 @@ from torch import Tensor
 from align.backbones.base import Backbone, Prediction
 from align.processes.base import Step
 from align.rewards.base import Reward
-from align.sampling.batching import chunks
+from align.sampling.batching import Cut, chunks
 from align.sampling.guidance import CleanGuidance
 from align.sampling.host import send
 from align.sampling.ledger import Ledger
@@ -56,7 +56,7 @@ class Judge:
 
     Attributes:
         backbone: whose decoder makes pictures.
-        size: rows of every decoder call, padded to exactly this many.
+        size: most rows of a decoder call, see ``align.sampling.batching``.
         reward: of the objective, of values and of finished pictures, where something reads one.
         objective: what to differentiate; ``None`` for nothing.
         clean: how clean predictions are moved, if they are.
@@ -188,12 +188,19 @@ class Judge:
                 ledger.charge(rows, f"{what}_{way}", times * each)
 
     def values(
-        self, state: State, x0: Tensor, pictures: Pictures, step: Step, draws: Draws, ledger: Ledger
+        self,
+        state: State,
+        x0: Tensor,
+        pictures: Pictures,
+        step: Step,
+        draws: Draws,
+        ledger: Ledger,
+        cut: Cut,
     ) -> Tensor:
         """(P,) float32, the expected reward of all particles of a state, predictions ``x0`` (P, ...) at hand."""
         assert self.value is not None
         parts = []
-        for chunk in chunks(len(state.z), self.size):
+        for chunk in cut(state.group.tolist()):
             some = state.take(chunk.rows)
             prompts = pictures.prompts_of(some)
             found = self.value(
@@ -205,10 +212,11 @@ class Judge:
                 draws.take(chunk.rows),
                 self._scoring(prompts, int(step.time), chunk.real),
             )
-            parts.append(found[: chunk.real])
+            parts.append((chunk.rows[: chunk.real], found[: chunk.real].float()))
         for what, each in self.value.costs.items():
             ledger.charge(state.picture.tolist(), what, each)
-        return torch.cat(parts).float()
+        values = torch.cat([part for _, part in parts])
+        return values[send(torch.argsort(torch.cat([rows for rows, _ in parts])), values.device)]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Clean latents (P, ...) to pictures (P, 3, H, W) in [0, 1], float32 on their device."""

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from align.processes.base import Step, renoise
 from align.processes.gaussian import Gaussian
-from align.sampling.batching import chunks
 from align.sampling.candidates import best_candidates
 from align.sampling.host import read, send
 from align.sampling.ledger import Ledger
@@ -85,7 +84,7 @@ def run(
         round = 0
         while True:
             draws = Draws.of(streams, state, step.index, round)
-            want = wants(parts, step, state, pictures)
+            want = wants(parts, step, state, pictures, round)
             if estimate is None:
                 estimate = loop.evaluate(state, step, want, draws)
             before = state, estimate
@@ -157,7 +156,7 @@ class Loop:
         plain, judged = (torch.nonzero(kind)[:, 0] for kind in (~want.judged, want.judged))
         if len(plain):
             found.append((plain, self._plain(state.take(plain), step, want)))
-        for chunk in chunks(len(judged), parts.predict.size):
+        for chunk in want.cut(state.group[judged].tolist()):
             rows = judged[chunk.rows]
             estimate = self._guided(state.take(rows), chunk.real, step, want, draws.take(rows))
             found.append((rows[: chunk.real], estimate.take(torch.arange(chunk.real))))
@@ -166,15 +165,15 @@ class Loop:
         if not len(valued):
             return estimate
         x0 = estimate.take(valued).x0
-        some_draws = draws.take(valued)
-        values = parts.judge.values(state.take(valued), x0, self.pictures, step, some_draws, self.ledger)
+        valuable, some_draws = state.take(valued), draws.take(valued)
+        values = parts.judge.values(valuable, x0, self.pictures, step, some_draws, self.ledger, want.cut)
         whole = estimate.value.index_copy(0, send(valued, values.device), values)
         return replace(estimate, value=whole)
 
     def _plain(self, state: State, step: Step, want: Want) -> Estimate:
         if not want.predict:
             return Estimate.of(*[torch.full_like(state.z, torch.nan)] * 3)
-        found = self.parts.predict(state, self.pictures, step, self.ledger)
+        found = self.parts.predict(state, self.pictures, step, self.ledger, want.cut)
         return Estimate.of(found.eps, found.x0, found.correction)
 
     def _guided(self, state: State, real: int, step: Step, want: Want, draws: Draws) -> Estimate:

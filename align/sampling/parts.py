@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from align.processes.base import Process, Step
+from align.sampling.batching import Cut, calls, later, one_call
 from align.sampling.guidance import Guidance
 from align.sampling.judge import Judge
 from align.sampling.objective import Terms
@@ -59,6 +61,7 @@ class Want:
             where there is none.
         judged: (P,) bool on the host, whose losses are computed.
         valued: (P,) bool on the host, whose expected reward is wanted beside them.
+        cut: the rows of a pass, each with its group, to calls.
         predict: whether the network is called; a value of noisy latents alone needs no prediction.
     """
 
@@ -66,11 +69,12 @@ class Want:
     back: Literal["clean", "noisy"] | None
     judged: Tensor
     valued: Tensor
+    cut: Cut
     predict: bool = True
 
 
-def wants(parts: Parts, step: Step, state: State, pictures: Pictures) -> Want:
-    """Of the particles that arrive at a step."""
+def wants(parts: Parts, step: Step, state: State, pictures: Pictures, round: int = 0) -> Want:
+    """Of the particles that arrive at a step, for the first time or in a further round of time travel."""
     terms, back = _guides(parts, step)
     judged = torch.zeros(len(state.picture), dtype=torch.bool)
     if terms.preference:
@@ -79,15 +83,18 @@ def wants(parts: Parts, step: Step, state: State, pictures: Pictures) -> Want:
         judged = pictures.has_pairs[state.picture]
     told = terms.preference and parts.judge.values_by_loss()
     valued = torch.full_like(judged, parts.select.reads(step) and not told)
-    return Want(terms, back, judged, valued)
+    cut = partial(calls, size=later(parts.predict.size, round))
+    return Want(terms, back, judged, valued, cut)
 
 
-def wants_of_candidates(parts: Parts, step: Step, widths: Tensor) -> Want:
-    """Of candidates for the states that arrive at a step, each one of (P,) ``widths``: an only one is not compared."""
+def wants_of_candidates(parts: Parts, step: Step, widths: Tensor, size: int) -> Want:
+    """Of a call of ``size`` candidates for the states that arrive at a step, each one of (P,) ``widths``: an only one is not
+    compared.
+    """
     value = parts.judge.value
     valued = (widths > 1) | parts.select.reads(step)
     none = torch.zeros_like(valued)
-    return Want(NOTHING, None, none, valued, predict=value is None or not value.of_latents)
+    return Want(NOTHING, None, none, valued, one_call(size), value is None or not value.of_latents)
 
 
 def suffices(parts: Parts, step: Step, candidates: Want) -> bool:

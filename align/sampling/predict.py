@@ -11,7 +11,7 @@ import torch
 
 from align.backbones.base import Backbone, Halves, Prediction
 from align.processes.base import Step
-from align.sampling.batching import chunks
+from align.sampling.batching import Cut
 from align.sampling.ledger import Ledger
 from align.sampling.state import Pictures, State, gather, take
 
@@ -23,7 +23,7 @@ class Predict:
     Attributes:
         backbone: the frozen model.
         guidance_scale: of classifier-free guidance.
-        size: rows of every call, padded to exactly this many.
+        size: most rows of a call, see ``align.sampling.batching``.
         guidance_rescale: of classifier-free guidance.
         correction: whether anything reads the classifier-free correction of predictions.
     """
@@ -34,10 +34,10 @@ class Predict:
     guidance_rescale: float = 0.0
     correction: bool = True
 
-    def __call__(self, state: State, pictures: Pictures, step: Step, ledger: Ledger) -> Prediction:
-        """Predictions of all particles of a state, (P, ...)."""
+    def __call__(self, state: State, pictures: Pictures, step: Step, ledger: Ledger, cut: Cut) -> Prediction:
+        """Predictions of all particles of a state, (P, ...), in the calls of ``cut``."""
         parts = []
-        for chunk in chunks(len(state.z), self.size):
+        for chunk in cut(state.group.tolist()):
             found = self.call(state.take(chunk.rows), chunk.real, pictures, step, ledger)
             parts.append((chunk.rows[: chunk.real], take(found, torch.arange(chunk.real))))
         return gather(parts)

@@ -10,7 +10,7 @@ import argparse
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ def counted(trace: Any) -> Iterator[Counter[str]]:
             number = len(inputs[0]) if rows else 1
             calls[name] += number
             if inputs[0].requires_grad:
-                inputs[0].register_hook(lambda gradient: calls.update({f"{name} back": number}))
+                hook: Callable[..., object] = inputs[0].register_hook
+                hook(lambda gradient: calls.update({f"{name} back": number}))
 
         return before
 
@@ -80,7 +81,8 @@ def megabytes() -> float:
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     for name, released in RELEASED.items():
-        trace = Trace(args.golden, name)
+        recorded: Callable[[Path, str], Any] = Trace
+        trace = recorded(args.golden, name)
         with counted(trace) as calls:
             before = megabytes()
             once(trace)

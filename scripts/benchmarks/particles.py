@@ -115,7 +115,8 @@ def counted(backbone: UNetBackbone, reward: Reward) -> Iterator[Counter[str]]:
             number = len(inputs[0]) // halves
             calls[name] += number
             if inputs[0].requires_grad:
-                inputs[0].register_hook(lambda gradient: calls.update({f"{name} back": number}))
+                hook: Callable[..., object] = inputs[0].register_hook
+                hook(lambda gradient: calls.update({f"{name} back": number}))
 
         return before
 

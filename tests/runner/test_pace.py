@@ -1,11 +1,14 @@
 """How many pictures are made between two commits, and in calls of how many rows."""
 
 import pytest
+import torch
 
 from align.commands.parser import parse
 from align.config.compose import jobs_of
-from align.runner import prepare
+from align.runner import calls
 from align.runner.pace import Pace
+from align.runner.plan import Item
+from align.runner.prepare import prepare
 
 
 @pytest.mark.parametrize(
@@ -35,18 +38,46 @@ def test_a_number_that_is_given_stays():
     assert pace.size == 50
 
 
+def prepared(options):
+    (job,) = jobs_of(parse([*options, "metrics=none"]))
+    (run,) = prepare([job.config])
+    return run.config.run.batch_size
+
+
 @pytest.mark.parametrize(
     ("options", "rows"),
     [
-        (["backbone=shapes", "method=dymo"], 8),
-        (["backbone=toy_gmm"], 8),
-        (["backbone=sd15", "run.device=cpu"], 1),
-        (["backbone=sdxl", "method=dymo", "run.device=cuda"], 1),
-        (["backbone=sd15", "run.device=cuda"], 4),
-        (["backbone=sd15", "method=svdd", "run.device=cuda", "sampler=ddim_ancestral"], 4),
-        (["backbone=sdxl", "method=dymo", "run.device=cuda", "run.batch_size=3"], 3),
+        (["prompts.limit=1"], 1),
+        (["prompts.limit=1", "samples=3"], 3),
+        (["prompts.limit=5", "samples=2"], 5),  # two calls of five, instead of two of eight
+        (["prompts.limit=5", "samples=20"], 8),
+        (["prompts.limit=1", "samples=20", "run.batch_size=3"], 3),
+        (["prompts.limit=1", "method=best_of_n", "method.particles=6"], 6),
+        (["prompts.limit=1", "method=best_of_n", "method.particles=4", "method.returned=2", "samples=2"], 4),
+        (["prompts.limit=1", "method=svdd", "method.search.candidates=20", "sampler=ddim_ancestral"], 8),
+        (["prompts.limit=3", "method=svdd", "method.search.candidates=2", "sampler=ddim_ancestral"], 6),
+        (["backbone=toy_gmm", "prompts.limit=1", "samples=100"], 8),
     ],
 )
-def test_rows_of_a_call_go_by_what_the_run_is(options, rows):
+def test_rows_of_a_call_fit_the_plan(options, rows):
+    assert prepared(options) == rows
+
+
+@pytest.mark.parametrize(
+    ("options", "gib", "rows"),
+    [
+        (["backbone=sd15", "run.device=cpu"], 0, 1),
+        (["backbone=sd15"], 139, 8),
+        (["backbone=sd15", "method=dymo"], 139, 8),
+        (["backbone=sd15", "method=dymo"], 24, 1),
+        (["backbone=sdxl"], 24, 2),
+        (["backbone=sdxl", "method=dymo"], 139, 4),
+        (["backbone=sdxl", "method=dymo"], 24, 1),
+    ],
+)
+def test_rows_of_a_call_fit_the_device(options, gib, rows, monkeypatch):
+    monkeypatch.setattr(calls, "torch_device", lambda name: torch.device("cpu" if name == "cpu" else "cuda"))
+    monkeypatch.setattr(calls, "gib_of", lambda device: gib)
     (job,) = jobs_of(parse(options))
-    assert prepare.with_batch_size(job.config).run.batch_size == rows
+    items = [Item(str(n), "a", "", 0, n, n) for n in range(100)]
+    assert calls.with_batch_size(job.config, items).run.batch_size == rows

@@ -1,0 +1,67 @@
+"""A quick start and end lose nothing."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from align import startup
+
+END = """
+import atexit, sys, threading, time
+from pathlib import Path
+from align.startup import leave
+folder = Path(sys.argv[1])
+never_closed = (folder / "file").open("w")
+never_closed.write("all of it")
+go = threading.Event()
+def thread():
+    go.wait()
+    (folder / "thread").write_text("waited for")
+threading.Thread(target=thread).start()
+threading._register_atexit(go.set)
+atexit.register((folder / "atexit").write_text, "called")
+print("said")
+leave(3)
+"""
+
+
+def test_files_threads_and_last_calls_are_seen_to_before_a_quick_end(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", END, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said\n", "")
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert written == {"file": "all of it", "thread": "waited for", "atexit": "called"}
+
+
+def test_a_package_is_hidden_while_libraries_are_imported_and_there_again(tmp_path, monkeypatch):
+    (tmp_path / "heavy.py").write_text("")
+    (tmp_path / "library.py").write_text(
+        "from importlib.util import find_spec\nfound = find_spec('heavy') is not None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    startup.import_libraries(["library", "no_such_library"], but=["heavy"])
+    assert sys.modules["library"].found is False
+    assert "heavy" not in sys.modules
+    import heavy  # noqa: F401
+
+
+def test_a_package_that_is_there_already_stays(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "heavy", gc)
+    startup.import_libraries([], but=["heavy"])
+    assert sys.modules["heavy"] is gc
+
+
+def test_nothing_is_frozen_in_a_process_that_is_not_the_commands(monkeypatch):
+    frozen = gc.get_freeze_count()
+    startup.settle()
+    assert gc.get_freeze_count() == frozen
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="settings of glibc")
+def test_memory_settings_that_are_not_there_are_no_error(monkeypatch):
+    startup.keep_freed_memory()
+    monkeypatch.setattr(startup.ctypes, "CDLL", lambda name: object())
+    startup.keep_freed_memory()
