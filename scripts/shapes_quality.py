@@ -26,7 +26,7 @@ from align.sampling.parts import Parts
 from align.sampling.predict import Predict
 from align.sampling.sampler import Request, Sampler
 from align.semantics.tokens import pairs_by_offsets
-from align.shapes.checker import Verdict, check
+from align.shapes.checker import Verdict, check_picture
 from align.shapes.grammar import Split, distinct_captions, parse
 from align.shapes.semantics import graph
 from scripts.shapes_training.autoencoder import psnr
@@ -55,7 +55,7 @@ def verdicts(
         pictures += [
             to_uint8(outcome.picture[None])[0] for outcome in outcomes if outcome.picture is not None
         ]
-    judged = [check(picture, parse(text)) for picture, text in zip(pictures, texts, strict=True)]  # type: ignore[arg-type]
+    judged = [check_picture(picture, parse(text)) for picture, text in zip(pictures, texts, strict=True)]  # type: ignore[arg-type]
     return judged, np.stack(pictures)
 
 

@@ -35,7 +35,7 @@ class Modules:
         unet, vae: network and autoencoder.
         text: text encoders, one or two; none for a backbone that is only fed embeddings.
         zero_empty: whether an empty negative prompt is all zeros.
-        scheduler_config: the process that it was trained on; see :func:`~align.processes.schedule.read_schedule`.
+        scheduler_config: the process that it was trained on; see ``read_schedule``.
         device: where it computes.
     """
 
@@ -54,7 +54,7 @@ class Modules:
 
 
 def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) -> Modules:
-    """Load what :func:`align.backbones.registry.pieces` found.
+    """Load what ``align.backbones.registry.pieces`` found.
 
     Raises:
         OSError, RuntimeError, ValueError, KeyError: a file does not hold what its name says.

@@ -32,16 +32,17 @@ def pieces(recipe: Recipe) -> tuple[Piece, ...]:
     return (*found, *(file_piece(name, role) for role, name in files.items() if name is not None))
 
 
-def stated(recipe: Recipe, found: Sequence[Piece]) -> Stated:
+def stated(recipe: Recipe, found: Sequence[Piece] = ()) -> Stated:
     """What a backbone's files state, checked.
 
     Args:
         recipe: of the backbone.
-        found: its ``pieces``.
+        found: its ``pieces``, where they have been looked for already.
 
     Raises:
         WrongWeights: if it cannot be sampled; all files have to be there.
     """
+    found = found or pieces(recipe)
     try:
         return read_stated(found, recipe)
     except (OSError, ValueError, TypeError) as error:

@@ -35,11 +35,11 @@ class Stated:
     """What counts of it.
 
     Attributes:
-        schedule: see :func:`~align.processes.schedule.read_schedule`.
+        schedule: see ``read_schedule``.
         path: of the scheduler file.
-        unread: what that says of its own solver's steps, see :func:`~align.processes.schedule.unread`.
+        unread: what that says of its own solver's steps, see ``unread``.
         strides: how many times coarser than the latents cross-attention layers may be.
-        shifts: which of :data:`SHIFTS` the autoencoder states.
+        shifts: which of ``SHIFTS`` the autoencoder states.
     """
 
     schedule: dict[str, Any]
@@ -50,7 +50,7 @@ class Stated:
 
 
 def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
-    """Read and check the files of :func:`align.backbones.registry.pieces`.
+    """Read and check the files of ``align.backbones.registry.pieces``.
 
     Raises:
         OSError: a file cannot be read.
@@ -105,7 +105,7 @@ def check_latents(autoencoder: Mapping[str, Any]) -> int:
 
 
 def stated_shifts(autoencoder: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which of :data:`SHIFTS` an autoencoder's config states."""
+    """Which of ``SHIFTS`` an autoencoder's config states."""
     return tuple(key for key in SHIFTS if autoencoder.get(key) not in (None, 0))
 
 

@@ -175,7 +175,7 @@ def shards(index: Path) -> tuple[str, ...]:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """The shard of each tensor, by an index. Raises WrongWeights, as :func:`shards` does."""
+    """The shard of each tensor, by an index. Raises WrongWeights, as ``shards`` does."""
     try:
         content = read_json(index)
         found: dict[str, str] = content["weight_map"]

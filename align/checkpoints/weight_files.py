@@ -122,7 +122,7 @@ def fill(
 
 
 def build(make: Callable[[], Module]) -> Module:
-    """Call a constructor, for :func:`fill`; the module comes frozen, its parameters hold nothing yet.
+    """Call a constructor, for ``fill``; the module comes frozen, its parameters hold nothing yet.
 
     Random starting values of a large model would take longer than reading it.  The global random streams are
     not touched.

@@ -1,7 +1,7 @@
 """Every option, typed.  A field's ``Annotated`` part is its range; its docstring says what it means.
 
 Values are checked when plain values are turned into these classes (``convert``) and once more against each other
-(``check``); what a file may say at all is in ``no_code``.  What files, prompts and devices alone can tell, such as whether
+(``check_config``); what a file may say at all is in ``no_code``.  What files, prompts and devices alone can tell, such as whether
 a checkpoint's schedule has as many steps, is checked by ``align.runner.prepare``, before any work too.
 """
 

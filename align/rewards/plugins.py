@@ -1,6 +1,6 @@
 """Rewards that a user's own Python file adds to the registry.  Imports no torch.
 
-A file holds functions under :func:`reward`; ``run.plugins=[FILE.py]`` on the command line reads it.
+A file holds functions under ``reward``; ``run.plugins=[FILE.py]`` on the command line reads it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
         differentiable: whether gradients reach the pictures, as methods that guide need.
 
     Raises:
-        RewardError: another file has a reward of this name, or `results.csv` has another use for such a column.
+        RewardError: another file has a reward of this name, or ``results.csv`` has another use for such a column.
     """
 
     def add(function: Judge) -> Judge:

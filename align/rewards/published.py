@@ -1,6 +1,6 @@
 """The published reward models: whose files they read, and how they are loaded.  Imports no torch.
 
-Commits are not pinned: a run records the commit of the hub's cache and the hash of every file.  ``ALIGN_CHECKPOINTS`` names a folder of own copies (:mod:`align.rewards.sources`).
+Commits are not pinned: a run records the commit of the hub's cache and the hash of every file.  ``ALIGN_CHECKPOINTS`` names a folder of own copies (``align.rewards.sources``).
 """
 
 from __future__ import annotations

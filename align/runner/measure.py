@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Item(PlannedItem, Protocol):
+class Measurable(PlannedItem, Protocol):
     """What measuring needs to know of an item."""
 
     @property
@@ -30,7 +30,7 @@ class Item(PlannedItem, Protocol):
         """Place in the plan."""
 
 
-Read = Callable[[Item], "Image"]
+Read = Callable[[Measurable], "Image"]
 """The picture of an item."""
 
 
@@ -72,10 +72,10 @@ class Measuring:
         Raises: see ``these``.
         """
         self.store.refresh()
-        items: list[Item] = self.store.unmeasured(self.wanted)  # type: ignore[assignment]
+        items: list[Measurable] = self.store.unmeasured(self.wanted)  # type: ignore[assignment]
         self.these(items)
 
-    def these(self, items: Iterable[Item]) -> None:
+    def these(self, items: Iterable[Measurable]) -> None:
         """Measure what some items lack and no other process is at.
 
         Raises:
@@ -83,7 +83,7 @@ class Measuring:
             DeviceLost: nothing can be measured any more.
             WeightsError: weights are damaged.
         """
-        some: list[Item] = []
+        some: list[Measurable] = []
         for item in items:
             if item.key in self._tried:
                 continue
@@ -96,7 +96,7 @@ class Measuring:
         if some:
             self._measure(some)
 
-    def _measure(self, items: list[Item]) -> None:
+    def _measure(self, items: list[Measurable]) -> None:
         """Measure at most ``CHUNK`` claimed items and keep the results, all at once."""
         lacking = {item.key: self.store.lacking(item, self.wanted) for item in items}
         results: dict[str, dict[str, Result]] = {item.key: {} for item in items}
@@ -110,7 +110,9 @@ class Measuring:
         for metric in self.wanted:
             some = [item for item in items if metric in lacking[item.key] and item.key in pictures]
 
-            def failed(place: int, error: Exception, metric: str = metric, some: list[Item] = some) -> None:
+            def failed(
+                place: int, error: Exception, metric: str = metric, some: list[Measurable] = some
+            ) -> None:
                 self._tell(metric, [some[place]], error)
 
             if some:
@@ -123,7 +125,7 @@ class Measuring:
         self._tried |= results.keys()
         self.listener.measured(len(items))
 
-    def _tell(self, doing: str, items: list[Item], error: Exception) -> None:
+    def _tell(self, doing: str, items: list[Measurable], error: Exception) -> None:
         if self.errors.keep(doing, error, [item.index for item in items]):
             self.listener.say(
                 f"{doing} failed on item {items[0].index} ({said(error)}): see {self.errors.path}"

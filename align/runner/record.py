@@ -23,7 +23,7 @@ PACKAGES = (
 )
 
 
-def record(prepared: Prepared) -> dict[str, Any]:
+def run_record(prepared: Prepared) -> dict[str, Any]:
     """The record of a run that starts."""
     return {
         "config": plain(prepared.config),

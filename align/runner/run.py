@@ -21,7 +21,7 @@ from align.runner.interrupts import Interrupts
 from align.runner.prepare import Prepared
 from align.runner.progress import Meter
 from align.runner.prompts import PromptSet
-from align.runner.record import record
+from align.runner.record import run_record
 from align.runner.syntax import syntax_line
 from align.store.errors import StoreError
 from align.store.manifest import Manifest, other_versions
@@ -41,7 +41,7 @@ def run(prepared: Prepared, console: Console) -> int:
     return in_folder(
         lambda: open_store(
             prepared.config.run,
-            Manifest(prepared.identity, record(prepared)),
+            Manifest(prepared.identity, run_record(prepared)),
             prepared.items,
             console,
             shared=runner == "ray",

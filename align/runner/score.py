@@ -45,7 +45,7 @@ class Scorer:
         self.say = say
         self._rows: dict[str, int] = {}
 
-    def check(self) -> None:
+    def load_all(self) -> None:
         """Find damaged weights before any work. Raises WeightsError."""
         for name in self.metrics.rewards:
             build.check_reward(name, self.device)
@@ -162,11 +162,11 @@ def verdicts(picture: Image, prompt: str) -> dict[str, bool | None]:
     """The checker's verdicts; empty cells for a prompt outside the grammar, or another size of picture."""
     import numpy as np
 
-    from align.shapes.checker import check
+    from align.shapes.checker import check_picture
     from align.shapes.grammar import parse
 
     caption = parse(prompt)
     if caption is None or picture.size != (64, 64):
         return {f"check_{name}": None for name in VERDICTS}
-    verdict = check(np.asarray(picture), caption)
+    verdict = check_picture(np.asarray(picture), caption)
     return {f"check_{name}": bool(getattr(verdict, name)) for name in VERDICTS}

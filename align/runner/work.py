@@ -75,7 +75,7 @@ class Work:
             CannotGoOn: a reward fails on anything, or a whole group did.
             WeightsError: weights are damaged or hold something else; nothing was made.
         """
-        self._scorer.check()
+        self._scorer.load_all()
         self._measuring.backlog()
         if self._todo:
             prompts = [item.prompt for item in self._todo]

@@ -22,7 +22,7 @@ from align.errors import WeightsError
 from align.runner.failures import CannotGoOn, DeviceLost
 from align.runner.prepare import Prepared
 from align.runner.progress import Meter
-from align.runner.record import record
+from align.runner.record import run_record
 from align.store.errors import StoreError
 from align.store.manifest import Manifest
 from align.store.store import Store
@@ -205,7 +205,7 @@ def _worker(prepared: Prepared, token: str, folder: str) -> tuple[list[str], Exc
         with Interrupts() as interrupts:
             store = Store.open(
                 Path(str(options.folder)),
-                Manifest(prepared.identity, record(prepared)),
+                Manifest(prepared.identity, run_record(prepared)),
                 prepared.items,
                 extend=options.extend,
                 shared=True,

@@ -26,7 +26,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
-class Item:
+class Scorable:
     """A picture to score.
 
     Attributes:
@@ -51,7 +51,7 @@ class Item:
         return self.asked.prompt or ""
 
 
-def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Item]:
+def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Scorable]:
     """Items in the order of their rows.
 
     Raises:
@@ -59,7 +59,7 @@ def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Item]:
     """
     numbers: Counter[tuple[str, int]] = Counter()
     taken: dict[tuple[str, int, int], Asked] = {}
-    items: list[Item] = []
+    items: list[Scorable] = []
     for one, sha256 in zip(asked, hashes, strict=True):
         prompt, seed = one.prompt or "", one.seed or 0
         sample = one.sample
@@ -80,7 +80,7 @@ def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Item]:
             "sample": sample,
             "columns": dict(one.columns),
         }
-        items.append(Item(_digest(what), seed, sample, one, sha256, len(items)))
+        items.append(Scorable(_digest(what), seed, sample, one, sha256, len(items)))
     return items
 
 

@@ -23,7 +23,7 @@ from align.runner.interrupts import Interrupts
 from align.runner.progress import Meter
 from align.runner.record import machine, versions
 from align.runner.run import GOES_ON, ended, in_folder, open_store, outcome, print_lines
-from align.scoring.items import Hashes, Item, make_items
+from align.scoring.items import Hashes, Scorable, make_items
 from align.scoring.options import Options, default_folder
 from align.scoring.runs import Made, is_run, items_of_run, of_run
 from align.scoring.sources import Source, find, some
@@ -55,7 +55,7 @@ class Score:
     config: Config
     told: Mapping[str, str]
     manifest: Manifest
-    items: Sequence[Item | Made]
+    items: Sequence[Scorable | Made]
     metrics: Mapping[str, str]
     label: str = ""
     own: bool = False

@@ -19,7 +19,7 @@ from align.runner.measure import Measuring
 from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer
 from align.runner.trial import try_rewards
-from align.scoring.items import Item
+from align.scoring.items import Scorable
 from align.store.pictures import Original
 from align.store.store import Store
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 class Seen:
     """An item's picture: the file's bytes and what they show, or why they show nothing."""
 
-    item: Item
+    item: Scorable
     original: Original | None = None
     picture: Image | None = None
     error: str = ""
 
 
-def see(item: Item) -> Seen:
+def see(item: Scorable) -> Seen:
     """Read the picture of an item."""
     path = item.asked.path
     try:
@@ -88,7 +88,7 @@ class Scoring:
             store, wanted, self._scorer, meter, interrupts, self._errors, self._picture
         )
 
-    def run(self, items: Sequence[Item]) -> None:
+    def run(self, items: Sequence[Scorable]) -> None:
         """Measure what lacks a value, then keep and measure items that are not in the store.
 
         With ``run.on_error=stop`` until a picture cannot be read.
@@ -99,7 +99,7 @@ class Scoring:
             DeviceLost: nothing can be measured any more.
             WeightsError: weights are damaged.
         """
-        self._scorer.check()
+        self._scorer.load_all()
         self._measuring.backlog()
         if items:
             prompts = [item.prompt for item in items]
@@ -114,7 +114,7 @@ class Scoring:
                 return
         self._measuring.backlog()  # of processes that are gone
 
-    def _claimed(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+    def _claimed(self, items: Iterable[Scorable]) -> Iterator[list[Scorable]]:
         """Items that no other process is at, some at a time."""
         group = []
         for item in items:
@@ -145,11 +145,11 @@ class Scoring:
         if seen.error:
             self.meter.say(row["status"])
 
-    def _picture(self, item: measure.Item) -> Image:
+    def _picture(self, item: measure.Measurable) -> Image:
         return self._pictures.get(item.key) or read_picture(self.store.picture(item))
 
 
-def ahead(groups: Iterable[list[Item]]) -> Iterator[list[Seen]]:
+def ahead(groups: Iterable[list[Scorable]]) -> Iterator[list[Seen]]:
     """The pictures of each group; those of the next one are read while the caller works."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting = None

@@ -1,8 +1,8 @@
 """The exact judge: what a picture shows, and which parts of a caption it fulfils.
 
-:func:`segment` reads a picture without knowing the caption: background, then connected areas that differ from
+``segment`` reads a picture without knowing the caption: background, then connected areas that differ from
 it, each with its colour (nearest palette colour of its solid pixels) and its shape (best overlap with the
-renderer's own shapes of equal area at the same place).  :func:`check` compares that with a caption.
+renderer's own shapes of equal area at the same place).  ``check`` compares that with a caption.
 No method ever optimises this judge.
 """
 
@@ -246,7 +246,7 @@ def _size_right(thing: Found, size: str) -> bool:
     return thing.radius < SMALL_BELOW if size == "small" else thing.radius > LARGE_ABOVE
 
 
-def check(picture: npt.NDArray[np.uint8], caption: Caption) -> Verdict:
+def check_picture(picture: npt.NDArray[np.uint8], caption: Caption) -> Verdict:
     """Judge a (64, 64, 3) uint8 sRGB picture by a caption."""
     return judge(segment(picture), caption)
 

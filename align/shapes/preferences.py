@@ -1,8 +1,8 @@
 """Which of two pictures is better: the one definition that the shapes reward models learn.
 
-:func:`utility` judges a picture for a caption: **content first** (the share of right facts by the checker;
+``utility`` judges a picture for a caption: **content first** (the share of right facts by the checker;
 one fact outweighs all the rest), then how well it is drawn: crispness, contrast, cleanness.
-:func:`aesthetic` judges a picture without any caption.  Both are exact functions of the 8-bit picture and
+``aesthetic`` judges a picture without any caption.  Both are exact functions of the 8-bit picture and
 take 10 to 20 ms.
 """
 

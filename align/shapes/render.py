@@ -1,7 +1,7 @@
 """Drawing scenes: anti-aliased 64x64 pictures of coloured shapes.
 
-A :class:`Scene` places objects; :func:`sample_scene` draws one that a caption describes and that shows
-nothing held out from training by accident; :func:`render` turns it into pixels.
+A ``Scene`` places objects; ``sample_scene`` draws one that a caption describes and that shows
+nothing held out from training by accident; ``render`` turns it into pixels.
 """
 
 from __future__ import annotations

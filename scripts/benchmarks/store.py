@@ -22,7 +22,7 @@ from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner.plan import Item
 from align.runner.prepare import Prepared, prepare
-from align.runner.record import record
+from align.runner.record import run_record
 from align.runner.rows import make_row
 from align.runner.score import CHUNK, VERDICTS
 from align.store.manifest import Manifest
@@ -79,7 +79,7 @@ def _prepared(command: Sequence[str]) -> Prepared:
 
 
 def _opened(prepared: Prepared, csv_every: float = 30.0) -> Store:
-    manifest = Manifest(prepared.identity, record(prepared))
+    manifest = Manifest(prepared.identity, run_record(prepared))
     return Store.open(Path(str(prepared.config.run.folder)), manifest, prepared.items, csv_every=csv_every)
 
 

@@ -1,7 +1,7 @@
 """Stage ``clip``: the base CLIP of the shapes world, from which every reward model starts.
 
 transformers' own CLIPModel at a toy size.  Contrastive training alone ends in a bag of words, so every batch
-is made of pairs of scenes that differ in one thing (:mod:`pairs`), each with its caption and further false
+is made of pairs of scenes that differ in one thing (``pairs``), each with its caption and further false
 ones, and two heads that are thrown away afterwards supervise the tower: the patch tokens say what lies there,
 the pooled token says which objects there are, where, and how the picture was corrupted.
 """
@@ -96,7 +96,7 @@ def patch_loss(logits: Tensor, things: Tensor, cells: Tensor) -> Tensor:
 
     Args:
         logits: (b, 64, 9 + 7 + 3).
-        things: (b, 3, 5) as in :class:`Edits`.
+        things: (b, 3, 5) as in ``Edits``.
         cells: (b, 3, 64) shares of the patch that each object covers, 0..1.
     """
     b = len(things)
@@ -220,7 +220,7 @@ def run(
     Args:
         data: rendered pairs, corrupted as they are drawn.
         tokenizer: of the text tower.
-        budget, folder, seed: see :mod:`scripts.shapes_training.loop`.
+        budget, folder, seed: see ``scripts.shapes_training.loop``.
         device: where the towers run.
         shown: described generated pictures; if given, three quarters of every batch.
         start: a trained CLIP to go on from.

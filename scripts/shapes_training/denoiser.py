@@ -174,7 +174,7 @@ def run(
         captions: their captions.
         regions: (n, 3, 8, 8) area shares of the phrases' objects.
         tokenizer: of the text encoder.
-        budget, folder, seed: see :mod:`scripts.shapes_training.loop`.
+        budget, folder, seed: see ``scripts.shapes_training.loop``.
         device: where to train.
         start: a trained model to go on from; ``None`` for a new one.
         stage: name of the training state.

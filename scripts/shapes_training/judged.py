@@ -1,7 +1,7 @@
 """Pictures in groups, read by the exact checker, so that they can be judged for any caption.
 
-* :func:`generated`: pictures of the diffusion model, several seeds for a prompt: what the rewards are for;
-* :func:`spoiled`: rendered pictures blurred, noisy, speckled or decoded from noisy or half-mixed latents: what teaches
+* ``generated``: pictures of the diffusion model, several seeds for a prompt: what the rewards are for;
+* ``spoiled``: rendered pictures blurred, noisy, speckled or decoded from noisy or half-mixed latents: what teaches
   a reward how a picture is drawn.
 """
 
@@ -51,7 +51,7 @@ class Judged:
         return len(self.prompts)
 
     def utility(self, group: int, member: int, caption: Caption) -> float:
-        """Utility of a picture for any caption (:func:`align.shapes.preferences.utility`); 30 microseconds."""
+        """Utility of a picture for any caption (``align.shapes.preferences.utility``); 30 microseconds."""
         content = judge(self.seen[group][member], caption).score
         return total(content, float(self.drawings[group, member]))
 
@@ -107,7 +107,7 @@ def spoiled(data: Edits, vae: Any, number: int, seed: int, folder: Path) -> Judg
 
     A generator's mistakes are mistakes in latents: noise that is left over, two scenes half mixed.  Versions
     of a side: decoded from nearly its own latents, from noisy ones, from ones half-way to the other side or
-    to another scene, and the rendered picture under :func:`corrupt`.
+    to another scene, and the rendered picture under ``corrupt``.
     """
     number = min(number, len(data))
     path = folder / f"spoiled-{number}-{seed}.npz"
@@ -159,7 +159,7 @@ def _spoil(pairs: np.ndarray, vae: Any, rng: np.random.Generator) -> np.ndarray:
 
 
 def generated(paths: Sequence[Path]) -> Judged:
-    """The pictures of some files of :mod:`generate`, grouped by caption and read.
+    """The pictures of some files of ``generate``, grouped by caption and read.
 
     A file holds ``pictures`` (n, 64, 64, 3) uint8, ``captions`` (n) and, for the step-aware model, ``x0_t``
     (n, K, 64, 64, 3) uint8 and ``timesteps`` (K), which may differ from file to file.  Groups are cut to the size of

@@ -44,11 +44,11 @@ def evaluate(rewards: dict[str, Reward], data: Judged) -> dict[str, float]:
 
     Args:
         rewards: loaded rewards by name.
-        data: groups of pictures of one file of :mod:`generate`, so with the same timesteps.
+        data: groups of pictures of one file of ``generate``, so with the same timesteps.
 
     Returns:
         ``<name>``: pair accuracy of each reward on finished pictures (Spearman's correlation with
-        :func:`align.shapes.preferences.aesthetic` for ``shapes_aesthetic``); ``<name>@<timestep>``: pair
+        ``align.shapes.preferences.aesthetic`` for ``shapes_aesthetic``); ``<name>@<timestep>``: pair
         accuracy on one-step predictions for ``shapes_pick`` and ``shapes_spm``; ``pairs``: number of pairs.
     """
     n, m = data.pictures.shape[:2]

@@ -136,10 +136,10 @@ def load_pick(base: CLIPModel, folder: Path) -> CLIPModel:
 
 
 def quality(pictures: Path, weights: Path = EMBEDDED) -> dict[str, float]:
-    """Agreement of the shipped rewards with the definition of preference, see :func:`measure.evaluate`.
+    """Agreement of the shipped rewards with the definition of preference, see ``measure.evaluate``.
 
     Args:
-        pictures: of held-out prompts, by :func:`generate.held_out`.
+        pictures: of held-out prompts, by ``generate.held_out``.
         weights: the shipped folder.
     """
     return measure.evaluate({name: load(name, folder=weights) for name in NAMES}, generated([pictures]))

@@ -1,7 +1,7 @@
 """Stages ``shapes_pick``, ``shapes_hps``, ``shapes_imagereward``, ``shapes_aesthetic``, ``shapes_spm``.
 
-All start from the base CLIP (:mod:`clip`) and learn the one definition of preference from groups of four
-pictures for two captions (:mod:`groups`).  The models differ as their big counterparts do: pairs for the PickScore-like
+All start from the base CLIP (``clip``) and learn the one definition of preference from groups of four
+pictures for two captions (``groups``).  The models differ as their big counterparts do: pairs for the PickScore-like
 and the BLIP, whole rankings for the HPSv2-like, one-step predictions for the step-aware one, regression for
 the aesthetic one.
 """

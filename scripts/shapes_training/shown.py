@@ -145,7 +145,7 @@ def seen_in(seen: Segmentation, mapping: Names) -> Segmentation:
 
 
 def shown(data: Judged, seed: int, passes: int = 8) -> Edits:
-    """Neighbouring generated pictures in pairs, as :func:`scripts.shapes_training.edits.edits` makes of rendered ones.
+    """Neighbouring generated pictures in pairs, as ``scripts.shapes_training.edits.edits`` makes of rendered ones.
 
     Every picture that can be described is in ``passes`` pairs, each time in another place, in other colours and in other
     words, mostly beside another picture of its prompt.

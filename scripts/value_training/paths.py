@@ -62,7 +62,7 @@ class Paths:
 
     @staticmethod
     def read(files: Sequence[Path]) -> Paths:
-        """From files of :func:`collect`."""
+        """From files of ``collect``."""
         parts = []
         for path in files:
             with np.load(path, allow_pickle=False) as store:
@@ -131,7 +131,7 @@ def sample(
     rewards: Sequence[Reward],
     seed: int,
 ) -> Paths:
-    """Plain sampling of some prompts, everything kept; see :func:`collect`."""
+    """Plain sampling of some prompts, everything kept; see ``collect``."""
     texts = [prompt for prompt in prompts for _ in range(samples)]
     predict = Predict(backbone, guidance_scale, len(texts))
     pictures = Pictures(

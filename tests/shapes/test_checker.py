@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from align.shapes.checker import check, segment
+from align.shapes.checker import check_picture, segment
 from align.shapes.grammar import BACKGROUNDS, COLOURS, Caption, Phrase, parse
 from align.shapes.render import Scene, Thing, render, scenes
 
@@ -85,9 +85,9 @@ def rates(number, change=lambda picture, k: picture, seed=0):
     accepted, rejected, wrong = 0, 0, 0
     for k, (caption, scene) in enumerate(itertools.islice(scenes("test", seed), number)):
         picture = change(render(scene), k)
-        accepted += check(picture, caption).all
+        accepted += check_picture(picture, caption).all
         for other in truly_wrong(caption, rng):
-            rejected += not check(picture, other).all
+            rejected += not check_picture(picture, other).all
             wrong += 1
             break
         else:
@@ -129,7 +129,7 @@ PICTURE = scene_of(ONE, TWO)
 
 
 def verdict(text, picture=PICTURE):
-    return check(picture, parse(text))
+    return check_picture(picture, parse(text))
 
 
 def test_each_part_of_a_caption_has_its_own_verdict():
@@ -165,7 +165,7 @@ def test_an_empty_picture_shows_nothing():
     empty = render(Scene((), "black"))
     seen = segment(empty)
     assert (seen.things, seen.background, seen.specks) == ((), "black", 0)
-    assert check(empty, parse("a red circle on a black background")).score == pytest.approx(2 / 5)
+    assert check_picture(empty, parse("a red circle on a black background")).score == pytest.approx(2 / 5)
 
 
 @pytest.mark.parametrize("colour", COLOURS)
@@ -224,7 +224,7 @@ def test_any_picture_can_be_read(value):
 def test_saved_pictures_are_read_right(quality):
     """Things of usual size; chroma subsampling hides the holes of the smallest on gray."""
     accepted = [
-        check(jpeg(render(scene), quality), caption).all
+        check_picture(jpeg(render(scene), quality), caption).all
         for caption, scene in itertools.islice(scenes("test", 2), 40)
         if all(thing.radius > 7 for thing in scene.things)
     ]
@@ -236,6 +236,6 @@ def test_a_relation_holds_for_every_member_of_a_group():
     astray = scene_of(
         ("red", "circle", 10, 10, 6), ("red", "circle", 58, 52, 5), ("blue", "square", 50, 30, 6)
     )
-    found = check(astray, parse("two red circles left of a blue square"))
+    found = check_picture(astray, parse("two red circles left of a blue square"))
     assert found.counts
     assert not found.relations

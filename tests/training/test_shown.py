@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from align.shapes.checker import check, segment
+from align.shapes.checker import check_picture, segment
 from align.shapes.grammar import caption_split, captions, pair_split, parse
 from align.shapes.preferences import judge_drawing, utility
 from align.shapes.render import render, sample_scene
@@ -56,7 +56,7 @@ def test_a_description_is_true_and_of_the_training_split():
             continue
         described += 1
         caption, read = found
-        assert check(picture, caption).all, caption.text()
+        assert check_picture(picture, caption).all, caption.text()
         assert caption_split(caption) == "train"
         assert len(read.things) == len(scene.things)
     assert described >= 30
@@ -75,8 +75,8 @@ def test_described_pairs_have_true_and_false_captions(judged):
     assert len(pairs) >= 18
     for pictures, texts, false in zip(pairs.pictures, pairs.captions, pairs.negatives, strict=True):
         for picture, text, wrong in zip(pictures, texts, false, strict=True):
-            assert check(picture, parse(str(text))).all
-            assert not check(picture, parse(str(wrong))).all
+            assert check_picture(picture, parse(str(text))).all
+            assert not check_picture(picture, parse(str(wrong))).all
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_recolouring_renames_the_caption_alike():
         picture = render(scene)
         seen = segment(picture)
         mapping = recolouring(((phrase.colour, phrase.shape) for phrase in caption.phrases), rng)
-        assert check(recoloured(picture, seen, mapping), renamed(caption, mapping)).all
+        assert check_picture(recoloured(picture, seen, mapping), renamed(caption, mapping)).all
 
 
 @pytest.mark.slow
