@@ -51,11 +51,13 @@ class Recorder:
 
 
 class _Reading(NamedTuple):
-    """What a probe has read: the sum of the maps of some layers, and how many; ``on`` while it reads."""
+    """What a probe has read: the sum of its layers' maps; ``on`` while it reads.
+
+    How many it has read is not counted: compiled blocks would be compiled for every number.
+    """
 
     on: bool = False
     total: Tensor | None = None
-    layers: int = 0
 
 
 class AttentionProbe:
@@ -69,7 +71,9 @@ class AttentionProbe:
     def __init__(self, unet: UNet2DConditionModel, stride: int) -> None:
         self.stride = stride
         self.reading = _Reading()
-        for layer in cross_attention_layers(unet).get(stride, ()):
+        found = cross_attention_layers(unet).get(stride, ())
+        self.layers = len(found)
+        for layer in found:
             layer.processor = _Switched(self, layer.processor)
 
     def switched(self, on: bool = True) -> AbstractContextManager[None]:
@@ -78,11 +82,11 @@ class AttentionProbe:
 
     def add(self, maps: Tensor) -> None:
         """Add one layer's maps, (batch, cells, tokens)."""
-        _, total, layers = self.reading
-        self.reading = _Reading(True, maps if total is None else total + maps, layers + 1)
+        total = self.reading.total
+        self.reading = _Reading(True, maps if total is None else total + maps)
 
     def mean(self, height: int, width: int) -> Tensor:
-        """Average over the layers read, (batch, R, R', tokens) for latents of a given size; odd sides are rounded up.
+        """Average over the layers, (batch, R, R', tokens) for latents of a given size; odd sides are rounded up.
 
         Raises:
             RuntimeError: no layer has the resolution that was asked for.
@@ -90,7 +94,7 @@ class AttentionProbe:
         if self.reading.total is None:
             raise RuntimeError("no cross-attention layer has the resolution asked for")
         sides = math.ceil(height / self.stride), math.ceil(width / self.stride)
-        mean = self.reading.total / self.reading.layers
+        mean = self.reading.total / self.layers
         return mean.view(len(mean), *sides, -1)
 
 

@@ -9,7 +9,7 @@ from align.backbones.base import Conditioning
 from align.backbones.compiling import compile_blocks
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
-from align.processes.ddim import DDIM
+from align.processes.ddim import ddim
 from align.rewards.registry import load
 from align.sampling.views import Alterations, ViewDraws, altered, views
 
@@ -24,7 +24,7 @@ SCHEDULE = {
     "timestep_spacing": "leading",
 }
 CPU = torch.device("cpu")
-STEP = DDIM(SCHEDULE, 4, 1.0).steps[1]
+STEP = ddim(SCHEDULE, 4, 1.0).steps[1]
 
 
 @pytest.fixture

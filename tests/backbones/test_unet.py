@@ -79,7 +79,7 @@ def test_reading_attention_changes_nothing_and_leaves_nothing_behind(unet):
     read = unet.predict(z, STEP, conditioning, 3, attention="both")
     assert plain.attention is None
     torch.testing.assert_close(read.eps, plain.eps)
-    assert unet.probe.reading == (False, None, 0)
+    assert unet.probe.reading == (False, None)
     assert torch.equal(unet.predict(z, STEP, conditioning, 3).eps, plain.eps)
 
 
