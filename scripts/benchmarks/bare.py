@@ -47,7 +47,7 @@ def cases(steps: int) -> Iterator[tuple[str, list[str], list[tuple[int, str]]]]:
 
 def _searched(steps: int, start: int, candidates: int) -> list[tuple[int, str]]:
     """DSearch's candidates at each of its steps: its particles by the schedule, and as many as the budget allows them."""
-    entered = populations("exponential", steps, start, 1, released=True)
+    entered = populations("exponential", steps, start, 1)
     numbers = [start, *entered[: steps - 2]]
     return [(n * searched_width(candidates, 1.0, start, n), "valued") for n in numbers]
 
