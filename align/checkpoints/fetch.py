@@ -58,7 +58,7 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
         FetchError: offline, gated, not found, or a file's hash is not the one that the hub states.
     """
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import (  # HTTPError is its client's
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its client's
         HTTPError,
         OfflineModeIsEnabled,
         RevisionResolutionError,
