@@ -85,7 +85,6 @@ class TextReader:
         return torch.cat(states, dim=-1), pooled
 
     def _encode(self, prompt: str, negative: str) -> Encoded:
-        """See ``Backbone``."""
         own, pooled = self._states(prompt)
         if self.zero_empty and negative == "":
             other = torch.zeros_like(own)

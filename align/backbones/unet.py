@@ -72,7 +72,6 @@ class UNetBackbone:
             checkpoint_decoder(self.vae)
 
     def latent_shape(self) -> tuple[int, ...]:
-        """See ``Backbone``."""
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return self.unet.config.in_channels, self.height // factor, self.width // factor
 
@@ -90,7 +89,6 @@ class UNetBackbone:
         guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
-        """See ``Backbone``."""
         self.text.rest()
         pair = guidance_scale != 1 or correction or attention == "both"
         # Whose embeddings go through the network, in order: where it reads the scale there is no other half.
@@ -160,7 +158,6 @@ class UNetBackbone:
         return self.probe.switched(self.probe.reading.on)
 
     def decode(self, z0: Tensor) -> Tensor:
-        """See ``Backbone``."""
         latents = unscaled(z0, self.vae.config).to(self.decoder_dtype)
         pictures: Tensor = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return (pictures.float() + 1) / 2

@@ -39,7 +39,6 @@ class Multiple:
     of: int
 
     def mend(self, value: object) -> str | None:
-        """See ``Between``."""
         if isinstance(value, int) and value % self.of == 0:
             return None
         return f"give a multiple of {self.of}"
@@ -52,7 +51,6 @@ class Text:
     form: Literal["name", "device", "sha256"]
 
     def mend(self, value: object) -> str | None:
-        """See ``Between``."""
         pattern, mend = {
             "name": (
                 r"[A-Za-z0-9_][A-Za-z0-9_.+*-]{0,79}",

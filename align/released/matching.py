@@ -133,13 +133,11 @@ class ReleasedGraphs(PromptGraphs):
         return released_pairs(knowledge, prompt, read.pieces)
 
     def check(self, prompt: str) -> None:
-        """See ``PromptGraphs``."""
         knowledge = self.knowledge(prompt)
         if knowledge is not None:
             matched_words(knowledge, prompt)
 
     def words(self, prompt: str) -> Knowledge:
-        """See ``PromptGraphs``."""
         knowledge = self.knowledge(prompt)
         if knowledge is None:
             return super().words(prompt)

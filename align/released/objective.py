@@ -19,6 +19,5 @@ class SignBlindObjective(Objective):
         return scores.square() / 2
 
     def over_views(self, total: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """See ``Objective``."""
         norm = (2 * total).sqrt()
         return -norm, torch.where(norm > 0, -1 / norm.clamp(min=1e-30), torch.zeros_like(norm))

@@ -27,7 +27,6 @@ class StaleTempered(Tempered):
         return replace(super().follow(group, index), twist=group.twist)
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """See ``Selection``."""
         selected = super().__call__(state, estimate, step, draws)
         stayed = replace(selected.estimate, gradient=estimate.gradient, gradient_norm=estimate.gradient_norm)
         return replace(selected, estimate=stayed)
@@ -52,7 +51,6 @@ class ForgetfulSteering(Steering):
 
     @property
     def start(self) -> float:
-        """See ``Steering``."""
         return self.floor
 
     def log_potential(self, statistic: Tensor, before: Tensor, product: Tensor, step: Step) -> Tensor:
@@ -63,7 +61,6 @@ class ForgetfulSteering(Steering):
         return potential.clamp(max=math.log(1e10))
 
     def move(self, group: Group, step: Step, draws: Draws) -> tuple[Group, Mapping[str, float]]:
-        """See ``Filter``."""
         resampling, weighed = self.resampling, self.weigh(group, step)
         if step.index == self.at[-1]:
             resampling = replace(resampling, threshold=0.5)
@@ -75,5 +72,4 @@ class ForgetfulSteering(Steering):
         return moved, {"ess": drawn.ess, "resampled": drawn.happened}
 
     def finish(self, state: State, value: Tensor) -> State:
-        """See ``Selection``."""
         return state

@@ -14,5 +14,4 @@ class RawPrune(Prune):
     """
 
     def scaled(self, value: Tensor, known: Tensor) -> Tensor:
-        """See ``Prune``."""
         return value

@@ -41,7 +41,6 @@ class PublishedLadder(Tempering):
         correction: Tensor,
         gradient: Tensor,
     ) -> Temperatures:
-        """See ``Tempering``."""
         bounds = self.bounds(index, steps, previous)
         if not self.tempers(index, steps) or self.rule in ("schedule", "full"):
             return bounds

@@ -89,7 +89,6 @@ class AestheticReward(Reward):
         self.fingerprint = fingerprint
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         weight = self.tower.visual_projection.weight
         pixels = normalise(fit(pictures.to(weight.device).float(), self.size, self.variant))

@@ -124,7 +124,6 @@ class ContrastiveReward(Reward):
         return F.normalize(self.features(pictures, step), dim=-1)
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         return self.scale * (self.image_embeddings(pictures, step) * self.texts(prompts)).sum(-1)
 

@@ -32,7 +32,6 @@ class WeightedSum(Reward):
         } | {f"{reward.name}.weight": f"{weight:g}" for weight, reward in parts}
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         return sum(  # type: ignore[return-value]
             weight * reward.score(pictures, prompts, step if reward.takes_timestep else None)

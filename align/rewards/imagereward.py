@@ -130,7 +130,6 @@ class ImageRewardModel(Reward):
         self.texts = TextCache(lambda prompt: padded(tokenizer, prompt, length).to(device))
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         weight = self.model.vision_model.embeddings.class_embedding
         pixels = normalise(fit(pictures.to(weight.device).float(), self.size, self.variant))

@@ -29,7 +29,6 @@ class JpegReward(Reward):
         self.fingerprint = {"architecture": f"Pillow JPEG, quality {QUALITY}"}
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         sizes = []
         for image in to_images(pictures):

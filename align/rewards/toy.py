@@ -26,6 +26,5 @@ class ToyReward(Reward):
         self.fingerprint = {"architecture": f"{self.of_coordinates} of the mean colour"}
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See ``Reward.score``."""
         check_pairing(pictures, prompts, step)
         return self.of_coordinates(to_coordinates(pictures, self.of_coordinates.dimension)).float()

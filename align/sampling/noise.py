@@ -41,7 +41,6 @@ class NoiseStream:
     particle: int = 0
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See ``Noise``."""
         return torch.randn(shape, generator=self._generator(purpose, step, round))
 
     def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
@@ -67,7 +66,6 @@ class Given:
     noise: Noise
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See ``Noise``."""
         given = self.tensors.get((purpose, step)) if round == 0 else None
         return self.noise.normal(purpose, step, round, shape) if given is None else given
 
@@ -84,11 +82,9 @@ class Candidate:
     number: int
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See ``Noise``."""
         return self.noise.normal(self._named(purpose), step, round, shape)
 
     def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See ``Noise``."""
         return self.noise.uniform(self._named(purpose), step, round, shape)
 
     def _named(self, purpose: str) -> str:

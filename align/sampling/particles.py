@@ -117,7 +117,6 @@ class Filter(Keep, ABC):
         return moved, {"ess": drawn.ess, "resampled": drawn.happened}
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """See ``Selection``."""
         if not self.reads(step):
             return super().__call__(state, estimate, step, draws)
         moved, figures = zip(
@@ -197,7 +196,6 @@ class Tempered(Filter):
         return self.reads(step)
 
     def reads_end(self) -> bool:
-        """See ``Selection``."""
         return True
 
     @property
@@ -206,7 +204,6 @@ class Tempered(Filter):
         return self.tempering.rule == "freedom"
 
     def weigh(self, group: Group, step: Step) -> Group:
-        """See ``Filter``."""
         reward, base = group.value / self.alpha, group.log_weights - group.twist
         scale = self._temperatures(group, step, base, reward)
         weights, twist = weighed(base, scale.now * reward)
@@ -269,7 +266,6 @@ class Steering(Filter):
     resampling: Resampling
 
     def reads(self, step: Step) -> bool:
-        """See ``Selection``."""
         return step.index in self.at
 
     def reads_end(self) -> bool:
@@ -282,7 +278,6 @@ class Steering(Filter):
         return -math.inf if self.potential == "max" else 0.0
 
     def weigh(self, group: Group, step: Step) -> Group:
-        """See ``Filter``."""
         before = group.statistic
         if step.index == self.at[0]:
             before = torch.full_like(before, self.start)
@@ -303,5 +298,4 @@ class Steering(Filter):
         return value + before if self.potential == "add" else value
 
     def finish(self, state: State, value: Tensor) -> State:
-        """See ``Selection``."""
         return finished(state, self.rate * value.to(state.log_weights))

@@ -70,7 +70,6 @@ class Keep:
     """Every particle goes on."""
 
     def reads(self, step: Step) -> bool:
-        """See ``Selection``."""
         return False
 
     def reads_end(self) -> bool:
@@ -82,11 +81,9 @@ class Keep:
         return True
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """See ``Selection``."""
         return Selected(state, estimate, torch.arange(len(state.z)))
 
     def finish(self, state: State, value: Tensor) -> State:
-        """See ``Selection``."""
         return state
 
 

@@ -84,7 +84,6 @@ class PosteriorMean:
         self.of_prediction = own_decoder
 
     def __call__(self, asked: Asked) -> Tensor:
-        """See ``Value``."""
         return asked.score(self.decode(asked.x0).clamp(0, 1))
 
 
@@ -117,7 +116,6 @@ class Looks:
         }
 
     def __call__(self, asked: Asked) -> Tensor:
-        """See ``Value``."""
         step = asked.step
         total = asked.score(self.backbone.decode(asked.x0).clamp(0, 1))
         for look in range(1, self.looks):
@@ -164,7 +162,6 @@ class Regressed:
         self.constant = sum(w * m for w, m in zip(by_reward, shape.mean, strict=True))
 
     def __call__(self, asked: Asked) -> Tensor:
-        """See ``Value``."""
         fraction = torch.full((len(asked.z),), asked.step.fraction, device=asked.z.device)
         found: Tensor = self.regressor(asked.z.float(), fraction, asked.conditioning.prompt.float())
         return found @ self.factors.to(asked.z.device) + self.constant

@@ -245,7 +245,6 @@ class Store:
                 return wants() and self._claims.take(item.key)
 
     def lacking(self, item: PlannedItem, wanted: Mapping[str, str]) -> list[str]:
-        """See ``Index.lacking``."""
         return self._index.lacking(item.key, wanted)
 
     def unmeasured(self, wanted: Mapping[str, str]) -> list[PlannedItem]:

@@ -87,7 +87,6 @@ class Mixture:
 
     @property
     def dimension(self) -> int:
-        """See ``Density``."""
         return self.means.shape[1]
 
     @property
@@ -104,7 +103,6 @@ class Mixture:
         return Mixture(self.log_weights, a * self.means, a**2 * self.variance + s**2)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """See ``Density``."""
         constant = self.variance.log().sum() / 2 + self.dimension * HALF_LOG_TAU
         return torch.logsumexp(self._exponents(x), dim=1) - constant
 
@@ -114,7 +112,6 @@ class Mixture:
         return (responsible @ self.means - x) / self.variance
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
-        """See ``Density``."""
         chosen = torch.multinomial(self.weights.cpu(), number, replacement=True, generator=generator)
         noise = torch.randn(number, self.dimension, dtype=torch.float64, generator=generator)
         return self.means.cpu()[chosen] + self.variance.cpu().sqrt() * noise
@@ -138,7 +135,6 @@ class Band:
 
     @property
     def dimension(self) -> int:
-        """See ``Density``."""
         return 1
 
     def noised(self, a: float, s: float) -> Band:
@@ -159,7 +155,6 @@ class Band:
         return -side * slope / math.sqrt(self.variance)
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
-        """See ``Density``."""
         uniform = torch.rand(number, 1, dtype=torch.float64, generator=generator)
         noise = torch.randn(number, 1, dtype=torch.float64, generator=generator)
         return self.half * (2 * uniform - 1) + math.sqrt(self.variance) * noise
@@ -194,7 +189,6 @@ class Product:
 
     @property
     def dimension(self) -> int:
-        """See ``Density``."""
         return sum(part.dimension for part in self.parts)
 
     def noised(self, a: float, s: float) -> Product:
@@ -202,7 +196,6 @@ class Product:
         return Product(tuple(part.noised(a, s) for part in self.parts))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """See ``Density``."""
         return torch.stack([part.log_prob(own) for part, own in self.split(x)]).sum(dim=0)
 
     def score(self, x: Tensor) -> Tensor:
@@ -210,11 +203,9 @@ class Product:
         return torch.cat([part.score(own) for part, own in self.split(x)], dim=1)
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
-        """See ``Density``."""
         return torch.cat([part.sample(number, generator) for part in self.parts], dim=1)
 
     def to(self, device: torch.device) -> Product:
-        """See ``Density``."""
         return Product(tuple(part.to(device) for part in self.parts))
 
     def split(self, x: Tensor) -> list[tuple[Density, Tensor]]:
