@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +191,7 @@ def write_pipeline(
         index |= {encoder: ["transformers", kind.__name__], tokenizer: ["transformers", "CLIPTokenizer"]}
         write_tokenizer(folder / tokenizer, pad=END if encoder == "text_encoder" else "!")
         config = CLIPTextConfig(**sizes["text"][size], eos_token_id=2)  # as the published configs have it
-        random_model(lambda kind=kind, config=config: kind(config), dtype, device).save_pretrained(
-            folder / encoder
-        )
+        random_model(partial(kind, config), dtype, device).save_pretrained(folder / encoder)
     unet, vae = UNet2DConditionModel, AutoencoderKL
     random_model(lambda: unet(**sizes["unet"]), dtype, device).save_pretrained(folder / "unet")
     scaling = SCALING[name]

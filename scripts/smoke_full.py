@@ -91,7 +91,8 @@ def build_reward(dtype: torch.dtype, device: torch.device) -> StepAwareReward:
 
     def see(pixels: Tensor, step: Tensor | None) -> Tensor:
         assert step is not None
-        return model.see(pixels, step)
+        embeddings: Tensor = model.see(pixels, step)
+        return embeddings
 
     read = model.read(ids)[0]
     size = config.vision_config.image_size
@@ -174,7 +175,9 @@ def steps_of(objective: Objective, process: Process, number: int) -> list[Step]:
     return both[:number]
 
 
-def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward, checkpointing: bool) -> dict:
+def measure(
+    args: argparse.Namespace, modules: Modules, reward: StepAwareReward, checkpointing: bool
+) -> dict[str, Any]:
     """Run guided steps of the sampling loop: what they cost, or that there was no room for them.
 
     The network's blocks are checkpointed for good: measure with kept ones first.
@@ -239,7 +242,7 @@ def measure(args: argparse.Namespace, modules: Modules, reward: StepAwareReward,
     }
 
 
-def add_rates(found: list[dict], card: float | None) -> None:
+def add_rates(found: list[dict[str, Any]], card: float | None) -> None:
     """TFLOP/s and their share of the card's: of what was computed, and of what an evaluation needs.
 
     What it needs is what is computed without recomputation, where that was run.
@@ -255,7 +258,7 @@ def add_rates(found: list[dict], card: float | None) -> None:
         one["times_bound"] = None if card is None or needed is None else one["seconds_median"] * card / needed
 
 
-def show(one: dict, memory: Memory) -> None:
+def show(one: dict[str, Any], memory: Memory) -> None:
     """Print one result."""
     print(f"  blocks       {'checkpointed' if one['checkpointing'] else 'kept'}")
     if not one["fits"]:

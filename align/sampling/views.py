@@ -76,9 +76,14 @@ class Alterations:
     def of(draws: ViewDraws, pictures: Tensor) -> Alterations:
         """Those that some draws decide for pictures of this size."""
         height, width = pictures.shape[-2:]
-        colours = (draws.brightness, draws.saturation, draws.contrast)
+        brightness, saturation, contrast = (
+            one.to(pictures)[:, :, None, None, None]
+            for one in (draws.brightness, draws.saturation, draws.contrast)
+        )
         return Alterations(
-            *(one.to(pictures)[:, :, None, None, None] for one in colours),
+            brightness,
+            saturation,
+            contrast,
             moving(draws.row, draws.resize, height, pictures.device),
             moving(draws.column, draws.resize, width, pictures.device),
             hole(draws.cut_row, draws.cut_column, height, width, pictures.device),
