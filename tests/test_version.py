@@ -34,5 +34,5 @@ def test_the_version_is_told_without_metadata_and_never_that_of_a_stranger(monke
 
     monkeypatch.setattr(version, "installed", stranger)
     assert version.version() == PROJECT["version"]
-    monkeypatch.setattr(version, "_PROJECT", ROOT / "nothing.toml")
+    monkeypatch.setattr(version, "CHECKOUT", ROOT / "nothing")
     assert version.version() is None
