@@ -31,13 +31,7 @@ class FetchError(Exception):
 
 @dataclass(frozen=True)
 class UrlFile:
-    """A file outside the hub.
-
-    Attributes:
-        url: its address.
-        sha256: what it must hash to, 64 hex digits.
-        target: where it goes.
-    """
+    """A file outside the hub: its address, the 64 hex digits of its sha256, and where it goes."""
 
     url: str
     sha256: str
@@ -47,15 +41,10 @@ class UrlFile:
 def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
     """Bring files of a repository into the hub's cache; those that are there are not fetched again.
 
-    Args:
-        reference: repository and revision.
-        names: paths within the repository; a pattern stands for every file that it fits.
+    ``names`` are paths within it; a pattern stands for every file that it fits.  Returns where they are, in that
+    order.
 
-    Returns:
-        Where the files are in the cache, in the order of ``names``.
-
-    Raises:
-        FetchError: offline, gated, not found, or a file's hash is not the one that the hub states.
+    Raises FetchError: offline, gated, not found, or a file's hash is not the one that the hub states.
     """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its client's
@@ -93,8 +82,7 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
 def fetch_url(url: str, sha256: str, target: Path) -> Path:
     """Bring one file to its place, whole and with the right hash, or not at all; nothing if it is there already.
 
-    Raises:
-        FetchError: it cannot be reached, or holds something else.
+    Raises FetchError: it cannot be reached, or holds something else.
     """
     if target.is_file() and read_hash(target) == sha256:
         return target

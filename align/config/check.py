@@ -18,11 +18,7 @@ DISTILLED = 50
 
 
 def check_config(config: Config) -> None:
-    """Refuse what cannot work. Imports no torch.
-
-    Raises:
-        ConfigError: naming the option and the mend.
-    """
+    """Refuse what cannot work, naming the option and the mend. Imports no torch. Raises ConfigError."""
     _backbone(config.backbone)
     if config.backbone.kind == "analytic":
         _analytic(config)
@@ -63,7 +59,6 @@ def _backbone(backbone: BackboneConfig) -> None:
 
 
 def _form(role: str, reference: str | None, backbone: BackboneConfig) -> None:
-    """Refuse a checkpoint in a form that is not read."""
     if reference is None:
         return
     option = f"backbone.{role}={shown(reference)}"

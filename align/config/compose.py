@@ -47,12 +47,9 @@ BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a command.
+    """One run of a command: its checked configuration, without a folder where none was given, and Hydra's own.
 
-    Attributes:
-        config: its checked configuration; without a folder where none was given.
-        overrides: the command's overrides, sweeps resolved, as Hydra takes them.
-        hydra: Hydra's own configuration.
+    ``overrides`` are the command's, sweeps resolved, as Hydra takes them.
     """
 
     config: Config
@@ -61,14 +58,11 @@ class Job:
 
 
 def jobs_of(command: Command, objections: list[ConfigError] | None = None) -> list[Job]:
-    """Compose and check every run that a command asks for.
+    """Compose and check every run that a command asks for. Raises ConfigError: the first thing that is wrong with any
+    of them.
 
-    Args:
-        command: the command.
-        objections: takes what is wrong between options that are each right, for whoever looks at such runs all the same.
-
-    Raises:
-        ConfigError: the first thing that is wrong with any of them.
+    ``objections`` takes what is wrong between options that are each right, for whoever looks at such runs all the
+    same.
     """
     home, *_ = search_order(command)
     source.register()
@@ -104,16 +98,9 @@ def checked(
     said: Set[str],
     objections: list[ConfigError] | None = None,
 ) -> Config:
-    """The schema's configuration of a composed one, checked.
+    """The schema's configuration of a composed one, without Hydra's own part, checked. Raises ConfigError.
 
-    Args:
-        composed: the composition, without Hydra's own part.
-        overrides: the run's ``key=value`` texts.
-        said: what the command line itself gives, see ``no_code.said_by``.
-        objections: see ``jobs_of``.
-
-    Raises:
-        ConfigError: for the first wrong option.
+    ``said`` is what the command line itself gives (``no_code.said_by``); for ``objections`` see ``jobs_of``.
     """
     refuse_reaching_out(composed, said)
     values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -149,8 +136,7 @@ def _quoted(folder: Path) -> str:
 def parse_overrides(command: Command) -> list[list[str]]:
     """For each override its values as Hydra takes them: one, or with ``-m`` those of a sweep.
 
-    Raises:
-        ConfigError: an override that cannot be read, of an unknown key or choice, or a sweep without ``-m``.
+    Raises ConfigError: an override that cannot be read, of an unknown key or choice, or a sweep without ``-m``.
     """
     parsed: dict[str, list[str]] = {}
     for text in (*command.told, *command.overrides):
@@ -253,10 +239,8 @@ def _leaf(name: str) -> str:
 
 
 def search_order(command: Command) -> list[Path]:
-    """The folders of configs, first the one that holds the primary config: ours, or else the user's.
-
-    Raises:
-        ConfigError: neither holds it.
+    """The folders of configs, first the one that holds the primary config: ours, or else the user's. Raises
+    ConfigError.
     """
 
     def lacks(folder: Path) -> bool:

@@ -12,8 +12,7 @@ from align.config.errors import ConfigError
 def read_plugins(files: Sequence[str]) -> None:
     """Run files, unless this process has; call it before anything looks for a reward by name.
 
-    Raises:
-        ConfigError: one of them cannot be read, fails, or adds no reward.
+    Raises ConfigError: one of them cannot be read, fails, or adds no reward.
     """
     if not files:
         return

@@ -15,15 +15,9 @@ from align.config.method import MethodConfig, QuirkName
 
 @dataclass(frozen=True)
 class Quirk:
-    """A fault.
+    """A fault: whose program has it, what it does, the module that has it, and what it is a fault of.
 
-    Attributes:
-        of: whose program has it.
-        what: what it does, in a line.
-        where: the module that has it.
-        part: what it is a fault of.
-        give: the option that gives a method this part.
-        read: whether a method has it.
+    ``give`` is the option that gives a method this part, ``read`` whether a method has it.
     """
 
     of: str

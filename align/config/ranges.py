@@ -9,11 +9,8 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Between:
-    """A number from ``low`` to ``high``, both allowed; of a list, every member.
-
-    Attributes:
-        low, high: the range.
-        below: what to say to who gives less.
+    """A number from ``low`` to ``high``, both allowed; of a list, every member.  ``below``: what to say to who gives
+    less.
     """
 
     low: float

@@ -13,11 +13,8 @@ from align.output import can_print
 
 
 def show(jobs: Sequence[Job], what: str) -> str:
-    """Configurations as YAML, every option with its value.
-
-    Args:
-        jobs: the runs of a command; several are separated by ``---``.
-        what: "job" for ours, "hydra" for Hydra's own part, "all" for both.
+    """Configurations as YAML, every option with its value: ``what`` is "job" for ours, "hydra" for Hydra's own part,
+    or "all".
     """
     pages = []
     for job in jobs:

@@ -47,15 +47,8 @@ class MakesPictures(Protocol):
 
 
 def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> MakesPictures:
-    """The method of a configuration on its backbone, loaded.
-
-    Args:
-        config: a checked configuration.
-        batch_size: rows of every network call; ``run.batch_size``, or less after memory ran out.
-        files: that it needs, where they have been looked for already.
-
-    Raises:
-        WeightsError: weights are missing or hold something else.
+    """The method of a checked configuration on its backbone, loaded; ``batch_size`` rows a network call. Raises
+    WeightsError.
     """
     device = torch_device(config.run.device)
     files = files or Files(config)
@@ -84,7 +77,6 @@ def assemble(
 
 
 def _process(config: Config, backbone: Backbone) -> Process:
-    """The steps of a configuration on the backbone's schedule."""
     from align.processes.ddim import ddim
     from align.processes.lcm import lcm
     from align.released.lcm import released_lcm
@@ -145,7 +137,6 @@ def _parts(
 
 
 def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
-    """How the expected reward is estimated. Raises WeightsError."""
     import torch
 
     from align.sampling.values import Looks, PosteriorMean
@@ -169,7 +160,7 @@ def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
 
 
 def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.device) -> Value:
-    """The value network in a folder, if it fits. Raises WeightsError."""
+    """The value network in a folder, if it fits."""
     from align.errors import WrongWeights
     from align.sampling.value_network import load_value_network
     from align.sampling.values import Regressed
@@ -189,7 +180,6 @@ def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.d
 
 
 def _search(config: Config) -> Search | None:
-    """How next states are searched for, if they are."""
     from align.sampling.search import Search
 
     search, plan = config.method.search, searching(config)
@@ -206,7 +196,6 @@ def _search(config: Config) -> Search | None:
 
 
 def _selection(config: Config) -> Selection:
-    """Which particles go on."""
     from align.released.particles import ForgetfulSteering, StaleTempered
     from align.released.search import RawPrune
     from align.released.tempering import PublishedLadder

@@ -28,14 +28,8 @@ _SET = re.compile(
 
 
 def in_folders(jobs: Sequence[Job], found: Sequence[Files] = ()) -> list[Job]:
-    """Runs with their folders filled in.
-
-    Args:
-        jobs: the runs of a command.
-        found: the files of each, where somebody has looked already.
-
-    Raises:
-        ConfigError: the user's prompts cannot be read.
+    """Runs with their folders filled in; ``found`` are their files, where somebody has looked already. Raises
+    ConfigError.
     """
     return [
         replace(job, config=_with_folder(job, files))
@@ -50,17 +44,10 @@ def _with_folder(job: Job, files: Files) -> Config:
 
 
 def default_folder(files: Files, overrides: Iterable[str]) -> str:
-    """``<root>/<backbone>-<method>-<prompts>-seed<seed>``, then what else the command changed.
+    """``<root>/<backbone>-<method>-<prompts>-seed<seed>``, then what else the command's ``key=value`` texts changed.
 
     A set that the user brings has a part of its hash after its name: of the whole set, so that more of it goes on in
-    the same folder, and another one doesn't.
-
-    Args:
-        files: of the run.
-        overrides: the command's ``key=value`` texts.
-
-    Raises:
-        ConfigError: the user's prompts cannot be read.
+    the same folder, and another one doesn't.  Raises ConfigError if it cannot be read.
     """
     config, overrides = files.config, list(overrides)
     prompts = config.prompts.name

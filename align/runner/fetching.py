@@ -13,8 +13,7 @@ from align.runner.exits import DONE, MISSING_WEIGHTS
 def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
     """Fetch all that is missing and on the net; returns 0 if nothing is missing afterwards, else 3.
 
-    Args:
-        needed: what has to be there; called again in the end, as where files are can change when they come.
+    ``needed`` is called again in the end, as where files are can change when they come.
     """
     from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
 

@@ -35,14 +35,12 @@ SMALL_DECODERS = {
 
 
 class Files:
-    """What one configuration needs of files.
+    """What a checked configuration needs of files.
 
-    A reference is looked for when something first asks, and never again: whatever is said, hashed and loaded is one and
-    the same.  Where files may have come since (after a fetch), make another.
-
-    Args:
-        config: a checked configuration.
-        beside: of another run of the same command, which shares what either finds.
+    A reference is looked for when something first asks, and never again: whatever is said, hashed and loaded is one
+    and
+    the same.  Where files may have come since (after a fetch), make another.  ``beside`` is of another run of the same
+    command, which shares what either finds.
     """
 
     def __init__(self, config: Config, beside: Files | None = None) -> None:
@@ -61,7 +59,6 @@ class Files:
 
     @property
     def recipe(self) -> Recipe:
-        """Where the backbone's modules come from."""
         return recipe(self.config.backbone)
 
     @property
@@ -123,7 +120,6 @@ class Files:
 
     @property
     def guiding(self) -> list[str]:
-        """Names of the rewards that the method uses."""
         return list(self.config.reward.terms) if self.config.method.uses_reward else []
 
     @property
@@ -133,7 +129,6 @@ class Files:
 
     @property
     def measuring(self) -> list[Needed]:
-        """Those of the metrics."""
         return [one for name in self.config.metrics.rewards for one in self.reward(name)]
 
     def all(self) -> list[Needed]:
@@ -142,7 +137,6 @@ class Files:
         return [*self.prompts, *self.backbone, *self.value, *scoring]
 
     def reward_fingerprint(self, name: str) -> str:
-        """Of all files of a reward."""
         return " ".join(one.fingerprint() for one in self.reward(name))
 
     def metric_fingerprints(self) -> dict[str, str]:
@@ -152,15 +146,10 @@ class Files:
         return {name: self.reward_fingerprint(name) for name in metrics.rewards} | checker
 
     def record(self, needed: Sequence[Needed], scoring: Iterable[str]) -> dict[str, dict[str, str]]:
-        """What ``run.json`` keeps of files.
+        """What ``run.json`` keeps of files, and of the rewards ``scoring``, of which the published have more to tell.
 
-        Args:
-            needed: the files.
-            scoring: names of rewards, of which the published have more to tell.
-
-        Returns:
-            ``fingerprints`` of every checkpoint, by what it is for; for published rewards also model, revision, version,
-            preprocessing and the hash of each file; ``sources``, ``owner/name@commit`` of those that come from the hub.
+        ``fingerprints`` of every checkpoint, by what it is for; for published rewards also model, revision, version,
+        preprocessing and the hash of each file; ``sources``, ``owner/name@commit`` of those that come from the hub.
         """
         prints = {one.what: one.fingerprint() for one in needed}
         for name in scoring:
@@ -179,7 +168,6 @@ class Files:
         }
 
     def backbone_fingerprint(self) -> str:
-        """One hash for all files of the backbone."""
         return joint_fingerprint(self.backbone)
 
 
@@ -257,6 +245,5 @@ def _dataset_needed(of: tuple[str, str, tuple[str, ...]]) -> Needed:
 
 
 def _there(folder: Path, name: str) -> list[str]:
-    """The files of a folder that a name stands for, sorted; the name itself if there are none."""
     fitting = folder.glob(name) if is_pattern(name) else []
     return sorted(path.relative_to(folder).as_posix() for path in fitting) or [name]

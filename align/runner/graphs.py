@@ -32,10 +32,8 @@ def reads_graphs(config: Config) -> bool:
 
 
 def graphs_of(config: Config) -> PromptGraphs:
-    """The graphs of a run; the same object for runs with the same options, so each is read or asked once.
-
-    Raises:
-        ConfigError: a graph file is missing or malformed, or a model cannot be asked.
+    """The graphs of a run; the same object for runs with the same options, so each is read or asked once. Raises
+    ConfigError.
     """
     try:
         return _graphs(config.semantics, source_kind(config), config.run.device)
@@ -98,10 +96,8 @@ def model_name(options: SemanticsConfig) -> str:
 
 
 def check_graphs(config: Config, prompts: Sequence[str]) -> None:
-    """Have the graphs of all prompts of a run before anything is loaded.
-
-    Raises:
-        ConfigError: one of them cannot be had or used, and ``semantics.missing`` is ``error``.
+    """Have the graphs of all prompts of a run before anything is loaded. Raises ConfigError if ``semantics.missing``
+    does not help.
     """
     if not reads_graphs(config):
         return

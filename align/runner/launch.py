@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 
 def launch(command: Command, jobs: Sequence[Job]) -> int:
-    """Do all runs of a command; returns the exit code.
-
-    Raises:
-        ConfigError, FilesMissing: before any of them starts.
-    """
+    """Do all runs of a command; returns the exit code. Raises ConfigError and FilesMissing before any of them starts."""
     hydra = jobs[0].hydra
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:
@@ -49,10 +45,9 @@ def _prepared(jobs: Sequence[Job]) -> list[Prepared]:
 def run_all(configs: Sequence[Config]) -> int:
     """Do some runs here, one after another; returns the worst exit code.
 
-    One that fails, or whose folder cannot be used, is told in a line and does not stop the others.
-
-    Raises:
-        ConfigError, FilesMissing: see ``prepare`` and ``refuse_sharing``, before any of them starts.
+    One that fails, or whose folder cannot be used, is told in a line and does not stop the others.  Raises
+    ConfigError and
+    FilesMissing before any of them starts.
     """
     return _run(prepare(configs))
 
@@ -144,10 +139,7 @@ def _as_sweep(values: Sequence[str]) -> str:
 def run_job(composed: DictConfig, *, said: Set[str], overrides: int) -> int:
     """One job of another launcher, composed anew where it runs, so that its files are looked at anew; its exit code.
 
-    Args:
-        composed: its configuration.
-        said: what the command line gave, see ``no_code.said_by``.
-        overrides: how many overrides.
+    ``said`` is what the command line gave (``no_code.said_by``), in that many ``overrides``.
     """
     from hydra.core.hydra_config import HydraConfig
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Measurable(PlannedItem, Protocol):
-    """What measuring needs to know of an item."""
+    """What measuring needs to know of an item; ``index`` is its place in the plan."""
 
     @property
     def prompt(self) -> str:
@@ -37,14 +37,9 @@ Read = Callable[[Measurable], "Image"]
 class Measuring:
     """Measures committed pictures, each once, in any number of processes side by side.
 
-    Args:
-        store: whose pictures.
-        wanted: fingerprint of each metric's weights, in the order in which a row's status names metrics.
-        scorer: the metrics.
-        listener: told of the progress.
-        interrupts: lets a commit end.
-        errors: keeps tracebacks.
-        read: how a picture is had; null reads it from the store's folder.
+    ``wanted`` has the fingerprint of each metric's weights, in the order in which a row's status names metrics.
+    ``read`` says how
+    a picture is had, where not from the store's folder.
     """
 
     def __init__(
@@ -67,10 +62,7 @@ class Measuring:
         self._tried: set[str] = set()
 
     def backlog(self) -> None:
-        """Measure all that lacks a value and was not tried here: what earlier runs left, or processes that are gone.
-
-        Raises: see ``these``.
-        """
+        """Measure all that lacks a value and was not tried here: what earlier runs left, or processes that are gone."""
         self.store.refresh()
         items: list[Measurable] = self.store.unmeasured(self.wanted)  # type: ignore[assignment]
         self.these(items)
@@ -78,10 +70,7 @@ class Measuring:
     def these(self, items: Iterable[Measurable]) -> None:
         """Measure what some items lack and no other process is at.
 
-        Raises:
-            StoreError: a result cannot be written.
-            DeviceLost: nothing can be measured any more.
-            WeightsError: weights are damaged.
+        Raises StoreError (a result cannot be written), DeviceLost, WeightsError.
         """
         some: list[Measurable] = []
         for item in items:

@@ -11,9 +11,8 @@ MOST = 32
 class Pace:
     """The size of the next group, by how long the last one took; bytes of pictures do not depend on it.
 
-    Args:
-        in_flight: pictures of every group; null for as many as fit into the time.
-        call: pictures of one network call, of which a group is a multiple where it can be.
+    Always ``in_flight`` pictures, unless that is None; else a multiple of ``call``, those of one network call,
+    where it can be.
     """
 
     def __init__(self, in_flight: int | None, call: int) -> None:

@@ -29,16 +29,11 @@ NOT_CHOSEN = "not chosen: --only names other rows"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table at a scale.
+    """A row of a table at a scale: its name on the command line, in reports, and as the experiment tells it.
 
-    Attributes:
-        key: its name on the command line.
-        label: what reports call it.
-        row: as the experiment tells it.
-        options: of its run's command, folder included; none where there is no run.
-        config: its run; None where there is none at this scale.
-        chosen: whether the command runs it.
-        why_not: where it is not run, the reason.
+    ``options`` are those of its run's command, folder included, and ``config`` is its run; without them there is
+    none at this
+    scale.  ``why_not``: the reason where it is not run.
     """
 
     key: str
@@ -63,14 +58,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a command says of all its tables.
+    """What a command says of all its tables: ``options`` of every run, and ``own`` further ones by row.
 
-    Attributes:
-        scale: see ``Scale``.
-        options: ``key=value`` texts for every run.
-        own: further ones by row, which count only there.
-        only: rows to run; empty for all.
-        config_dir: further folder of config groups.
+    ``only`` names the rows to run, all if it is empty.
     """
 
     scale: Scale = "full"
@@ -83,8 +73,7 @@ class Choice:
 def resolve(names: Sequence[str], choice: Choice) -> list[Table]:
     """The tables of a command, every run composed and checked; equal runs have equal folders.
 
-    Raises:
-        ConfigError: an experiment is no table, a row is unknown, or a run's options are wrong.
+    Raises ConfigError: an experiment is no table, a row is unknown, or a run's options are wrong.
     """
     for text in choice.options:
         key = _key(text)

@@ -46,8 +46,7 @@ def plan_text(tables: Sequence[Table], runs: Mapping[str, Row]) -> str:
 def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -> int:
     """Make all runs; what an earlier call has finished is not made again. Returns the worst exit code.
 
-    Raises:
-        ConfigError, FilesMissing: before any of them starts.
+    Raises ConfigError and FilesMissing before any of them starts.
     """
     from align.runner.launch import run_all
     from align.runner.prepare import prepare

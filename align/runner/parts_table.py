@@ -22,13 +22,7 @@ def _always(config: Config) -> bool:
 
 
 class Part(NamedTuple):
-    """Something that can stand at a place of the loop.
-
-    Attributes:
-        name: ``module:Name`` of the class or function.
-        option: the option that chooses it.
-        stands: whether it does.
-    """
+    """``module:Name`` of what can stand at a place of the loop, the option that chooses it, and whether it does."""
 
     name: str
     option: str

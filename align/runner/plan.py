@@ -25,15 +25,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to make.
+    """One picture to make; ``key`` is its identity, 64 hex digits, in which ``index``, its place in the plan, has no
+    part, nor tags.
 
-    Attributes:
-        key: its identity, 64 hex digits.
-        prompt, negative: texts.
-        seed: of the run, or the prompt's own.
-        sample: number among the pictures of this prompt and seed; a prompt that is listed again goes on counting.
-        index: place in the plan.
-        tags: of the prompt, by column; no part of the identity.
+    ``seed`` is the run's, or the prompt's own; ``sample`` the number among the pictures of this prompt and seed: a
+    prompt that
+    is listed again goes on counting.
     """
 
     key: str
@@ -54,12 +51,9 @@ def identity(
 ) -> dict[str, Any]:
     """All that decides the pictures of a run, prompts and seeds aside, as plain values.
 
-    Args:
-        config: the run.
-        backbone_weights: fingerprint of the backbone's files.
-        reward_weights: fingerprint of each reward's files, by name.
-        graphs: what decides the prompts' graphs (see ``graph_identity``), if anything reads them.
-        value_weights: fingerprint of the files that estimate expected rewards, if there are any.
+    With the fingerprints of the backbone's files, of each reward's by name, and of those that estimate expected
+    rewards; ``graphs``
+    is what decides the prompts' graphs (see ``graph_identity``), if anything reads them.
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
@@ -136,14 +130,9 @@ def make_plan(
     duplicates get pictures of their own, and no two items share prompt, seed and sample.  A row's own negative
     prompt makes the item that the same negative prompt of a run makes.
 
-    Args:
-        what: the run's identity, see ``identity``.
-        rows: the prompts that it takes.
-        seed: of rows that have none of their own.
-        samples: pictures of each row.
-        negative: negative prompt of rows that have none of their own.
-        whole: the set that the rows are of.  Where rows differ in their negatives, occurrences are counted in it,
-            so that a row's pictures are the same in any order and part.
+    ``seed`` and ``negative`` are for rows that have none of their own.  Where rows of the ``whole`` set differ in
+    their
+    negatives, occurrences are counted in it, so that a row's pictures are the same in any order and part.
     """
     occurrence = _occurrences(rows, seed)
     if any(row.negative is not None for row in whole):

@@ -31,12 +31,8 @@ class Prepared:
     """A run that can start.
 
     Attributes:
-        config: its configuration.
-        prompts: its prompt set.
         identity: all that decides its pictures, prompts and seeds aside.
-        items: its plan.
-        files: that it loads.
-        kept: what its record says of them, see ``Files.record``.
+        kept: what its record says of its files, see ``Files.record``.
         metrics: fingerprint of what measures its pictures, by metric.
         unread: what the scheduler's file says of its own solver's steps, which ``sampler`` takes otherwise.
     """
@@ -52,11 +48,7 @@ class Prepared:
 
 
 def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prepared]:
-    """Make the runs of a command ready, all of them before one starts.
-
-    Args:
-        configs: of the runs.
-        beside: files that the command has looked for already.
+    """Make the runs of a command ready, all of them before one starts; ``beside`` has looked for files already.
 
     Raises:
         ConfigError: a prompt set, its graphs, a value network or a device cannot be used.

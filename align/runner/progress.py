@@ -39,12 +39,8 @@ class Listener(Protocol):
 class Meter:
     """How far a run is.  The rate counts what this process made, with the shares of pictures in flight.
 
-    Args:
-        console: where to show it.
-        total: items of the plan.
-        done: items that were finished before.
-        backlog: of these, how many are still to be measured, before anything is made.
-        clock: seconds, monotonic.
+    Of ``total`` items ``done`` were finished before, and of these ``backlog`` are to be measured, before anything
+    is made.
     """
 
     def __init__(
@@ -85,19 +81,17 @@ class Meter:
             self._line()
 
     def sampling(self, pictures: int, share: float) -> None:
-        """A group of pictures is in flight and this share of its work is done."""
         self._in_flight = pictures * min(max(share, 0.0), 1.0)
         self._show()
 
     def committed(self, *, failed: bool) -> None:
-        """One more item is kept."""
         self._in_flight = max(self._in_flight - 1, 0.0)
         self.failed += failed
         self.done += not failed
         self._show()
 
     def measured(self, pictures: int) -> None:
-        """So many more pictures have been measured; once there is no backlog this is part of the making."""
+        """Once there is no backlog this is part of the making."""
         if self._measured >= self._backlog:
             return
         self._measured += pictures
@@ -109,7 +103,6 @@ class Meter:
         self._began = self._said = self._clock()
 
     def say(self, text: str) -> None:
-        """Print a line beside the progress."""
         self.console.print(tame(text), markup=False, highlight=False, soft_wrap=True)
 
     def told(self) -> str:

@@ -21,13 +21,8 @@ SEEDS = 2**63
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt of a set.
-
-    Attributes:
-        text: the prompt.
-        negative, seed: the row's own; None where it has the run's.
-        tags: what else the row says, by column; no part of the picture.
-        place: where it stands, for messages.
+    """A prompt of a set; ``negative`` and ``seed`` are the row's own, ``tags`` what else it says, ``place`` where it
+    stands.
     """
 
     text: str
@@ -53,16 +48,7 @@ class Columns:
 
 
 def read_prompts(path: Path, config: PromptsConfig, name: str | None = None) -> list[PromptRow]:
-    """The prompts of a file, in order.
-
-    Args:
-        path: the file, see ``row_files``; its entries are texts or objects.
-        config: which columns are what.
-        name: what messages call the file; ``prompts.path=<path>`` by default.
-
-    Raises:
-        ConfigError: it cannot be read, or holds no such prompts.
-    """
+    """The prompts of a file (see ``row_files``), in order; ``name`` is what messages call it. Raises ConfigError."""
     name = name or f"prompts.path={path}"
 
     def choose(found: list[str]) -> list[str]:

@@ -45,18 +45,14 @@ def read_rows(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a table or of a file of JSON objects, in order.
 
-    Args:
-        path: the file.
-        name: what messages call it; the path by default.
-        choose: of a table, which columns to read; all by default.
+    ``name`` is what messages call the file, and ``choose`` says which columns of a table to read.
 
     Yields:
         Where a row stands ("mine.csv, line 3"), for messages, and its cells by column.  Cells of a text table are
         texts, those of other files whatever JSON or Parquet holds; keys that a JSON object lacks are lacking.
 
     Raises:
-        ConfigError: the file cannot be read, or a row of it is no such row; before the first row where the file as a
-            whole is wrong.
+        ConfigError: a row is no such row; before the first row where the file as a whole is wrong.
     """
     name = name or str(path)
     for place, entry in read_entries(path, name, choose):
@@ -91,7 +87,6 @@ def read_entries(
 
 
 def _check_there(path: Path, name: str) -> None:
-    """Refuse what is no file."""
     try:
         open_file(path).close()
         return
@@ -107,7 +102,6 @@ def _check_there(path: Path, name: str) -> None:
 
 
 def _text(path: Path, name: str) -> str:
-    """The text of a file, line ends as they are."""
     _check_there(path, name)
     try:
         data = read_bytes(path)
@@ -286,8 +280,7 @@ def _parquet(path: Path, name: str, choose: Choice | None) -> Iterator[tuple[str
 def cell_text(value: Any) -> str:
     """A cell as a text: what is missing is empty, truth and numbers as in JSON, lists and objects as compact JSON.
 
-    Raises:
-        ValueError: it is bytes.
+    Raises ValueError for bytes.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""

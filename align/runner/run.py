@@ -34,8 +34,7 @@ GOES_ON = "; what is finished is kept, the same command goes on"
 def run(prepared: Prepared, console: Console) -> int:
     """Do what is left of a run; returns its exit code.
 
-    Raises:
-        ConfigError: the folder cannot be used: another configuration's, in use, or not writable.
+    Raises ConfigError: the folder cannot be used: another configuration's, in use, or not writable.
     """
     runner = prepared.config.runner.kind
     return in_folder(
@@ -56,8 +55,7 @@ def in_folder(
 ) -> int:
     """Open a folder, work in it, leave it and show what is there, whatever happens; returns the exit code.
 
-    Raises:
-        ConfigError: from ``opened``.
+    Raises ConfigError, as ``opened`` does.
     """
     with Interrupts() as interrupts:
         try:

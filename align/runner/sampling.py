@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 class Sampling:
     """A sampler that makes smaller calls where memory runs out, and finds the items that an error is about.
 
-    Args:
-        files: of the run.
-        say: told, in one line, when memory ran out.
-        errors: keeps tracebacks.
+    ``say`` is told, in one line, when memory ran out.
     """
 
     def __init__(self, files: Files, say: Callable[[str], None], errors: ErrorLog) -> None:
@@ -48,10 +45,7 @@ class Sampling:
     def sample(self, items: Sequence[Item], on_step: Callable[[float], None]) -> list[Outcome]:
         """One outcome for each item, with ``error`` where it failed.
 
-        Raises:
-            DeviceLost: nothing can be sampled any more in this process.
-            CannotGoOn: the model cannot be loaded.
-            WeightsError: its weights are missing or hold something else.
+        Raises DeviceLost, CannotGoOn (the model cannot be loaded) and WeightsError.
         """
         return self._sample(items, on_step, again=False)
 

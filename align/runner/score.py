@@ -33,10 +33,7 @@ Failed = Callable[[int, Exception], None]
 class Scorer:
     """The metrics of a run; a reward is loaded onto its device when the first picture comes.
 
-    Args:
-        metrics: which.
-        device: where rewards run.
-        say: told, in one line, when memory ran out.
+    ``say`` is told, in one line, when memory ran out.
     """
 
     def __init__(self, metrics: MetricsConfig, device: torch.device, say: Callable[[str], None]) -> None:
@@ -53,17 +50,9 @@ class Scorer:
     def measure(
         self, metric: str, pictures: Sequence[Image], prompts: Sequence[str], failed: Failed
     ) -> list[Result]:
-        """What a metric says of each picture; an error costs those pictures alone that it comes from.
+        """What a metric says of each of at most ``CHUNK`` pictures; an error costs those alone that it comes from.
 
-        Args:
-            metric: name of a registered reward, or ``CHECKER``.
-            pictures: at most ``CHUNK`` of them.
-            prompts: one for each.
-            failed: told of each picture without a result.
-
-        Raises:
-            DeviceLost: nothing can be measured any more in this process.
-            WeightsError: weights are damaged.
+        ``failed`` is told of each picture without a result.  Raises DeviceLost and WeightsError.
         """
         if metric == CHECKER:
             return [

@@ -26,7 +26,7 @@ class Searching:
 
 
 def searching(config: Config) -> Searching:
-    """Those of a run."""
+    """What the search of a run comes to."""
     method, search, steps = config.method, config.method.search, config.sampler.steps
     chances, numbers = search.probabilities, search.populations
     if search.schedule != "list":

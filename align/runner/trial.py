@@ -21,21 +21,10 @@ if TYPE_CHECKING:
 def try_rewards(
     config: Config, scorer: Scorer, prompts: Sequence[str], device: torch.device, errors: ErrorLog
 ) -> None:
-    """Judge grey pictures with what guides or selects and with every metric.
+    """Judge grey pictures with what guides or selects and with every metric; ``errors`` keeps the traceback.
 
-    A prompt that a reward cannot read is no reason to stop: only a reward that fails on all of the first prompts.
-
-    Args:
-        config: the run.
-        scorer: its metrics.
-        prompts: of what is to be made.
-        device: where rewards run.
-        errors: keeps the traceback.
-
-    Raises:
-        CannotGoOn: a reward fails.
-        DeviceLost: nothing can be computed in this process.
-        WeightsError: weights are damaged.
+    A prompt that a reward cannot read is no reason to stop: only a reward that fails on all of the first prompts, with
+    CannotGoOn.  Raises DeviceLost and WeightsError too.
     """
     from PIL import Image as images
 
@@ -63,7 +52,6 @@ def try_rewards(
 
 
 def _wrong(scorer: Scorer, name: str, grey: Image, prompts: Sequence[str]) -> list[Exception]:
-    """What a metric raises for a picture, of the prompts that it fails on."""
     wrong: list[Exception] = []
 
     def failed(place: int, error: Exception) -> None:

@@ -29,15 +29,7 @@ MODELS = ("transformers.modeling_utils", "diffusers.models.autoencoders.vae", "d
 
 
 class Work:
-    """Does what is pending in an open store; each item is tried once.
-
-    Args:
-        prepared: the run.
-        store: where results go.
-        meter: told of the progress.
-        interrupts: lets a commit end.
-        clock: seconds, monotonic.
-    """
+    """Does what is pending in an open store; each item is tried once.  ``clock`` tells seconds, monotonic."""
 
     def __init__(
         self,
@@ -69,11 +61,9 @@ class Work:
     def run(self) -> None:
         """Work until no item is left; with ``run.on_error=stop`` until one has failed.
 
-        Raises:
-            StoreError: a result cannot be written.
-            DeviceLost: nothing can be sampled or measured any more.
-            CannotGoOn: a reward fails on anything, or a whole group did.
-            WeightsError: weights are damaged or hold something else; nothing was made.
+        Raises StoreError (a result cannot be written), DeviceLost, CannotGoOn (a reward fails on anything, or a
+        whole group
+        did) and WeightsError (nothing was made).
         """
         self._scorer.load_all()
         self._measuring.backlog()

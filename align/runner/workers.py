@@ -84,11 +84,7 @@ def _cluster(config: RunnerConfig) -> Iterator[Any]:
 
 
 class _Crew:
-    """The workers of a run.
-
-    Attributes:
-        running: token of each worker that was started and has not ended, by its task.
-    """
+    """The workers of a run; ``running`` has the token of each that has not ended, by its task."""
 
     def __init__(self, ray: Any, prepared: Prepared, store: Store, meter: Meter) -> None:
         self.ray = ray
@@ -119,7 +115,6 @@ class _Crew:
         self._told = store.done, store.failed
 
     def start(self) -> None:
-        """Start all workers."""
         for _ in range(self.number):
             self._add()
 
@@ -189,7 +184,6 @@ class _Lines:
         """See ``Listener``."""
 
     def say(self, text: str) -> None:
-        """Keep a line."""
         self.lines.append(text)
 
 
