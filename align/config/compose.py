@@ -31,13 +31,7 @@ from align.config.command import Command
 from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
-from align.config.no_code import (
-    composing,
-    refuse_commands_own,
-    refuse_hydra,
-    refuse_reaching_out,
-    said_by,
-)
+from align.config.no_code import composing, refuse_commands_own, refuse_hydra, refuse_reaching_out, said_by
 from align.config.places import config_folders, group_choices
 from align.config.plugins import read_plugins
 from align.config.schema import GROUPS, Config

@@ -186,12 +186,7 @@ def _search(config: Config) -> Search | None:
     if not plan.probabilities:
         return None
     return Search(
-        search.candidates,
-        search.widen,
-        plan.probabilities,
-        plan.budget,
-        search.otherwise,
-        search.temperature,
+        search.candidates, search.widen, plan.probabilities, plan.budget, search.otherwise, search.temperature
     )
 
 

@@ -9,7 +9,7 @@ from align.pictures import read_picture
 from align.runner.failures import ErrorLog, said
 from align.runner.interrupts import Interrupts
 from align.runner.progress import Listener
-from align.runner.score import CHUNK, Scorer, unreadable
+from align.runner.score import CHUNK, Scorer, failure
 from align.store.measured import Result
 from align.store.planned import PlannedItem
 from align.store.store import Store
@@ -94,28 +94,25 @@ class Measuring:
             try:
                 pictures[item.key] = self.read(item)
             except Exception as error:
-                self._tell("reading a picture", [item], error)
-                results[item.key] = {metric: unreadable(metric, error) for metric in lacking[item.key]}
+                self._tell("reading a picture", item, error)
+                results[item.key] = {metric: failure(metric, error) for metric in lacking[item.key]}
         for metric in self.wanted:
             some = [item for item in items if metric in lacking[item.key] and item.key in pictures]
-
-            def failed(
-                place: int, error: Exception, metric: str = metric, some: list[Measurable] = some
-            ) -> None:
-                self._tell(metric, [some[place]], error)
-
-            if some:
-                of = [pictures[item.key] for item in some]
-                found = self.scorer.measure(metric, of, [item.prompt for item in some], failed)
-                for item, result in zip(some, found, strict=True):
-                    results[item.key][metric] = result
+            if not some:
+                continue
+            found = self.scorer.measure(
+                metric, [pictures[item.key] for item in some], [item.prompt for item in some]
+            )
+            for item, result in zip(some, found, strict=True):
+                if isinstance(result, Exception):
+                    self._tell(metric, item, result)
+                    result = failure(metric, result)
+                results[item.key][metric] = result
         with self.interrupts.finishing():
             self.store.measured(results, self.wanted)
         self._tried |= results.keys()
         self.listener.measured(len(items))
 
-    def _tell(self, doing: str, items: list[Measurable], error: Exception) -> None:
-        if self.errors.keep(doing, error, [item.index for item in items]):
-            self.listener.say(
-                f"{doing} failed on item {items[0].index} ({said(error)}): see {self.errors.path}"
-            )
+    def _tell(self, doing: str, item: Measurable, error: Exception) -> None:
+        if self.errors.keep(doing, error, [item.index]):
+            self.listener.say(f"{doing} failed on item {item.index} ({said(error)}): see {self.errors.path}")

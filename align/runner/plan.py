@@ -13,11 +13,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.config.convert import plain
 from align.config.schema import Config
 from align.runner.prompt_files import PromptRow
+
+if TYPE_CHECKING:
+    from align.sampling.sampler import Request
 
 FORMAT = 1
 """Raised when the same configuration comes to mean another picture."""
@@ -89,22 +92,17 @@ def identity(
     }
 
 
-def item_key(what: Mapping[str, Any], prompt: str, seed: int, sample: int) -> str:
-    """The key of an item, 64 hex digits; JSON in pure ASCII, so that any text has one."""
-    return Keys(what).key(prompt, seed, sample)
-
-
 class Keys:
     """Keys of many items of one identity, which is written out once for all of them.
 
-    A key is the sha256 of the JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, in this (sorted) order.
+    A key is the sha256 of the JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, in this (sorted) order, in pure
+    ASCII, so that any text has one.
     """
 
     def __init__(self, what: Mapping[str, Any]) -> None:
         self._began = hashlib.sha256(b'{"identity":' + _json(what))
 
     def key(self, prompt: str, seed: int, sample: int) -> str:
-        """Of one item, 64 hex digits."""
         digest = self._began.copy()
         digest.update(b"," + _json({"prompt": prompt, "sample": sample, "seed": seed})[1:])
         return digest.hexdigest()
@@ -162,11 +160,6 @@ def _occurrences(rows: Sequence[PromptRow], seed: int) -> list[int]:
     return found
 
 
-def same_group(one: Item, other: Item, returned: int) -> bool:
-    """Whether two items are pictures of one group of particles, of which ``returned`` become pictures."""
-    return (one.prompt, one.negative, one.seed, one.sample // returned) == (
-        other.prompt,
-        other.negative,
-        other.seed,
-        other.sample // returned,
-    )
+def group_of(one: Item | Request, returned: int) -> tuple[str, str, int, int]:
+    """What the pictures of one group of particles, of which ``returned`` become pictures, have in common."""
+    return one.prompt, one.negative, one.seed, one.sample // returned

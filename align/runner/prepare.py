@@ -10,7 +10,7 @@ from shutil import which
 from typing import Any
 
 from align.backbones.stated import check_small_decoder
-from align.checkpoints.needed import missing_text
+from align.checkpoints.needed import joint_fingerprint, missing_text
 from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.schema import Config, PromptsConfig, SamplerConfig
@@ -81,7 +81,7 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         kept["fingerprints"]["guiding rewards: dtype"] = config.reward.shorter
     what = identity(
         config,
-        files.backbone_fingerprint(),
+        joint_fingerprint(files.backbone),
         {name: files.reward_fingerprint(name) for name in files.guiding},
         graph_identity(config, prompts.prompts),
         next((one.fingerprint() for one in files.value), None),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -16,27 +15,23 @@ EVERY = 10.0
 """Least seconds between two plain lines."""
 
 
-class Listener(Protocol):
-    """Who is told how the work goes on."""
+class Listener:
+    """Who is told how the work goes on; by itself it does nothing about it."""
 
     def sampling(self, pictures: int, share: float) -> None:
         """A group of pictures is in flight and this share of its work is done."""
-        ...
 
     def committed(self, *, failed: bool) -> None:
         """One more item is kept."""
-        ...
 
     def measured(self, pictures: int) -> None:
         """So many more pictures have been measured."""
-        ...
 
     def say(self, text: str) -> None:
         """A line for the user."""
-        ...
 
 
-class Meter:
+class Meter(Listener):
     """How far a run is.  The rate counts what this process made, with the shares of pictures in flight.
 
     Of ``total`` items ``done`` were finished before, and of these ``backlog`` are to be measured, before anything

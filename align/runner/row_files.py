@@ -19,6 +19,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +73,8 @@ def read_entries(
             f"{name} ends in {path.suffix}, which is not read: save it as one of {' '.join(ENDINGS)}"
         )
     if ending in (".parquet", ".pq"):
-        _check_there(path, name)
+        with _reading(path, name):
+            open_file(path).close()
         return _parquet(path, name, choose)
     text = _text(path, name)
     if not text.strip():
@@ -86,36 +88,34 @@ def read_entries(
     return _lines(text, name)
 
 
-def _check_there(path: Path, name: str) -> None:
+@contextmanager
+def _reading(path: Path, name: str) -> Iterator[None]:
+    """Say in a line why a file cannot be read inside the block."""
     try:
-        open_file(path).close()
-        return
+        yield
     except FileNotFoundError:
-        pass
+        near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = suggestion(path.name, near)
+        mend = hint.partition("?")[0] + "?" if "did you mean" in hint else "; give the path of a file"
+        raise ConfigError(f"{name}: there is no such file{mend}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{name} cannot be read: {reason}; give another file") from None
-    near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = suggestion(path.name, near)
-    mend = hint.partition("?")[0] + "?" if "did you mean" in hint else "; give the path of a file"
-    raise ConfigError(f"{name}: there is no such file{mend}")
 
 
 def _text(path: Path, name: str) -> str:
-    _check_there(path, name)
-    try:
+    """The text of a file, line ends as they are."""
+    with _reading(path, name):
         data = read_bytes(path)
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise ConfigError(f"{name} is UTF-16: save it as UTF-8")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{name} is UTF-16: save it as UTF-8")
+    try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + len(re.findall(rb"\r\n|\r|\n", data[: error.start]))
         raise ConfigError(
             f"{name}, line {line} is not UTF-8 (byte {error.start}): save it as UTF-8"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{name} cannot be read: {reason}; give another file") from None
     for character, mend in {
         "\0": "is a NUL character: save the file as UTF-8",
         "\ufeff": "is a byte order mark, as of two files put together: take it out",

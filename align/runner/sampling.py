@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from align.config.errors import ConfigError
@@ -18,7 +19,7 @@ from align.runner.failures import (
     said,
 )
 from align.runner.files import Files
-from align.runner.plan import Item, same_group
+from align.runner.plan import Item, group_of
 
 if TYPE_CHECKING:
     from align.sampling.sampler import Outcome
@@ -55,7 +56,9 @@ class Sampling:
         """As ``sample``; ``again`` without items that were found to be the cause of an error."""
         from align.sampling.sampler import Request
 
-        parts = self._groups(items)
+        # Pictures of one group of particles stay together: apart, the group would be made twice.
+        returned = self.config.method.returned
+        parts = [list(part) for _, part in groupby(items, lambda item: group_of(item, returned))]
         if self._apart and len(parts) > 1:
             return [outcome for part in parts for outcome in self._sample(part, on_step, again=again)]
         if self._sampler is None:
@@ -94,16 +97,6 @@ class Sampling:
                 f"the model cannot be loaded ({said(error)}): mend it, and the same command goes on; "
                 f"the traceback is in {self.errors.path}"
             ) from error
-
-    def _groups(self, items: Sequence[Item]) -> list[list[Item]]:
-        """The items by group of particles: apart, a group would be made twice."""
-        groups: list[list[Item]] = []
-        for item in items:
-            if groups and same_group(groups[-1][-1], item, self.config.method.returned):
-                groups[-1].append(item)
-            else:
-                groups.append([item])
-        return groups
 
     def _without_culprits(
         self, items: Sequence[Item], on_step: Callable[[float], None], reason: str, *, again: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
@@ -13,9 +14,11 @@ from align.config.schema import Config
 from align.errors import WrongWeights
 from align.runner.exits import DONE, MISSING_WEIGHTS
 from align.runner.files import Files, files_of
+from align.runner.record import PACKAGES
 from align.version import DISTRIBUTION
 
 INSTALL = "pip install -e ."
+CAN = "can run"
 
 
 def survey(configs: Sequence[Config]) -> int:
@@ -41,41 +44,31 @@ def survey(configs: Sequence[Config]) -> int:
         mends.insert(0, INSTALL)
     if mends:
         print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
-    able = {
-        name: not absent and not any(one.missing() for one in files.backbone)
-        for name, files in backbones.items()
-    }
-    refused = {name: _refused(files) for name, files in backbones.items() if able[name]}
-    able |= {name: not why for name, why in refused.items()}
-    for name, can in able.items():
-        print(f"backbone {name} {'can run' if can else refused.get(name, 'cannot run yet')}")
-    return DONE if all(able.values()) else MISSING_WEIGHTS
+    able = True
+    for name, files in backbones.items():
+        can = "cannot run yet" if absent else _can_run(files)
+        print(f"backbone {name} {can}")
+        able = able and can == CAN
+    return DONE if able else MISSING_WEIGHTS
 
 
-def _refused(files: Files) -> str:
-    """Why a backbone whose files are all there cannot be sampled; empty if it can."""
+def _can_run(files: Files) -> str:
+    if any(one.missing() for one in files.backbone):
+        return "cannot run yet"
     try:
         _ = files.pieces and files.stated
     except WrongWeights as error:
         return f"cannot run: {error}"
-    return ""
+    return CAN
 
 
 def _packages() -> tuple[list[str], list[str]]:
     """A line for each package that the project needs, and the names of those that are absent."""
     try:
-        names = [_name(text) for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
+        needed = [text for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
     except PackageNotFoundError:  # run from a checkout without installation
-        names = [
-            "torch",
-            "diffusers",
-            "transformers",
-            "hydra-core",
-            "open_clip_torch",
-            "numpy",
-            "pillow",
-            "pandas",
-        ]
+        needed = [*PACKAGES, "hydra-core", "pandas"]
+    names = [re.split(r"[^\w.-]", text)[0] for text in needed]
     lines, absent = [], []
     for name in names:
         try:
@@ -84,14 +77,6 @@ def _packages() -> tuple[list[str], list[str]]:
             lines.append(f"  {name:<16} MISSING")
             absent.append(name)
     return lines, absent
-
-
-def _name(requirement: str) -> str:
-    """The name at the start of a requirement."""
-    end = next(
-        (place for place, letter in enumerate(requirement) if not (letter.isalnum() or letter in "-_.")), None
-    )
-    return requirement[:end]
 
 
 def _devices() -> list[str]:

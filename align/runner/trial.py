@@ -13,7 +13,6 @@ from align.runner.score import CHUNK, Scorer
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
     from align.rewards.base import Reward
 
@@ -46,19 +45,10 @@ def try_rewards(
             _stop(name, wrong[0], errors)
     grey = images.new("RGB", (config.backbone.width, config.backbone.height), (128, 128, 128))
     for name in config.metrics.rewards:
-        wrong = _wrong(scorer, name, grey, some)
+        found = scorer.measure(name, [grey] * len(some), some)
+        wrong = [one for one in found if isinstance(one, Exception)]
         if len(wrong) == len(some):
             _stop(name, wrong[0], errors)
-
-
-def _wrong(scorer: Scorer, name: str, grey: Image, prompts: Sequence[str]) -> list[Exception]:
-    wrong: list[Exception] = []
-
-    def failed(place: int, error: Exception) -> None:
-        wrong.append(error)
-
-    scorer.measure(name, [grey] * len(prompts), prompts, failed)
-    return wrong
 
 
 def judge(reward: Reward, prompt: str, config: Config, device: torch.device, *, gradient: bool) -> None:

@@ -15,7 +15,7 @@ from align.runner.failures import CannotGoOn, ErrorLog
 from align.runner.interrupts import Interrupts
 from align.runner.measure import Measuring
 from align.runner.pace import Pace
-from align.runner.plan import Item, same_group
+from align.runner.plan import Item, group_of
 from align.runner.prepare import Prepared
 from align.runner.progress import Listener
 from align.runner.rows import make_row, to_image
@@ -117,7 +117,7 @@ class Work:
         returned = self.config.method.returned
         while self._todo:
             # Pictures of one group of particles stay together: apart, the group would be made twice.
-            if len(group) >= size and not same_group(group[-1], self._todo[0], returned):
+            if len(group) >= size and group_of(group[-1], returned) != group_of(self._todo[0], returned):
                 break
             item = self._todo.popleft()
             with self.interrupts.finishing():

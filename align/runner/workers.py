@@ -21,7 +21,7 @@ from align.config.schema import RunnerConfig
 from align.errors import WeightsError
 from align.runner.failures import CannotGoOn, DeviceLost
 from align.runner.prepare import Prepared
-from align.runner.progress import Meter
+from align.runner.progress import Listener, Meter
 from align.runner.record import run_record
 from align.store.errors import StoreError
 from align.store.manifest import Manifest
@@ -168,20 +168,11 @@ class _Crew:
             self.ray.wait(list(self.running), num_returns=len(self.running), timeout=30)
 
 
-class _Lines:
+class _Lines(Listener):
     """Keeps what a worker has to say; finished items are counted by the other process, in the folder."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-
-    def sampling(self, pictures: int, share: float) -> None:
-        """See ``Listener``."""
-
-    def committed(self, *, failed: bool) -> None:
-        """See ``Listener``."""
-
-    def measured(self, pictures: int) -> None:
-        """See ``Listener``."""
 
     def say(self, text: str) -> None:
         self.lines.append(text)
