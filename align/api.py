@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from align.rewards.base import Reward
-    from align.runner.build import MakesPictures
-    from align.sampling.sampler import Request
+    from align.sampling.sampler import Request, Sampler
 
 
 @dataclass(frozen=True)
@@ -244,7 +243,7 @@ def _config(
     return replace(job.config, prompts=replace(job.config.prompts, text=texts))
 
 
-def _made(sampler: MakesPictures, wanted: Sequence[Request]) -> list[Picture]:
+def _made(sampler: Sampler, wanted: Sequence[Request]) -> list[Picture]:
     """The pictures of some requests."""
     from align.runner.rows import to_image
 

@@ -42,11 +42,7 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclass(frozen=True)
 class Piece:
-    """The files that one reference gives a model: paths within a folder.
-
-    ``role`` is ``pipeline``, ``single_file``, ``unet``, ``vae`` or ``lora``; ``reference`` is as the configuration
-    has it.
-    """
+    """The files that one ``reference`` gives a model: paths within a folder. ``pipeline`` is a role, or a module."""
 
     role: str
     reference: str
@@ -143,12 +139,11 @@ def weight_names(name: str, half: bool = False) -> Iterator[str]:
 
 
 def weight_files(folder: Path, name: str, half: bool = False, wanted: str = "") -> tuple[str, ...]:
-    """The files of the weights ``name`` (``STEM.safetensors``) in a folder: of the forms that are there, the first
-    complete one.
+    """The files of the weights ``name`` (``STEM.safetensors``) in a folder: of the forms that are there, the
+    first complete one.
 
     With ``half`` those of half precision go first.  ``wanted`` is what to ask for if none is there, by default
-    ``name``.
-    Raises WrongWeights: an index does not name shards.
+    ``name``. Raises WrongWeights: an index does not name shards.
     """
     there = [one for one in weight_names(name, half) if (folder / one).is_file()]
     forms = [(one,) if one.endswith(SAFE) else (one, *shards(folder / one)) for one in there]
@@ -185,10 +180,7 @@ def entry(files: Sequence[Path]) -> Path:
 
 
 def check_shards(path: Path) -> None:
-    """Refuse an index whose shards hold other tensors than it says; nothing to do for a file of weights.
-
-    Raises WrongWeights: naming a tensor that is missing, or in two shards; or a shard is damaged.
-    """
+    """Refuse an index whose shards are damaged or hold other tensors than it says. Raises WrongWeights."""
     if INDEX not in path.name:
         return
     from safetensors import SafetensorError, safe_open
@@ -211,13 +203,10 @@ def _weights(reference: str, module: str, stem: str, half: bool) -> list[str]:
     wanted = next(weight_names(f"{stem}{SAFE}", small))
     folder = folder_of(reference) / module
     files = weight_files(folder, f"{stem}{SAFE}", half, wanted)
-    if not half and hub is not None and hub.repo in HALF_FILES and _half(files):
+    full = not any(f".{mark}." in name for name in files for mark in HALF)
+    if not (half or full) and hub is not None and hub.repo in HALF_FILES:
         files = (wanted,)  # the full file is known to exist: what a cache happens to hold does not decide
     return _within(module, ("config.json", *files))
-
-
-def _half(files: Sequence[str]) -> bool:
-    return any(f".{mark}." in name for name in files for mark in HALF)
 
 
 def _tokenizer(reference: str, module: str) -> list[str]:

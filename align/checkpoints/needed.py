@@ -45,7 +45,7 @@ class Needed:
         return [part for part, path in pairs if not (path.is_file() or any(path.glob("*")))]
 
     def files(self) -> list[Path]:
-        """The files that decide the values, sorted."""
+        """Those that decide the values, sorted."""
         found = [path for part in self.paths for path in (part, *part.rglob("*"))]
         return sorted(path for path in found if path.suffix in _READ and path.is_file())
 

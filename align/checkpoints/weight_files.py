@@ -28,10 +28,7 @@ def existing(path: Path) -> Path:
 
 
 def weights_of(folder: Path, name: str) -> tuple[Path, dict[str, str]]:
-    """Where to read the weights ``name`` (``STEM.safetensors``) of a folder, and the hash of each of their files.
-
-    Raises MissingWeights, and WrongWeights if an index names no shards.
-    """
+    """Where to read the weights ``STEM.safetensors`` of a folder, and the hash of each file. Raises WeightsError."""
     files = weight_files(folder, name)
     return folder / files[0], {one: sha256(folder / one) for one in files}
 
@@ -50,10 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, or of all shards that an index names, on the CPU.
-
-    Raises MissingWeights, and WrongWeights if it is no safetensors file.
-    """
+    """All tensors of a safetensors file, or of the shards of an index, on the CPU. Raises WeightsError."""
     if INDEX in existing(path).name:
         check_shards(path)
         return {
@@ -69,11 +63,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def fill(
     module: Module, tensors: dict[str, Tensor], origin: Path | str, *, optional: tuple[str, ...] = ()
 ) -> Module:
-    """Put tensors, by the module's own names, into its parameters and persistent buffers, converted to their data types.
+    """Put tensors, by the module's own names, into its parameters and persistent buffers, converted to their
+    data types.
 
-    Those whose names end in an ``optional`` part (such as ``position_ids``) may be there and are ignored.  Raises
-    WrongWeights
-    for a missing or left-over name or another shape: one line that names up to three, and ``origin``.
+    Those whose names end in an ``optional`` part (such as ``position_ids``) may be there and are ignored.
+    Raises WrongWeights for a missing or left-over name or another shape: one line that names up to three, and
+    ``origin``.
     """
     own = module.state_dict()
     given = {key: value for key, value in tensors.items() if key in own or key.split(".")[-1] not in optional}

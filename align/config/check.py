@@ -55,12 +55,11 @@ def _backbone(backbone: BackboneConfig) -> None:
             "give backbone.lora=FILE.safetensors, a LoRA of your own training"
         )
     for role in ("weights", "single_file", "unet", "vae", "lora"):
-        _form(role, getattr(backbone, role), backbone)
+        if (reference := getattr(backbone, role)) is not None:
+            _check_form(role, reference, backbone)
 
 
-def _form(role: str, reference: str | None, backbone: BackboneConfig) -> None:
-    if reference is None:
-        return
+def _check_form(role: str, reference: str, backbone: BackboneConfig) -> None:
     option = f"backbone.{role}={shown(reference)}"
     convert = convert_command(reference, role, backbone.layout)
     if reference.endswith(PICKLES):
@@ -150,17 +149,14 @@ def _sampler(config: Config) -> None:
 
 def _method(method: MethodConfig) -> None:
     check_quirks(method)
-    phases, objective = method.objective.phases, method.objective
-    if phases.semantic_until < phases.both_until:
-        raise ConfigError(
-            f"method.objective.phases.semantic_until={phases.semantic_until:g} is below "
-            f"both_until={phases.both_until:g}: give semantic_until >= both_until, as t/T falls"
-        )
-    if phases.both_until < phases.preference_until:
-        raise ConfigError(
-            f"method.objective.phases.both_until={phases.both_until:g} is below "
-            f"preference_until={phases.preference_until:g}: give both_until >= preference_until, as t/T falls"
-        )
+    objective = method.objective
+    for later, earlier in (("both_until", "semantic_until"), ("preference_until", "both_until")):
+        end, before = getattr(objective.phases, later), getattr(objective.phases, earlier)
+        if before < end:
+            raise ConfigError(
+                f"method.objective.phases.{earlier}={before:g} is below {later}={end:g}: "
+                f"give {earlier} >= {later}, as t/T falls"
+            )
     if method.guidance.rule != "none" and objective.preference == objective.semantic == 0:
         raise ConfigError(
             f"method.guidance.rule={method.guidance.rule} has nothing to follow: "
@@ -271,8 +267,8 @@ def _semantics(semantics: SemanticsConfig) -> None:
             key = os.environ.get(semantics.key_variable, "") if semantics.key_variable else ""
             if fault := address_fault(semantics.endpoint) or key_fault(semantics.endpoint, key):
                 raise ConfigError(fault)
-        if semantics.endpoint is not None and not semantics.model:
-            raise ConfigError("semantics.endpoint needs a model: give semantics.model=NAME")
+            if not semantics.model:
+                raise ConfigError("semantics.endpoint needs a model: give semantics.model=NAME")
     if semantics.matching == "released":
         if semantics.source not in ("file", "llm"):
             raise ConfigError(

@@ -52,8 +52,7 @@ class Job:
 
 
 def jobs_of(command: Command, objections: list[ConfigError] | None = None) -> list[Job]:
-    """Compose and check every run that a command asks for. Raises ConfigError: the first thing that is wrong with any
-    of them.
+    """Compose and check every run that a command asks for. Raises ConfigError.
 
     ``objections`` takes what is wrong between options that are each right, for whoever looks at such runs all the
     same.
@@ -120,18 +119,17 @@ def _own_weights(config: Config, given: Set[str]) -> Config:
 
 def search_path(command: Command) -> list[str]:
     """The override that adds the folder of config groups beside the one that holds the primary config."""
-    return [f'hydra.searchpath=["file://{_quoted(folder)}"]' for folder in search_order(command)[1:]]
+    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in search_order(command)[1:]]
 
 
-def _quoted(folder: Path) -> str:
-    return str(folder).replace("\\", "\\\\").replace('"', '\\"')
+def quoted(text: str) -> str:
+    """A text as the value of an override, whatever it holds."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def parse_overrides(command: Command) -> list[list[str]]:
-    """For each override its values as Hydra takes them: one, or with ``-m`` those of a sweep.
-
-    Raises ConfigError: an override that cannot be read, of an unknown key or choice, or a sweep without ``-m``.
-    """
+    """For each override its values as Hydra takes them: one, or with ``-m`` those of a sweep. Raises ConfigError."""
     parsed: dict[str, list[str]] = {}
     for text in (*command.told, *command.overrides):
         try:
@@ -206,7 +204,6 @@ def _sweep(override: Override, text: str, command: Command) -> list[str]:
 
 
 def _known(key: str) -> None:
-    """Refuse a dotted key that is no option."""
     names = option_names(Config)
     if key in names or any(name.endswith(".*") and key.startswith(name[:-1]) for name in names):
         return
@@ -233,9 +230,7 @@ def _leaf(name: str) -> str:
 
 
 def search_order(command: Command) -> list[Path]:
-    """The folders of configs, first the one that holds the primary config: ours, or else the user's. Raises
-    ConfigError.
-    """
+    """The folders of configs, first the one that holds the primary config. Raises ConfigError if none does."""
 
     def lacks(folder: Path) -> bool:
         return not (folder / f"{command.config_name}.yaml").is_file()
@@ -275,7 +270,7 @@ def _yaml_line(error: yaml.YAMLError) -> str:
 
 
 def _line(error: BaseException, config_dir: Path | None) -> str:
-    """One line for an error of Hydra or OmegaConf; its innermost cause says most."""
+    """Its innermost cause says most."""
     text = str(error)
     if found := re.search(r"In '([^']*)': Could not find '([^']+)/([^'/]+)'", text):
         place, group, name = found.groups()

@@ -63,9 +63,8 @@ _IMPORTS = ("ext://", "cfg://", "pkg://")
 def said_by(overrides: Iterable[Iterable[str]]) -> frozenset[str]:
     """The options and groups that a command line gives, whichever values of its sweeps a run takes.
 
-    ``overrides`` has for each the values as Hydra takes them: one, or those of a sweep.  Returns dotted names; of a
-    mapping, which
-    leaves alone what it does not name, those of its leaves.
+    ``overrides`` has for each the values as Hydra takes them: one, or those of a sweep.  Returns dotted names;
+    of a mapping, which leaves alone what it does not name, those of its leaves.
     """
     parser = OverridesParser.create()
     said: set[str] = set()
@@ -80,11 +79,7 @@ def said_by(overrides: Iterable[Iterable[str]]) -> frozenset[str]:
 
 
 def refuse_reaching_out(composed: DictConfig, said: Set[str]) -> None:
-    """Refuse interpolations of files, in an unresolved configuration, that read what is no option, such as the
-    environment.
-
-    Raises ConfigError, naming the option.
-    """
+    """Refuse interpolations of files that read what is no option, such as the environment. Raises ConfigError."""
     for path, value in _leaves(OmegaConf.to_container(composed, resolve=False)):
         for text in _texts(value) if path not in said else ():
             nested = "${by_family:" in text  # in whose arguments a backslash keeps nothing from being read

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
@@ -28,16 +29,8 @@ class Quirk:
     read: Callable[[MethodConfig], bool]
 
 
-def _steers(method: MethodConfig) -> bool:
-    return method.steering.potential != "none"
-
-
-def _tempers(method: MethodConfig) -> bool:
-    return method.tempering.rule != "none"
-
-
-_STEERING = ("Feynman-Kac steering", "method.steering.potential=max", _steers)
-_TEMPERING = ("tempered weights", "method.tempering.rule=schedule", _tempers)
+_STEERING = ("Feynman-Kac steering", "method.steering.potential=max", attrgetter("steers"))
+_TEMPERING = ("tempered weights", "method.tempering.rule=schedule", attrgetter("tempers"))
 
 QUIRKS: dict[QuirkName, Quirk] = {
     "sign_blind": Quirk(

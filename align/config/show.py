@@ -13,9 +13,7 @@ from align.output import can_print
 
 
 def show(jobs: Sequence[Job], what: str) -> str:
-    """Configurations as YAML, every option with its value: ``what`` is "job" for ours, "hydra" for Hydra's own part,
-    or "all".
-    """
+    """Configurations as YAML, every option with its value: ours ("job"), Hydra's own part ("hydra"), or "all"."""
     pages = []
     for job in jobs:
         values = {} if what == "hydra" else plain(job.config)

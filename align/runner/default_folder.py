@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from align.checkpoints.needed import missing_text
 from align.config.compose import Job
-from align.config.schema import Config, PromptsConfig
+from align.config.schema import PromptsConfig
 from align.runner.files import Files, files_of
 from align.runner.prompts import set_hash, whole_set
 
@@ -28,19 +28,13 @@ _SET = re.compile(
 
 
 def in_folders(jobs: Sequence[Job], found: Sequence[Files] = ()) -> list[Job]:
-    """Runs with their folders filled in; ``found`` are their files, where somebody has looked already. Raises
-    ConfigError.
-    """
-    return [
-        replace(job, config=_with_folder(job, files))
-        for job, files in zip(jobs, found or files_of(job.config for job in jobs), strict=True)
-    ]
-
-
-def _with_folder(job: Job, files: Files) -> Config:
-    config = job.config
-    folder = config.run.folder or default_folder(files, job.overrides)
-    return replace(config, run=replace(config.run, folder=folder))
+    """Runs with their folders filled in, by their files, where they are ``found`` already. Raises ConfigError."""
+    filled = []
+    for job, files in zip(jobs, found or files_of(job.config for job in jobs), strict=True):
+        run = job.config.run
+        run = replace(run, folder=run.folder or default_folder(files, job.overrides))
+        filled.append(replace(job, config=replace(job.config, run=run)))
+    return filled
 
 
 def default_folder(files: Files, overrides: Iterable[str]) -> str:
@@ -51,8 +45,9 @@ def default_folder(files: Files, overrides: Iterable[str]) -> str:
     """
     config, overrides = files.config, list(overrides)
     prompts = config.prompts.name
-    if is_own_set(config.prompts, overrides) and (digest := _digest(files)) is not None:
-        prompts += f"-{digest}"
+    # No run can start with a data set that is not here.
+    if is_own_set(config.prompts, overrides) and not missing_text(files.prompts):
+        prompts += f"-{set_hash(whole_set(config.prompts, files.prompts))[:8]}"
     name = f"{config.backbone.name}-{config.method.name}-{prompts}-seed{config.seed}"
     changed = sorted(text.lstrip("+") for text in overrides if not _TOLD.match(text.lstrip("+")))
     if changed:
@@ -64,13 +59,6 @@ def is_own_set(prompts: PromptsConfig, overrides: Iterable[str]) -> bool:
     """Whether prompts are the user's, so that their name alone does not tell them: all but those of a group's file."""
     unpinned = prompts.kind == "text" and prompts.sha256 is None
     return prompts.kind == "file" or unpinned or any(_SET.match(text) for text in overrides)
-
-
-def _digest(files: Files) -> str | None:
-    """The first digits of the whole set's hash; None for a data set that is not here, which no run can start with."""
-    if missing_text(files.prompts):
-        return None
-    return set_hash(whole_set(files.config.prompts, files.prompts))[:8]
 
 
 def _told_shortly(changed: list[str]) -> str:

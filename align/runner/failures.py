@@ -35,10 +35,7 @@ class ErrorLog:
         self._known: set[str] = set()
 
     def keep(self, doing: str, error: BaseException, items: Iterable[int] = ()) -> bool:
-        """Append the traceback of an error, or, where the same one is there already, a line; whether it is new.
-
-        ``doing`` is what was tried, ``items`` are places in the plan.
-        """
+        """Append the traceback of an error, or, where the same one is there already, a line; whether it is new."""
         trace = "".join(traceback.format_exception(error))
         new = trace not in self._known
         self._known.add(trace)

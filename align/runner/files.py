@@ -33,10 +33,9 @@ SMALL_DECODERS = {"sd15": "madebyollin/taesd", "lcm": "madebyollin/taesd", "sdxl
 class Files:
     """What a checked configuration needs of files.
 
-    A reference is looked for when something first asks, and never again: whatever is said, hashed and loaded is one
-    and
-    the same.  Where files may have come since (after a fetch), make another.  ``beside`` is of another run of the same
-    command, which shares what either finds.
+    A reference is looked for when something first asks, and never again: whatever is said, hashed and loaded is
+    one and the same.  Where files may have come since (after a fetch), make another.  ``beside`` is of another
+    run of the same command, which shares what either finds.
     """
 
     def __init__(self, config: Config, beside: Files | None = None) -> None:

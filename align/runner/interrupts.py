@@ -49,7 +49,8 @@ def _is_ours(handler: Any) -> bool:
 class Interrupts:
     """While entered, both signals raise ``KeyboardInterrupt``, but never inside ``finishing``.
 
-    One may be entered inside another, which then knows afterwards what the inner one has seen.  A signal that somebody else handles already stays theirs: submitit lets SIGTERM pass, which SLURM sends before the signal
+    One may be entered inside another, which then knows afterwards what the inner one has seen.  A signal that
+    somebody else handles already stays theirs: submitit lets SIGTERM pass, which SLURM sends before the signal
     on which a job is submitted again.
     """
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def launch(command: Command, jobs: Sequence[Job]) -> int:
-    """Do all runs of a command; returns the exit code. Raises ConfigError and FilesMissing before any of them starts."""
+    """Do all runs of a command; returns the exit code. Raises ConfigError and FilesMissing before any starts."""
     hydra = jobs[0].hydra
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:
@@ -45,9 +45,8 @@ def _prepared(jobs: Sequence[Job]) -> list[Prepared]:
 def run_all(configs: Sequence[Config]) -> int:
     """Do some runs here, one after another; returns the worst exit code.
 
-    One that fails, or whose folder cannot be used, is told in a line and does not stop the others.  Raises
-    ConfigError and
-    FilesMissing before any of them starts.
+    One that fails, or whose folder cannot be used, does not stop the others.  Raises ConfigError, FilesMissing
+    before any starts.
     """
     return _run(prepare(configs))
 
@@ -58,8 +57,15 @@ def _run(ready: Sequence[Prepared]) -> int:
 
     refuse_sharing(ready)
     console = Console(soft_wrap=False)
-    usable, worst = _usable(ready)
+    usable: list[Prepared] = []
     started: list[Prepared] = []
+    worst = DONE
+    for prepared in ready:
+        try:
+            check_folder(prepared)
+            usable.append(prepared)
+        except ConfigError as error:
+            worst = tell(error)
     for prepared in usable:
         if started:
             console.print()
@@ -75,27 +81,9 @@ def _run(ready: Sequence[Prepared]) -> int:
     folders = list(dict.fromkeys(Path(str(one.config.run.folder)) for one in started))
     if len(folders) > 1 and all(one.config.run.gallery for one in ready):
         console.print()
-        show_comparison(folders, _common(folders), console)
+        parents = {folder.parent for folder in folders}
+        show_comparison(folders, parents.pop() if len(parents) == 1 else Path("."), console)
     return worst
-
-
-def _usable(ready: Sequence[Prepared]) -> tuple[list[Prepared], int]:
-    """The runs whose folders can be used, as far as that shows before they start, and the exit code of the others."""
-    usable, code = [], DONE
-    for prepared in ready:
-        try:
-            check_folder(prepared)
-        except ConfigError as error:
-            code = tell(error)
-        else:
-            usable.append(prepared)
-    return usable, code
-
-
-def _common(folders: Sequence[Path]) -> Path:
-    """The folder that holds all of them, or the current one."""
-    parents = {folder.parent for folder in folders}
-    return parents.pop() if len(parents) == 1 else Path(".")
 
 
 def _elsewhere(command: Command) -> int:

@@ -22,12 +22,10 @@ class Measurable(PlannedItem, Protocol):
     """What measuring needs to know of an item; ``index`` is its place in the plan."""
 
     @property
-    def prompt(self) -> str:
-        """The text that its picture is for."""
+    def prompt(self) -> str: ...
 
     @property
-    def index(self) -> int:
-        """Place in the plan."""
+    def index(self) -> int: ...
 
 
 Read = Callable[[Measurable], "Image"]
@@ -38,8 +36,7 @@ class Measuring:
     """Measures committed pictures, each once, in any number of processes side by side.
 
     ``wanted`` has the fingerprint of each metric's weights, in the order in which a row's status names metrics.
-    ``read`` says how
-    a picture is had, where not from the store's folder.
+    ``read`` says how a picture is had, where not from the store's folder.
     """
 
     def __init__(
@@ -62,16 +59,13 @@ class Measuring:
         self._tried: set[str] = set()
 
     def backlog(self) -> None:
-        """Measure all that lacks a value and was not tried here: what earlier runs left, or processes that are gone."""
+        """What earlier runs left, or processes that are gone, unless it was tried here."""
         self.store.refresh()
         items: list[Measurable] = self.store.unmeasured(self.wanted)  # type: ignore[assignment]
         self.these(items)
 
     def these(self, items: Iterable[Measurable]) -> None:
-        """Measure what some items lack and no other process is at.
-
-        Raises StoreError (a result cannot be written), DeviceLost, WeightsError.
-        """
+        """Measure what some items lack and no other process is at. Raises StoreError, DeviceLost, WeightsError."""
         some: list[Measurable] = []
         for item in items:
             if item.key in self._tried:
@@ -86,7 +80,7 @@ class Measuring:
             self._measure(some)
 
     def _measure(self, items: list[Measurable]) -> None:
-        """Measure at most ``CHUNK`` claimed items and keep the results, all at once."""
+        """At most ``CHUNK`` claimed items; the results are kept all at once."""
         lacking = {item.key: self.store.lacking(item, self.wanted) for item in items}
         results: dict[str, dict[str, Result]] = {item.key: {} for item in items}
         pictures: dict[str, Image] = {}

@@ -11,8 +11,8 @@ MOST = 32
 class Pace:
     """The size of the next group, by how long the last one took; bytes of pictures do not depend on it.
 
-    Always ``in_flight`` pictures, unless that is None; else a multiple of ``call``, those of one network call,
-    where it can be.
+    Always ``in_flight``, unless that is None; else a multiple of ``call``, pictures of one network call, where it
+    can be.
     """
 
     def __init__(self, in_flight: int | None, call: int) -> None:
@@ -22,10 +22,8 @@ class Pace:
 
     @property
     def size(self) -> int:
-        """Pictures of the next group."""
         return self._next if self.in_flight is None else self.in_flight
 
     def took(self, pictures: int, seconds: float) -> None:
-        """A group of so many pictures took so long, with its measurements."""
         fit = int(min(SECONDS * pictures / max(seconds, 1e-9), MOST))
         self._next = max(1, fit if fit < self.call else fit - fit % self.call)

@@ -28,12 +28,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to make; ``key`` is its identity, 64 hex digits, in which ``index``, its place in the plan, has no
-    part, nor tags.
+    """One picture to make; ``key`` is its identity, 64 hex digits, in which ``index``, its place in the plan,
+    has no part, nor tags.
 
-    ``seed`` is the run's, or the prompt's own; ``sample`` the number among the pictures of this prompt and seed: a
-    prompt that
-    is listed again goes on counting.
+    ``seed`` is the run's, or the prompt's own; ``sample`` the number among the pictures of this prompt and
+    seed: a prompt that is listed again goes on counting.
     """
 
     key: str
@@ -54,9 +53,8 @@ def identity(
 ) -> dict[str, Any]:
     """All that decides the pictures of a run, prompts and seeds aside, as plain values.
 
-    With the fingerprints of the backbone's files, of each reward's by name, and of those that estimate expected
-    rewards; ``graphs``
-    is what decides the prompts' graphs (see ``graph_identity``), if anything reads them.
+    ``graphs`` is what decides the prompts' graphs (see ``graph_identity``), the rest fingerprints of files, of
+    rewards by name.
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
@@ -95,8 +93,8 @@ def identity(
 class Keys:
     """Keys of many items of one identity, which is written out once for all of them.
 
-    A key is the sha256 of the JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, in this (sorted) order, in pure
-    ASCII, so that any text has one.
+    A key is the sha256 of the JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, in this
+    (sorted) order, in pure ASCII, so that any text has one.
     """
 
     def __init__(self, what: Mapping[str, Any]) -> None:
@@ -128,9 +126,9 @@ def make_plan(
     duplicates get pictures of their own, and no two items share prompt, seed and sample.  A row's own negative
     prompt makes the item that the same negative prompt of a run makes.
 
-    ``seed`` and ``negative`` are for rows that have none of their own.  Where rows of the ``whole`` set differ in
-    their
-    negatives, occurrences are counted in it, so that a row's pictures are the same in any order and part.
+    ``seed`` and ``negative`` are for rows that have none of their own.  Where rows of the ``whole`` set differ
+    in their negatives, occurrences are counted in it, so that a row's pictures are the same in any order and
+    part.
     """
     occurrence = _occurrences(rows, seed)
     if any(row.negative is not None for row in whole):

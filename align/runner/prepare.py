@@ -153,7 +153,6 @@ def _check_backbone(files: Files) -> list[str]:
 
 
 def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -> None:
-    """Refuse a number of steps for which the schedule has no timesteps."""
     if sampler.kind == "lcm":
         most = min(schedule["original_inference_steps"], schedule["num_train_timesteps"])
         if sampler.steps > most:
@@ -197,7 +196,6 @@ def _check_runner(config: Config) -> None:
 
 
 def _check_compiler(config: Config) -> None:
-    """Refuse to compile where torch has nothing to compile with."""
     if not config.backbone.compile:
         return
     lacks = []

@@ -117,7 +117,6 @@ class Meter(Listener):
         return ", ".join([f"{measured}/{self._backlog} measured", *speed])
 
     def _speed(self, made: float, left: float) -> list[str]:
-        """Rate and time left, once there are any."""
         rate = made / max(self._clock() - self._began, 1e-9)
         if made <= 0:
             return []

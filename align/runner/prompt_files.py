@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.schema import PromptsConfig
-from align.runner.row_files import LINES, TABLES, cell_text, read_entries, shown
+from align.runner.row_files import LINES, TABLES, cell_text, read_entries
 
 NEGATIVE = ("negativeprompt", "negative", "negprompt")
 """What a column of negative prompts is called with ``prompts.negative_column=auto``, whatever its case, ``_`` and spaces."""
@@ -21,9 +22,7 @@ SEEDS = 2**63
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt of a set; ``negative`` and ``seed`` are the row's own, ``tags`` what else it says, ``place`` where it
-    stands.
-    """
+    """A prompt of a set; ``negative`` and ``seed`` are its own, ``tags`` what else its row says."""
 
     text: str
     negative: str | None = None
@@ -42,7 +41,6 @@ class Columns:
     tags: tuple[str, ...]
 
     def all(self) -> list[str]:
-        """Every column that is read."""
         named = (self.prompt, self.negative, self.seed, *self.tags)
         return [name for name in dict.fromkeys(named) if name is not None]
 
@@ -95,7 +93,6 @@ def columns_of(found: Sequence[str], config: PromptsConfig, name: str) -> Column
 def _column(
     found: Sequence[str], prompt: str, option: str, wanted: str | None, usual: Sequence[str], name: str
 ) -> str | None:
-    """The column that an option means, if the file has one."""
     if wanted is None:
         return None
     if wanted != "auto":

@@ -58,11 +58,10 @@ class PromptSet:
 
 
 def load_prompts(config: PromptsConfig, files: Sequence[Needed] = ()) -> PromptSet:
-    """The prompts that a configuration names; of a data set with its ``Files.prompts``.
+    """The prompts that a configuration names; of a data set with its ``Files.prompts``. Raises ConfigError.
 
     From the whole set unsafe ones are dropped if it says so, the rest is shuffled if it says so, and of that
-    ``limit`` prompts from ``offset`` on are taken.  Raises ConfigError: a file cannot be read, the set is not what was
-    pinned, or no prompt is left.
+    ``limit`` prompts from ``offset`` on are taken.
     """
     every = whole_set(config, files)
     found = set_hash(every)

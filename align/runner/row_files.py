@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.reading import open_file, read_bytes
 
@@ -44,16 +45,12 @@ Choice = Callable[[list[str]], Sequence[str]]
 def read_rows(
     path: Path, name: str | None = None, choose: Choice | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a table or of a file of JSON objects, in order.
+    """The rows of a table or of a file of JSON objects, in order: where each stands ("mine.csv, line 3"), and
+    its cells.
 
-    ``name`` is what messages call the file, and ``choose`` says which columns of a table to read.
-
-    Yields:
-        Where a row stands ("mine.csv, line 3"), for messages, and its cells by column.  Cells of a text table are
-        texts, those of other files whatever JSON or Parquet holds; keys that a JSON object lacks are lacking.
-
-    Raises:
-        ConfigError: a row is no such row; before the first row where the file as a whole is wrong.
+    ``name`` is what messages call the file, and ``choose`` says which columns of a table to read.  Cells of a
+    text table are texts, those of other files whatever JSON or Parquet holds.  Raises ConfigError; before the
+    first row where the file as a whole is wrong.
     """
     name = name or str(path)
     for place, entry in read_entries(path, name, choose):
@@ -90,7 +87,6 @@ def read_entries(
 
 @contextmanager
 def _reading(path: Path, name: str) -> Iterator[None]:
-    """Say in a line why a file cannot be read inside the block."""
     try:
         yield
     except FileNotFoundError:
@@ -104,7 +100,6 @@ def _reading(path: Path, name: str) -> Iterator[None]:
 
 
 def _text(path: Path, name: str) -> str:
-    """The text of a file, line ends as they are."""
     with _reading(path, name):
         data = read_bytes(path)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -116,19 +111,18 @@ def _text(path: Path, name: str) -> str:
         raise ConfigError(
             f"{name}, line {line} is not UTF-8 (byte {error.start}): save it as UTF-8"
         ) from None
-    for character, mend in {
-        "\0": "is a NUL character: save the file as UTF-8",
-        "\ufeff": "is a byte order mark, as of two files put together: take it out",
-    }.items():
-        # Inside a line a U+FEFF is a part of the text.
-        if found := re.search(r"\0" if character == "\0" else r"(?:\A|(?<=[\r\n]))\ufeff", text):
+    for pattern, mend in (
+        (r"\0", "is a NUL character: save the file as UTF-8"),
+        # Inside a line it is a part of the text.
+        (r"(?:\A|(?<=[\r\n]))\ufeff", "is a byte order mark, as of two files put together: take it out"),
+    ):
+        if found := re.search(pattern, text):
             line = 1 + len(re.findall(r"\r\n|\r|\n", text[: found.start()]))
             raise ConfigError(f"{name}, line {line}: there {mend}")
     return text
 
 
 def _lines(text: str, name: str) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, without their ends."""
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         if line.strip():
             yield f"{name}, line {number}", line
@@ -293,8 +287,3 @@ def _other(value: Any) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
         raise ValueError("it holds bytes")
     return str(value)
-
-
-def shown(text: str) -> str:
-    """A text in a message, shortened."""
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -32,10 +32,7 @@ GOES_ON = "; what is finished is kept, the same command goes on"
 
 
 def run(prepared: Prepared, console: Console) -> int:
-    """Do what is left of a run; returns its exit code.
-
-    Raises ConfigError: the folder cannot be used: another configuration's, in use, or not writable.
-    """
+    """Do what is left of a run; returns its exit code. Raises ConfigError: its folder cannot be used."""
     runner = prepared.config.runner.kind
     return in_folder(
         lambda: open_store(
@@ -119,7 +116,6 @@ def open_store(
 
 
 def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interrupts) -> int:
-    """Say the plan and work; returns the exit code."""
     pending, backlog = len(store.pending()), len(store.unmeasured(prepared.metrics))
     _print_plan(prepared, store, pending, backlog, console)
     if not pending and not backlog:

@@ -22,14 +22,11 @@ from align.runner.files import Files
 from align.runner.plan import Item, group_of
 
 if TYPE_CHECKING:
-    from align.sampling.sampler import Outcome
+    from align.sampling.sampler import Outcome, Sampler
 
 
 class Sampling:
-    """A sampler that makes smaller calls where memory runs out, and finds the items that an error is about.
-
-    ``say`` is told, in one line, when memory ran out.
-    """
+    """A sampler that makes smaller calls where memory runs out, and finds the items that an error is about."""
 
     def __init__(self, files: Files, say: Callable[[str], None], errors: ErrorLog) -> None:
         self.files = files
@@ -40,27 +37,24 @@ class Sampling:
         self.batch_size = config.run.batch_size
         self.hopeless: str | None = None
         """What a whole group failed with, although nothing is wrong with any of its prompts: so would the next one."""
-        self._sampler: build.MakesPictures | None = None
+        self._sampler: Sampler | None = None
         self._apart = False  # memory ran out although the network was called with one row
 
-    def sample(self, items: Sequence[Item], on_step: Callable[[float], None]) -> list[Outcome]:
+    def sample(
+        self, items: Sequence[Item], on_step: Callable[[float], None], *, again: bool = False
+    ) -> list[Outcome]:
         """One outcome for each item, with ``error`` where it failed.
 
-        Raises DeviceLost, CannotGoOn (the model cannot be loaded) and WeightsError.
+        ``again``: without items that were found to be the cause of an error.  Raises DeviceLost, CannotGoOn (the model
+        cannot be loaded) and WeightsError.
         """
-        return self._sample(items, on_step, again=False)
-
-    def _sample(
-        self, items: Sequence[Item], on_step: Callable[[float], None], *, again: bool
-    ) -> list[Outcome]:
-        """As ``sample``; ``again`` without items that were found to be the cause of an error."""
         from align.sampling.sampler import Request
 
         # Pictures of one group of particles stay together: apart, the group would be made twice.
         returned = self.config.method.returned
         parts = [list(part) for _, part in groupby(items, lambda item: group_of(item, returned))]
         if self._apart and len(parts) > 1:
-            return [outcome for part in parts for outcome in self._sample(part, on_step, again=again)]
+            return [outcome for part in parts for outcome in self.sample(part, on_step, again=again)]
         if self._sampler is None:
             self._sampler = self._built()
         requests = [Request(item.prompt, item.negative, item.seed, item.sample) for item in items]
@@ -81,10 +75,9 @@ class Sampling:
         if self._apart:
             return [_failed(reason) for _ in items]
         self._shrink()
-        return self._sample(items, on_step, again=again)
+        return self.sample(items, on_step, again=again)
 
-    def _built(self) -> build.MakesPictures:
-        """The sampler, loaded. Raises WeightsError, ConfigError, and CannotGoOn for anything else."""
+    def _built(self) -> Sampler:
         try:
             return build.build_sampler(self.config, self.batch_size, self.files)
         except (WeightsError, ConfigError):
@@ -112,7 +105,7 @@ class Sampling:
             self.hopeless = reason
         if not wrong or not rest:
             return [_failed(wrong.get(item.prompt, reason)) for item in items]
-        made = iter(self._sample(rest, on_step, again=True))
+        made = iter(self.sample(rest, on_step, again=True))
         return [_failed(wrong[item.prompt]) if item.prompt in wrong else next(made) for item in items]
 
     def _culprits(self, items: Sequence[Item]) -> dict[str, str]:

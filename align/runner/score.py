@@ -29,10 +29,7 @@ VERDICTS = ("all", "objects", "colours", "counts", "relations", "sizes", "backgr
 
 
 class Scorer:
-    """The metrics of a run; a reward is loaded onto its device when the first picture comes.
-
-    ``say`` is told, in one line, when memory ran out.
-    """
+    """The metrics of a run; a reward is loaded onto its device when the first picture comes."""
 
     def __init__(self, metrics: MetricsConfig, device: torch.device, say: Callable[[str], None]) -> None:
         self.metrics = metrics
@@ -48,10 +45,7 @@ class Scorer:
     def measure(
         self, metric: str, pictures: Sequence[Image], prompts: Sequence[str]
     ) -> list[Result | Exception]:
-        """What a metric says of each of at most ``CHUNK`` pictures, or the error that comes from it.
-
-        Raises DeviceLost and WeightsError.
-        """
+        """Of at most ``CHUNK`` pictures, each with its value or its error. Raises DeviceLost and WeightsError."""
         if metric == CHECKER:
             return [_verdicts(*one) for one in zip(pictures, prompts, strict=True)]
         try:
@@ -94,7 +88,6 @@ class Scorer:
 
 
 def _values(reward: Reward, pictures: list[Image], prompts: list[str], rows: int) -> list[float]:
-    """The numbers of one call of ``rows`` rows. Raises whatever the reward raises, and RewardError."""
     from align.rewards.base import one_a_picture
 
     pad = rows - len(pictures)

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 def try_rewards(
     config: Config, scorer: Scorer, prompts: Sequence[str], device: torch.device, errors: ErrorLog
 ) -> None:
-    """Judge grey pictures with what guides or selects and with every metric; ``errors`` keeps the traceback.
+    """Judge grey pictures with what guides or selects and with every metric. Raises CannotGoOn, DeviceLost, WeightsError.
 
-    A prompt that a reward cannot read is no reason to stop: only a reward that fails on all of the first prompts, with
-    CannotGoOn.  Raises DeviceLost and WeightsError too.
+    A prompt that a reward cannot read is no reason to stop: only a reward that fails on all of the first prompts.
     """
     from PIL import Image as images
 

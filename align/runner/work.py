@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from align.config.schema import Config
 from align.runner import build
 from align.runner.devices import torch_device
 from align.runner.failures import CannotGoOn, ErrorLog
@@ -50,7 +49,10 @@ class Work:
         self._todo = deque(sorted(items, key=lambda item: item.key in failed))
         self._errors = ErrorLog(store.folder)
         self._sampling = Sampling(prepared.files, meter.say, self._errors)
-        import_models(config)
+        if (
+            config.metrics.rewards or config.backbone.kind != "analytic"
+        ):  # without what no model of ours needs of them
+            import_libraries(MODELS, UNREAD if not config.backbone.lora else UNREAD[:1])
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
@@ -61,9 +63,8 @@ class Work:
     def run(self) -> None:
         """Work until no item is left; with ``run.on_error=stop`` until one has failed.
 
-        Raises StoreError (a result cannot be written), DeviceLost, CannotGoOn (a reward fails on anything, or a
-        whole group
-        did) and WeightsError (nothing was made).
+        Raises StoreError, DeviceLost, CannotGoOn (a reward fails on anything, or a whole group did), WeightsError
+        (nothing was made).
         """
         self._scorer.load_all()
         self._measuring.backlog()
@@ -96,10 +97,8 @@ class Work:
         outcomes = self._sampling.sample(group, partial(self.meter.sampling, len(group)))
         memory = self._peak_memory_mb()
         for item, outcome in zip(group, outcomes, strict=True):
-            if outcome.picture is None and outcome.error is None:
-                outcome.error = "there is no picture"
             failed = outcome.error is not None
-            picture = None if failed or outcome.picture is None else to_image(outcome.picture)
+            picture = None if outcome.picture is None else to_image(outcome.picture)
             row = make_row(self.config, item, outcome, memory)
             with self.interrupts.finishing():
                 self.store.commit(item, picture, row, hold=bool(self._measuring.wanted))
@@ -137,9 +136,3 @@ class Work:
             return None
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def import_models(config: Config) -> None:
-    """Import the libraries that a run's models are of, without what no model of ours needs of them."""
-    if config.metrics.rewards or config.backbone.kind != "analytic":
-        import_libraries(MODELS, UNREAD if not config.backbone.lora else UNREAD[:1])

@@ -36,18 +36,16 @@ class WorkersLost(Exception):
 
 
 def work(prepared: Prepared, store: Store, meter: Meter) -> None:
-    """Do what is pending in an open shared store.
+    """Do what is pending in an open shared store; an interruption lets each worker end its commit.
 
-    Raises:
-        ConfigError: there is no such cluster, or it has no room for a worker.
-        StoreError, WeightsError, CannotGoOn: as a worker says.
-        WorkersLost: too many died.
-        KeyboardInterrupt: after each worker has ended its commit.
+    Raises ConfigError (there is no such cluster, or it has no room for a worker), WorkersLost, and what a worker says:
+    StoreError, WeightsError, CannotGoOn.
     """
     with _cluster(prepared.config.runner) as ray:
         crew = _Crew(ray, prepared, store, meter)
         try:
-            crew.start()
+            for _ in range(crew.number):
+                crew.add()
             while crew.running:
                 crew.look()
         except BaseException:
@@ -114,11 +112,7 @@ class _Crew:
         self._prepared = ray.put(prepared)
         self._told = store.done, store.failed
 
-    def start(self) -> None:
-        for _ in range(self.number):
-            self._add()
-
-    def _add(self) -> None:
+    def add(self) -> None:
         token = secrets.token_hex(8)
         self.running[self._task.remote(self._prepared, token, os.getcwd())] = token
 
@@ -146,7 +140,7 @@ class _Crew:
             raise WorkersLost(reason)
         self.restarts -= 1
         self.meter.say(f"a worker is gone ({reason}): another one takes its place")
-        self._add()
+        self.add()
 
     def _count(self) -> None:
         self.store.refresh()
@@ -179,7 +173,7 @@ class _Lines(Listener):
 
 
 def _worker(prepared: Prepared, token: str, folder: str) -> tuple[list[str], Exception | None]:
-    """The work of one worker: what it has to say, and why it could not go on."""
+    """What it has to say, and why it could not go on."""
     from align.runner.interrupts import Interrupts
     from align.runner.work import Work
 
