@@ -42,7 +42,7 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclass(frozen=True)
 class Piece:
-    """The files that one ``reference`` gives a model: paths within a folder. ``pipeline`` is a role, or a module."""
+    """The files that one reference gives a model; ``role`` is ``pipeline`` or the part of it that they stand in for."""
 
     role: str
     reference: str

@@ -72,20 +72,18 @@ def fill(
     """
     own = module.state_dict()
     given = {key: value for key, value in tensors.items() if key in own or key.split(".")[-1] not in optional}
-    missing = sorted(own.keys() - given.keys())
-    unknown = sorted(given.keys() - own.keys())
-    shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & given.keys())
-        if own[key].shape != given[key].shape
-    ]
+    odd = {
+        "tensors missing": sorted(own.keys() - given.keys()),
+        "unknown tensors": sorted(given.keys() - own.keys()),
+        "wrong shapes": [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in sorted(own.keys() & given.keys())
+            if own[key].shape != given[key].shape
+        ],
+    }
     faults = [
         f"{len(names)} {what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-        for what, names in (
-            ("tensors missing", missing),
-            ("unknown tensors", unknown),
-            ("wrong shapes", shapes),
-        )
+        for what, names in odd.items()
         if names
     ]
     if faults:

@@ -78,16 +78,6 @@ def _check_form(role: str, reference: str, backbone: BackboneConfig) -> None:
 def _analytic(config: Config) -> None:
     """A density has no prompt and no attention; its pictures are colours that stand for numbers."""
     method, name = config.method, config.backbone.name
-    reads = {
-        "method.guidance.rule": method.guidance.rule == "correction",
-        "method.clean.rule": method.clean.rule == "correction",
-    }
-    for option, correction in reads.items():
-        if correction:
-            raise ConfigError(
-                f"{option}=correction measures steps by the prompt's correction, and backbone={name} reads no prompt: "
-                f"give {option}=constant, or another method"
-            )
     if method.guidance.rule != "none" and method.objective.semantic > 0:
         raise ConfigError(
             f"method.objective.semantic={method.objective.semantic:g} reads attention maps, and backbone={name} has none: "
@@ -122,6 +112,12 @@ def _sampler(config: Config) -> None:
             f"negative={shown(config.negative)} is not read at sampler.guidance_scale=1, which leaves the negative half out: "
             'give a scale above 1, or leave it ""'
         )
+    for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
+        if rule == "correction" and not backbone.reads_negative:
+            raise ConfigError(
+                f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
+                f"has not: give method.{part}.rule=value or constant, or method=dps"
+            )
     if not backbone.consistency:
         return
     if sampler.steps > DISTILLED:
@@ -139,12 +135,6 @@ def _sampler(config: Config) -> None:
             f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
             "leave it at 0"
         )
-    for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
-        if rule == "correction":
-            raise ConfigError(
-                f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
-                f"has not: give method.{part}.rule=value or constant, or method=dps"
-            )
 
 
 def _method(method: MethodConfig) -> None:

@@ -32,10 +32,6 @@ class PromptSet:
     dropped: int | None = None
 
     @property
-    def size(self) -> int:
-        return len(self.whole)
-
-    @property
     def prompts(self) -> tuple[str, ...]:
         return tuple(row.text for row in self.rows)
 
@@ -50,7 +46,7 @@ class PromptSet:
             "name": self.name,
             "version": self.version,
             "sha256": self.sha256,
-            "size": self.size,
+            "size": len(self.whole),
             "unsafe": unsafe,
             "taken": len(self.rows),
             "tags": self.tags,

@@ -187,9 +187,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
             console, f"earlier sessions ran {', '.join(others)}; the column session tells their rows apart"
         )
     unread = f"sampler={config.sampler.name} takes the steps; not read of the checkpoint's scheduler"
-    unsafe = (
-        f"{prompts.dropped} of {prompts.size} prompts left out by a word list (prompts.unsafe=keep takes all)"
-    )
+    unsafe = f"{prompts.dropped} of {len(prompts.whole)} prompts left out by a word list (prompts.unsafe=keep takes all)"
     negatives = {row.negative for row in prompts.rows if row.negative is not None}
     together = "a commit every five minutes of work, 32 pictures at most"
     if config.run.in_flight is not None:

@@ -59,10 +59,7 @@ class Sampling:
             self._sampler = self._built()
         requests = [Request(item.prompt, item.negative, item.seed, item.sample) for item in items]
         try:
-            outcomes = self._sampler.sample(requests, on_step)
-            if len(outcomes) != len(items):
-                raise RuntimeError(f"{len(outcomes)} outcomes for {len(items)} requests")
-            return outcomes
+            return self._sampler.sample(requests, on_step)
         except Exception as error:
             if device_lost(error):
                 raise DeviceLost(said(error)) from error

@@ -1,15 +1,17 @@
-"""What is installed, what is missing, and the exact command that brings it."""
+"""What is installed, what is missing, the exact command that brings it, and bringing it."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from align.checkpoints.hashes import file_hash
 from align.checkpoints.layout import PICKLES
-from align.checkpoints.needed import Needed, mending
+from align.checkpoints.needed import Needed, mending, missing_text
+from align.checkpoints.reference import hub_names
 from align.config.schema import Config
 from align.errors import WrongWeights
 from align.runner.exits import DONE, MISSING_WEIGHTS
@@ -103,3 +105,30 @@ def _weights_line(needed: Needed) -> str:
     names = [path.name if path.parent == needed.folder else path.parent.name for path in models]
     hashes = ", ".join(f"{name} {file_hash(path)[:8]}" for name, path in zip(names, models, strict=True))
     return f"  {needed.what:<28} {size:6.1f} MB  {hashes}"
+
+
+def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
+    """Fetch all that is missing and on the net; returns 0 if nothing is missing afterwards, else 3.
+
+    ``needed`` is called again in the end, as where files are can change when they come.
+    """
+    from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
+
+    for one in needed():
+        gone = one.missing()
+        if not gone:
+            continue
+        print(f"fetching {one.what}: {', '.join(gone)}", flush=True)
+        try:
+            if one.hub is not None:
+                fetch_hub(one.hub, hub_names(one.hub, gone))
+            for file in one.urls:
+                fetch_url(file.url, file.sha256, file.target)
+        except FetchError as error:
+            print(f"align: {error}", file=sys.stderr)
+    left = missing_text(needed())
+    if left:
+        print(left, file=sys.stderr)
+    else:
+        print("all files of this configuration are there")
+    return MISSING_WEIGHTS if left else DONE

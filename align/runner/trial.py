@@ -54,15 +54,12 @@ def judge(reward: Reward, prompt: str, config: Config, device: torch.device, *, 
     """Score grey pictures for a prompt; raises whatever the reward raises."""
     import torch
 
-    def grey(number: int) -> torch.Tensor:
-        shape = (number, 3, config.backbone.height, config.backbone.width)
-        return torch.full(shape, 0.5, device=device)
-
+    grey = torch.full((2, 3, config.backbone.height, config.backbone.width), 0.5, device=device)
     with torch.no_grad():  # two, so that one number for all of them shows
-        reward.score(grey(2), [prompt] * 2)
+        reward.score(grey, [prompt] * 2)
     if gradient:
         with torch.enable_grad():
-            reward.score(grey(1).requires_grad_(), [prompt])
+            reward.score(grey[:1].requires_grad_(), [prompt])
 
 
 def _stop(name: str, error: Exception, errors: ErrorLog) -> None:

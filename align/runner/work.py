@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from collections import deque
@@ -130,9 +131,5 @@ class Work:
             import torch
 
             return torch.cuda.max_memory_allocated(self._device) / 1e6
-        try:
-            import resource
-        except ImportError:  # there is no such module on Windows
-            return None
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6

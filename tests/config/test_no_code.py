@@ -9,13 +9,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from align.__main__ import main
-from align.commands import run as launch
 from align.commands.parser import parse
 from align.config.command import Command
 from align.config.compose import jobs_of, said_of
 from align.config.errors import ConfigError
 from align.config.no_code import refuse_hydra
 from align.config.places import conf_folder
+from align.runner import launch
 
 EVIL = "hydra_plugins_evil_module"
 FILES = {
@@ -256,7 +256,7 @@ def test_a_job_that_is_composed_elsewhere_is_looked_at_again(monkeypatch, capsys
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: hydra)
-    monkeypatch.setattr(launch, "run_all", len)
+    monkeypatch.setattr(launch, "_run", len)
     job = partial(launch.run_job, said=said_of(command), overrides=1)
     assert job(composed) == 1
     for path, value in (("run.plugins", ["evil.py"]), ("negative", "${oc.env:SECRET}")):
