@@ -14,7 +14,8 @@ class Command:
     """Configurations by the words of a command line, ``key=value`` as Hydra reads them.
 
     ``multirun``: every combination of comma-separated values.  ``told`` are further words before ``overrides``,
-    from a file (a table's rows), which may say less.
+    from a file
+    (a table's rows), which may say less.
     """
 
     overrides: tuple[str, ...]

@@ -43,10 +43,9 @@ def _prepared(jobs: Sequence[Job]) -> list[Prepared]:
 
 
 def run_all(configs: Sequence[Config]) -> int:
-    """Do some runs here, one after another; returns the worst exit code.
+    """Do some runs here, one after another, though one fails or cannot use its folder; returns the worst exit code.
 
-    One that fails, or whose folder cannot be used, does not stop the others.  Raises ConfigError, FilesMissing
-    before any starts.
+    Raises ConfigError, FilesMissing before any starts.
     """
     return _run(prepare(configs))
 

@@ -11,8 +11,7 @@ MOST = 32
 class Pace:
     """The size of the next group, by how long the last one took; bytes of pictures do not depend on it.
 
-    Always ``in_flight``, unless that is None; else a multiple of ``call``, pictures of one network call, where it
-    can be.
+    Always ``in_flight``, unless that is None; else a multiple of ``call``, the pictures of one network call.
     """
 
     def __init__(self, in_flight: int | None, call: int) -> None:

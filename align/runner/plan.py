@@ -53,8 +53,7 @@ def identity(
 ) -> dict[str, Any]:
     """All that decides the pictures of a run, prompts and seeds aside, as plain values.
 
-    ``graphs`` is what decides the prompts' graphs (see ``graph_identity``), the rest fingerprints of files, of
-    rewards by name.
+    ``graphs`` is what decides the prompts' graphs (see ``graph_identity``), the rest are fingerprints of files.
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
@@ -93,8 +92,8 @@ def identity(
 class Keys:
     """Keys of many items of one identity, which is written out once for all of them.
 
-    A key is the sha256 of the JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, in this
-    (sorted) order, in pure ASCII, so that any text has one.
+    The sha256 of a JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, sorted, in ASCII: any text has
+    one.
     """
 
     def __init__(self, what: Mapping[str, Any]) -> None:

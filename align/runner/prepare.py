@@ -50,10 +50,9 @@ class Prepared:
 def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prepared]:
     """Make the runs of a command ready, all of them before one starts; ``beside`` has looked for files already.
 
-    Raises:
-        ConfigError: a prompt set, its graphs, a value network or a device cannot be used.
-        FilesMissing: listing all that is missing for any of the runs.
-        WrongWeights: a backbone states something that cannot be sampled.
+    Raises ConfigError, FilesMissing (for all that is missing for any of the runs), and WrongWeights: a backbone
+    states something
+    that cannot be sampled.
     """
     found = files_of(configs, beside)
     # Mistakes in prompts that are here come before downloads; a data set that is not here is among the missing files.

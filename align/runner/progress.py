@@ -33,8 +33,7 @@ class Listener:
 class Meter(Listener):
     """How far a run is.  The rate counts what this process made, with the shares of pictures in flight.
 
-    Of ``total`` items ``done`` were finished before, and of these ``backlog`` are to be measured, before anything
-    is made.
+    Of ``total`` items ``done`` were finished before; ``backlog`` of these are to be measured before anything is made.
     """
 
     def __init__(

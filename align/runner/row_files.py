@@ -45,12 +45,12 @@ Choice = Callable[[list[str]], Sequence[str]]
 def read_rows(
     path: Path, name: str | None = None, choose: Choice | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a table or of a file of JSON objects, in order: where each stands ("mine.csv, line 3"), and
-    its cells.
+    """The rows of a table or of JSON objects, in order: where each stands ("mine.csv, line 3"), and its cells.
 
-    ``name`` is what messages call the file, and ``choose`` says which columns of a table to read.  Cells of a
-    text table are texts, those of other files whatever JSON or Parquet holds.  Raises ConfigError; before the
-    first row where the file as a whole is wrong.
+    ``name`` is what messages call the file, and ``choose`` says which columns of a table to read.  Cells of a text
+    table
+    are texts, those of other files whatever JSON or Parquet holds.  Raises ConfigError; before the first row where the
+    file as a whole is wrong.
     """
     name = name or str(path)
     for place, entry in read_entries(path, name, choose):

@@ -43,10 +43,9 @@ class Sampling:
     def sample(
         self, items: Sequence[Item], on_step: Callable[[float], None], *, again: bool = False
     ) -> list[Outcome]:
-        """One outcome for each item, with ``error`` where it failed.
+        """One outcome for each item, with ``error`` where it failed. Raises DeviceLost, CannotGoOn, WeightsError.
 
-        ``again``: without items that were found to be the cause of an error.  Raises DeviceLost, CannotGoOn (the model
-        cannot be loaded) and WeightsError.
+        ``again``: without items that were found to be the cause of an error.
         """
         from align.sampling.sampler import Request
 

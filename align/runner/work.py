@@ -64,8 +64,8 @@ class Work:
     def run(self) -> None:
         """Work until no item is left; with ``run.on_error=stop`` until one has failed.
 
-        Raises StoreError, DeviceLost, CannotGoOn (a reward fails on anything, or a whole group did), WeightsError
-        (nothing was made).
+        Raises StoreError, DeviceLost, WeightsError (nothing was made), CannotGoOn (a reward fails on anything, or a
+        group did).
         """
         self._scorer.load_all()
         self._measuring.backlog()

@@ -38,8 +38,7 @@ class WorkersLost(Exception):
 def work(prepared: Prepared, store: Store, meter: Meter) -> None:
     """Do what is pending in an open shared store; an interruption lets each worker end its commit.
 
-    Raises ConfigError (there is no such cluster, or it has no room for a worker), WorkersLost, and what a worker says:
-    StoreError, WeightsError, CannotGoOn.
+    Raises ConfigError (no such cluster, or no room in it for a worker), WorkersLost, and what a worker says.
     """
     with _cluster(prepared.config.runner) as ray:
         crew = _Crew(ray, prepared, store, meter)
