@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from align.rewards.base import Reward
-    from align.runner.build import MakesPictures
-    from align.sampling.sampler import Request
+    from align.sampling.sampler import Request, Sampler
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def score(
     from align.pictures import saved_picture, to_rgb
     from align.rewards.registry import REWARDS
     from align.runner.devices import torch_device
-    from align.runner.score import CHUNK, Scorer
+    from align.runner.score import CHUNK, Scorer, failure
     from align.store.measured import CHECKER
 
     if len(pictures) != len(prompts):
@@ -168,8 +167,10 @@ def score(
     for metric in metrics:
         for first in range(0, len(images), CHUNK):
             part = slice(first, first + CHUNK)
-            found = scorer.measure(metric, images[part], prompts[part], lambda place, error: None)
+            found = scorer.measure(metric, images[part], prompts[part])
             for place, result in enumerate(found, first):
+                if isinstance(result, Exception):
+                    result = failure(metric, result)
                 rows[place] |= result.values
                 if result.note:
                     warnings.warn(f"{metric} of picture {place} {result.note}", stacklevel=2)
@@ -242,7 +243,7 @@ def _config(
     return replace(job.config, prompts=replace(job.config.prompts, text=texts))
 
 
-def _made(sampler: MakesPictures, wanted: Sequence[Request]) -> list[Picture]:
+def _made(sampler: Sampler, wanted: Sequence[Request]) -> list[Picture]:
     """The pictures of some requests."""
     from align.runner.rows import to_image
 

@@ -13,8 +13,7 @@ from align.config.schema import BackboneConfig, Config
 if TYPE_CHECKING:
     from align.backbones.base import Backbone
     from align.rewards.base import Reward
-    from align.runner.build import MakesPictures
-    from align.sampling.sampler import Request
+    from align.sampling.sampler import Request, Sampler
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,7 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
             parameter.requires_grad_(True)
 
 
-def sampler(
-    config: Config, backbone: Backbone, reward: str | Reward, wanted: Sequence[Request]
-) -> MakesPictures:
+def sampler(config: Config, backbone: Backbone, reward: str | Reward, wanted: Sequence[Request]) -> Sampler:
     """The method of a configuration on a borrowed backbone. Raises ConfigError, WeightsError."""
     from align.runner.build import assemble, build_reward, pairs_of
     from align.runner.calls import with_batch_size

@@ -31,13 +31,7 @@ class FetchError(Exception):
 
 @dataclass(frozen=True)
 class UrlFile:
-    """A file outside the hub.
-
-    Attributes:
-        url: its address.
-        sha256: what it must hash to, 64 hex digits.
-        target: where it goes.
-    """
+    """A file outside the hub: its address, the 64 hex digits of its sha256, and where it goes."""
 
     url: str
     sha256: str
@@ -45,24 +39,12 @@ class UrlFile:
 
 
 def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
-    """Bring files of a repository into the hub's cache; those that are there are not fetched again.
+    """Bring files of a repository, named by paths within it or patterns, into the hub's cache, if they are not there.
 
-    Args:
-        reference: repository and revision.
-        names: paths within the repository; a pattern stands for every file that it fits.
-
-    Returns:
-        Where the files are in the cache, in the order of ``names``.
-
-    Raises:
-        FetchError: offline, gated, not found, or a file's hash is not the one that the hub states.
+    Raises FetchError: offline, gated, not found, or a file's hash is not the one that the hub states.
     """
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is its client's
-        HTTPError,
-        OfflineModeIsEnabled,
-        RevisionResolutionError,
-    )
+    from huggingface_hub.errors import HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
 
     _refuse_offline(reference.repo)
     try:
@@ -84,18 +66,12 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
                 _check_cached(path, lfs.sha256, f"{name} of {reference.repo}")
             found.append(path)
         return found
-    except OfflineModeIsEnabled as error:
-        raise FetchError(_offline(reference.repo)) from error
     except (HTTPError, OSError, RevisionResolutionError) as error:
         raise FetchError(_why(reference.repo, error)) from error
 
 
 def fetch_url(url: str, sha256: str, target: Path) -> Path:
-    """Bring one file to its place, whole and with the right hash, or not at all; nothing if it is there already.
-
-    Raises:
-        FetchError: it cannot be reached, or holds something else.
-    """
+    """Bring one file to its place, whole and with the right hash, or not at all. Raises FetchError."""
     if target.is_file() and read_hash(target) == sha256:
         return target
     _refuse_offline(url)
@@ -147,15 +123,10 @@ def _refuse_offline(what: str) -> None:
     from huggingface_hub.constants import is_offline_mode
 
     if is_offline_mode():
-        raise FetchError(_offline(what))
-
-
-def _offline(what: str) -> str:
-    return f"{what} is not fetched: HF_HUB_OFFLINE is set, unset it to fetch"
+        raise FetchError(f"{what} is not fetched: HF_HUB_OFFLINE is set, unset it to fetch")
 
 
 def _why(repo: str, error: Exception) -> str:
-    """What went wrong with a repository, and what to do about it."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,

@@ -42,14 +42,7 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclass(frozen=True)
 class Piece:
-    """The files that one reference gives a model.
-
-    Attributes:
-        role: ``pipeline``, ``single_file``, ``unet``, ``vae`` or ``lora``.
-        reference: as the configuration has it.
-        folder: where the files are.
-        files: paths within the folder.
-    """
+    """The files that one reference gives a model; ``role`` is ``pipeline`` or the part of it that they stand in for."""
 
     role: str
     reference: str
@@ -66,11 +59,9 @@ class Piece:
 
     @property
     def paths(self) -> list[Path]:
-        """Where the files are."""
         return [self.folder / name for name in self.files]
 
     def complete(self) -> bool:
-        """Whether all files are there."""
         return all(path.is_file() for path in self.paths)
 
 
@@ -148,16 +139,11 @@ def weight_names(name: str, half: bool = False) -> Iterator[str]:
 
 
 def weight_files(folder: Path, name: str, half: bool = False, wanted: str = "") -> tuple[str, ...]:
-    """The files of the weights ``name`` in a folder: of the forms that are there, the first complete one.
+    """The files of the weights ``name`` (``STEM.safetensors``) in a folder: of the forms that are there, the
+    first complete one.
 
-    Args:
-        folder: where they are looked for.
-        name: ``STEM.safetensors``.
-        half: whether half precision goes first.
-        wanted: what to ask for if none is there; by default ``name``.
-
-    Raises:
-        WrongWeights: an index does not name shards.
+    With ``half`` those of half precision go first.  ``wanted`` is what to ask for if none is there, by default
+    ``name``. Raises WrongWeights: an index does not name shards.
     """
     there = [one for one in weight_names(name, half) if (folder / one).is_file()]
     forms = [(one,) if one.endswith(SAFE) else (one, *shards(folder / one)) for one in there]
@@ -166,11 +152,7 @@ def weight_files(folder: Path, name: str, half: bool = False, wanted: str = "") 
 
 
 def shards(index: Path) -> tuple[str, ...]:
-    """The files beside an index that it names, sorted.
-
-    Raises:
-        WrongWeights: it is no index, or names a file elsewhere.
-    """
+    """The files beside an index that it names, sorted. Raises WrongWeights: it is no index, or names a file elsewhere."""
     return tuple(sorted(set(weight_map(index).values())))
 
 
@@ -198,11 +180,7 @@ def entry(files: Sequence[Path]) -> Path:
 
 
 def check_shards(path: Path) -> None:
-    """Refuse an index whose shards hold other tensors than it says; nothing to do for a file of weights.
-
-    Raises:
-        WrongWeights: naming a tensor that is missing, or in two shards; or a shard is damaged.
-    """
+    """Refuse an index whose shards are damaged or hold other tensors than it says. Raises WrongWeights."""
     if INDEX not in path.name:
         return
     from safetensors import SafetensorError, safe_open
@@ -225,13 +203,10 @@ def _weights(reference: str, module: str, stem: str, half: bool) -> list[str]:
     wanted = next(weight_names(f"{stem}{SAFE}", small))
     folder = folder_of(reference) / module
     files = weight_files(folder, f"{stem}{SAFE}", half, wanted)
-    if not half and hub is not None and hub.repo in HALF_FILES and _half(files):
+    full = not any(f".{mark}." in name for name in files for mark in HALF)
+    if not (half or full) and hub is not None and hub.repo in HALF_FILES:
         files = (wanted,)  # the full file is known to exist: what a cache happens to hold does not decide
     return _within(module, ("config.json", *files))
-
-
-def _half(files: Sequence[str]) -> bool:
-    return any(f".{mark}." in name for name in files for mark in HALF)
 
 
 def _tokenizer(reference: str, module: str) -> list[str]:

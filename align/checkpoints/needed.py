@@ -22,8 +22,7 @@ class Needed:
 
     Attributes:
         what: whose they are, such as "reward shapes_pick".
-        folder: where they are.
-        parts: files and sub-folders of it that must be there.
+        parts: files and sub-folders of ``folder`` that must be there.
         mend: the exact command that brings them.
         hub: the repository, and the folder within it, that the parts are of; ``None`` if they are not on the hub.
         urls: files that come from elsewhere on the net, to be fetched as they are.
@@ -38,7 +37,6 @@ class Needed:
 
     @property
     def paths(self) -> list[Path]:
-        """Where the parts are."""
         return [self.folder / part for part in self.parts]
 
     def missing(self) -> list[str]:
@@ -47,7 +45,7 @@ class Needed:
         return [part for part, path in pairs if not (path.is_file() or any(path.glob("*")))]
 
     def files(self) -> list[Path]:
-        """The files that decide the values, sorted."""
+        """Those that decide the values, sorted."""
         found = [path for part in self.paths for path in (part, *part.rglob("*"))]
         return sorted(path for path in found if path.suffix in _READ and path.is_file())
 

@@ -27,14 +27,7 @@ _HUB = re.compile(
 
 @dataclass(frozen=True)
 class HubReference:
-    """A repository of the hub.
-
-    Attributes:
-        repo: ``owner/name``.
-        revision: commit, branch or tag; ``None`` for the default branch.
-        folder: sub-folder that is meant, empty for all.
-        kind: what it holds.
-    """
+    """A repository ``owner/name`` of the hub, at a commit, branch or tag, and a sub-folder, empty for all."""
 
     repo: str
     revision: str | None = None

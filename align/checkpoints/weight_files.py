@@ -21,43 +21,25 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def existing(path: Path) -> Path:
-    """The path, if a file is there.
-
-    Raises:
-        MissingWeights: if not.
-    """
+    """The path of a file that is there. Raises MissingWeights."""
     if not path.is_file():
         raise MissingWeights(f"missing {path}")
     return path
 
 
 def weights_of(folder: Path, name: str) -> tuple[Path, dict[str, str]]:
-    """Where to read the weights ``name`` (``STEM.safetensors``) of a folder, and the hash of each of their files.
-
-    Raises:
-        MissingWeights: if they are not there.
-        WrongWeights: if an index names no shards.
-    """
+    """Where to read the weights ``STEM.safetensors`` of a folder, and the hash of each file. Raises WeightsError."""
     files = weight_files(folder, name)
     return folder / files[0], {one: sha256(folder / one) for one in files}
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file, computed once while the file is not touched.
-
-    Raises:
-        MissingWeights: if it is not there.
-    """
+    """Hex digest of a file, computed once while the file is not touched. Raises MissingWeights."""
     return file_hash(existing(path))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        MissingWeights: if the file is not there.
-        WrongWeights: if it is no JSON object.
-    """
+    """A JSON object. Raises MissingWeights, and WrongWeights if the file holds anything else."""
     try:
         return parse_object(existing(path).read_bytes(), path)
     except ValueError as error:
@@ -65,12 +47,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, or of all shards that an index names, on the CPU.
-
-    Raises:
-        MissingWeights: if the file is not there.
-        WrongWeights: if it is no safetensors file.
-    """
+    """All tensors of a safetensors file, or of the shards of an index, on the CPU. Raises WeightsError."""
     if INDEX in existing(path).name:
         check_shards(path)
         return {
@@ -86,33 +63,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def fill(
     module: Module, tensors: dict[str, Tensor], origin: Path | str, *, optional: tuple[str, ...] = ()
 ) -> Module:
-    """Put tensors into a module, converted to the module's data types.
+    """Put tensors, by the module's own names, into its parameters and persistent buffers, converted to their
+    data types.
 
-    Args:
-        module: whose parameters and persistent buffers are set, in place.
-        tensors: by the module's own names.
-        origin: where they come from, for messages.
-        optional: last parts of names that may be there and are ignored (such as ``position_ids``).
-
-    Raises:
-        WrongWeights: for a missing or left-over name or another shape; one line that names up to three.
+    Those whose names end in an ``optional`` part (such as ``position_ids``) may be there and are ignored.
+    Raises WrongWeights for a missing or left-over name or another shape: one line that names up to three, and
+    ``origin``.
     """
     own = module.state_dict()
     given = {key: value for key, value in tensors.items() if key in own or key.split(".")[-1] not in optional}
-    missing = sorted(own.keys() - given.keys())
-    unknown = sorted(given.keys() - own.keys())
-    shapes = [
-        f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & given.keys())
-        if own[key].shape != given[key].shape
-    ]
+    odd = {
+        "tensors missing": sorted(own.keys() - given.keys()),
+        "unknown tensors": sorted(given.keys() - own.keys()),
+        "wrong shapes": [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in sorted(own.keys() & given.keys())
+            if own[key].shape != given[key].shape
+        ],
+    }
     faults = [
         f"{len(names)} {what}: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
-        for what, names in (
-            ("tensors missing", missing),
-            ("unknown tensors", unknown),
-            ("wrong shapes", shapes),
-        )
+        for what, names in odd.items()
         if names
     ]
     if faults:

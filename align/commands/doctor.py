@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
     if objections:
         raise objections[0]
     if found.fetch:
-        from align.runner.fetching import fetch_missing
         from align.runner.files import needed_by_all
+        from align.runner.survey import fetch_missing
 
         return fetch_missing(lambda: needed_by_all(configs))
     from align.runner.survey import survey

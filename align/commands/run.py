@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from align.commands.parser import Parser
 from align.commands.verbs import RUN
+from align.output import can_print
 from align.runner.exits import DONE
+
+if TYPE_CHECKING:
+    from align.config.compose import Job
 
 EXAMPLES = {
     "method=dymo": "one run; the same command again goes on",
@@ -30,14 +35,30 @@ def main(argv: Sequence[str]) -> int:
 
     jobs = jobs_of(command)
     if found.cfg is not None:
-        from align.config.show import show
-        from align.runner.default_folder import in_folders
-
-        print(show(in_folders(jobs), found.cfg), end="")
+        print(_shown(jobs, found.cfg), end="")
         return DONE
     from align.runner.launch import launch
 
     return launch(command, jobs)
+
+
+def _shown(jobs: Sequence[Job], what: str) -> str:
+    """Runs as YAML, every option with its value: ours ("job"), Hydra's own part ("hydra"), or "all"."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    from align.config.convert import plain
+    from align.runner.default_folder import in_folders
+
+    pages = []
+    for job in in_folders(jobs):
+        text = "" if what == "hydra" else OmegaConf.to_yaml(OmegaConf.create(plain(job.config)))
+        if what in ("hydra", "all"):
+            text += OmegaConf.to_yaml(OmegaConf.create({"hydra": job.hydra}))
+        if not can_print(text):  # so that it can be given back all the same
+            text = yaml.safe_dump(yaml.safe_load(text), sort_keys=False)
+        pages.append(text)
+    return "---\n".join(pages)
 
 
 def _parser(more: str = "") -> Parser:

@@ -44,8 +44,8 @@ def main(argv: Sequence[str]) -> int:
     if found.plan:
         return DONE
     if found.fetch:
-        from align.runner.fetching import fetch_missing
         from align.runner.files import needed_by_all
+        from align.runner.survey import fetch_missing
 
         return fetch_missing(lambda: needed_by_all(configs_of(runs)))
     code = make(runs, found.jobs, choice, console)

@@ -18,11 +18,7 @@ DISTILLED = 50
 
 
 def check_config(config: Config) -> None:
-    """Refuse what cannot work. Imports no torch.
-
-    Raises:
-        ConfigError: naming the option and the mend.
-    """
+    """Refuse what cannot work, naming the option and the mend. Imports no torch. Raises ConfigError."""
     _backbone(config.backbone)
     if config.backbone.kind == "analytic":
         _analytic(config)
@@ -59,13 +55,11 @@ def _backbone(backbone: BackboneConfig) -> None:
             "give backbone.lora=FILE.safetensors, a LoRA of your own training"
         )
     for role in ("weights", "single_file", "unet", "vae", "lora"):
-        _form(role, getattr(backbone, role), backbone)
+        if (reference := getattr(backbone, role)) is not None:
+            _check_form(role, reference, backbone)
 
 
-def _form(role: str, reference: str | None, backbone: BackboneConfig) -> None:
-    """Refuse a checkpoint in a form that is not read."""
-    if reference is None:
-        return
+def _check_form(role: str, reference: str, backbone: BackboneConfig) -> None:
     option = f"backbone.{role}={shown(reference)}"
     convert = convert_command(reference, role, backbone.layout)
     if reference.endswith(PICKLES):
@@ -84,16 +78,6 @@ def _form(role: str, reference: str | None, backbone: BackboneConfig) -> None:
 def _analytic(config: Config) -> None:
     """A density has no prompt and no attention; its pictures are colours that stand for numbers."""
     method, name = config.method, config.backbone.name
-    reads = {
-        "method.guidance.rule": method.guidance.rule == "correction",
-        "method.clean.rule": method.clean.rule == "correction",
-    }
-    for option, correction in reads.items():
-        if correction:
-            raise ConfigError(
-                f"{option}=correction measures steps by the prompt's correction, and backbone={name} reads no prompt: "
-                f"give {option}=constant, or another method"
-            )
     if method.guidance.rule != "none" and method.objective.semantic > 0:
         raise ConfigError(
             f"method.objective.semantic={method.objective.semantic:g} reads attention maps, and backbone={name} has none: "
@@ -128,6 +112,12 @@ def _sampler(config: Config) -> None:
             f"negative={shown(config.negative)} is not read at sampler.guidance_scale=1, which leaves the negative half out: "
             'give a scale above 1, or leave it ""'
         )
+    for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
+        if rule == "correction" and not backbone.reads_negative:
+            raise ConfigError(
+                f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
+                f"has not: give method.{part}.rule=constant or value, or method=dps"
+            )
     if not backbone.consistency:
         return
     if sampler.steps > DISTILLED:
@@ -145,27 +135,18 @@ def _sampler(config: Config) -> None:
             f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
             "leave it at 0"
         )
-    for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
-        if rule == "correction":
-            raise ConfigError(
-                f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
-                f"has not: give method.{part}.rule=value or constant, or method=dps"
-            )
 
 
 def _method(method: MethodConfig) -> None:
     check_quirks(method)
-    phases, objective = method.objective.phases, method.objective
-    if phases.semantic_until < phases.both_until:
-        raise ConfigError(
-            f"method.objective.phases.semantic_until={phases.semantic_until:g} is below "
-            f"both_until={phases.both_until:g}: give semantic_until >= both_until, as t/T falls"
-        )
-    if phases.both_until < phases.preference_until:
-        raise ConfigError(
-            f"method.objective.phases.both_until={phases.both_until:g} is below "
-            f"preference_until={phases.preference_until:g}: give both_until >= preference_until, as t/T falls"
-        )
+    objective = method.objective
+    for later, earlier in (("both_until", "semantic_until"), ("preference_until", "both_until")):
+        end, before = getattr(objective.phases, later), getattr(objective.phases, earlier)
+        if before < end:
+            raise ConfigError(
+                f"method.objective.phases.{earlier}={before:g} is below {later}={end:g}: "
+                f"give {earlier} >= {later}, as t/T falls"
+            )
     if method.guidance.rule != "none" and objective.preference == objective.semantic == 0:
         raise ConfigError(
             f"method.guidance.rule={method.guidance.rule} has nothing to follow: "
@@ -276,8 +257,8 @@ def _semantics(semantics: SemanticsConfig) -> None:
             key = os.environ.get(semantics.key_variable, "") if semantics.key_variable else ""
             if fault := address_fault(semantics.endpoint) or key_fault(semantics.endpoint, key):
                 raise ConfigError(fault)
-        if semantics.endpoint is not None and not semantics.model:
-            raise ConfigError("semantics.endpoint needs a model: give semantics.model=NAME")
+            if not semantics.model:
+                raise ConfigError("semantics.endpoint needs a model: give semantics.model=NAME")
     if semantics.matching == "released":
         if semantics.source not in ("file", "llm"):
             raise ConfigError(

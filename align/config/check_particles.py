@@ -43,7 +43,7 @@ def check_particles(config: Config) -> None:
         raise ConfigError(
             "method.search chooses without weights, method.steering and method.tempering by them: give one of them"
         )
-    if method.steering.potential != "none" and method.tempering.rule != "none":
+    if method.steers and method.tempers:
         raise ConfigError(
             "method.steering.potential and method.tempering.rule are two ways to weigh particles: give one of them"
         )

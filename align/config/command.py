@@ -11,14 +11,11 @@ PRIMARY = "config"
 
 @dataclass(frozen=True)
 class Command:
-    """Configurations by the words of a command line.
+    """Configurations by the words of a command line, ``key=value`` as Hydra reads them.
 
-    Attributes:
-        overrides: ``key=value`` texts as Hydra reads them.
-        multirun: every combination of comma-separated values.
-        config_dir: further folder of config groups.
-        config_name: the primary config.
-        told: further ``key=value`` texts before ``overrides``, from a file (a table's rows), which may say less.
+    ``multirun``: every combination of comma-separated values.  ``told`` are further words before ``overrides``,
+    from a file
+    (a table's rows), which may say less.
     """
 
     overrides: tuple[str, ...]

@@ -31,13 +31,7 @@ from align.config.command import Command
 from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
-from align.config.no_code import (
-    composing,
-    refuse_commands_own,
-    refuse_hydra,
-    refuse_reaching_out,
-    said_by,
-)
+from align.config.no_code import composing, refuse_commands_own, refuse_hydra, refuse_reaching_out, said_by
 from align.config.places import config_folders, group_choices
 from align.config.plugins import read_plugins
 from align.config.schema import GROUPS, Config
@@ -47,12 +41,9 @@ BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a command.
+    """One run of a command: its checked configuration, without a folder where none was given, and Hydra's own.
 
-    Attributes:
-        config: its checked configuration; without a folder where none was given.
-        overrides: the command's overrides, sweeps resolved, as Hydra takes them.
-        hydra: Hydra's own configuration.
+    ``overrides`` are the command's, sweeps resolved, as Hydra takes them.
     """
 
     config: Config
@@ -61,14 +52,10 @@ class Job:
 
 
 def jobs_of(command: Command, objections: list[ConfigError] | None = None) -> list[Job]:
-    """Compose and check every run that a command asks for.
+    """Compose and check every run that a command asks for. Raises ConfigError.
 
-    Args:
-        command: the command.
-        objections: takes what is wrong between options that are each right, for whoever looks at such runs all the same.
-
-    Raises:
-        ConfigError: the first thing that is wrong with any of them.
+    ``objections`` takes what is wrong between options that are each right, for whoever looks at such runs all the
+    same.
     """
     home, *_ = search_order(command)
     source.register()
@@ -104,16 +91,9 @@ def checked(
     said: Set[str],
     objections: list[ConfigError] | None = None,
 ) -> Config:
-    """The schema's configuration of a composed one, checked.
+    """The schema's configuration of a composed one, without Hydra's own part, checked. Raises ConfigError.
 
-    Args:
-        composed: the composition, without Hydra's own part.
-        overrides: the run's ``key=value`` texts.
-        said: what the command line itself gives, see ``no_code.said_by``.
-        objections: see ``jobs_of``.
-
-    Raises:
-        ConfigError: for the first wrong option.
+    ``said`` is what the command line itself gives (``no_code.said_by``); for ``objections`` see ``jobs_of``.
     """
     refuse_reaching_out(composed, said)
     values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
@@ -139,19 +119,17 @@ def _own_weights(config: Config, given: Set[str]) -> Config:
 
 def search_path(command: Command) -> list[str]:
     """The override that adds the folder of config groups beside the one that holds the primary config."""
-    return [f'hydra.searchpath=["file://{_quoted(folder)}"]' for folder in search_order(command)[1:]]
+    return [f"hydra.searchpath=[{quoted(f'file://{folder}')}]" for folder in search_order(command)[1:]]
 
 
-def _quoted(folder: Path) -> str:
-    return str(folder).replace("\\", "\\\\").replace('"', '\\"')
+def quoted(text: str) -> str:
+    """A text as the value of an override, whatever it holds."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def parse_overrides(command: Command) -> list[list[str]]:
-    """For each override its values as Hydra takes them: one, or with ``-m`` those of a sweep.
-
-    Raises:
-        ConfigError: an override that cannot be read, of an unknown key or choice, or a sweep without ``-m``.
-    """
+    """For each override its values as Hydra takes them: one, or with ``-m`` those of a sweep. Raises ConfigError."""
     parsed: dict[str, list[str]] = {}
     for text in (*command.told, *command.overrides):
         try:
@@ -226,7 +204,6 @@ def _sweep(override: Override, text: str, command: Command) -> list[str]:
 
 
 def _known(key: str) -> None:
-    """Refuse a dotted key that is no option."""
     names = option_names(Config)
     if key in names or any(name.endswith(".*") and key.startswith(name[:-1]) for name in names):
         return
@@ -253,11 +230,7 @@ def _leaf(name: str) -> str:
 
 
 def search_order(command: Command) -> list[Path]:
-    """The folders of configs, first the one that holds the primary config: ours, or else the user's.
-
-    Raises:
-        ConfigError: neither holds it.
-    """
+    """The folders of configs, first the one that holds the primary config. Raises ConfigError if none does."""
 
     def lacks(folder: Path) -> bool:
         return not (folder / f"{command.config_name}.yaml").is_file()
@@ -297,7 +270,7 @@ def _yaml_line(error: yaml.YAMLError) -> str:
 
 
 def _line(error: BaseException, config_dir: Path | None) -> str:
-    """One line for an error of Hydra or OmegaConf; its innermost cause says most."""
+    """Its innermost cause says most."""
     text = str(error)
     if found := re.search(r"In '([^']*)': Could not find '([^']+)/([^'/]+)'", text):
         place, group, name = found.groups()

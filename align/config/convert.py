@@ -21,15 +21,9 @@ def hints(kind: type) -> dict[str, Any]:
 
 
 def build(kind: type[T], values: object, path: str = "") -> T:
-    """An instance of a dataclass of the schema.
+    """An instance of a dataclass of the schema; what is left out of the nested mapping takes its default.
 
-    Args:
-        kind: the dataclass.
-        values: nested mapping of plain values; what is left out takes its default.
-        path: dotted name of the place, for messages.
-
-    Raises:
-        ConfigError: naming the first option that is unknown, missing, of the wrong type or out of range.
+    Raises ConfigError: naming the first option that is unknown, missing, of the wrong type or out of range.
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path or 'the configuration'}={shown(values)} is not a group of options")

@@ -16,11 +16,7 @@ ORIGIN = {"lcm": "sd15"}
 
 
 def by_family(values: Mapping[str, Any], *, _root_: DictConfig) -> Any:
-    """The value for ``backbone.family``, or else for its origin.
-
-    Raises:
-        ValueError: there is none; OmegaConf tells the option's name.
-    """
+    """The value for ``backbone.family``, or else for its origin. Raises ValueError if there is none."""
     family = OmegaConf.select(_root_, "backbone.family", default="sd15")
     found = family if family in values else ORIGIN.get(family, family)
     if found not in values:

@@ -242,9 +242,17 @@ class MethodConfig:
         )
 
     @property
+    def steers(self) -> bool:
+        return self.steering.potential != "none"
+
+    @property
+    def tempers(self) -> bool:
+        return self.tempering.rule != "none"
+
+    @property
     def weighs(self) -> bool:
         """Whether particles carry weights."""
-        return self.steering.potential != "none" or self.tempering.rule != "none"
+        return self.steers or self.tempers
 
     @property
     def branches(self) -> bool:

@@ -63,11 +63,8 @@ _IMPORTS = ("ext://", "cfg://", "pkg://")
 def said_by(overrides: Iterable[Iterable[str]]) -> frozenset[str]:
     """The options and groups that a command line gives, whichever values of its sweeps a run takes.
 
-    Args:
-        overrides: for each of them its values as Hydra takes them: one, or those of a sweep.
-
-    Returns:
-        Dotted names; of a mapping, which leaves alone what it does not name, those of its leaves.
+    ``overrides`` has for each the values as Hydra takes them: one, or those of a sweep.  Returns dotted names;
+    of a mapping, which leaves alone what it does not name, those of its leaves.
     """
     parser = OverridesParser.create()
     said: set[str] = set()
@@ -82,15 +79,7 @@ def said_by(overrides: Iterable[Iterable[str]]) -> frozenset[str]:
 
 
 def refuse_reaching_out(composed: DictConfig, said: Set[str]) -> None:
-    """Refuse interpolations of files that read what is no option, such as the environment.
-
-    Args:
-        composed: a composed configuration, unresolved.
-        said: see ``said_by``.
-
-    Raises:
-        ConfigError: naming the option.
-    """
+    """Refuse interpolations of files that read what is no option, such as the environment. Raises ConfigError."""
     for path, value in _leaves(OmegaConf.to_container(composed, resolve=False)):
         for text in _texts(value) if path not in said else ():
             nested = "${by_family:" in text  # in whose arguments a backslash keeps nothing from being read
@@ -114,13 +103,7 @@ def refuse_commands_own(config: Config, said: Set[str]) -> None:
 def refuse_hydra(hydra: DictConfig, said: Set[str], overrides: int) -> None:
     """Refuse what files may not say of Hydra, and what would run any code but an installed launcher's.
 
-    Args:
-        hydra: Hydra's own part of a composed configuration.
-        said: see ``said_by``.
-        overrides: how many the composition was given.
-
-    Raises:
-        ConfigError: naming the option.
+    ``overrides``: how many the composition was given.  Raises ConfigError, naming the option.
     """
     leaves = dict(_leaves(OmegaConf.to_container(hydra, resolve=False)))
     targets = {kind: str(leaves.pop(f"{kind}._target_", None)) for kind in ("launcher", "sweeper")}
@@ -152,12 +135,9 @@ def refuse_hydra(hydra: DictConfig, said: Set[str], overrides: int) -> None:
 
 @contextmanager
 def composing() -> Iterator[None]:
-    """Turn what Hydra trips over inside the block into one line, and keep the environment from lists of defaults.
+    """Turn what Hydra trips over inside the block into a ConfigError, and keep the environment from lists of defaults.
 
     The names of configs in files are resolved while they are composed; all else is looked at before it is.
-
-    Raises:
-        ConfigError: instead of what Hydra raises where its own part is not what it should be.
     """
 
     def refuse(name: str, *_: Any) -> None:
@@ -213,7 +193,6 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All texts in a leaf."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | Mapping):

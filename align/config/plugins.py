@@ -10,11 +10,7 @@ from align.config.errors import ConfigError
 
 
 def read_plugins(files: Sequence[str]) -> None:
-    """Run files, unless this process has; call it before anything looks for a reward by name.
-
-    Raises:
-        ConfigError: one of them cannot be read, fails, or adds no reward.
-    """
+    """Run files, unless this process has; call it before anything looks for a reward by name. Raises ConfigError."""
     if not files:
         return
     from align.rewards.plugins import read_plugin
@@ -36,7 +32,6 @@ def read_plugins(files: Sequence[str]) -> None:
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """Where in the file it happened, as far as that is known."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
     own = [

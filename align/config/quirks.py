@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
@@ -15,15 +16,9 @@ from align.config.method import MethodConfig, QuirkName
 
 @dataclass(frozen=True)
 class Quirk:
-    """A fault.
+    """A fault: whose program has it, what it does, the module that has it, and what it is a fault of.
 
-    Attributes:
-        of: whose program has it.
-        what: what it does, in a line.
-        where: the module that has it.
-        part: what it is a fault of.
-        give: the option that gives a method this part.
-        read: whether a method has it.
+    ``give`` is the option that gives a method this part, ``read`` whether a method has it.
     """
 
     of: str
@@ -34,16 +29,8 @@ class Quirk:
     read: Callable[[MethodConfig], bool]
 
 
-def _steers(method: MethodConfig) -> bool:
-    return method.steering.potential != "none"
-
-
-def _tempers(method: MethodConfig) -> bool:
-    return method.tempering.rule != "none"
-
-
-_STEERING = ("Feynman-Kac steering", "method.steering.potential=max", _steers)
-_TEMPERING = ("tempered weights", "method.tempering.rule=schedule", _tempers)
+_STEERING = ("Feynman-Kac steering", "method.steering.potential=max", attrgetter("steers"))
+_TEMPERING = ("tempered weights", "method.tempering.rule=schedule", attrgetter("tempers"))
 
 QUIRKS: dict[QuirkName, Quirk] = {
     "sign_blind": Quirk(

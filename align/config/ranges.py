@@ -9,12 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Between:
-    """A number from ``low`` to ``high``, both allowed; of a list, every member.
-
-    Attributes:
-        low, high: the range.
-        below: what to say to who gives less.
-    """
+    """A number, or numbers, from ``low`` to ``high``, both allowed; ``below`` is for who gives less."""
 
     low: float
     high: float

@@ -28,7 +28,6 @@ class FileConfigSource(HydrasSource):
     """Hydra's own source of files, which reads only what was looked at; its name too, or jobs elsewhere refuse it."""
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Read a config. Raises ConfigError, and YAMLError, which names the file itself."""
         path = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))
         try:
             if not Path(path).is_relative_to(conf_folder()):

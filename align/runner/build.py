@@ -5,10 +5,9 @@ A multirun builds a backbone or reward once for all its runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from align.config.schema import BackboneConfig, Config, RewardConfig
 from align.runner.devices import torch_device
@@ -25,38 +24,15 @@ if TYPE_CHECKING:
     from align.processes.base import Process
     from align.rewards.base import Reward
     from align.sampling.parts import Parts
-    from align.sampling.sampler import Outcome, Request
+    from align.sampling.sampler import Sampler
     from align.sampling.search import Search
     from align.sampling.selection import Selection
     from align.sampling.values import Value
     from align.semantics.tokens import PairSource
 
 
-class MakesPictures(Protocol):
-    """What the runner needs of a sampler."""
-
-    def sample(
-        self, requests: Sequence[Request], on_step: Callable[[float], None] | None = None
-    ) -> list[Outcome]:
-        """One outcome for each request; ``on_step`` is told the share of the work that is done."""
-        ...
-
-    def probe(self, request: Request, picture: torch.Tensor) -> None:
-        """Raise what is wrong with a request's texts, found without making its picture."""
-        ...
-
-
-def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> MakesPictures:
-    """The method of a configuration on its backbone, loaded.
-
-    Args:
-        config: a checked configuration.
-        batch_size: rows of every network call; ``run.batch_size``, or less after memory ran out.
-        files: that it needs, where they have been looked for already.
-
-    Raises:
-        WeightsError: weights are missing or hold something else.
-    """
+def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> Sampler:
+    """The method of a checked configuration on its backbone, loaded. Raises WeightsError."""
     device = torch_device(config.run.device)
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
@@ -72,7 +48,7 @@ def assemble(
     batch_size: int,
     device: torch.device,
     files: Files | None = None,
-) -> MakesPictures:
+) -> Sampler:
     """The method of a configuration on any backbone, with any reward."""
     from align.sampling.sampler import Population, Sampler
 
@@ -84,7 +60,6 @@ def assemble(
 
 
 def _process(config: Config, backbone: Backbone) -> Process:
-    """The steps of a configuration on the backbone's schedule."""
     from align.processes.ddim import ddim
     from align.processes.lcm import lcm
     from align.released.lcm import released_lcm
@@ -145,7 +120,6 @@ def _parts(
 
 
 def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
-    """How the expected reward is estimated. Raises WeightsError."""
     import torch
 
     from align.sampling.values import Looks, PosteriorMean
@@ -169,7 +143,6 @@ def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
 
 
 def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.device) -> Value:
-    """The value network in a folder, if it fits. Raises WeightsError."""
     from align.errors import WrongWeights
     from align.sampling.value_network import load_value_network
     from align.sampling.values import Regressed
@@ -189,24 +162,17 @@ def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.d
 
 
 def _search(config: Config) -> Search | None:
-    """How next states are searched for, if they are."""
     from align.sampling.search import Search
 
     search, plan = config.method.search, searching(config)
     if not plan.probabilities:
         return None
     return Search(
-        search.candidates,
-        search.widen,
-        plan.probabilities,
-        plan.budget,
-        search.otherwise,
-        search.temperature,
+        search.candidates, search.widen, plan.probabilities, plan.budget, search.otherwise, search.temperature
     )
 
 
 def _selection(config: Config) -> Selection:
-    """Which particles go on."""
     from align.released.particles import ForgetfulSteering, StaleTempered
     from align.released.search import RawPrune
     from align.released.tempering import PublishedLadder

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from align.config.schema import Config
 from align.runner.devices import torch_device
+from align.runner.plan import Item, group_of
 
 if TYPE_CHECKING:
     import torch
 
-    from align.runner.plan import Item
     from align.sampling.sampler import Request
 
 MOST = 8
@@ -33,7 +33,10 @@ def with_batch_size(config: Config, items: Sequence[Item | Request] | None = Non
         return config
     rows = _most(config)
     if items is not None:
-        rows = fitting(rows, *_rows(config, items))
+        method = config.method
+        groups = {group_of(item, method.returned) for item in items}
+        candidates = method.search.candidates * max(1.0, method.search.widen)
+        rows = fitting(rows, max(1, len(groups)), max(1, int(method.particles * candidates)))
     return replace(config, run=replace(config.run, batch_size=rows))
 
 
@@ -45,14 +48,6 @@ def fitting(most: int, groups: int, rows: int) -> int:
     if rows >= most or groups * rows > 4 * most:
         return most
     return math.ceil(groups * rows / math.ceil(groups * rows / most))
-
-
-def _rows(config: Config, items: Sequence[Item | Request]) -> tuple[int, int]:
-    """Groups of particles in a plan, and the most rows that each brings to a pass."""
-    method = config.method
-    groups = {(item.prompt, item.negative, item.seed, item.sample // method.returned) for item in items}
-    candidates = method.search.candidates * max(1.0, method.search.widen)
-    return max(1, len(groups)), max(1, int(method.particles * candidates))
 
 
 def _most(config: Config) -> int:

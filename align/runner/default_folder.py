@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from align.checkpoints.needed import missing_text
 from align.config.compose import Job
-from align.config.schema import Config, PromptsConfig
+from align.config.schema import PromptsConfig
 from align.runner.files import Files, files_of
 from align.runner.prompts import set_hash, whole_set
 
@@ -28,44 +28,26 @@ _SET = re.compile(
 
 
 def in_folders(jobs: Sequence[Job], found: Sequence[Files] = ()) -> list[Job]:
-    """Runs with their folders filled in.
-
-    Args:
-        jobs: the runs of a command.
-        found: the files of each, where somebody has looked already.
-
-    Raises:
-        ConfigError: the user's prompts cannot be read.
-    """
-    return [
-        replace(job, config=_with_folder(job, files))
-        for job, files in zip(jobs, found or files_of(job.config for job in jobs), strict=True)
-    ]
-
-
-def _with_folder(job: Job, files: Files) -> Config:
-    config = job.config
-    folder = config.run.folder or default_folder(files, job.overrides)
-    return replace(config, run=replace(config.run, folder=folder))
+    """Runs with their folders filled in, by their files, where they are ``found`` already. Raises ConfigError."""
+    filled = []
+    for job, files in zip(jobs, found or files_of(job.config for job in jobs), strict=True):
+        run = job.config.run
+        run = replace(run, folder=run.folder or default_folder(files, job.overrides))
+        filled.append(replace(job, config=replace(job.config, run=run)))
+    return filled
 
 
 def default_folder(files: Files, overrides: Iterable[str]) -> str:
-    """``<root>/<backbone>-<method>-<prompts>-seed<seed>``, then what else the command changed.
+    """``<root>/<backbone>-<method>-<prompts>-seed<seed>``, then what else the command's ``key=value`` texts changed.
 
     A set that the user brings has a part of its hash after its name: of the whole set, so that more of it goes on in
-    the same folder, and another one doesn't.
-
-    Args:
-        files: of the run.
-        overrides: the command's ``key=value`` texts.
-
-    Raises:
-        ConfigError: the user's prompts cannot be read.
+    the same folder, and another one doesn't.  Raises ConfigError if it cannot be read.
     """
     config, overrides = files.config, list(overrides)
     prompts = config.prompts.name
-    if is_own_set(config.prompts, overrides) and (digest := _digest(files)) is not None:
-        prompts += f"-{digest}"
+    # No run can start with a data set that is not here.
+    if is_own_set(config.prompts, overrides) and not missing_text(files.prompts):
+        prompts += f"-{set_hash(whole_set(config.prompts, files.prompts))[:8]}"
     name = f"{config.backbone.name}-{config.method.name}-{prompts}-seed{config.seed}"
     changed = sorted(text.lstrip("+") for text in overrides if not _TOLD.match(text.lstrip("+")))
     if changed:
@@ -77,13 +59,6 @@ def is_own_set(prompts: PromptsConfig, overrides: Iterable[str]) -> bool:
     """Whether prompts are the user's, so that their name alone does not tell them: all but those of a group's file."""
     unpinned = prompts.kind == "text" and prompts.sha256 is None
     return prompts.kind == "file" or unpinned or any(_SET.match(text) for text in overrides)
-
-
-def _digest(files: Files) -> str | None:
-    """The first digits of the whole set's hash; None for a data set that is not here, which no run can start with."""
-    if missing_text(files.prompts):
-        return None
-    return set_hash(whole_set(files.config.prompts, files.prompts))[:8]
 
 
 def _told_shortly(changed: list[str]) -> str:

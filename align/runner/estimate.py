@@ -27,7 +27,7 @@ def network_evaluations(config: Config) -> tuple[float, float]:
 
 
 def _searched(config: Config, *, lucky: bool) -> float:
-    """Network evaluations of a group under search; ``lucky`` if every step is searched that can be."""
+    """Of a group; ``lucky`` if every step is searched that can be."""
     method, search, plan = config.method, config.method.search, searching(config)
     looks = method.value.looks if method.value.estimate == "looks" else 1
     number = method.particles

@@ -28,27 +28,14 @@ class CannotGoOn(Exception):
 
 
 class ErrorLog:
-    """``errors.log`` of a run's folder: tracebacks, with the time and the items that they cost.
-
-    Args:
-        folder: of the run.
-    """
+    """``errors.log`` of a run's folder: tracebacks, with the time and the items that they cost."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._known: set[str] = set()
 
     def keep(self, doing: str, error: BaseException, items: Iterable[int] = ()) -> bool:
-        """Append the traceback of an error, or, where the same one is there already, a line.
-
-        Args:
-            doing: what was tried.
-            error: what came of it.
-            items: places in the plan.
-
-        Returns:
-            Whether this error was not there yet.
-        """
+        """Append the traceback of an error, or, where the same one is there already, a line; whether it is new."""
         trace = "".join(traceback.format_exception(error))
         new = trace not in self._known
         self._known.add(trace)

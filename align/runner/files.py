@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,14 +12,13 @@ from align.backbones.recipe import Recipe
 from align.backbones.stated import Stated
 from align.checkpoints.hashes import file_hash
 from align.checkpoints.layout import Layout, Piece, convert_command, is_file, module_piece, weight_files
-from align.checkpoints.needed import Needed, hub_needed, joint_fingerprint
+from align.checkpoints.needed import Needed, hub_needed
 from align.checkpoints.reference import EMBEDDED, folder_of, hub_reference, is_pattern
 from align.config.schema import BackboneConfig, Config
 from align.rewards import registry as rewards
 from align.shapes import CHECKER_VERSION
 from align.store.measured import CHECKER
 
-K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 TRAIN_SHAPES = "python scripts/train_shapes.py"
@@ -26,23 +26,16 @@ TRAIN_VALUE = {
     "small_decoder": "python scripts/train_small_decoder.py",
     "network": "python scripts/train_value.py",
 }
-SMALL_DECODERS = {
-    "sd15": "madebyollin/taesd",
-    "lcm": "madebyollin/taesd",
-    "sdxl": "madebyollin/taesdxl",
-}
+SMALL_DECODERS = {"sd15": "madebyollin/taesd", "lcm": "madebyollin/taesd", "sdxl": "madebyollin/taesdxl"}
 """Published ones, by the backbone's family."""
 
 
 class Files:
-    """What one configuration needs of files.
+    """What a checked configuration needs of files.
 
-    A reference is looked for when something first asks, and never again: whatever is said, hashed and loaded is one and
-    the same.  Where files may have come since (after a fetch), make another.
-
-    Args:
-        config: a checked configuration.
-        beside: of another run of the same command, which shares what either finds.
+    A reference is looked for when something first asks, and never again: whatever is said, hashed and loaded is
+    one and the same.  Where files may have come since (after a fetch), make another.  ``beside`` is of another
+    run of the same command, which shares what either finds.
     """
 
     def __init__(self, config: Config, beside: Files | None = None) -> None:
@@ -53,15 +46,14 @@ class Files:
         """Another process, which may be on another machine, looks for itself."""
         return Files, (self.config,)
 
-    def _once(self, find: Callable[[K], T], what: K) -> T:
+    def _once(self, find: Callable[..., T], *what: Hashable) -> T:
         if (find, what) not in self._found:
-            self._found[find, what] = find(what)
+            self._found[find, what] = find(*what)
         found: T = self._found[find, what]
         return found
 
     @property
     def recipe(self) -> Recipe:
-        """Where the backbone's modules come from."""
         return recipe(self.config.backbone)
 
     @property
@@ -72,14 +64,14 @@ class Files:
     @property
     def stated(self) -> Stated:
         """What the backbone's files state, checked. Raises WrongWeights; all files have to be there."""
-        return self._once(_stated, (self.recipe, self.pieces))
+        return self._once(backbones.stated, self.recipe, self.pieces)
 
     @property
     def backbone(self) -> list[Needed]:
         """The backbone's: its pipeline, then what is used instead of parts of it; an empty entry for a density."""
         name = f"backbone {self.config.backbone.name}"
         layout = self.config.backbone.layout
-        found = [self._once(_piece_needed, (name, layout, piece)) for piece in self.pieces]
+        found = [self._once(_piece_needed, name, layout, piece) for piece in self.pieces]
         return found or [Needed(name, EMBEDDED["shapes"], (), "")]
 
     @property
@@ -93,7 +85,7 @@ class Files:
         if reference is None:
             name = {"network": "value_network"}.get(value.estimate, value.estimate)
             reference = str(EMBEDDED["shapes"] / name)
-        return self._once(_value_piece, (value.estimate, reference, half))
+        return self._once(_value_piece, value.estimate, reference, half)
 
     @property
     def value(self) -> list[Needed]:
@@ -115,7 +107,7 @@ class Files:
         prompts = self.config.prompts
         if prompts.kind != "dataset":
             return []
-        return [self._once(_dataset_needed, (prompts.name, str(prompts.dataset), prompts.files))]
+        return [self._once(_dataset_needed, prompts.name, str(prompts.dataset), prompts.files)]
 
     def reward(self, name: str) -> list[Needed]:
         """Those of a registered reward, one entry for each checkpoint; an empty one for what is no model."""
@@ -123,7 +115,6 @@ class Files:
 
     @property
     def guiding(self) -> list[str]:
-        """Names of the rewards that the method uses."""
         return list(self.config.reward.terms) if self.config.method.uses_reward else []
 
     @property
@@ -133,7 +124,6 @@ class Files:
 
     @property
     def measuring(self) -> list[Needed]:
-        """Those of the metrics."""
         return [one for name in self.config.metrics.rewards for one in self.reward(name)]
 
     def all(self) -> list[Needed]:
@@ -142,7 +132,6 @@ class Files:
         return [*self.prompts, *self.backbone, *self.value, *scoring]
 
     def reward_fingerprint(self, name: str) -> str:
-        """Of all files of a reward."""
         return " ".join(one.fingerprint() for one in self.reward(name))
 
     def metric_fingerprints(self) -> dict[str, str]:
@@ -152,35 +141,20 @@ class Files:
         return {name: self.reward_fingerprint(name) for name in metrics.rewards} | checker
 
     def record(self, needed: Sequence[Needed], scoring: Iterable[str]) -> dict[str, dict[str, str]]:
-        """What ``run.json`` keeps of files.
+        """What ``run.json`` keeps of files, and of the rewards ``scoring``, of which the published have more to tell.
 
-        Args:
-            needed: the files.
-            scoring: names of rewards, of which the published have more to tell.
-
-        Returns:
-            ``fingerprints`` of every checkpoint, by what it is for; for published rewards also model, revision, version,
-            preprocessing and the hash of each file; ``sources``, ``owner/name@commit`` of those that come from the hub.
+        ``fingerprints`` of every checkpoint, by what it is for; for published rewards also model, revision, version,
+        preprocessing and the hash of each file; ``sources``, ``owner/name@commit`` of those that come from the hub.
         """
         prints = {one.what: one.fingerprint() for one in needed}
         for name in scoring:
-            prints |= {f"reward {name}: {key}": value for key, value in self._told(name).items()}
-        return {
-            "fingerprints": prints,
-            "sources": {one.what: one.source for one in needed if one.source is not None},
-        }
-
-    def _told(self, name: str) -> dict[str, str]:
-        """What tells a published reward's numbers apart."""
-        found = self.reward(name)
-        facts = rewards.describe(name, found)
-        return facts | {
-            part: file_hash(one.folder / part) for one in found * bool(facts) for part in one.parts
-        }
-
-    def backbone_fingerprint(self) -> str:
-        """One hash for all files of the backbone."""
-        return joint_fingerprint(self.backbone)
+            found = self.reward(name)
+            facts = rewards.describe(name, found)
+            if facts:
+                facts |= {part: file_hash(one.folder / part) for one in found for part in one.parts}
+            prints |= {f"reward {name}: {key}": value for key, value in facts.items()}
+        sources = {one.what: one.source for one in needed if one.source is not None}
+        return {"fingerprints": prints, "sources": sources}
 
 
 def files_of(configs: Iterable[Config], beside: Files | None = None) -> list[Files]:
@@ -198,27 +172,11 @@ def needed_by_all(configs: Iterable[Config]) -> list[Needed]:
 
 def recipe(backbone: BackboneConfig) -> Recipe:
     """Where a backbone's modules come from."""
-    return Recipe(
-        weights=(backbone.weights, *backbone.alternatives),
-        layout=backbone.layout,
-        consistency=backbone.consistency,
-        single_file=backbone.single_file,
-        unet=backbone.unet,
-        vae=backbone.vae,
-        lora=backbone.lora,
-        dtype=backbone.dtype,
-        decoder_dtype=backbone.decoder_dtype,
-        text_dtype=backbone.text_dtype,
-    )
+    same = {one.name: getattr(backbone, one.name) for one in fields(Recipe) if one.name != "weights"}
+    return Recipe(weights=(backbone.weights, *backbone.alternatives), **same)
 
 
-def _stated(of: tuple[Recipe, tuple[Piece, ...]]) -> Stated:
-    return backbones.stated(*of)
-
-
-def _piece_needed(of: tuple[str, Layout, Piece]) -> Needed:
-    """What a piece of a backbone needs, and what mends it."""
-    backbone, layout, piece = of
+def _piece_needed(backbone: str, layout: Layout, piece: Piece) -> Needed:
     what = backbone if piece.role == "pipeline" else f"{backbone} {piece.role}"
     if piece.hub is not None:
         return hub_needed(what, piece.hub, piece.files)
@@ -234,20 +192,18 @@ def _piece_needed(of: tuple[str, Layout, Piece]) -> Needed:
     return Needed(what, piece.folder, piece.files, mend)
 
 
-def _value_piece(of: tuple[str, str, bool]) -> Piece:
-    role, reference, half = of
+def _value_piece(role: str, reference: str, half: bool) -> Piece:
     if role == "small_decoder":
         return module_piece(reference, role, half)
     folder = folder_of(reference)
     return Piece(role, reference, folder, ("config.json", *weight_files(folder, "model.safetensors")))
 
 
-def _dataset_needed(of: tuple[str, str, tuple[str, ...]]) -> Needed:
+def _dataset_needed(name: str, reference: str, files: tuple[str, ...]) -> Needed:
     """Files of a data set, in the order of ``prompts.files``.
 
     A pattern stands for the file that fits it, and for itself until that is there.
     """
-    name, reference, files = of
     folder = folder_of(reference, "dataset")
     parts = tuple(part for file in files for part in _there(folder, file))
     what, hub = f"prompts {name}", hub_reference(reference, "dataset")
@@ -257,6 +213,5 @@ def _dataset_needed(of: tuple[str, str, tuple[str, ...]]) -> Needed:
 
 
 def _there(folder: Path, name: str) -> list[str]:
-    """The files of a folder that a name stands for, sorted; the name itself if there are none."""
     fitting = folder.glob(name) if is_pattern(name) else []
     return sorted(path.relative_to(folder).as_posix() for path in fitting) or [name]

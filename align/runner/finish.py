@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 
 
 def show_results(config: Config, store: Store, console: Console) -> None:
-    """Print the summary of a run's own rows and where its results are; write its pages if asked for.
-
-    Args:
-        config: the run.
-        store: its results, closed.
-        console: where to print.
+    """Print the summary of a run's own rows and where its results are; write its pages if asked for.  The store is
+    closed.
     """
     from align.pages.terminal import show_run
     from align.store.csvfile import read_csv

@@ -16,12 +16,7 @@ from align.store.manifest import Manifest, check_identity, first_difference, rea
 def refuse_sharing(ready: Sequence[Prepared], *, together: bool = False) -> None:
     """Refuse runs of one command that would spoil each other's folder; more prompts or seeds of one run may share it.
 
-    Args:
-        ready: the runs.
-        together: whether they work at the same time.
-
-    Raises:
-        ConfigError: naming the folder, and what differs.
+    ``together``: they work at the same time.  Raises ConfigError, naming the folder, and what differs.
     """
     first: dict[str, Prepared] = {}
     for one in ready:
@@ -43,10 +38,8 @@ def refuse_sharing(ready: Sequence[Prepared], *, together: bool = False) -> None
 
 
 def check_folder(prepared: Prepared) -> None:
-    """Find out whether a run could use its folder, without touching it; whether it is in use shows when the run starts.
-
-    Raises:
-        ConfigError: it cannot.
+    """Refuse a folder that a run could not use, untouched; whether it is in use shows when the run starts. Raises
+    ConfigError.
     """
     folder, options = _folder(prepared), prepared.config.run
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))

@@ -32,10 +32,8 @@ def reads_graphs(config: Config) -> bool:
 
 
 def graphs_of(config: Config) -> PromptGraphs:
-    """The graphs of a run; the same object for runs with the same options, so each is read or asked once.
-
-    Raises:
-        ConfigError: a graph file is missing or malformed, or a model cannot be asked.
+    """The graphs of a run; the same object for runs with the same options, so each is read or asked once. Raises
+    ConfigError.
     """
     try:
         return _graphs(config.semantics, source_kind(config), config.run.device)
@@ -64,28 +62,19 @@ def _graphs(options: SemanticsConfig, kind: str, device: str) -> PromptGraphs:
 
 
 def _asked(options: SemanticsConfig, device: str) -> WrittenSource:
-    from align.semantics.llm import AskedGraphs, Endpoint, answers_folder
-
-    chat: Chat
-    if options.local is not None:
-        chat = _local(options.local, device)
-    else:
-        key = os.environ.get(options.key_variable, "") if options.key_variable else ""
-        chat = Endpoint(str(options.endpoint), str(options.model), key, options.timeout)
-    return AskedGraphs(chat, model_name(options), answers_folder(), options.retries)
-
-
-def _local(reference: str, device: str) -> Chat:
-    """A chat with a model on this machine, which is loaded when the first question is asked."""
-    from align.semantics.llm import Lazily
+    from align.semantics.llm import AskedGraphs, Endpoint, Lazily, answers_folder
 
     def load() -> Chat:
         from align.checkpoints.reference import folder_of
         from align.semantics.local_chat import LocalChat
 
-        return LocalChat(folder_of(reference), torch_device(device))
+        return LocalChat(folder_of(str(options.local)), torch_device(device))
 
-    return Lazily(load)
+    chat: Chat = Lazily(load)
+    if options.local is None:
+        key = os.environ.get(options.key_variable, "") if options.key_variable else ""
+        chat = Endpoint(str(options.endpoint), str(options.model), key, options.timeout)
+    return AskedGraphs(chat, model_name(options), answers_folder(), options.retries)
 
 
 def model_name(options: SemanticsConfig) -> str:
@@ -98,25 +87,29 @@ def model_name(options: SemanticsConfig) -> str:
 
 
 def check_graphs(config: Config, prompts: Sequence[str]) -> None:
-    """Have the graphs of all prompts of a run before anything is loaded.
-
-    Raises:
-        ConfigError: one of them cannot be had or used, and ``semantics.missing`` is ``error``.
+    """Have the graphs of all prompts of a run before anything is loaded. Raises ConfigError if ``semantics.missing``
+    does not help.
     """
     if not reads_graphs(config):
         return
     graphs = graphs_of(config)
     if graphs.written is None:
         return
+    from align.semantics.llm import AskedGraphs, Lazily
+
     distinct = list(dict.fromkeys(prompts))
-    _announce(config, graphs, distinct)
+    asked = graphs.written if isinstance(graphs.written, AskedGraphs) else None
+    if asked is not None and (number := sum(not asked.place(prompt).is_file() for prompt in distinct)):
+        # Which may take minutes.
+        print(f"align: asking {asked.model} for {number} graphs", file=sys.stderr, flush=True)
     before = len(graphs.without)
     for prompt in distinct:
         try:
             graphs.check(prompt)
         except GraphError as error:
             raise ConfigError(str(error)) from error
-    _release(graphs)
+    if asked is not None and isinstance(asked.chat, Lazily):
+        asked.chat.close()  # the diffusion model is loaded next
     if lost := len(graphs.without) - before:
         reason = next(reversed(graphs.without.values()))
         print(
@@ -124,24 +117,6 @@ def check_graphs(config: Config, prompts: Sequence[str]) -> None:
             f"{config.semantics.missing} is used for them ({reason})",
             file=sys.stderr,
         )
-
-
-def _announce(config: Config, graphs: PromptGraphs, prompts: Sequence[str]) -> None:
-    """Say that a model will be asked, as that may take minutes."""
-    from align.semantics.llm import AskedGraphs
-
-    if isinstance(graphs.written, AskedGraphs):
-        number = sum(not graphs.written.place(prompt).is_file() for prompt in prompts)
-        if number:
-            print(f"align: asking {graphs.written.model} for {number} graphs", file=sys.stderr, flush=True)
-
-
-def _release(graphs: PromptGraphs) -> None:
-    """Give up a chat model's memory: the diffusion model is loaded next."""
-    from align.semantics.llm import AskedGraphs, Lazily
-
-    if isinstance(graphs.written, AskedGraphs) and isinstance(graphs.written.chat, Lazily):
-        graphs.written.chat.close()
 
 
 def graph_identity(config: Config, prompts: Sequence[str]) -> dict[str, Any] | None:

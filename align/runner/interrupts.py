@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from align.runner.exits import INTERRUPTED
@@ -49,7 +49,8 @@ def _is_ours(handler: Any) -> bool:
 class Interrupts:
     """While entered, both signals raise ``KeyboardInterrupt``, but never inside ``finishing``.
 
-    One may be entered inside another, which then knows afterwards what the inner one has seen.  A signal that somebody else handles already stays theirs: submitit lets SIGTERM pass, which SLURM sends before the signal
+    One may be entered inside another, which then knows afterwards what the inner one has seen.  A signal that
+    somebody else handles already stays theirs: submitit lets SIGTERM pass, which SLURM sends before the signal
     on which a job is submitted again.
     """
 
@@ -65,9 +66,7 @@ class Interrupts:
                     self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             outer = getattr(handler, "__self__", None)
             if isinstance(outer, Interrupts):

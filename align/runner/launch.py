@@ -27,11 +27,7 @@ if TYPE_CHECKING:
 
 
 def launch(command: Command, jobs: Sequence[Job]) -> int:
-    """Do all runs of a command; returns the exit code.
-
-    Raises:
-        ConfigError, FilesMissing: before any of them starts.
-    """
+    """Do all runs of a command; returns the exit code. Raises ConfigError and FilesMissing before any starts."""
     hydra = jobs[0].hydra
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:
@@ -47,12 +43,9 @@ def _prepared(jobs: Sequence[Job]) -> list[Prepared]:
 
 
 def run_all(configs: Sequence[Config]) -> int:
-    """Do some runs here, one after another; returns the worst exit code.
+    """Do some runs here, one after another, though one fails or cannot use its folder; returns the worst exit code.
 
-    One that fails, or whose folder cannot be used, is told in a line and does not stop the others.
-
-    Raises:
-        ConfigError, FilesMissing: see ``prepare`` and ``refuse_sharing``, before any of them starts.
+    Raises ConfigError, FilesMissing before any starts.
     """
     return _run(prepare(configs))
 
@@ -63,8 +56,15 @@ def _run(ready: Sequence[Prepared]) -> int:
 
     refuse_sharing(ready)
     console = Console(soft_wrap=False)
-    usable, worst = _usable(ready)
+    usable: list[Prepared] = []
     started: list[Prepared] = []
+    worst = DONE
+    for prepared in ready:
+        try:
+            check_folder(prepared)
+            usable.append(prepared)
+        except ConfigError as error:
+            worst = tell(error)
     for prepared in usable:
         if started:
             console.print()
@@ -80,27 +80,9 @@ def _run(ready: Sequence[Prepared]) -> int:
     folders = list(dict.fromkeys(Path(str(one.config.run.folder)) for one in started))
     if len(folders) > 1 and all(one.config.run.gallery for one in ready):
         console.print()
-        show_comparison(folders, _common(folders), console)
+        parents = {folder.parent for folder in folders}
+        show_comparison(folders, parents.pop() if len(parents) == 1 else Path("."), console)
     return worst
-
-
-def _usable(ready: Sequence[Prepared]) -> tuple[list[Prepared], int]:
-    """The runs whose folders can be used, as far as that shows before they start, and the exit code of the others."""
-    usable, code = [], DONE
-    for prepared in ready:
-        try:
-            check_folder(prepared)
-        except ConfigError as error:
-            code = tell(error)
-        else:
-            usable.append(prepared)
-    return usable, code
-
-
-def _common(folders: Sequence[Path]) -> Path:
-    """The folder that holds all of them, or the current one."""
-    parents = {folder.parent for folder in folders}
-    return parents.pop() if len(parents) == 1 else Path(".")
 
 
 def _elsewhere(command: Command) -> int:
@@ -144,10 +126,7 @@ def _as_sweep(values: Sequence[str]) -> str:
 def run_job(composed: DictConfig, *, said: Set[str], overrides: int) -> int:
     """One job of another launcher, composed anew where it runs, so that its files are looked at anew; its exit code.
 
-    Args:
-        composed: its configuration.
-        said: what the command line gave, see ``no_code.said_by``.
-        overrides: how many overrides.
+    ``said`` is what the command line gave (``no_code.said_by``), in that many ``overrides``.
     """
     from hydra.core.hydra_config import HydraConfig
 

@@ -9,7 +9,7 @@ from align.pictures import read_picture
 from align.runner.failures import ErrorLog, said
 from align.runner.interrupts import Interrupts
 from align.runner.progress import Listener
-from align.runner.score import CHUNK, Scorer, unreadable
+from align.runner.score import CHUNK, Scorer, failure
 from align.store.measured import Result
 from align.store.planned import PlannedItem
 from align.store.store import Store
@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 
 
 class Measurable(PlannedItem, Protocol):
-    """What measuring needs to know of an item."""
+    """What measuring needs to know of an item; ``index`` is its place in the plan."""
 
     @property
-    def prompt(self) -> str:
-        """The text that its picture is for."""
+    def prompt(self) -> str: ...
 
     @property
-    def index(self) -> int:
-        """Place in the plan."""
+    def index(self) -> int: ...
 
 
 Read = Callable[[Measurable], "Image"]
@@ -37,14 +35,8 @@ Read = Callable[[Measurable], "Image"]
 class Measuring:
     """Measures committed pictures, each once, in any number of processes side by side.
 
-    Args:
-        store: whose pictures.
-        wanted: fingerprint of each metric's weights, in the order in which a row's status names metrics.
-        scorer: the metrics.
-        listener: told of the progress.
-        interrupts: lets a commit end.
-        errors: keeps tracebacks.
-        read: how a picture is had; null reads it from the store's folder.
+    ``wanted`` has the fingerprint of each metric's weights, in the order in which a row's status names metrics.
+    ``read`` says how a picture is had, where not from the store's folder.
     """
 
     def __init__(
@@ -67,22 +59,13 @@ class Measuring:
         self._tried: set[str] = set()
 
     def backlog(self) -> None:
-        """Measure all that lacks a value and was not tried here: what earlier runs left, or processes that are gone.
-
-        Raises: see ``these``.
-        """
+        """What earlier runs left, or processes that are gone, unless it was tried here."""
         self.store.refresh()
         items: list[Measurable] = self.store.unmeasured(self.wanted)  # type: ignore[assignment]
         self.these(items)
 
     def these(self, items: Iterable[Measurable]) -> None:
-        """Measure what some items lack and no other process is at.
-
-        Raises:
-            StoreError: a result cannot be written.
-            DeviceLost: nothing can be measured any more.
-            WeightsError: weights are damaged.
-        """
+        """Measure what some items lack and no other process is at. Raises StoreError, DeviceLost, WeightsError."""
         some: list[Measurable] = []
         for item in items:
             if item.key in self._tried:
@@ -97,7 +80,7 @@ class Measuring:
             self._measure(some)
 
     def _measure(self, items: list[Measurable]) -> None:
-        """Measure at most ``CHUNK`` claimed items and keep the results, all at once."""
+        """At most ``CHUNK`` claimed items; the results are kept all at once."""
         lacking = {item.key: self.store.lacking(item, self.wanted) for item in items}
         results: dict[str, dict[str, Result]] = {item.key: {} for item in items}
         pictures: dict[str, Image] = {}
@@ -105,28 +88,25 @@ class Measuring:
             try:
                 pictures[item.key] = self.read(item)
             except Exception as error:
-                self._tell("reading a picture", [item], error)
-                results[item.key] = {metric: unreadable(metric, error) for metric in lacking[item.key]}
+                self._tell("reading a picture", item, error)
+                results[item.key] = {metric: failure(metric, error) for metric in lacking[item.key]}
         for metric in self.wanted:
             some = [item for item in items if metric in lacking[item.key] and item.key in pictures]
-
-            def failed(
-                place: int, error: Exception, metric: str = metric, some: list[Measurable] = some
-            ) -> None:
-                self._tell(metric, [some[place]], error)
-
-            if some:
-                of = [pictures[item.key] for item in some]
-                found = self.scorer.measure(metric, of, [item.prompt for item in some], failed)
-                for item, result in zip(some, found, strict=True):
-                    results[item.key][metric] = result
+            if not some:
+                continue
+            found = self.scorer.measure(
+                metric, [pictures[item.key] for item in some], [item.prompt for item in some]
+            )
+            for item, result in zip(some, found, strict=True):
+                if isinstance(result, Exception):
+                    self._tell(metric, item, result)
+                    result = failure(metric, result)
+                results[item.key][metric] = result
         with self.interrupts.finishing():
             self.store.measured(results, self.wanted)
         self._tried |= results.keys()
         self.listener.measured(len(items))
 
-    def _tell(self, doing: str, items: list[Measurable], error: Exception) -> None:
-        if self.errors.keep(doing, error, [item.index for item in items]):
-            self.listener.say(
-                f"{doing} failed on item {items[0].index} ({said(error)}): see {self.errors.path}"
-            )
+    def _tell(self, doing: str, item: Measurable, error: Exception) -> None:
+        if self.errors.keep(doing, error, [item.index]):
+            self.listener.say(f"{doing} failed on item {item.index} ({said(error)}): see {self.errors.path}")

@@ -11,9 +11,7 @@ MOST = 32
 class Pace:
     """The size of the next group, by how long the last one took; bytes of pictures do not depend on it.
 
-    Args:
-        in_flight: pictures of every group; null for as many as fit into the time.
-        call: pictures of one network call, of which a group is a multiple where it can be.
+    Always ``in_flight``, unless that is None; else a multiple of ``call``, the pictures of one network call.
     """
 
     def __init__(self, in_flight: int | None, call: int) -> None:
@@ -23,10 +21,8 @@ class Pace:
 
     @property
     def size(self) -> int:
-        """Pictures of the next group."""
         return self._next if self.in_flight is None else self.in_flight
 
     def took(self, pictures: int, seconds: float) -> None:
-        """A group of so many pictures took so long, with its measurements."""
         fit = int(min(SECONDS * pictures / max(seconds, 1e-9), MOST))
         self._next = max(1, fit if fit < self.call else fit - fit % self.call)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from align.config.command import Command
-from align.config.compose import jobs_of
+from align.config.compose import jobs_of, quoted
 from align.config.convert import plain
 from align.config.errors import ConfigError, suggestion
 from align.config.places import config_folders, group_choices
@@ -29,16 +29,10 @@ NOT_CHOSEN = "not chosen: --only names other rows"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table at a scale.
+    """A row of a table at a scale: its name on the command line, in reports, and as the experiment tells it.
 
-    Attributes:
-        key: its name on the command line.
-        label: what reports call it.
-        row: as the experiment tells it.
-        options: of its run's command, folder included; none where there is no run.
-        config: its run; None where there is none at this scale.
-        chosen: whether the command runs it.
-        why_not: where it is not run, the reason.
+    ``options`` are those of its run's command, folder included, and ``config`` is its run; without them there
+    is none at this scale.  ``why_not``: the reason where it is not run.
     """
 
     key: str
@@ -63,14 +57,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a command says of all its tables.
+    """What a command says of all its tables: ``options`` of every run, and ``own`` further ones by row.
 
-    Attributes:
-        scale: see ``Scale``.
-        options: ``key=value`` texts for every run.
-        own: further ones by row, which count only there.
-        only: rows to run; empty for all.
-        config_dir: further folder of config groups.
+    ``only`` names the rows to run, all if it is empty.
     """
 
     scale: Scale = "full"
@@ -81,11 +70,7 @@ class Choice:
 
 
 def resolve(names: Sequence[str], choice: Choice) -> list[Table]:
-    """The tables of a command, every run composed and checked; equal runs have equal folders.
-
-    Raises:
-        ConfigError: an experiment is no table, a row is unknown, or a run's options are wrong.
-    """
+    """The tables of a command, every run composed and checked; equal runs have equal folders. Raises ConfigError."""
     for text in choice.options:
         key = _key(text)
         if key in OF_ROWS:
@@ -113,14 +98,12 @@ def run_folder(config: Config) -> Path:
         config.method.value.weights,
     )
     # More of the same prompts go on in the same folder; tags change no picture, and what stands at ``auto`` was not asked for.
-    aside = ("limit", "offset", "tags", "tag_columns")
-    of_set = {name: value for name, value in prompts.items() if name not in aside}
-    of_set = {
-        name: value
-        for name, value in of_set.items()
-        if value != "auto" or name not in ("negative_column", "seed_column")
-    }
-    mark = digest({"pictures": what, "prompts": of_set})[:8]
+    for name in ("limit", "offset", "tags", "tag_columns"):
+        del prompts[name]
+    for name in ("negative_column", "seed_column"):
+        if prompts[name] == "auto":
+            del prompts[name]
+    mark = digest({"pictures": what, "prompts": prompts})[:8]
     name = f"{backbone.name}-{config.method.name}-{config.prompts.name}-seed{config.seed}-{mark}"
     return Path(config.run.root) / "runs" / name
 
@@ -128,7 +111,7 @@ def run_folder(config: Config) -> Path:
 def _table_of(name: str, config_dir: Path | None) -> TableConfig:
     if name not in group_choices("experiment", config_dir):
         raise ConfigError(f"{name}: there is no such table{suggestion(name, _known(config_dir), 'tables')}")
-    table = _compose([f"experiment={name}"], config_dir).table
+    table = _compose((f"experiment={name}",), config_dir).table
     if table is None:
         raise ConfigError(
             f"experiment {name} is no table, but a protocol for runs of your own: python -m align experiment={name}; "
@@ -157,7 +140,7 @@ def _content(path: Path) -> bytes:
 def _at_scale(name: str, table: TableConfig, choice: Choice) -> Table:
     protocol = name if choice.scale == "full" else table.shapes
     rows = tuple(_row(key, row, protocol, choice) for key, row in table.rows.items())
-    root = _compose([f"experiment={protocol}", *choice.options], choice.config_dir).run.root
+    root = _compose((f"experiment={protocol}", *choice.options), choice.config_dir).run.root
     return Table(name, table, choice.scale, Path(root), rows)
 
 
@@ -178,26 +161,16 @@ def _row(key: str, row: RowConfig, protocol: str, choice: Choice) -> Row:
     folder = str(run_folder(config))
     config = replace(config, run=replace(config.run, folder=folder))
     chosen = not choice.only or key in choice.only
-    made = replace(made, options=(*texts, f"run.folder={_quoted(folder)}"), config=config)
+    made = replace(made, options=(*texts, f"run.folder={quoted(folder)}"), config=config)
     return replace(made, chosen=chosen, why_not="" if chosen else NOT_CHOSEN)
-
-
-def _compose(texts: Iterable[str], config_dir: Path | None, told: tuple[str, ...] = ()) -> Config:
-    return _composed(tuple(texts), config_dir, told)
 
 
 @lru_cache(
     maxsize=256
 )  # rows of several tables are the same run, and composing is most of what this module costs
-def _composed(texts: tuple[str, ...], config_dir: Path | None, told: tuple[str, ...]) -> Config:
+def _compose(texts: tuple[str, ...], config_dir: Path | None, told: tuple[str, ...] = ()) -> Config:
     return jobs_of(Command(texts, config_dir=config_dir, told=told))[0].config
 
 
 def _key(text: str) -> str:
     return text.lstrip("+~").partition("=")[0]
-
-
-def _quoted(text: str) -> str:
-    """A text as the value of an override, whatever it holds."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'

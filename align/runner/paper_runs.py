@@ -44,11 +44,7 @@ def plan_text(tables: Sequence[Table], runs: Mapping[str, Row]) -> str:
 
 
 def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -> int:
-    """Make all runs; what an earlier call has finished is not made again. Returns the worst exit code.
-
-    Raises:
-        ConfigError, FilesMissing: before any of them starts.
-    """
+    """Make all runs that are not finished; returns the worst exit code. Raises ConfigError, FilesMissing before any."""
     from align.runner.launch import run_all
     from align.runner.prepare import prepare
 
@@ -67,7 +63,7 @@ def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -
 
 
 def configs_of(runs: Mapping[str, Row]) -> list[Config]:
-    """Their configurations."""
+    """The configurations of runs."""
     return [row.config for row in runs.values() if row.config is not None]
 
 

@@ -17,31 +17,17 @@ from align.config.schema import Config
 from align.runner.searching import searching
 
 
-def _always(config: Config) -> bool:
-    return True
-
-
 class Part(NamedTuple):
-    """Something that can stand at a place of the loop.
-
-    Attributes:
-        name: ``module:Name`` of the class or function.
-        option: the option that chooses it.
-        stands: whether it does.
-    """
+    """``module:Name`` of what can stand at a place of the loop, the option that chooses it, and whether it does."""
 
     name: str
     option: str
-    stands: Callable[[Config], bool] = _always
+    stands: Callable[[Config], bool] = lambda config: True
 
 
 def _guided(config: Config) -> bool:
     method = config.method
     return method.guided and method.guidance.strength > 0
-
-
-def _weighs(config: Config) -> bool:
-    return config.method.weighs
 
 
 def _valued(config: Config) -> bool:
@@ -53,12 +39,13 @@ def _prunes(config: Config) -> bool:
     return bool(plan.populations or plan.replaced)
 
 
-def _steers(config: Config) -> bool:
-    return config.method.steering.potential != "none"
+_weighs = attrgetter("method.weighs")
+_steers = attrgetter("method.steers")
+_tempers = attrgetter("method.tempers")
 
 
-def _tempers(config: Config) -> bool:
-    return config.method.tempering.rule != "none"
+def _estimated(by: str) -> Callable[[Config], bool]:
+    return lambda config: _valued(config) and config.method.value.estimate == by
 
 
 def _quirk(name: QuirkName, stands: Callable[[Config], bool]) -> Callable[[Config], bool]:
@@ -103,16 +90,8 @@ PLACES: dict[str, tuple[Part, ...]] = {
         ),
     ),
     "value estimate": (
-        Part(
-            "align.sampling.values:Looks",
-            "method.value.estimate",
-            lambda c: _valued(c) and c.method.value.estimate == "looks",
-        ),
-        Part(
-            "align.sampling.values:Regressed",
-            "method.value.estimate",
-            lambda c: _valued(c) and c.method.value.estimate == "network",
-        ),
+        Part("align.sampling.values:Looks", "method.value.estimate", _estimated("looks")),
+        Part("align.sampling.values:Regressed", "method.value.estimate", _estimated("network")),
         Part("align.sampling.values:PosteriorMean", "method.value.estimate", _valued),
     ),
     "select": (
@@ -199,7 +178,6 @@ def _given(config: Config, option: str) -> str:
 
 
 def _text(value: object) -> str:
-    """A value as an override has it."""
     if isinstance(value, tuple):
         return f"[{','.join(map(_text, value))}]"
     if value is None or isinstance(value, bool):

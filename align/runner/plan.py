@@ -13,11 +13,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.config.convert import plain
 from align.config.schema import Config
 from align.runner.prompt_files import PromptRow
+
+if TYPE_CHECKING:
+    from align.sampling.sampler import Request
 
 FORMAT = 1
 """Raised when the same configuration comes to mean another picture."""
@@ -25,15 +28,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Item:
-    """One picture to make.
+    """One picture to make; ``key`` is its identity, 64 hex digits, in which ``index``, its place in the plan,
+    has no part, nor tags.
 
-    Attributes:
-        key: its identity, 64 hex digits.
-        prompt, negative: texts.
-        seed: of the run, or the prompt's own.
-        sample: number among the pictures of this prompt and seed; a prompt that is listed again goes on counting.
-        index: place in the plan.
-        tags: of the prompt, by column; no part of the identity.
+    ``seed`` is the run's, or the prompt's own; ``sample`` the number among the pictures of this prompt and
+    seed: a prompt that is listed again goes on counting.
     """
 
     key: str
@@ -54,12 +53,7 @@ def identity(
 ) -> dict[str, Any]:
     """All that decides the pictures of a run, prompts and seeds aside, as plain values.
 
-    Args:
-        config: the run.
-        backbone_weights: fingerprint of the backbone's files.
-        reward_weights: fingerprint of each reward's files, by name.
-        graphs: what decides the prompts' graphs (see ``graph_identity``), if anything reads them.
-        value_weights: fingerprint of the files that estimate expected rewards, if there are any.
+    ``graphs`` is what decides the prompts' graphs (see ``graph_identity``), the rest are fingerprints of files.
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
@@ -95,22 +89,17 @@ def identity(
     }
 
 
-def item_key(what: Mapping[str, Any], prompt: str, seed: int, sample: int) -> str:
-    """The key of an item, 64 hex digits; JSON in pure ASCII, so that any text has one."""
-    return Keys(what).key(prompt, seed, sample)
-
-
 class Keys:
     """Keys of many items of one identity, which is written out once for all of them.
 
-    A key is the sha256 of the JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, in this (sorted) order.
+    The sha256 of a JSON object of ``identity``, ``prompt``, ``sample`` and ``seed``, sorted, in ASCII: any text has
+    one.
     """
 
     def __init__(self, what: Mapping[str, Any]) -> None:
         self._began = hashlib.sha256(b'{"identity":' + _json(what))
 
     def key(self, prompt: str, seed: int, sample: int) -> str:
-        """Of one item, 64 hex digits."""
         digest = self._began.copy()
         digest.update(b"," + _json({"prompt": prompt, "sample": sample, "seed": seed})[1:])
         return digest.hexdigest()
@@ -136,14 +125,9 @@ def make_plan(
     duplicates get pictures of their own, and no two items share prompt, seed and sample.  A row's own negative
     prompt makes the item that the same negative prompt of a run makes.
 
-    Args:
-        what: the run's identity, see ``identity``.
-        rows: the prompts that it takes.
-        seed: of rows that have none of their own.
-        samples: pictures of each row.
-        negative: negative prompt of rows that have none of their own.
-        whole: the set that the rows are of.  Where rows differ in their negatives, occurrences are counted in it,
-            so that a row's pictures are the same in any order and part.
+    ``seed`` and ``negative`` are for rows that have none of their own.  Where rows of the ``whole`` set differ
+    in their negatives, occurrences are counted in it, so that a row's pictures are the same in any order and
+    part.
     """
     occurrence = _occurrences(rows, seed)
     if any(row.negative is not None for row in whole):
@@ -173,11 +157,6 @@ def _occurrences(rows: Sequence[PromptRow], seed: int) -> list[int]:
     return found
 
 
-def same_group(one: Item, other: Item, returned: int) -> bool:
-    """Whether two items are pictures of one group of particles, of which ``returned`` become pictures."""
-    return (one.prompt, one.negative, one.seed, one.sample // returned) == (
-        other.prompt,
-        other.negative,
-        other.seed,
-        other.sample // returned,
-    )
+def group_of(one: Item | Request, returned: int) -> tuple[str, str, int, int]:
+    """What the pictures of one group of particles, of which ``returned`` become pictures, have in common."""
+    return one.prompt, one.negative, one.seed, one.sample // returned

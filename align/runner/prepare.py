@@ -10,7 +10,7 @@ from shutil import which
 from typing import Any
 
 from align.backbones.stated import check_small_decoder
-from align.checkpoints.needed import missing_text
+from align.checkpoints.needed import joint_fingerprint, missing_text
 from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.schema import Config, PromptsConfig, SamplerConfig
@@ -31,12 +31,8 @@ class Prepared:
     """A run that can start.
 
     Attributes:
-        config: its configuration.
-        prompts: its prompt set.
         identity: all that decides its pictures, prompts and seeds aside.
-        items: its plan.
-        files: that it loads.
-        kept: what its record says of them, see ``Files.record``.
+        kept: what its record says of its files, see ``Files.record``.
         metrics: fingerprint of what measures its pictures, by metric.
         unread: what the scheduler's file says of its own solver's steps, which ``sampler`` takes otherwise.
     """
@@ -52,16 +48,11 @@ class Prepared:
 
 
 def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prepared]:
-    """Make the runs of a command ready, all of them before one starts.
+    """Make the runs of a command ready, all of them before one starts; ``beside`` has looked for files already.
 
-    Args:
-        configs: of the runs.
-        beside: files that the command has looked for already.
-
-    Raises:
-        ConfigError: a prompt set, its graphs, a value network or a device cannot be used.
-        FilesMissing: listing all that is missing for any of the runs.
-        WrongWeights: a backbone states something that cannot be sampled.
+    Raises ConfigError, FilesMissing (for all that is missing for any of the runs), and WrongWeights: a backbone
+    states something
+    that cannot be sampled.
     """
     found = files_of(configs, beside)
     # Mistakes in prompts that are here come before downloads; a data set that is not here is among the missing files.
@@ -89,7 +80,7 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         kept["fingerprints"]["guiding rewards: dtype"] = config.reward.shorter
     what = identity(
         config,
-        files.backbone_fingerprint(),
+        joint_fingerprint(files.backbone),
         {name: files.reward_fingerprint(name) for name in files.guiding},
         graph_identity(config, prompts.prompts),
         next((one.fingerprint() for one in files.value), None),
@@ -161,7 +152,6 @@ def _check_backbone(files: Files) -> list[str]:
 
 
 def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -> None:
-    """Refuse a number of steps for which the schedule has no timesteps."""
     if sampler.kind == "lcm":
         most = min(schedule["original_inference_steps"], schedule["num_train_timesteps"])
         if sampler.steps > most:
@@ -205,7 +195,6 @@ def _check_runner(config: Config) -> None:
 
 
 def _check_compiler(config: Config) -> None:
-    """Refuse to compile where torch has nothing to compile with."""
     if not config.backbone.compile:
         return
     lacks = []

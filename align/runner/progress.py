@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -16,35 +14,26 @@ EVERY = 10.0
 """Least seconds between two plain lines."""
 
 
-class Listener(Protocol):
-    """Who is told how the work goes on."""
+class Listener:
+    """Who is told how the work goes on; by itself it does nothing about it."""
 
     def sampling(self, pictures: int, share: float) -> None:
         """A group of pictures is in flight and this share of its work is done."""
-        ...
 
     def committed(self, *, failed: bool) -> None:
         """One more item is kept."""
-        ...
 
     def measured(self, pictures: int) -> None:
         """So many more pictures have been measured."""
-        ...
 
     def say(self, text: str) -> None:
         """A line for the user."""
-        ...
 
 
-class Meter:
+class Meter(Listener):
     """How far a run is.  The rate counts what this process made, with the shares of pictures in flight.
 
-    Args:
-        console: where to show it.
-        total: items of the plan.
-        done: items that were finished before.
-        backlog: of these, how many are still to be measured, before anything is made.
-        clock: seconds, monotonic.
+    Of ``total`` items ``done`` were finished before; ``backlog`` of these are to be measured before anything is made.
     """
 
     def __init__(
@@ -76,28 +65,24 @@ class Meter:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif kind is None and self.done + self.failed > self._before:
             self._line()
 
     def sampling(self, pictures: int, share: float) -> None:
-        """A group of pictures is in flight and this share of its work is done."""
         self._in_flight = pictures * min(max(share, 0.0), 1.0)
         self._show()
 
     def committed(self, *, failed: bool) -> None:
-        """One more item is kept."""
         self._in_flight = max(self._in_flight - 1, 0.0)
         self.failed += failed
         self.done += not failed
         self._show()
 
     def measured(self, pictures: int) -> None:
-        """So many more pictures have been measured; once there is no backlog this is part of the making."""
+        """Once there is no backlog this is part of the making."""
         if self._measured >= self._backlog:
             return
         self._measured += pictures
@@ -109,7 +94,6 @@ class Meter:
         self._began = self._said = self._clock()
 
     def say(self, text: str) -> None:
-        """Print a line beside the progress."""
         self.console.print(tame(text), markup=False, highlight=False, soft_wrap=True)
 
     def told(self) -> str:
@@ -129,7 +113,6 @@ class Meter:
         return ", ".join([f"{measured}/{self._backlog} measured", *speed])
 
     def _speed(self, made: float, left: float) -> list[str]:
-        """Rate and time left, once there are any."""
         rate = made / max(self._clock() - self._began, 1e-9)
         if made <= 0:
             return []

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.schema import PromptsConfig
-from align.runner.row_files import LINES, TABLES, cell_text, read_entries, shown
+from align.runner.row_files import LINES, TABLES, cell_text, read_entries
 
 NEGATIVE = ("negativeprompt", "negative", "negprompt")
 """What a column of negative prompts is called with ``prompts.negative_column=auto``, whatever its case, ``_`` and spaces."""
@@ -21,14 +22,7 @@ SEEDS = 2**63
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A prompt of a set.
-
-    Attributes:
-        text: the prompt.
-        negative, seed: the row's own; None where it has the run's.
-        tags: what else the row says, by column; no part of the picture.
-        place: where it stands, for messages.
-    """
+    """A prompt of a set; ``negative`` and ``seed`` are its own, ``tags`` what else its row says."""
 
     text: str
     negative: str | None = None
@@ -47,22 +41,12 @@ class Columns:
     tags: tuple[str, ...]
 
     def all(self) -> list[str]:
-        """Every column that is read."""
         named = (self.prompt, self.negative, self.seed, *self.tags)
         return [name for name in dict.fromkeys(named) if name is not None]
 
 
 def read_prompts(path: Path, config: PromptsConfig, name: str | None = None) -> list[PromptRow]:
-    """The prompts of a file, in order.
-
-    Args:
-        path: the file, see ``row_files``; its entries are texts or objects.
-        config: which columns are what.
-        name: what messages call the file; ``prompts.path=<path>`` by default.
-
-    Raises:
-        ConfigError: it cannot be read, or holds no such prompts.
-    """
+    """The prompts of a file (see ``row_files``), in order; ``name`` is what messages call it. Raises ConfigError."""
     name = name or f"prompts.path={path}"
 
     def choose(found: list[str]) -> list[str]:
@@ -109,7 +93,6 @@ def columns_of(found: Sequence[str], config: PromptsConfig, name: str) -> Column
 def _column(
     found: Sequence[str], prompt: str, option: str, wanted: str | None, usual: Sequence[str], name: str
 ) -> str | None:
-    """The column that an option means, if the file has one."""
     if wanted is None:
         return None
     if wanted != "auto":

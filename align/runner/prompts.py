@@ -19,14 +19,9 @@ from align.runner.unsafe import is_unsafe, words_hash
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The prompts of a run.
+    """The prompts of a run: the ``whole`` set with its hash (see ``set_hash``), and the ``rows`` that the run takes.
 
-    Attributes:
-        name, version: of the whole set.
-        sha256: hash of the whole set in its own order, see ``set_hash``.
-        whole: all prompts of the set.
-        rows: those that the run takes, in order.
-        dropped: how many of the whole set were left out as unsafe; ``None`` if nobody looked.
+    ``dropped`` counts those of the whole set that were left out as unsafe; None if nobody looked.
     """
 
     name: str
@@ -37,13 +32,7 @@ class PromptSet:
     dropped: int | None = None
 
     @property
-    def size(self) -> int:
-        """Number of prompts in the whole set."""
-        return len(self.whole)
-
-    @property
     def prompts(self) -> tuple[str, ...]:
-        """The texts of the prompts that the run takes."""
         return tuple(row.text for row in self.rows)
 
     @property
@@ -52,13 +41,12 @@ class PromptSet:
         return list(dict.fromkeys(column for row in self.rows for column in row.tags))
 
     def record(self) -> dict[str, Any]:
-        """What ``run.json`` tells of it."""
         unsafe = {"dropped": self.dropped, "words_sha256": words_hash()} if self.dropped is not None else None
         return {
             "name": self.name,
             "version": self.version,
             "sha256": self.sha256,
-            "size": self.size,
+            "size": len(self.whole),
             "unsafe": unsafe,
             "taken": len(self.rows),
             "tags": self.tags,
@@ -66,17 +54,10 @@ class PromptSet:
 
 
 def load_prompts(config: PromptsConfig, files: Sequence[Needed] = ()) -> PromptSet:
-    """The prompts that a configuration names.
+    """The prompts that a configuration names; of a data set with its ``Files.prompts``. Raises ConfigError.
 
     From the whole set unsafe ones are dropped if it says so, the rest is shuffled if it says so, and of that
     ``limit`` prompts from ``offset`` on are taken.
-
-    Args:
-        config: which set, and which of it.
-        files: of a set that is read from a data set, see ``Files.prompts``.
-
-    Raises:
-        ConfigError: a file cannot be read, the set is not what was pinned, or no prompt is left.
     """
     every = whole_set(config, files)
     found = set_hash(every)

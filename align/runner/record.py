@@ -12,15 +12,7 @@ from align.runner.prepare import Prepared
 from align.version import git_state
 from align.version import version as own_version
 
-PACKAGES = (
-    "torch",
-    "diffusers",
-    "transformers",
-    "open_clip_torch",
-    "numpy",
-    "pillow",
-    "safetensors",
-)
+PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow", "safetensors")
 
 
 def run_record(prepared: Prepared) -> dict[str, Any]:

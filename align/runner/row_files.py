@@ -19,9 +19,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.reading import open_file, read_bytes
 
@@ -43,20 +45,12 @@ Choice = Callable[[list[str]], Sequence[str]]
 def read_rows(
     path: Path, name: str | None = None, choose: Choice | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a table or of a file of JSON objects, in order.
+    """The rows of a table or of JSON objects, in order: where each stands ("mine.csv, line 3"), and its cells.
 
-    Args:
-        path: the file.
-        name: what messages call it; the path by default.
-        choose: of a table, which columns to read; all by default.
-
-    Yields:
-        Where a row stands ("mine.csv, line 3"), for messages, and its cells by column.  Cells of a text table are
-        texts, those of other files whatever JSON or Parquet holds; keys that a JSON object lacks are lacking.
-
-    Raises:
-        ConfigError: the file cannot be read, or a row of it is no such row; before the first row where the file as a
-            whole is wrong.
+    ``name`` is what messages call the file, and ``choose`` says which columns of a table to read.  Cells of a text
+    table
+    are texts, those of other files whatever JSON or Parquet holds.  Raises ConfigError; before the first row where the
+    file as a whole is wrong.
     """
     name = name or str(path)
     for place, entry in read_entries(path, name, choose):
@@ -76,7 +70,8 @@ def read_entries(
             f"{name} ends in {path.suffix}, which is not read: save it as one of {' '.join(ENDINGS)}"
         )
     if ending in (".parquet", ".pq"):
-        _check_there(path, name)
+        with _reading(path, name):
+            open_file(path).close()
         return _parquet(path, name, choose)
     text = _text(path, name)
     if not text.strip():
@@ -90,51 +85,44 @@ def read_entries(
     return _lines(text, name)
 
 
-def _check_there(path: Path, name: str) -> None:
-    """Refuse what is no file."""
+@contextmanager
+def _reading(path: Path, name: str) -> Iterator[None]:
     try:
-        open_file(path).close()
-        return
+        yield
     except FileNotFoundError:
-        pass
+        near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = suggestion(path.name, near)
+        mend = hint.partition("?")[0] + "?" if "did you mean" in hint else "; give the path of a file"
+        raise ConfigError(f"{name}: there is no such file{mend}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{name} cannot be read: {reason}; give another file") from None
-    near = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = suggestion(path.name, near)
-    mend = hint.partition("?")[0] + "?" if "did you mean" in hint else "; give the path of a file"
-    raise ConfigError(f"{name}: there is no such file{mend}")
 
 
 def _text(path: Path, name: str) -> str:
-    """The text of a file, line ends as they are."""
-    _check_there(path, name)
-    try:
+    with _reading(path, name):
         data = read_bytes(path)
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise ConfigError(f"{name} is UTF-16: save it as UTF-8")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise ConfigError(f"{name} is UTF-16: save it as UTF-8")
+    try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + len(re.findall(rb"\r\n|\r|\n", data[: error.start]))
         raise ConfigError(
             f"{name}, line {line} is not UTF-8 (byte {error.start}): save it as UTF-8"
         ) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{name} cannot be read: {reason}; give another file") from None
-    for character, mend in {
-        "\0": "is a NUL character: save the file as UTF-8",
-        "\ufeff": "is a byte order mark, as of two files put together: take it out",
-    }.items():
-        # Inside a line a U+FEFF is a part of the text.
-        if found := re.search(r"\0" if character == "\0" else r"(?:\A|(?<=[\r\n]))\ufeff", text):
+    for pattern, mend in (
+        (r"\0", "is a NUL character: save the file as UTF-8"),
+        # Inside a line it is a part of the text.
+        (r"(?:\A|(?<=[\r\n]))\ufeff", "is a byte order mark, as of two files put together: take it out"),
+    ):
+        if found := re.search(pattern, text):
             line = 1 + len(re.findall(r"\r\n|\r|\n", text[: found.start()]))
             raise ConfigError(f"{name}, line {line}: there {mend}")
     return text
 
 
 def _lines(text: str, name: str) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank, without their ends."""
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         if line.strip():
             yield f"{name}, line {number}", line
@@ -286,8 +274,7 @@ def _parquet(path: Path, name: str, choose: Choice | None) -> Iterator[tuple[str
 def cell_text(value: Any) -> str:
     """A cell as a text: what is missing is empty, truth and numbers as in JSON, lists and objects as compact JSON.
 
-    Raises:
-        ValueError: it is bytes.
+    Raises ValueError for bytes.
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -300,8 +287,3 @@ def _other(value: Any) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
         raise ValueError("it holds bytes")
     return str(value)
-
-
-def shown(text: str) -> str:
-    """A text in a message, shortened."""
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -26,14 +26,7 @@ def to_image(picture: Tensor) -> Image:
 
 
 def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | None) -> dict[str, Any]:
-    """The row of an item, before its picture is measured.
-
-    Args:
-        config: the run.
-        item: what was asked for.
-        outcome: what came of it.
-        memory_mb: peak memory of the device so far.
-    """
+    """The row of an item, before its picture is measured; memory is the peak of the device so far."""
     info = {
         name if name in INFO or name.startswith("info_") else f"info_{name}": value
         for name, value in outcome.info.items()

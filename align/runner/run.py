@@ -32,11 +32,7 @@ GOES_ON = "; what is finished is kept, the same command goes on"
 
 
 def run(prepared: Prepared, console: Console) -> int:
-    """Do what is left of a run; returns its exit code.
-
-    Raises:
-        ConfigError: the folder cannot be used: another configuration's, in use, or not writable.
-    """
+    """Do what is left of a run; returns its exit code. Raises ConfigError: its folder cannot be used."""
     runner = prepared.config.runner.kind
     return in_folder(
         lambda: open_store(
@@ -56,8 +52,7 @@ def in_folder(
 ) -> int:
     """Open a folder, work in it, leave it and show what is there, whatever happens; returns the exit code.
 
-    Raises:
-        ConfigError: from ``opened``.
+    Raises ConfigError, as ``opened`` does.
     """
     with Interrupts() as interrupts:
         try:
@@ -121,7 +116,6 @@ def open_store(
 
 
 def _work(prepared: Prepared, store: Store, console: Console, interrupts: Interrupts) -> int:
-    """Say the plan and work; returns the exit code."""
     pending, backlog = len(store.pending()), len(store.unmeasured(prepared.metrics))
     _print_plan(prepared, store, pending, backlog, console)
     if not pending and not backlog:
@@ -192,26 +186,33 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         _print(
             console, f"earlier sessions ran {', '.join(others)}; the column session tells their rows apart"
         )
+    unread = f"sampler={config.sampler.name} takes the steps; not read of the checkpoint's scheduler"
+    unsafe = f"{prompts.dropped} of {len(prompts.whole)} prompts left out by a word list (prompts.unsafe=keep takes all)"
+    negatives = {row.negative for row in prompts.rows if row.negative is not None}
+    together = "a commit every five minutes of work, 32 pictures at most"
+    if config.run.in_flight is not None:
+        together = f"{config.run.in_flight} pictures to a commit"
     lines = {
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
-        **({} if not prepared.unread else {"process": _process_line(prepared)}),
+        "process": f"{unread}: {', '.join(prepared.unread)}" if prepared.unread else "",
         "method": method,
         "prompts": f"{len(prompts.rows)} of {prompts.name}, {config.samples} each, seed {config.seed}",
-        **({"rows": text} if (text := rows_line(prompts)) else {}),
-        **({"syntax": line} if (line := syntax_line(_texts(config.negative, prompts))) else {}),
-        **({} if prompts.dropped is None else {"unsafe": _unsafe_line(prompts)}),
+        "rows": _rows_line(prompts),
+        "syntax": syntax_line([*prompts.prompts, *sorted(negatives | {config.negative})]) or "",
+        "unsafe": "" if prompts.dropped is None else unsafe,
         "items": _items_line(len(prepared.items), done, backlog),
         "cost": _cost_line(prepared, store, pending, backlog),
-        **({"calls": _calls_line(config.run)} if pending else {}),
+        "calls": f"{config.run.batch_size} rows; {together}" if pending else "",
         "folder": str(store.folder),
     }
     print_lines(lines, console)
 
 
 def print_lines(lines: Mapping[str, str], console: Console) -> None:
-    """What will be done, a line for each part of it."""
+    """What will be done, a line for each part of it that has one."""
     for name, text in lines.items():
-        _print(console, f"{name:<8} {text}")
+        if text:
+            _print(console, f"{name:<8} {text}")
 
 
 def _print(console: Console, text: str) -> None:
@@ -237,14 +238,7 @@ def _cost_line(prepared: Prepared, store: Store, pending: int, backlog: int) -> 
     return f"nothing is left to make; to measure: {', '.join(sorted(lacking))}"
 
 
-def _calls_line(run: RunConfig) -> str:
-    together = "a commit every five minutes of work, 32 pictures at most"
-    if run.in_flight is not None:
-        together = f"{run.in_flight} pictures to a commit"
-    return f"{run.batch_size} rows; {together}"
-
-
-def rows_line(prompts: PromptSet) -> str:
+def _rows_line(prompts: PromptSet) -> str:
     """What the rows of a prompt file say beside the prompt, and what is made of it; empty if nothing."""
     seeds = sum(row.seed is not None for row in prompts.rows)
     negatives = sum(row.negative is not None for row in prompts.rows)
@@ -253,25 +247,6 @@ def rows_line(prompts: PromptSet) -> str:
     tags = prompts.tags
     names = ", ".join(tags[:8]) + (f" and {len(tags) - 8} more" if len(tags) > 8 else "")
     return "; ".join([*([", ".join(said)] if said else []), *([f"kept as tags: {names}"] if tags else [])])
-
-
-def _texts(negative: str, prompts: PromptSet) -> list[str]:
-    """Everything that the text encoder reads of a run."""
-    negatives = {row.negative for row in prompts.rows if row.negative is not None}
-    return [*prompts.prompts, *sorted(negatives | {negative})]
-
-
-def _process_line(prepared: Prepared) -> str:
-    return (
-        f"sampler={prepared.config.sampler.name} takes the steps; not read of the checkpoint's scheduler: "
-        + ", ".join(prepared.unread)
-    )
-
-
-def _unsafe_line(prompts: PromptSet) -> str:
-    return (
-        f"{prompts.dropped} of {prompts.size} prompts left out by a word list (prompts.unsafe=keep takes all)"
-    )
 
 
 def _close(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from align.config.errors import ConfigError
@@ -18,20 +19,14 @@ from align.runner.failures import (
     said,
 )
 from align.runner.files import Files
-from align.runner.plan import Item, same_group
+from align.runner.plan import Item, group_of
 
 if TYPE_CHECKING:
-    from align.sampling.sampler import Outcome
+    from align.sampling.sampler import Outcome, Sampler
 
 
 class Sampling:
-    """A sampler that makes smaller calls where memory runs out, and finds the items that an error is about.
-
-    Args:
-        files: of the run.
-        say: told, in one line, when memory ran out.
-        errors: keeps tracebacks.
-    """
+    """A sampler that makes smaller calls where memory runs out, and finds the items that an error is about."""
 
     def __init__(self, files: Files, say: Callable[[str], None], errors: ErrorLog) -> None:
         self.files = files
@@ -42,36 +37,28 @@ class Sampling:
         self.batch_size = config.run.batch_size
         self.hopeless: str | None = None
         """What a whole group failed with, although nothing is wrong with any of its prompts: so would the next one."""
-        self._sampler: build.MakesPictures | None = None
+        self._sampler: Sampler | None = None
         self._apart = False  # memory ran out although the network was called with one row
 
-    def sample(self, items: Sequence[Item], on_step: Callable[[float], None]) -> list[Outcome]:
-        """One outcome for each item, with ``error`` where it failed.
-
-        Raises:
-            DeviceLost: nothing can be sampled any more in this process.
-            CannotGoOn: the model cannot be loaded.
-            WeightsError: its weights are missing or hold something else.
-        """
-        return self._sample(items, on_step, again=False)
-
-    def _sample(
-        self, items: Sequence[Item], on_step: Callable[[float], None], *, again: bool
+    def sample(
+        self, items: Sequence[Item], on_step: Callable[[float], None], *, again: bool = False
     ) -> list[Outcome]:
-        """As ``sample``; ``again`` without items that were found to be the cause of an error."""
+        """One outcome for each item, with ``error`` where it failed. Raises DeviceLost, CannotGoOn, WeightsError.
+
+        ``again``: without items that were found to be the cause of an error.
+        """
         from align.sampling.sampler import Request
 
-        parts = self._groups(items)
+        # Pictures of one group of particles stay together: apart, the group would be made twice.
+        returned = self.config.method.returned
+        parts = [list(part) for _, part in groupby(items, lambda item: group_of(item, returned))]
         if self._apart and len(parts) > 1:
-            return [outcome for part in parts for outcome in self._sample(part, on_step, again=again)]
+            return [outcome for part in parts for outcome in self.sample(part, on_step, again=again)]
         if self._sampler is None:
             self._sampler = self._built()
         requests = [Request(item.prompt, item.negative, item.seed, item.sample) for item in items]
         try:
-            outcomes = self._sampler.sample(requests, on_step)
-            if len(outcomes) != len(items):
-                raise RuntimeError(f"{len(outcomes)} outcomes for {len(items)} requests")
-            return outcomes
+            return self._sampler.sample(requests, on_step)
         except Exception as error:
             if device_lost(error):
                 raise DeviceLost(said(error)) from error
@@ -84,10 +71,9 @@ class Sampling:
         if self._apart:
             return [_failed(reason) for _ in items]
         self._shrink()
-        return self._sample(items, on_step, again=again)
+        return self.sample(items, on_step, again=again)
 
-    def _built(self) -> build.MakesPictures:
-        """The sampler, loaded. Raises WeightsError, ConfigError, and CannotGoOn for anything else."""
+    def _built(self) -> Sampler:
         try:
             return build.build_sampler(self.config, self.batch_size, self.files)
         except (WeightsError, ConfigError):
@@ -100,16 +86,6 @@ class Sampling:
                 f"the model cannot be loaded ({said(error)}): mend it, and the same command goes on; "
                 f"the traceback is in {self.errors.path}"
             ) from error
-
-    def _groups(self, items: Sequence[Item]) -> list[list[Item]]:
-        """The items by group of particles: apart, a group would be made twice."""
-        groups: list[list[Item]] = []
-        for item in items:
-            if groups and same_group(groups[-1][-1], item, self.config.method.returned):
-                groups[-1].append(item)
-            else:
-                groups.append([item])
-        return groups
 
     def _without_culprits(
         self, items: Sequence[Item], on_step: Callable[[float], None], reason: str, *, again: bool
@@ -125,7 +101,7 @@ class Sampling:
             self.hopeless = reason
         if not wrong or not rest:
             return [_failed(wrong.get(item.prompt, reason)) for item in items]
-        made = iter(self._sample(rest, on_step, again=True))
+        made = iter(self.sample(rest, on_step, again=True))
         return [_failed(wrong[item.prompt]) if item.prompt in wrong else next(made) for item in items]
 
     def _culprits(self, items: Sequence[Item]) -> dict[str, str]:

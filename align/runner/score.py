@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 from align.config.schema import MetricsConfig
@@ -26,18 +27,9 @@ CHUNK = 8
 """Rows of every call, whatever ``run.batch_size`` is: the same picture has the same value in every run."""
 VERDICTS = ("all", "objects", "colours", "counts", "relations", "sizes", "background")
 
-Failed = Callable[[int, Exception], None]
-"""Told of a picture, by its place, that a metric could not measure, and why."""
-
 
 class Scorer:
-    """The metrics of a run; a reward is loaded onto its device when the first picture comes.
-
-    Args:
-        metrics: which.
-        device: where rewards run.
-        say: told, in one line, when memory ran out.
-    """
+    """The metrics of a run; a reward is loaded onto its device when the first picture comes."""
 
     def __init__(self, metrics: MetricsConfig, device: torch.device, say: Callable[[str], None]) -> None:
         self.metrics = metrics
@@ -51,25 +43,11 @@ class Scorer:
             build.check_reward(name, self.device)
 
     def measure(
-        self, metric: str, pictures: Sequence[Image], prompts: Sequence[str], failed: Failed
-    ) -> list[Result]:
-        """What a metric says of each picture; an error costs those pictures alone that it comes from.
-
-        Args:
-            metric: name of a registered reward, or ``CHECKER``.
-            pictures: at most ``CHUNK`` of them.
-            prompts: one for each.
-            failed: told of each picture without a result.
-
-        Raises:
-            DeviceLost: nothing can be measured any more in this process.
-            WeightsError: weights are damaged.
-        """
+        self, metric: str, pictures: Sequence[Image], prompts: Sequence[str]
+    ) -> list[Result | Exception]:
+        """Of at most ``CHUNK`` pictures, each with its value or its error. Raises DeviceLost and WeightsError."""
         if metric == CHECKER:
-            return [
-                _verdicts(place, picture, prompt, failed)
-                for place, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True))
-            ]
+            return [_verdicts(*one) for one in zip(pictures, prompts, strict=True)]
         try:
             reward = build.load_reward(metric, self.device)
         except WeightsError:
@@ -77,32 +55,18 @@ class Scorer:
         except Exception as error:
             if device_lost(error):
                 raise DeviceLost(said(error)) from error
-            for place in range(len(pictures)):
-                failed(place, error)
-            return [_failure([metric], error)] * len(pictures)
-        return self._results(metric, reward, list(pictures), list(prompts), 0, failed)
+            return [error] * len(pictures)
+        return self._results(metric, reward, list(pictures), list(prompts))
 
     def _results(
-        self,
-        metric: str,
-        reward: Reward,
-        pictures: list[Image],
-        prompts: list[str],
-        first: int,
-        failed: Failed,
-    ) -> list[Result]:
-        """As ``measure``; ``first`` is the place of the first picture."""
+        self, metric: str, reward: Reward, pictures: list[Image], prompts: list[str]
+    ) -> list[Result | Exception]:
         rows, number = self._rows.get(metric, CHUNK), len(pictures)
 
-        def each(size: int) -> list[Result]:
+        def each(size: int) -> list[Result | Exception]:
             parts = [slice(start, start + size) for start in range(0, number, size)]
-            return [
-                result
-                for part in parts
-                for result in self._results(
-                    metric, reward, pictures[part], prompts[part], first + part.start, failed
-                )
-            ]
+            found = (self._results(metric, reward, pictures[part], prompts[part]) for part in parts)
+            return [result for results in found for result in results]
 
         if number > rows:
             return each(rows)
@@ -112,20 +76,18 @@ class Scorer:
             if device_lost(error):
                 raise DeviceLost(said(error)) from error
             smaller = out_of_memory(error) and rows > 1
-            result = _failure([metric], error)
             if not smaller and number == 1:
-                failed(first, error)
-        # Only here is the memory free again that the call had taken.
+                clear_frames(error.__traceback__)  # which would keep the memory that the call had taken
+                return [error]
+        # Only here is that memory free again.
         if smaller:
             self._rows[metric] = rows // 2
             self.say(f"out of memory: {metric} measures {rows // 2} pictures a call from now on")
             free_memory()
-            return each(rows // 2)
-        return [result] if number == 1 else each(1)
+        return each(rows // 2 if smaller else 1)
 
 
 def _values(reward: Reward, pictures: list[Image], prompts: list[str], rows: int) -> list[float]:
-    """The numbers of one call of ``rows`` rows. Raises whatever the reward raises, and RewardError."""
     from align.rewards.base import one_a_picture
 
     pad = rows - len(pictures)
@@ -137,25 +99,17 @@ def _result(metric: str, value: float) -> Result:
     return Result({metric: value}) if math.isfinite(value) else Result({metric: None}, "is not finite")
 
 
-def _failure(columns: Sequence[str], error: Exception) -> Result:
+def failure(metric: str, error: Exception) -> Result:
+    """What is kept of a metric that fails on a picture."""
+    columns = [f"check_{name}" for name in VERDICTS] if metric == CHECKER else [metric]
     return Result(dict.fromkeys(columns), f"failed: {' '.join(said(error).split())[:300]}", failed=True)
 
 
-def unreadable(metric: str, error: Exception) -> Result:
-    """What a metric says of a picture that cannot be read."""
-    return _failure(_columns(metric), error)
-
-
-def _columns(metric: str) -> list[str]:
-    return [f"check_{name}" for name in VERDICTS] if metric == CHECKER else [metric]
-
-
-def _verdicts(place: int, picture: Image, prompt: str, failed: Failed) -> Result:
+def _verdicts(picture: Image, prompt: str) -> Result | Exception:
     try:
         return Result(verdicts(picture, prompt))
     except Exception as error:
-        failed(place, error)
-        return _failure(_columns(CHECKER), error)
+        return error
 
 
 def verdicts(picture: Image, prompt: str) -> dict[str, bool | None]:

@@ -10,13 +10,11 @@ from align.sampling.schedules import populations, search_probabilities
 
 @dataclass(frozen=True)
 class Searching:
-    """The schedules of a search, for each step but the last, and how many particles are replaced at a step.
+    """The schedules of a search for each step but the last, empty for none, and how many particles are replaced at each.
 
-    Attributes:
-        probabilities: that a step is searched; empty if none is.
-        populations: particles of a group that go on; empty for all.
-        budget: particles whose worth of candidates a searched step spends however few are left; 0 for those that are left.
-        replaced: particles replaced at each step.
+    ``probabilities``: that a step is searched.  ``populations``: particles of a group that go on.  A searched step
+    spends
+    candidates for ``budget`` particles however few are left, or with 0 for those that are left.
     """
 
     probabilities: tuple[float, ...]
@@ -26,7 +24,7 @@ class Searching:
 
 
 def searching(config: Config) -> Searching:
-    """Those of a run."""
+    """What the search of a run comes to."""
     method, search, steps = config.method, config.method.search, config.sampler.steps
     chances, numbers = search.probabilities, search.populations
     if search.schedule != "list":

@@ -1,21 +1,26 @@
-"""What is installed, what is missing, and the exact command that brings it."""
+"""What is installed, what is missing, the exact command that brings it, and bringing it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from align.checkpoints.hashes import file_hash
 from align.checkpoints.layout import PICKLES
-from align.checkpoints.needed import Needed, mending
+from align.checkpoints.needed import Needed, mending, missing_text
+from align.checkpoints.reference import hub_names
 from align.config.schema import Config
 from align.errors import WrongWeights
 from align.runner.exits import DONE, MISSING_WEIGHTS
 from align.runner.files import Files, files_of
+from align.runner.record import PACKAGES
 from align.version import DISTRIBUTION
 
 INSTALL = "pip install -e ."
+CAN = "can run"
 
 
 def survey(configs: Sequence[Config]) -> int:
@@ -41,41 +46,31 @@ def survey(configs: Sequence[Config]) -> int:
         mends.insert(0, INSTALL)
     if mends:
         print("to mend what is missing", *(f"  {mend}" for mend in mends), sep="\n")
-    able = {
-        name: not absent and not any(one.missing() for one in files.backbone)
-        for name, files in backbones.items()
-    }
-    refused = {name: _refused(files) for name, files in backbones.items() if able[name]}
-    able |= {name: not why for name, why in refused.items()}
-    for name, can in able.items():
-        print(f"backbone {name} {'can run' if can else refused.get(name, 'cannot run yet')}")
-    return DONE if all(able.values()) else MISSING_WEIGHTS
+    able = True
+    for name, files in backbones.items():
+        can = "cannot run yet" if absent else _can_run(files)
+        print(f"backbone {name} {can}")
+        able = able and can == CAN
+    return DONE if able else MISSING_WEIGHTS
 
 
-def _refused(files: Files) -> str:
-    """Why a backbone whose files are all there cannot be sampled; empty if it can."""
+def _can_run(files: Files) -> str:
+    if any(one.missing() for one in files.backbone):
+        return "cannot run yet"
     try:
         _ = files.pieces and files.stated
     except WrongWeights as error:
         return f"cannot run: {error}"
-    return ""
+    return CAN
 
 
 def _packages() -> tuple[list[str], list[str]]:
     """A line for each package that the project needs, and the names of those that are absent."""
     try:
-        names = [_name(text) for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
+        needed = [text for text in requires(DISTRIBUTION) or [] if "extra ==" not in text]
     except PackageNotFoundError:  # run from a checkout without installation
-        names = [
-            "torch",
-            "diffusers",
-            "transformers",
-            "hydra-core",
-            "open_clip_torch",
-            "numpy",
-            "pillow",
-            "pandas",
-        ]
+        needed = [*PACKAGES, "hydra-core", "pandas"]
+    names = [re.split(r"[^\w.-]", text)[0] for text in needed]
     lines, absent = [], []
     for name in names:
         try:
@@ -84,14 +79,6 @@ def _packages() -> tuple[list[str], list[str]]:
             lines.append(f"  {name:<16} MISSING")
             absent.append(name)
     return lines, absent
-
-
-def _name(requirement: str) -> str:
-    """The name at the start of a requirement."""
-    end = next(
-        (place for place, letter in enumerate(requirement) if not (letter.isalnum() or letter in "-_.")), None
-    )
-    return requirement[:end]
 
 
 def _devices() -> list[str]:
@@ -118,3 +105,30 @@ def _weights_line(needed: Needed) -> str:
     names = [path.name if path.parent == needed.folder else path.parent.name for path in models]
     hashes = ", ".join(f"{name} {file_hash(path)[:8]}" for name, path in zip(names, models, strict=True))
     return f"  {needed.what:<28} {size:6.1f} MB  {hashes}"
+
+
+def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
+    """Fetch all that is missing and on the net; returns 0 if nothing is missing afterwards, else 3.
+
+    ``needed`` is called again in the end, as where files are can change when they come.
+    """
+    from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
+
+    for one in needed():
+        gone = one.missing()
+        if not gone:
+            continue
+        print(f"fetching {one.what}: {', '.join(gone)}", flush=True)
+        try:
+            if one.hub is not None:
+                fetch_hub(one.hub, hub_names(one.hub, gone))
+            for file in one.urls:
+                fetch_url(file.url, file.sha256, file.target)
+        except FetchError as error:
+            print(f"align: {error}", file=sys.stderr)
+    left = missing_text(needed())
+    if left:
+        print(left, file=sys.stderr)
+    else:
+        print("all files of this configuration are there")
+    return MISSING_WEIGHTS if left else DONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from align.runner.row_files import shown
+from align.config.convert import shown
 from align.store.csvfile import visible
 
 FORMS = (

@@ -13,7 +13,6 @@ from align.runner.score import CHUNK, Scorer
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
     from align.rewards.base import Reward
 
@@ -21,21 +20,9 @@ if TYPE_CHECKING:
 def try_rewards(
     config: Config, scorer: Scorer, prompts: Sequence[str], device: torch.device, errors: ErrorLog
 ) -> None:
-    """Judge grey pictures with what guides or selects and with every metric.
+    """Judge grey pictures with what guides or selects and with every metric. Raises CannotGoOn, DeviceLost, WeightsError.
 
     A prompt that a reward cannot read is no reason to stop: only a reward that fails on all of the first prompts.
-
-    Args:
-        config: the run.
-        scorer: its metrics.
-        prompts: of what is to be made.
-        device: where rewards run.
-        errors: keeps the traceback.
-
-    Raises:
-        CannotGoOn: a reward fails.
-        DeviceLost: nothing can be computed in this process.
-        WeightsError: weights are damaged.
     """
     from PIL import Image as images
 
@@ -57,35 +44,22 @@ def try_rewards(
             _stop(name, wrong[0], errors)
     grey = images.new("RGB", (config.backbone.width, config.backbone.height), (128, 128, 128))
     for name in config.metrics.rewards:
-        wrong = _wrong(scorer, name, grey, some)
+        found = scorer.measure(name, [grey] * len(some), some)
+        wrong = [one for one in found if isinstance(one, Exception)]
         if len(wrong) == len(some):
             _stop(name, wrong[0], errors)
-
-
-def _wrong(scorer: Scorer, name: str, grey: Image, prompts: Sequence[str]) -> list[Exception]:
-    """What a metric raises for a picture, of the prompts that it fails on."""
-    wrong: list[Exception] = []
-
-    def failed(place: int, error: Exception) -> None:
-        wrong.append(error)
-
-    scorer.measure(name, [grey] * len(prompts), prompts, failed)
-    return wrong
 
 
 def judge(reward: Reward, prompt: str, config: Config, device: torch.device, *, gradient: bool) -> None:
     """Score grey pictures for a prompt; raises whatever the reward raises."""
     import torch
 
-    def grey(number: int) -> torch.Tensor:
-        shape = (number, 3, config.backbone.height, config.backbone.width)
-        return torch.full(shape, 0.5, device=device)
-
+    grey = torch.full((2, 3, config.backbone.height, config.backbone.width), 0.5, device=device)
     with torch.no_grad():  # two, so that one number for all of them shows
-        reward.score(grey(2), [prompt] * 2)
+        reward.score(grey, [prompt] * 2)
     if gradient:
         with torch.enable_grad():
-            reward.score(grey(1).requires_grad_(), [prompt])
+            reward.score(grey[:1].requires_grad_(), [prompt])
 
 
 def _stop(name: str, error: Exception, errors: ErrorLog) -> None:

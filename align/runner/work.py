@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from align.config.schema import Config
 from align.runner import build
 from align.runner.devices import torch_device
 from align.runner.failures import CannotGoOn, ErrorLog
 from align.runner.interrupts import Interrupts
 from align.runner.measure import Measuring
 from align.runner.pace import Pace
-from align.runner.plan import Item, same_group
+from align.runner.plan import Item, group_of
 from align.runner.prepare import Prepared
 from align.runner.progress import Listener
 from align.runner.rows import make_row, to_image
@@ -29,15 +29,7 @@ MODELS = ("transformers.modeling_utils", "diffusers.models.autoencoders.vae", "d
 
 
 class Work:
-    """Does what is pending in an open store; each item is tried once.
-
-    Args:
-        prepared: the run.
-        store: where results go.
-        meter: told of the progress.
-        interrupts: lets a commit end.
-        clock: seconds, monotonic.
-    """
+    """Does what is pending in an open store; each item is tried once.  ``clock`` tells seconds, monotonic."""
 
     def __init__(
         self,
@@ -58,7 +50,10 @@ class Work:
         self._todo = deque(sorted(items, key=lambda item: item.key in failed))
         self._errors = ErrorLog(store.folder)
         self._sampling = Sampling(prepared.files, meter.say, self._errors)
-        import_models(config)
+        if (
+            config.metrics.rewards or config.backbone.kind != "analytic"
+        ):  # without what no model of ours needs of them
+            import_libraries(MODELS, UNREAD if not config.backbone.lora else UNREAD[:1])
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
@@ -69,11 +64,8 @@ class Work:
     def run(self) -> None:
         """Work until no item is left; with ``run.on_error=stop`` until one has failed.
 
-        Raises:
-            StoreError: a result cannot be written.
-            DeviceLost: nothing can be sampled or measured any more.
-            CannotGoOn: a reward fails on anything, or a whole group did.
-            WeightsError: weights are damaged or hold something else; nothing was made.
+        Raises StoreError, DeviceLost, WeightsError (nothing was made), CannotGoOn (a reward fails on anything, or a
+        group did).
         """
         self._scorer.load_all()
         self._measuring.backlog()
@@ -106,10 +98,8 @@ class Work:
         outcomes = self._sampling.sample(group, partial(self.meter.sampling, len(group)))
         memory = self._peak_memory_mb()
         for item, outcome in zip(group, outcomes, strict=True):
-            if outcome.picture is None and outcome.error is None:
-                outcome.error = "there is no picture"
             failed = outcome.error is not None
-            picture = None if failed or outcome.picture is None else to_image(outcome.picture)
+            picture = None if outcome.picture is None else to_image(outcome.picture)
             row = make_row(self.config, item, outcome, memory)
             with self.interrupts.finishing():
                 self.store.commit(item, picture, row, hold=bool(self._measuring.wanted))
@@ -127,7 +117,7 @@ class Work:
         returned = self.config.method.returned
         while self._todo:
             # Pictures of one group of particles stay together: apart, the group would be made twice.
-            if len(group) >= size and not same_group(group[-1], self._todo[0], returned):
+            if len(group) >= size and group_of(group[-1], returned) != group_of(self._todo[0], returned):
                 break
             item = self._todo.popleft()
             with self.interrupts.finishing():
@@ -141,15 +131,5 @@ class Work:
             import torch
 
             return torch.cuda.max_memory_allocated(self._device) / 1e6
-        try:
-            import resource
-        except ImportError:  # there is no such module on Windows
-            return None
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def import_models(config: Config) -> None:
-    """Import the libraries that a run's models are of, without what no model of ours needs of them."""
-    if config.metrics.rewards or config.backbone.kind != "analytic":
-        import_libraries(MODELS, UNREAD if not config.backbone.lora else UNREAD[:1])

@@ -21,7 +21,7 @@ from align.config.schema import RunnerConfig
 from align.errors import WeightsError
 from align.runner.failures import CannotGoOn, DeviceLost
 from align.runner.prepare import Prepared
-from align.runner.progress import Meter
+from align.runner.progress import Listener, Meter
 from align.runner.record import run_record
 from align.store.errors import StoreError
 from align.store.manifest import Manifest
@@ -36,18 +36,15 @@ class WorkersLost(Exception):
 
 
 def work(prepared: Prepared, store: Store, meter: Meter) -> None:
-    """Do what is pending in an open shared store.
+    """Do what is pending in an open shared store; an interruption lets each worker end its commit.
 
-    Raises:
-        ConfigError: there is no such cluster, or it has no room for a worker.
-        StoreError, WeightsError, CannotGoOn: as a worker says.
-        WorkersLost: too many died.
-        KeyboardInterrupt: after each worker has ended its commit.
+    Raises ConfigError (no such cluster, or no room in it for a worker), WorkersLost, and what a worker says.
     """
     with _cluster(prepared.config.runner) as ray:
         crew = _Crew(ray, prepared, store, meter)
         try:
-            crew.start()
+            for _ in range(crew.number):
+                crew.add()
             while crew.running:
                 crew.look()
         except BaseException:
@@ -84,11 +81,7 @@ def _cluster(config: RunnerConfig) -> Iterator[Any]:
 
 
 class _Crew:
-    """The workers of a run.
-
-    Attributes:
-        running: token of each worker that was started and has not ended, by its task.
-    """
+    """The workers of a run; ``running`` has the token of each that has not ended, by its task."""
 
     def __init__(self, ray: Any, prepared: Prepared, store: Store, meter: Meter) -> None:
         self.ray = ray
@@ -118,12 +111,7 @@ class _Crew:
         self._prepared = ray.put(prepared)
         self._told = store.done, store.failed
 
-    def start(self) -> None:
-        """Start all workers."""
-        for _ in range(self.number):
-            self._add()
-
-    def _add(self) -> None:
+    def add(self) -> None:
         token = secrets.token_hex(8)
         self.running[self._task.remote(self._prepared, token, os.getcwd())] = token
 
@@ -151,7 +139,7 @@ class _Crew:
             raise WorkersLost(reason)
         self.restarts -= 1
         self.meter.say(f"a worker is gone ({reason}): another one takes its place")
-        self._add()
+        self.add()
 
     def _count(self) -> None:
         self.store.refresh()
@@ -173,28 +161,18 @@ class _Crew:
             self.ray.wait(list(self.running), num_returns=len(self.running), timeout=30)
 
 
-class _Lines:
+class _Lines(Listener):
     """Keeps what a worker has to say; finished items are counted by the other process, in the folder."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def sampling(self, pictures: int, share: float) -> None:
-        """See ``Listener``."""
-
-    def committed(self, *, failed: bool) -> None:
-        """See ``Listener``."""
-
-    def measured(self, pictures: int) -> None:
-        """See ``Listener``."""
-
     def say(self, text: str) -> None:
-        """Keep a line."""
         self.lines.append(text)
 
 
 def _worker(prepared: Prepared, token: str, folder: str) -> tuple[list[str], Exception | None]:
-    """The work of one worker: what it has to say, and why it could not go on."""
+    """What it has to say, and why it could not go on."""
     from align.runner.interrupts import Interrupts
     from align.runner.work import Work
 

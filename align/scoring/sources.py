@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
 from align.pictures import ENDINGS
 from align.reading import read_text
 from align.runner import row_files
 from align.runner.prompt_files import Columns, columns_of, prompt_row
-from align.runner.row_files import read_rows, shown
+from align.runner.row_files import read_rows
 from align.store.columns import tag_column
 
 TABLES = ("csv", "tsv", "jsonl", "json", "parquet")

@@ -256,7 +256,6 @@ def test_a_job_that_is_composed_elsewhere_is_looked_at_again(monkeypatch, capsys
     OmegaConf.set_struct(composed, False)
     del composed["hydra"]
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: hydra)
-    monkeypatch.setattr(launch, "_prepared", list)
     monkeypatch.setattr(launch, "_run", len)
     job = partial(launch.run_job, said=said_of(command), overrides=1)
     assert job(composed) == 1

@@ -5,7 +5,7 @@ import pytest
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner.estimate import network_evaluations
-from align.runner.plan import identity, item_key, make_plan, same_group
+from align.runner.plan import Keys, group_of, identity, make_plan
 from align.runner.prepare import prepare
 from align.runner.prompt_files import PromptRow
 from align.runner.prompts import prompts_hash
@@ -151,12 +151,12 @@ def test_one_prompt_with_several_negatives_has_the_same_pictures_in_any_order_an
 
 def test_particles_of_one_group_have_one_negative():
     one, other = make_plan({}, [PromptRow("a", negative="x"), PromptRow("a")], 0, 1, "")
-    assert not same_group(one, other, 4)
+    assert group_of(one, 4) != group_of(other, 4)
 
 
 def test_any_text_has_a_key():
     texts = ["", "\ud800", "\x00", "a\nb", "é", "e\u0301", "x" * 10_000]
-    assert len({item_key({}, text, 0, 0) for text in texts}) == len(texts)
+    assert len({Keys({}).key(text, 0, 0) for text in texts}) == len(texts)
     assert len({prompts_hash([text]) for text in texts}) == len(texts)
     assert prompts_hash(["a", "b"]) != prompts_hash(["a,b"])
 
@@ -182,5 +182,5 @@ def test_a_key_is_the_hash_of_its_parts_as_sorted_json():
         "sample": 3,
     }
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    key = item_key(parts["identity"], parts["prompt"], parts["seed"], parts["sample"])
+    key = Keys(parts["identity"]).key(parts["prompt"], parts["seed"], parts["sample"])
     assert key == hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -88,7 +88,8 @@ def test_the_ten_samples_of_a_prompt_may_come_of_one_filter(tmp_path):
 
 
 def test_an_experiment_may_be_added_or_chosen():
-    added, chosen = (in_folders(jobs_of(parse([text, "method=none"])))[0].config for text in EITHER)
+    jobs = [jobs_of(parse([text, "method=none"]))[0] for text in EITHER]
+    added, chosen = (job.config for job in in_folders(jobs))
     assert added == chosen
     assert added.run.folder == "outputs/toy_gmm/toy_gmm-none-toy-seed0"
     assert (added.reward.terms, added.sampler.steps, added.sampler.eta) == ({"toy_gmm": 1}, 100, 1)
