@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from align.reading import open_file
 from align.store.errors import StoreError, as_store_error
@@ -17,20 +17,28 @@ from align.store.manifest import (
     started_run,
     write_run,
 )
-from align.store.planned import PlannedItem
 
 OF_A_RUN = ("status", "plan", "counts")
 """Parts that only who works on the run's plan writes."""
 
 
-class RunFile:
-    """The ``run.json`` of one folder.
+class PlannedItem(Protocol):
+    """What the store needs to know of a picture that is to be made, or to be measured."""
 
-    Args:
-        folder: the run folder.
-        manifest: what it is a run of.
-        guest: leave the parts of ``OF_A_RUN`` as they are.
-    """
+    @property
+    def key(self) -> str:
+        """sha256 of the item's identity, 64 hex digits."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def sample(self) -> int:
+        """Number of the picture among those of one prompt and seed."""
+
+
+class RunFile:
+    """The ``run.json`` of one folder; a guest leaves the parts of ``OF_A_RUN`` as they are."""
 
     def __init__(self, folder: Path, manifest: Manifest, *, guest: bool) -> None:
         self.folder = folder

@@ -57,7 +57,7 @@ def run(folder, method, prompts, size=64):
         Item(hashlib.sha256(json.dumps([method, prompt]).encode()).hexdigest(), prompt, 0)
         for prompt in prompts
     ]
-    with Store.open(folder, Manifest({"method": method}), items) as store:
+    with Store(folder, Manifest({"method": method}), items) as store:
         for place, item in enumerate(items):
             picture = make_png(item) if size == 64 else Image.new("RGB", (size, size // 2), "red")
             row = {"prompt": item.prompt, "method": method, "clip": place * 0.1, "check_all": place % 2 == 0}
