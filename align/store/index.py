@@ -18,6 +18,7 @@ from align.store.pictures import Verify, intact, is_stamp
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 T = TypeVar("T")
+Results = frozenset[tuple[str, str]]
 
 
 class Entry(NamedTuple):
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
     """Session that made it."""
     lines: tuple[tuple[int, int], ...] = ()
     """Offset and length of each line that measures it, the newest last."""
-    by: frozenset[tuple[str, str]] = frozenset()
+    by: Results = frozenset()
     """Metric and fingerprint of each result, "" of one that failed; equal sets are one object."""
 
 
@@ -140,9 +141,7 @@ class Index:
         """
         return self._lacking(self.entries[key].own, self.entries[key].by, wanted) if self.is_done(key) else []
 
-    def _lacking(
-        self, own: frozenset[str], by: frozenset[tuple[str, str]], wanted: Mapping[str, str]
-    ) -> list[str]:
+    def _lacking(self, own: frozenset[str], by: Results, wanted: Mapping[str, str]) -> list[str]:
         known = {metric: one for metric, one in self._inline.items() if has_column(metric, own)} | dict(by)
         return [metric for metric, fingerprint in wanted.items() if known.get(metric) != fingerprint]
 

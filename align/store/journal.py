@@ -73,8 +73,7 @@ class Journal:
 
     def read(self, offset: int, length: int) -> dict[str, Any]:
         """The record at a place that ``new_records`` gave."""
-        record: dict[str, Any] = json.loads(os.pread(self._handle, length, offset))
-        return record
+        return dict(json.loads(os.pread(self._handle, length, offset)))
 
     def close(self) -> None:
         os.close(self._handle)

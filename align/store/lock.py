@@ -110,13 +110,10 @@ class FolderLock:
             self._life = None
 
     def acquire(self, entering: Callable[[bool], None]) -> None:
-        """Enter the folder.
+        """Enter the folder. Raises StoreError: another process has it and not both are shared, or it cannot be written.
 
         ``entering`` is called inside the guard with True when nobody else is in the folder; when it raises, the
         folder is not entered.
-
-        Raises:
-            StoreError: another process has it and not both are shared, or ``.lock`` cannot be written.
         """
         with self.guard() as handle:
             others = self._others(handle)

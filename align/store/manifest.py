@@ -66,11 +66,8 @@ def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, str, str]
         return None
     else:
         return path or "identity", _short(old), _short(new)
-    for key, a, b in pairs:
-        found = first_difference(a, b, f"{path}.{key}" if path else key)
-        if found:
-            return found
-    return None
+    below = (first_difference(a, b, f"{path}.{key}" if path else key) for key, a, b in pairs)
+    return next(filter(None, below), None)
 
 
 def _short(value: Any) -> str:
@@ -123,9 +120,8 @@ def _wrong(run: Mapping[str, Any]) -> str:
 def write_run(folder: Path, value: Mapping[str, Any]) -> None:
     """Replace ``run.json`` as a whole. Raises StoreError."""
     with as_store_error(f"write {folder / 'run.json'}"):
-        writing.write_text(
-            folder / "run.json", json.dumps(json_value(value), indent=2, allow_nan=False) + "\n"
-        )
+        text = json.dumps(json_value(value), indent=2, allow_nan=False)
+        writing.write_text(folder / "run.json", f"{text}\n")
 
 
 def started_run(

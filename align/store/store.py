@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -97,14 +97,14 @@ class Store:
             raise ValueError("the plan holds an item twice")
         self._lock = FolderLock(folder, shared=shared, token=token)
         self._claims = Claims(folder, self._lock)
-        self._file = RunFile(folder, manifest, guest=guest)
         self._mutex = threading.RLock()
         self._foreign = foreign
         self._closed = False
         with as_store_error(f"create {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
         refuse_links(folder)
-        self._lock.acquire(lambda alone: self._enter(alone, extend))
+        begin = partial(RunFile, folder, manifest, self._items, extend=extend, guest=guest)
+        self._lock.acquire(partial(self._enter, begin))
         try:
             self._load(verify, csv_every)
         except BaseException:
@@ -115,8 +115,8 @@ class Store:
         self.unclosed = self._file.unclosed
         """Whether an earlier session ended without closing the folder: it was killed, or its machine was."""
 
-    def _enter(self, alone: bool, extend: bool) -> None:
-        self._file.begin(self._items, alone=alone, extend=extend)
+    def _enter(self, begin: Callable[..., RunFile], alone: bool) -> None:
+        self._file = begin(alone=alone)
         with as_store_error(f"write to {self.folder}"):
             (self.folder / "images").mkdir(exist_ok=True)
             if alone:
@@ -225,16 +225,20 @@ class Store:
         if not results:
             return
         measured = {key: {name: one.for_journal() for name, one in of.items()} for key, of in results.items()}
+        # What failed stays claimed: the next run tries again, not another process of this one.
+        whole = [key for key, of in results.items() if not any(one.failed for one in of.values())]
+        self._keep({"measured": measured, "by": dict(by), "session": self.session}, whole)
+
+    def _keep(self, record: dict[str, Any], finished: Sequence[str]) -> None:
+        """Append a line to the journal and give up the claims on items that nothing more is done with."""
         with self._mutex:
             with as_store_error(f"write to {self.folder}"):
-                self._journal.append({"measured": measured, "by": dict(by), "session": self.session})
+                self._journal.append(record)
                 self._index.refresh()
-            if self.shared:
+            if self.shared and finished:
                 with self._lock.guard():
-                    for key, of in results.items():
-                        # What failed stays claimed: the next run tries again, not another process of this one.
-                        if not any(one.failed for one in of.values()):
-                            self._claims.drop(key)
+                    for key in finished:
+                        self._claims.drop(key)
             if self._snapshot.due():
                 self.rebuild_csv()
 
@@ -273,24 +277,18 @@ class Store:
             "seed": int(item.seed),
             "sample": int(item.sample),
             "place": self._plan[item.key],
-            "config": self._file.manifest.digest,
+            "config": self._file.config,
             "session": self.session,
             "image": None,
             "row": {name: value for name, value in values.items() if name not in FILLED_IN},
         }
         with self._mutex:
-            with as_store_error(f"write to {self.folder}"):
-                if picture is not None and not failed:
-                    ending = picture.path.suffix.lower() if isinstance(picture, Original) else ".png"
-                    name = picture_name(item.key, item.seed, item.sample, ending)
+            if picture is not None and not failed:
+                ending = picture.path.suffix.lower() if isinstance(picture, Original) else ".png"
+                name = picture_name(item.key, item.seed, item.sample, ending)
+                with as_store_error(f"write to {self.folder}"):
                     record["image"] = save_picture(self.folder / "images", name, picture)
-                self._journal.append(record)
-                self._index.refresh()
-            if self.shared and not failed and not hold:
-                with self._lock.guard():
-                    self._claims.drop(item.key)
-            if self._snapshot.due():
-                self.rebuild_csv()
+            self._keep(record, [] if failed or hold else [item.key])
 
     def rebuild_csv(self) -> None:
         """Bring ``results.csv`` up to date with the journal, as a whole. Raises StoreError."""
