@@ -21,8 +21,6 @@ PLAIN = str.maketrans(
     {"–": "-", "−": "-", "—": "-", "×": "x", "·": ".", "…": ".", "†": "+", "─": "-", "\u00a0": " "}
 )
 """Of what tables are made of, in characters that every stream has; one for one, so that columns stay."""
-
-
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
@@ -92,9 +90,8 @@ def _tolerant(stream: TextIO, printed: Printed) -> TextIO:
     """A stream that writes to the same place and has no errors; one that is no file only encodes everything."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
-    errors = {"strict": "align", "surrogateescape": "align_bytes"}.get(
-        stream.errors or "strict", stream.errors
-    )
+    kinds = {"strict": "align", "surrogateescape": "align_bytes"}
+    errors = kinds.get(stream.errors or "strict", stream.errors)
     raw = getattr(stream.buffer, "raw", stream.buffer)  # unbuffered, there is no other
     if not isinstance(raw, io.FileIO):
         stream.reconfigure(errors=errors)
@@ -117,7 +114,6 @@ class _Text(io.TextIOWrapper):
     """Its file is not its own, so it does not close it."""
 
     def close(self) -> None:
-        """Write what is left."""
         self.flush()
 
 
@@ -130,7 +126,7 @@ class _Pipe(io.RawIOBase):
         self._printed = printed
 
     def write(self, data: Any) -> int:
-        """Write what can be written; all of it counts as done once the file has failed."""
+        # All of it counts as done once the file has failed.
         if self._printed.lost is None:
             try:
                 while (written := self._raw.write(data)) is None:  # somebody made it non-blocking
@@ -141,13 +137,10 @@ class _Pipe(io.RawIOBase):
         return len(data)
 
     def writable(self) -> bool:
-        """It is."""
         return True
 
     def isatty(self) -> bool:
-        """Whether a person looks at it."""
         return self._raw.isatty()
 
     def fileno(self) -> int:
-        """Of the file."""
         return self._raw.fileno()

@@ -25,11 +25,7 @@ class PictureError(Exception):
 
 
 def read_picture(source: bytes | Path) -> Image:
-    """A picture as RGB, from a file or its bytes.
-
-    Raises:
-        PictureError: it is empty, damaged, too large, or no picture.
-    """
+    """A picture as RGB, from a file or its bytes. Raises PictureError: it is empty, damaged, too large, or no picture."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     # Only what is more than twice Pillow's limit is refused, by an error of its own.
@@ -51,11 +47,7 @@ def read_picture(source: bytes | Path) -> Image:
 
 
 def saved_picture(path: Path | str) -> tuple[bytes, Image]:
-    """The bytes of a picture that is to be shown or measured again, and what they hold, as RGB.
-
-    Raises:
-        PictureError: it is not there, damaged, too large, or no picture.
-    """
+    """The bytes of a picture that is to be shown or measured again, and what they hold, as RGB. Raises PictureError."""
     try:
         data = read_bytes(path)
     except FileNotFoundError:
@@ -68,8 +60,7 @@ def saved_picture(path: Path | str) -> tuple[bytes, Image]:
 def to_rgb(image: Image) -> Image:
     """Any picture as RGB; transparency is laid over white, 16 bits are rounded to 8.
 
-    Raises:
-        PictureError: its numbers have no range that says what is white.
+    Raises PictureError: its numbers have no range that says what is white.
     """
     from PIL import Image
 

@@ -27,11 +27,7 @@ _KINDS = {
 
 
 def open_file(path: Path | str) -> io.BufferedReader:
-    """Open a file for reading bytes, without waiting for anybody.
-
-    Raises:
-        OSError: it is not there, cannot be read, or is no ordinary file.
-    """
+    """Open a file for reading bytes, without waiting. Raises OSError: it is not there, or no ordinary file, or cannot be read."""
     _refuse(os.stat(path), path)  # before it is opened, as opening alone can have effects on a device
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -43,11 +39,7 @@ def open_file(path: Path | str) -> io.BufferedReader:
 
 
 def read_bytes(path: Path | str, largest: int = LARGEST) -> bytes:
-    """The content of a file.
-
-    Raises:
-        OSError: as ``open_file``; or it holds more than ``largest`` bytes.
-    """
+    """The content of a file. Raises OSError as ``open_file``; or it holds more than ``largest`` bytes."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         data = (file.read(largest + 1) or b"") if size <= largest else b""
@@ -57,22 +49,12 @@ def read_bytes(path: Path | str, largest: int = LARGEST) -> bytes:
 
 
 def read_text(path: Path | str, encoding: str = "utf-8", largest: int = LARGEST) -> str:
-    """The content of a text file, line ends as they are.
-
-    Raises:
-        OSError: as ``read_bytes``.
-        UnicodeDecodeError: it is not in this encoding.
-    """
+    """The content of a text file, line ends as they are. Raises OSError as ``read_bytes``, UnicodeDecodeError."""
     return read_bytes(path, largest).decode(encoding)
 
 
 def read_json(path: Path | str, largest: int = LARGEST) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-        OSError: as ``read_bytes``.
-        ValueError: it is not JSON in UTF-8.
-    """
+    """The value of a JSON file. Raises OSError as ``read_bytes``; ValueError: it is not JSON in UTF-8."""
     return parse_json(read_bytes(path, largest))
 
 
@@ -96,7 +78,6 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _refuse(facts: os.stat_result, path: Path | str) -> None:
-    kind = stat.S_IFMT(facts.st_mode)
-    if kind != stat.S_IFREG:
-        what = _KINDS.get(kind, "something else")
+    if not stat.S_ISREG(facts.st_mode):
+        what = _KINDS.get(stat.S_IFMT(facts.st_mode), "something else")
         raise OSError(errno.EINVAL, f"it is {what}, not a file", str(path))

@@ -26,28 +26,22 @@ SUFFIX = ".align-tmp"
 
 @contextmanager
 def replacing(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a binary file that takes the place of ``path`` when the block ends without an exception.
+    """Open a binary file that takes the place of ``path`` when the block ends without an exception; its folder must exist.
 
-    Args:
-        path: the file to create or replace; its folder must exist.
-        durable: wait for file and folder to reach the disk. False is for files that can be made again.
-
-    Raises:
-        OSError: from the file system; the old file is then intact and no temporary file stays behind.
+    ``durable`` waits for file and folder to reach the disk: False is for files that can be made again. Raises OSError
+    from the file system; the old file is then intact and no temporary file stays behind.
     """
     target = Path(path)
+    old = 0
     with suppress(FileNotFoundError):
-        kind = target.lstat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISLNK(kind) or stat.S_ISDIR(kind)):
+        old = target.lstat().st_mode
+        if not (stat.S_ISREG(old) or stat.S_ISLNK(old) or stat.S_ISDIR(old)):
             raise OSError(errno.EINVAL, "it is a device or a pipe, not a file", str(path))
     temporary = _temporary(target)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        with os.fdopen(handle, "wb") as file:
-            with suppress(FileNotFoundError):
-                old = target.lstat().st_mode
-                if stat.S_ISREG(old):
-                    os.chmod(temporary, old & 0o7777)
+        with temporary.open("xb") as file:
+            if stat.S_ISREG(old):
+                os.chmod(temporary, old & 0o7777)
             yield file
             file.flush()
             if durable:
@@ -111,10 +105,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Delete temporary files that a killed process left in ``folder``; returns their number.
-
-    Only to be called when no other process writes there.
-    """
+    """Delete temporary files that a killed process left in ``folder``, when no other writes there; returns their number."""
     removed = 0
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:

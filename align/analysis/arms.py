@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,34 +24,29 @@ Pair = tuple[str, int, int]
 
 @dataclass
 class Arm:
-    """One configuration.
-
-    Attributes:
-        label: what tables call it; unique in a report.
-        folders: where its rows come from.
-        rows: finished rows, with a column ``path`` that holds the picture's full path or None.
-        failures: status of each row that failed.
-    """
+    """One configuration."""
 
     label: str
+    """What tables call it; unique in a report."""
     method: str
     backbone: str
     reward: str
+    config: str
     folders: list[Path]
     rows: pandas.DataFrame
+    """Finished ones, with a column ``path`` that holds the picture's full path or is empty."""
     failures: dict[Pair, str]
-    config: str = ""
-    optimised: frozenset[str] = field(default_factory=frozenset)
-
-    @property
-    def failed(self) -> int:
-        """Number of rows that failed."""
-        return len(self.failures)
+    """Status of each row that failed."""
+    optimised: frozenset[str]
 
     def pairs(self) -> dict[Pair, int]:
         """Place of each row by prompt, seed and sample."""
-        columns = (self.rows["prompt"], self.rows["seed"], self.rows["sample"])
-        return {(str(p), int(s), int(n)): place for place, (p, s, n) in enumerate(zip(*columns, strict=True))}
+        return {pair: place for place, pair in enumerate(_pairs(self.rows))}
+
+
+def _pairs(rows: pandas.DataFrame) -> list[Pair]:
+    columns = (rows["prompt"], rows["seed"], rows["sample"])
+    return [(str(prompt), int(seed), int(sample)) for prompt, seed, sample in zip(*columns, strict=True)]
 
 
 def optimised_columns(rows: pandas.DataFrame) -> frozenset[str]:
@@ -61,24 +56,27 @@ def optimised_columns(rows: pandas.DataFrame) -> frozenset[str]:
     return frozenset(name for text in texts for name in text.split(";") if name)
 
 
+def _numeric(rows: pandas.DataFrame, names: Iterable[Any]) -> list[str]:
+    """Those of some columns that are numbers and hold any."""
+    kept = [name for name in names if name in rows and rows[name].dtype.kind in "ifb"]
+    return [str(name) for name in kept if rows[name].notna().any()]
+
+
 def value_columns(rows: pandas.DataFrame) -> list[str]:
     """Checker verdicts, then metrics: the numeric columns of these kinds that hold any value."""
-    numeric = [str(name) for name in rows.columns if rows[name].dtype.kind in "ifb"]
-    numeric = [name for name in numeric if rows[name].notna().any()]
+    numeric = _numeric(rows, rows.columns)
     return [name for name in numeric if is_check(name)] + [name for name in numeric if is_metric(name)]
 
 
 def cost_columns(rows: pandas.DataFrame) -> list[str]:
     """The cost columns that hold any value."""
-    numeric = [name for name in COSTS if name in rows and rows[name].dtype.kind in "ifb"]
-    return [name for name in numeric if rows[name].notna().any()]
+    return _numeric(rows, COSTS)
 
 
 def run_folders(folders: Iterable[Path]) -> list[Path]:
     """Folders with results: those given, or for one without, the ones up to two levels below it, sorted.
 
-    Raises:
-        ReportError: a folder is missing, or there are no results in it.
+    Raises ReportError: a folder is missing, or there are no results in it.
     """
     found: list[Path] = []
     for folder in map(Path, folders):
@@ -90,26 +88,17 @@ def run_folders(folders: Iterable[Path]) -> list[Path]:
             raise ReportError(f"{folder} has no results.csv: is it the folder of a run?")
         found += [file.parent for file in files]
     unique = {folder.resolve(): folder for folder in reversed(found)}
-    return [folder for folder in reversed(unique.values())]
+    return list(reversed(unique.values()))
 
 
 def load_arms(folders: Iterable[Path]) -> tuple[list[Arm], list[str]]:
-    """Read the results of run folders.
+    """The arms of run folders, in the order of folders and rows, and notes on what was left out or looks incomplete.
 
-    Rows of one configuration are one arm, whichever folder they are in; a row that is there twice counts
-    once.
-
-    Returns:
-        The arms, in the order of the folders and rows, and notes on what was left out or looks incomplete.
-
-    Raises:
-        ReportError: see ``run_folders``; or a ``results.csv`` cannot be read.
+    Rows of one configuration are one arm, whichever folder they are in; a row that is there twice counts once.
+    Raises ReportError: see ``run_folders``; or a ``results.csv`` cannot be read.
     """
-    import pandas
-
     notes: list[str] = []
-    parts: dict[tuple[str, ...], list[pandas.DataFrame]] = {}
-    homes: dict[tuple[str, ...], list[Path]] = {}
+    parts: dict[tuple[Any, ...], dict[Path, pandas.DataFrame]] = {}
     for folder in run_folders(folders):
         table = read_rows(folder)
         status = _status(folder)
@@ -117,39 +106,33 @@ def load_arms(folders: Iterable[Path]) -> tuple[list[Arm], list[str]]:
             notes.append(f"{folder.name}: the run is not finished (status {status!r})")
         notes += _drop_infinite(table, folder)
         table["path"] = pictures_in(folder, table["image"])
-        if outside := sum(
-            bool(name) and not path for name, path in zip(table["image"], table["path"], strict=True)
-        ):
+        if outside := int(((table["image"] != "") & (table["path"] == "")).sum()):
             notes.append(
                 f"{folder.name}: {outside} pictures are no files inside the folder and are not shown"
             )
-        own = f"folder {folder}"
-        texts = [table["config"], table["method"], table["backbone"], table["reward"]]
-        arms = [(config or own, *map(str, rest)) for config, *rest in zip(*texts, strict=True)]
-        for arm in dict.fromkeys(arms):
-            parts.setdefault(arm, []).append(table[[other == arm for other in arms]])
-            homes.setdefault(arm, []).append(folder)
-    made = [_arm(arm, pandas.concat(tables), homes[arm], notes) for arm, tables in parts.items()]
+        config = table["config"].replace("", f"folder {folder}")
+        for arm, rows in table.groupby([config, "method", "backbone", "reward"], sort=False):
+            parts.setdefault(arm, {})[folder] = rows
+    made = [_arm(arm, tables, notes) for arm, tables in parts.items()]
     if not made:
         raise ReportError("the folders hold no rows yet")
     _label(made)
     return made, notes
 
 
-def _arm(identity: tuple[str, ...], rows: pandas.DataFrame, folders: list[Path], notes: list[str]) -> Arm:
+def _arm(identity: tuple[str, ...], tables: dict[Path, pandas.DataFrame], notes: list[str]) -> Arm:
+    import pandas
+
     config, method, backbone, reward = identity
+    rows = pandas.concat(tables.values())
     failed = rows["status"].str.startswith("failed")
-    good = rows[~failed]
-    keys = list(zip(good["prompt"], good["seed"], good["sample"], strict=True))
-    first = {key: place for place, key in reversed(list(enumerate(keys)))}
-    if len(first) < len(keys):
-        notes.append(f"{method or 'method'}: {len(keys) - len(first)} rows are there twice and count once")
-    good = good.iloc[sorted(first.values())].reset_index(drop=True)
-    bad = rows[failed]
-    columns = (bad["prompt"], bad["seed"], bad["sample"], bad["status"])
-    failures = {(str(p), int(s), int(n)): str(status) for p, s, n, status in zip(*columns, strict=True)}
-    optimised = optimised_columns(rows)
-    return Arm("", method, backbone, reward, folders, good, failures, config, optimised)
+    good, bad = rows[~failed], rows[failed]
+    twice = good.duplicated(["prompt", "seed", "sample"])
+    if twice.any():
+        notes.append(f"{method or 'method'}: {int(twice.sum())} rows are there twice and count once")
+    good = good[~twice].reset_index(drop=True)
+    failures = dict(zip(_pairs(bad), map(str, bad["status"]), strict=True))
+    return Arm("", method, backbone, reward, config, list(tables), good, failures, optimised_columns(rows))
 
 
 def _label(arms: Sequence[Arm]) -> None:
@@ -161,12 +144,10 @@ def _label(arms: Sequence[Arm]) -> None:
         text = (method, f"{method} ({place})", f"{method} ({place}, {arm.config[:8]})")[level]
         return "".join(character if character.isprintable() else "?" for character in text)
 
-    for arm in arms:
-        arm.label = name(arm, 0)
-    for level in (1, 2):
+    for level in range(3):
         labels = [arm.label for arm in arms]
         for arm in arms:
-            if labels.count(arm.label) > 1:
+            if level == 0 or labels.count(arm.label) > 1:
                 arm.label = name(arm, level)
     for number, arm in enumerate(arms):
         if arm.label in [other.label for other in arms[:number]]:
@@ -206,7 +187,6 @@ def _drop_infinite(table: pandas.DataFrame, folder: Path) -> list[str]:
 
 def _status(folder: Path) -> str:
     try:
-        run: Any = read_json(folder / "run.json")
-        return str(run.get("status", ""))
+        return str(read_json(folder / "run.json").get("status", ""))
     except (OSError, ValueError, AttributeError):
         return ""

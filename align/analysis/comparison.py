@@ -34,53 +34,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison.
-
-    Attributes:
-        arms: the configurations compared, the baseline first.
-        baseline: label of the one that others are compared with.
-        summary: one row an arm: ``label`` and the columns of ``summary.summary``.
-        pairs: one row an arm and value, see ``paired.paired_differences``.
-        costs: one row an arm and cost, see ``paired.costs``.
-        drift: one row an arm, see ``drift.latent_drift``; none where latents were not measured.
-        prompts: one row an arm and prompt, see ``paired.prompt_differences``.
-        traces: one row an arm, trace and step, see ``traces.traces``; none where methods left none.
-        notes: what was left out or is incomplete, one line each.
-        spread: diversity, where it was asked for.
-        published: the printed table that the arms are rows of, if they are.
-        groups: the same by a tag of the prompts, where it was asked for.
-    """
+    """A finished comparison."""
 
     arms: list[Arm]
-    baseline: str
+    """The baseline first."""
     summary: pandas.DataFrame
+    """One row an arm: ``label`` and the columns of ``summary.summary``."""
     pairs: pandas.DataFrame
+    """One row an arm and value, see ``paired.paired_differences``."""
     costs: pandas.DataFrame
+    """One row an arm and cost, see ``paired.costs``."""
     drift: pandas.DataFrame
+    """One row an arm, see ``drift.latent_drift``; none where latents were not measured."""
     prompts: pandas.DataFrame
+    """One row an arm and prompt, see ``paired.prompt_differences``."""
     traces: pandas.DataFrame
+    """One row an arm, trace and step, see ``traces.traces``; none where methods left none."""
     notes: list[str]
-    spread: Spread | None = None
-    published: Published | None = None
-    groups: Groups | None = None
+    """What was left out or is incomplete, one line each."""
+    spread: Spread | None
+    """Diversity, where it was asked for."""
+    published: Published | None
+    """The printed table that the arms are rows of, if they are."""
+    groups: Groups | None
+    """The same by a tag of the prompts, where it was asked for."""
+
+    @property
+    def baseline(self) -> str:
+        """Label of the arm that others are compared with."""
+        return self.arms[0].label
 
     def beside_paper(self) -> pandas.DataFrame:
         """Paper and ours, see ``Published.frame``; empty where there is no printed table."""
         import pandas
 
-        if self.published is None:
-            return pandas.DataFrame()
-        return self.published.frame(self.summary, self.pairs)
+        return self.published.frame(self.summary, self.pairs) if self.published else pandas.DataFrame()
 
     def frames(self) -> dict[str, pandas.DataFrame]:
         """All that was measured, by the name of its CSV file."""
         always = {"summary.csv": self.summary, "pairs.csv": self.pairs, "costs.csv": self.costs}
-        more = {
-            "drift.csv": self.drift,
-            "prompts.csv": self.prompts,
-            "traces.csv": self.traces,
-            "table.csv": self.beside_paper(),
-        }
+        more = {"drift.csv": self.drift, "prompts.csv": self.prompts, "traces.csv": self.traces}
+        more["table.csv"] = self.beside_paper()
         if self.groups is not None:
             more |= {"groups.csv": self.groups.summary, "groups_pairs.csv": self.groups.pairs}
         if self.spread is not None:
@@ -95,18 +89,11 @@ def compare(
     by: str | None = None,
     diversity: Callable[[list[Arm], Arm], Spread] | None = None,
 ) -> Comparison:
-    """Compare the runs in some folders.
+    """Compare the runs in run folders, or folders of run folders; or the rows in the one folder of a published table.
 
-    Args:
-        folders: run folders, or folders of run folders; or the one folder of a published table.
-        baseline: label, method or folder to compare with (of a table: row); by default the table's, or the method
-            "none", else the first.
-        by: also compare within each group of this tag, see ``groups.group``.
-        diversity: measures how much the saved pictures of the arms differ, see ``spread.measure``.
-
-    Raises:
-        ReportError: a folder is missing or holds no results, the baseline or ``by`` is unknown, or what
-            ``diversity`` raises.
+    The baseline is a label, method or folder (of a table: row); by default the table's, or the method "none", else
+    the first. Of ``by`` see ``groups.group``, of ``diversity`` ``spread.measure``. Raises ReportError: a folder is
+    missing or holds no results, the baseline or ``by`` is unknown, or what ``diversity`` raises.
     """
     import pandas
 
@@ -123,28 +110,22 @@ def compare(
     rows = []
     for arm in arms:
         head = {"label": arm.label, "method": arm.method, "backbone": arm.backbone, "reward": arm.reward}
-        more = {"failed": arm.failed, "optimised": ";".join(sorted(arm.optimised))}
+        more = {"failed": len(arm.failures), "optimised": ";".join(sorted(arm.optimised))}
         rows.append(head | summarise(arm.rows) | more)
     tables = [paired_differences(arm, base) for arm in others]
     single = [prompt_differences(arm, base) for arm in others]
-    groups = group(arms, base, by) if by is not None else None
     spread = diversity(arms, base) if diversity is not None else None
+    notes = [*independence_notes(arms), *notes, *pairing_notes(arms, base)]
     return Comparison(
         arms=arms,
-        baseline=base.label,
         summary=pandas.DataFrame(rows),
         pairs=pandas.concat(tables, ignore_index=True) if tables else paired_differences(base, base).iloc[:0],
         costs=costs(arms, base),
         drift=latent_drift(arms, base),
         prompts=pandas.concat(single, ignore_index=True) if single else pandas.DataFrame(),
         traces=traces(arms),
-        notes=[
-            *independence_notes(arms),
-            *notes,
-            *pairing_notes(arms, base),
-            *(spread.notes if spread else []),
-        ],
+        notes=notes + (spread.notes if spread else []),
         spread=spread,
         published=published,
-        groups=groups,
+        groups=group(arms, base, by) if by is not None else None,
     )

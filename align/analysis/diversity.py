@@ -68,11 +68,8 @@ def run_distances(embeddings: Floats, groups: Sequence[int]) -> tuple[float, Flo
     """Mean over all pairs of a run's pictures of 1 - cosine, and of each bootstrap resample of prompts, (R,).
 
     A prompt that a resample draws twice counts twice; pairs of pictures of a prompt and of its copy are left
-    out, or drawing with replacement would itself lower the distance.
-
-    Args:
-        embeddings: (n, d).
-        groups: number of each picture's prompt, from 0.
+    out, or drawing with replacement would itself lower the distance. Embeddings are (n, d), ``groups`` the number
+    of each picture's prompt, from 0.
     """
     along, group = unit(embeddings), numpy.asarray(groups)
     prompts = int(group.max()) + 1

@@ -8,7 +8,7 @@ rewards say.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy
 
@@ -39,19 +39,12 @@ def latent_drift(arms: Sequence[Arm], baseline: Arm) -> pandas.DataFrame:
         own = arm.rows[NORM].to_numpy(dtype=float)
         mine, theirs = matched(arm, baseline) if _has(baseline) and arm is not baseline else ([], [])
         delta = own[mine] - baseline.rows[NORM].to_numpy(dtype=float)[theirs] if mine else numpy.empty(0)
-        row: dict[str, Any] = {
-            "arm": arm.label,
-            "pictures": int((~numpy.isnan(own)).sum()),
-            "pairs": int((~numpy.isnan(delta)).sum()),
-        }
         prompts = [str(prompt) for prompt in arm.rows["prompt"]]
         paired = [prompts[place] for place in mine]
-        for name, values, groups in zip(
-            NAMES, (own, delta, abs(delta)), (prompts, paired, paired), strict=True
-        ):
-            found = bootstrap(values[:, None], groups)
-            row |= {name: found.mean[0], f"{name}_low": found.low[0], f"{name}_high": found.high[0]}
-        rows.append(row)
+        each = (own, prompts), (delta, paired), (abs(delta), paired)
+        found = [bootstrap(values[:, None], groups) for values, groups in each]
+        ends = [float(column[0]) for one in found for column in one[:3]]
+        rows.append((arm.label, int(found[0].number[0]), int(found[1].number[0]), *ends))
     columns = [name + end for name in NAMES for end in ("", "_low", "_high")]
     return pandas.DataFrame(rows, columns=["arm", "pictures", "pairs", *columns])
 

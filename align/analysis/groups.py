@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from align.analysis.arms import Arm
 from align.analysis.paired import paired_differences
 from align.analysis.summary import summarise
-from align.store.columns import is_tag, tag_column
+from align.store.columns import TAG
 from align.store.errors import ReportError
 
 if TYPE_CHECKING:
@@ -29,34 +29,26 @@ class UnknownColumn(ReportError):
 
 @dataclass(frozen=True)
 class Groups:
-    """Arms by group.
-
-    Attributes:
-        name: of what they are grouped by, as people call it.
-        summary: one row a group and arm: ``by``, ``group``, ``label``, and the columns of ``summary.summary``.
-        pairs: one row a group, arm and value: ``by``, ``group``, and the columns of ``paired.paired_differences``.
-    """
+    """Arms by group."""
 
     name: str
+    """Of what they are grouped by, as people call it."""
     summary: pandas.DataFrame
+    """One row a group and arm: ``by``, ``group``, ``label``, and the columns of ``summary.summary``."""
     pairs: pandas.DataFrame
+    """One row a group, arm and value: ``by``, ``group``, and the columns of ``paired.paired_differences``."""
 
 
 def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
-    """Group the rows of arms.
+    """Group the rows of arms, the baseline first, by ``wanted``.
 
-    Args:
-        arms: the baseline first.
-        base: the baseline.
-        wanted: a tag, by the name of its column in the prompt file or in ``results.csv``; or one of ``OTHERS``.
-
-    Raises:
-        UnknownColumn: no row has it.
+    That is a tag, by the name of its column in the prompt file or in ``results.csv``; or one of ``OTHERS``. Raises
+    UnknownColumn: no row has it.
     """
     import pandas
 
     column = _column(arms, wanted)
-    name = column.removeprefix(tag_column(""))
+    name = column.removeprefix(TAG)
     texts = _texts(arms, column, f"(no {name})")
     summary: list[dict[str, Any]] = []
     pairs: list[pandas.DataFrame] = []
@@ -80,16 +72,13 @@ def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
 def _column(arms: Sequence[Arm], wanted: str) -> str:
     """The column of ``results.csv`` that a name stands for."""
     there = dict.fromkeys(str(name) for arm in arms for name in arm.rows.columns)
-    tags = [name for name in there if is_tag(name)]
-    for name in (wanted, tag_column(wanted)):
+    tags = [name for name in there if name.startswith(TAG)]
+    for name in (wanted, f"{TAG}{wanted}"):
         if name in tags:
             return name
     if wanted in OTHERS and wanted in there:
         return wanted
-    known = [
-        *(name.removeprefix(tag_column("")) for name in tags),
-        *(name for name in OTHERS if name in there),
-    ]
+    known = [name.removeprefix(TAG) for name in tags] + [name for name in OTHERS if name in there]
     without = "" if tags else "; no prompt has a tag: give prompts whose file has further columns"
     raise UnknownColumn(f"no row has a column {wanted!r}{without}", known)
 
@@ -99,19 +88,12 @@ def _texts(arms: Sequence[Arm], column: str, none: str) -> list[list[str]]:
 
     A row that was made before its prompts had tags has the tag that another arm's row of its prompt has.
     """
-    cells = [
-        [str(cell) if cell == cell and cell is not None else "" for cell in arm.rows[column]]
-        if column in arm.rows
-        else [""] * len(arm.rows)
-        for arm in arms
-    ]
+    told = []
+    for arm in arms:
+        cells = arm.rows.reindex(columns=[column])[column].astype(object).fillna("")
+        told.append(list(zip(map(str, arm.rows["prompt"]), map(str, cells), strict=True)))
     known: dict[str, str] = {}
-    if is_tag(column):
-        for arm, own in zip(arms, cells, strict=True):
-            for prompt, text in zip(arm.rows["prompt"], own, strict=True):
-                if text:
-                    known.setdefault(str(prompt), text)
-    return [
-        [text or known.get(str(prompt), none) for prompt, text in zip(arm.rows["prompt"], own, strict=True)]
-        for arm, own in zip(arms, cells, strict=True)
-    ]
+    for prompt, text in (one for own in told for one in own) if column.startswith(TAG) else ():
+        if text:
+            known.setdefault(prompt, text)
+    return [[text or known.get(prompt, none) for prompt, text in own] for own in told]

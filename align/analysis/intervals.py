@@ -42,25 +42,19 @@ def codes(groups: Sequence[Hashable]) -> NDArray[numpy.int64]:
     return numpy.array([seen.setdefault(group, len(seen)) for group in groups], dtype=numpy.int64)
 
 
-def resampled(groups: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Floats]:
-    """How often each resample draws each group, (R, groups), in parts; equal arguments give equal draws."""
-    generator = numpy.random.default_rng(seed)
+def resampled(groups: int) -> Iterator[Floats]:
+    """How often each resample draws each group, (RESAMPLES, groups), in parts; always the same draws."""
+    generator = numpy.random.default_rng(0)
     step = max(1, _AT_ONCE // groups)
-    for start in range(0, resamples, step):
-        draws = min(step, resamples - start)
+    for start in range(0, RESAMPLES, step):
+        draws = min(step, RESAMPLES - start)
         yield generator.multinomial(groups, numpy.full(groups, 1 / groups), size=draws).astype(float)
 
 
-def bootstrap(
-    values: Floats, groups: Sequence[Hashable], *, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Mean of each column with its 95% bootstrap interval, resampled by group.
+def bootstrap(values: Floats, groups: Sequence[Hashable]) -> Interval:
+    """Mean of each column of ``values`` (n, M) with its 95% bootstrap interval, resampled by the group of each row.
 
-    Args:
-        values: (n, M); NaN is a missing value and counts for nothing.
-        groups: the prompt of each row, n of them.
-        resamples: number of resamples.
-        seed: seed of the draws.
+    NaN is a missing value and counts for nothing.
     """
     values = numpy.asarray(values, dtype=numpy.float64)
     present = ~numpy.isnan(values)
@@ -87,7 +81,7 @@ def bootstrap(
             low[known], high[known] = (mean + _Z * numpy.array([[-1], [1]]) * deviation)[:, known]
             return Interval(mean, low, high, count)
         means = numpy.concatenate(
-            [pivot + (weights @ sums) / (weights @ counts) for weights in resampled(size, resamples, seed)]
+            [pivot + (weights @ sums) / (weights @ counts) for weights in resampled(size)]
         )
     if known.any():
         low[known], high[known] = numpy.nanpercentile(means[:, known], [2.5, 97.5], axis=0)

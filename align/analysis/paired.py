@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy
 
@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 
 
 def choose_baseline(arms: Sequence[Arm], wanted: str | None) -> Arm:
-    """The arm that others are compared with.
+    """The arm that others are compared with: of a label, a method, or the name or path of a folder.
 
-    Args:
-        arms: all arms, at least one.
-        wanted: a label, a method, or the name or path of a folder; None is the method "none" where there is
-            one, otherwise the first arm.
-
-    Raises:
-        ReportError: no arm, or several, answer to the name.
+    None is the method "none" where there is one, otherwise the first arm. Raises ReportError: no arm, or several,
+    answer to the name.
     """
     if wanted is None:
         return next((arm for arm in arms if arm.method == "none"), arms[0])
@@ -113,19 +108,12 @@ def costs(arms: Sequence[Arm], baseline: Arm) -> pandas.DataFrame:
     """Mean cost of a picture: one row an arm and cost, with its ratio to the baseline's (NaN over zero)."""
     import pandas
 
-    rows: list[dict[str, Any]] = []
+    rows = []
     for arm in arms:
         for name in cost_columns(arm.rows):
             mean = float(arm.rows[name].mean())
             other = float(baseline.rows[name].mean()) if name in baseline.rows else float("nan")
-            rows.append(
-                {
-                    "arm": arm.label,
-                    "cost": name,
-                    "mean": mean,
-                    "ratio": mean / other if other else float("nan"),
-                }
-            )
+            rows.append((arm.label, name, mean, mean / other if other else float("nan")))
     return pandas.DataFrame(rows, columns=["arm", "cost", "mean", "ratio"])
 
 
@@ -154,7 +142,9 @@ def independence_notes(arms: Sequence[Arm]) -> list[str]:
 
 def pairing_notes(arms: Sequence[Arm], baseline: Arm) -> list[str]:
     """What the comparison leaves out: failed rows, and rows without a partner."""
-    notes = [f"{arm.label}: {arm.failed} failed rows count for nothing" for arm in arms if arm.failed]
+    notes = [
+        f"{arm.label}: {len(arm.failures)} failed rows count for nothing" for arm in arms if arm.failures
+    ]
     for arm in arms:
         if arm is baseline:
             continue

@@ -39,13 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Published:
-    """A table with its runs.
-
-    Attributes:
-        file: what its folder says.
-        citation: of the paper.
-        lines: the rows, the baseline first.
-    """
+    """A table with its runs: what its folder says, the paper's citation, and the rows, the baseline first."""
 
     file: TableFile
     citation: str
@@ -64,15 +58,11 @@ class Published:
         return self.file.scale == "shapes"
 
     def frame(self, summary: pandas.DataFrame, pairs: pandas.DataFrame) -> pandas.DataFrame:
-        """The comparison as data: one row a row of the table and metric.
+        """The comparison as data, of a report's summary and pairs: one row a row of the table and metric.
 
         Columns: row, label, why_not, paper_row, paper_table, metric (the paper's), paper, paper_difference (to the
         baseline), column (ours), pictures, ours, ours_low, ours_high, optimised, pairs, difference, low, high, win_rate, win_low,
         win_high. What there is not is empty.
-
-        Args:
-            summary: of the report, a row an arm.
-            pairs: of the report, a row an arm and value.
         """
         import pandas
 
@@ -86,25 +76,22 @@ class Published:
             optimised = str(mine.get("optimised") or "").split(";")
             for metric, column in columns:
                 gain = gains.get((line.arm or "", column), {})
-                rows.append(
-                    {
-                        "row": line.row.key,
-                        "label": line.row.label,
-                        "why_not": line.row.why_not,
-                        "paper_row": line.row.paper,
-                        "paper_table": line.row.of_table if line.paper else None,
-                        "metric": metric,
-                        "paper": line.paper.values.get(metric) if line.paper else None,
-                        "paper_difference": _difference(line.paper, base, metric),
-                        "column": column,
-                        "pictures": mine.get("n"),
-                        "ours": mine.get(column),
-                        "ours_low": mine.get(f"{column}_low"),
-                        "ours_high": mine.get(f"{column}_high"),
-                        "optimised": column in optimised,
-                        **{name: gain.get(name) for name in _GAIN},
-                    }
-                )
+                found: dict[str, Any] = {
+                    "row": line.row.key,
+                    "label": line.row.label,
+                    "why_not": line.row.why_not,
+                    "paper_row": line.row.paper,
+                    "paper_table": line.row.of_table if line.paper else None,
+                    "metric": metric,
+                    "paper": line.paper.values.get(metric) if line.paper else None,
+                    "paper_difference": _difference(line.paper, base, metric),
+                    "column": column,
+                    "pictures": mine.get("n"),
+                    **{f"ours{end}": mine.get(f"{column}{end}") for end in ("", "_low", "_high")},
+                    "optimised": column in optimised,
+                    **{name: gain.get(name) for name in _GAIN},
+                }
+                rows.append(found)
         return pandas.DataFrame(rows)
 
 
@@ -121,18 +108,16 @@ def _difference(row: PaperRow | None, base: PaperRow | None, metric: str) -> flo
 def load_published(
     folder: Path, file: TableFile, baseline: str | None
 ) -> tuple[Published, list[Arm], list[str]]:
-    """A table with the arms of its rows, the baseline first, and notes.
+    """The table that a folder's file says, the arms of its rows, the baseline (a key or label) first, and notes.
 
-    Args:
-        folder: that holds the file.
-        file: what it says.
-        baseline: key or label of another row to compare with.
-
-    Raises:
-        ReportError: the paper or the baseline is unknown, or no row has results.
+    Raises ReportError: the paper or the baseline is unknown, or no row has results.
     """
     paper = load_paper(file.paper)
-    wanted = _baseline_row(file, baseline)
+    asked = baseline or file.baseline
+    wanted = next((row for row in file.rows if asked in (row.key, row.label)), None)
+    if wanted is None:
+        choices = ", ".join(row.key for row in file.rows)
+        raise ReportError(f"baseline {asked!r} is no row of {file.name}: choose from {choices}")
     run = [row for row in file.rows if row.folder is not None]
     if not run:
         raise ReportError(f"no row of {file.name} has results yet: run `python -m align table {file.name}`")
@@ -151,14 +136,6 @@ def load_published(
             notes += [f"{row.label}: {note}" for note in more]
         lines.append(Line(row, printed, row.label if row.folder is not None else None))
     return Published(file, paper.citation, tuple(lines)), arms, notes
-
-
-def _baseline_row(file: TableFile, wanted: str | None) -> FileRow:
-    for row in file.rows:
-        if (wanted or file.baseline) in (row.key, row.label):
-            return row
-    choices = ", ".join(row.key for row in file.rows)
-    raise ReportError(f"baseline {wanted or file.baseline!r} is no row of {file.name}: choose from {choices}")
 
 
 def _arm(folder: Path) -> tuple[Arm, list[str]]:

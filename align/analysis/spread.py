@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,47 +31,33 @@ class Embedded(NamedTuple):
 
 Embed = Callable[[str, Iterable[Path]], Embedded]
 """Name of features, and pictures."""
-_COLUMNS = [
-    "arm",
-    "features",
-    "of",
-    "value",
-    "optimised",
-    "pictures",
-    "dimensions",
-    "groups",
-    "mean",
-    "low",
-    "high",
-]
+_COLUMNS = ["arm", "features", "of", "value", "optimised", "pictures", "dimensions"]
+_FIGURE = ["groups", "mean", "low", "high"]
 _DIFFERENCES = ["difference", "difference_low", "difference_high", "difference_groups"]
+_OF_PROMPTS = ["prompt", "pictures", "dimensions", "distance", "entropy"]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Diversity of some arms.
-
-    Attributes:
-        figures: one row an arm, ``of`` ("prompt", "run") and ``value`` ("distance", "entropy"): features,
-            optimised (the reward that they are part of, by the arm), pictures (of a prompt, of the run),
-            dimensions (K of the entropy), groups (prompts, or 1), mean, low, high, and likewise of the
-            difference to the baseline over the pictures that both have.
-        prompts: one row an arm and prompt: pictures, dimensions, distance, entropy.
-        notes: what was left out, one line each.
-    """
+    """Diversity of some arms."""
 
     figures: pandas.DataFrame
+    """One row an arm, ``of`` ("prompt", "run") and ``value`` ("distance", "entropy"): features, optimised (the reward
+    that they are part of, by the arm), pictures (of a prompt, of the run), dimensions (K of the entropy), groups
+    (prompts, or 1), mean, low, high, and likewise of the difference to the baseline over the pictures that both have."""
     prompts: pandas.DataFrame
+    """One row an arm and prompt: pictures, dimensions, distance, entropy."""
     notes: list[str]
+    """What was left out, one line each."""
 
 
 class _Figure(NamedTuple):
     """A mean with its interval; NaN where there is none."""
 
     mean: float
-    low: float
-    high: float
-    groups: int
+    low: float = numpy.nan
+    high: float = numpy.nan
+    groups: int = 1
 
 
 class _Pictures(NamedTuple):
@@ -83,34 +70,23 @@ class _Pictures(NamedTuple):
 def usual_features(arm: Arm) -> str | None:
     """The features of an arm's pictures unless asked; None for toys, whose pictures are only colours."""
     family = ""
-    try:
-        run: Any = read_json(arm.folders[0] / "run.json")
-        family = str(run["record"]["config"]["backbone"]["family"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        family = str(read_json(arm.folders[0] / "run.json")["record"]["config"]["backbone"]["family"])
     if family == "toy":
         return None
     return "shapes_pick" if "shapes" in (family, arm.backbone) else "clip_vit_l14"
 
 
 def measure(arms: Sequence[Arm], baseline: Arm, *, embed: Embed, features: str | None = None) -> Spread:
-    """Measure the diversity of some arms.
+    """Measure the diversity of some arms, the baseline among them, in features of a name or the usual ones of each.
 
-    Args:
-        arms: all, the baseline among them.
-        baseline: the one that others are compared with.
-        embed: how embeddings are had: this module knows of no model.
-        features: their name; None is ``usual_features`` of each arm.
-
-    Raises:
-        ReportError: as ``embed``.
+    ``embed`` is how embeddings are had: this module knows of no model. Raises ReportError as ``embed``.
     """
     import pandas
 
     names = {arm.label: features or usual_features(arm) for arm in arms}
-    notes = [
-        f"{label}: no diversity, its pictures are only colours" for label, name in names.items() if not name
-    ]
+    without = [label for label, name in names.items() if name is None]
+    notes = [f"{label}: no diversity, its pictures are only colours" for label in without]
     known: dict[str, Embedded] = {}
     for wanted in dict.fromkeys(name for name in names.values() if name):
         paths = [Path(p) for arm in arms if names[arm.label] == wanted for p in arm.rows["path"] if p]
@@ -142,42 +118,30 @@ def measure(arms: Sequence[Arm], baseline: Arm, *, embed: Embed, features: str |
                 f"{arm.label}: optimised what {name} is part of; --features measures diversity in others"
             )
         notes += _group_notes(arm.label, each)
-    figures = pandas.DataFrame(rows, columns=_COLUMNS + _DIFFERENCES)
-    columns = ["arm", "features", "prompt", "pictures", "dimensions", "distance", "entropy"]
-    table = (
-        pandas.concat(prompts, ignore_index=True)[columns] if prompts else pandas.DataFrame(columns=columns)
-    )
-    return Spread(figures, table, notes)
+    figures = pandas.DataFrame(rows, columns=_COLUMNS + _FIGURE + _DIFFERENCES)
+    tables = pandas.concat(prompts, ignore_index=True) if prompts else pandas.DataFrame()
+    return Spread(figures, tables.reindex(columns=["arm", "features", *_OF_PROMPTS]), notes)
 
 
-def _rows(own: _Pictures, each: pandas.DataFrame, mine: _Pictures, theirs: _Pictures) -> list[dict[str, Any]]:
+def _rows(
+    own: _Pictures, each: pandas.DataFrame, mine: _Pictures, theirs: _Pictures
+) -> Iterator[dict[str, Any]]:
     """The rows of one arm: figures of ``own`` pictures, differences of those that arm and baseline both have."""
-    rows = []
     # The same pictures' numbers on both sides, so distances and entropies are of equal n.
-    one, two = (_by_prompt(pictures) for pictures in (mine, theirs))
-    for value in ("distance", "entropy"):
-        groups = each[each[value].notna()]
-        if each["pictures"].max() > 1:
-            figure = _mean(each[value].to_numpy(), list(each["prompt"]))
-            change = _mean((one[value] - two[value]).to_numpy(), list(one["prompt"]))
-            sizes = {
-                "pictures": each["pictures"].max(),
-                "dimensions": groups["dimensions"].max() if len(groups) else 0,
-            }
-            rows.append(_row("prompt", value, sizes, figure, change))
-    sizes = {"pictures": len(own.prompts), "dimensions": dimensions(len(own.prompts))}
-    rows.append(_row("run", "distance", sizes, _run_distance(own), _run_distance(mine, theirs)))
-    figure = _Figure(entropy(own.embeddings), numpy.nan, numpy.nan, 1)
+    one, two = _by_prompt(mine), _by_prompt(theirs)
+    for value in ("distance", "entropy") if each["pictures"].max() > 1 else ():
+        known = each.loc[each[value].notna(), "dimensions"]
+        sizes = each["pictures"].max(), known.max() if len(known) else 0
+        yield _row("prompt", value, sizes, _mean(each, each[value]), _mean(one, one[value] - two[value]))
+    sizes = len(own.prompts), dimensions(len(own.prompts))
+    yield _row("run", "distance", sizes, _run_distance(own), _run_distance(mine, theirs))
     difference = entropy(mine.embeddings) - entropy(theirs.embeddings)
-    rows.append(_row("run", "entropy", sizes, figure, _Figure(difference, numpy.nan, numpy.nan, 1)))
-    order = {"prompt": 0, "run": 1}
-    return sorted(rows, key=lambda row: order[row["of"]])
+    yield _row("run", "entropy", sizes, _Figure(entropy(own.embeddings)), _Figure(difference))
 
 
-def _row(of: str, value: str, sizes: dict[str, int], figure: _Figure, change: _Figure) -> dict[str, Any]:
-    found: dict[str, Any] = {"of": of, "value": value} | sizes | {"groups": figure.groups}
-    found |= {"mean": figure.mean, "low": figure.low, "high": figure.high}
-    return found | dict(zip(_DIFFERENCES, change, strict=True))
+def _row(of: str, value: str, sizes: tuple[int, int], figure: _Figure, change: _Figure) -> dict[str, Any]:
+    found = {"of": of, "value": value, "pictures": sizes[0], "dimensions": sizes[1]}
+    return found | figure._asdict() | dict(zip(_DIFFERENCES, change, strict=True))
 
 
 def _by_prompt(pictures: _Pictures) -> pandas.DataFrame:
@@ -192,7 +156,7 @@ def _by_prompt(pictures: _Pictures) -> pandas.DataFrame:
     for code, prompt in enumerate(dict.fromkeys(pictures.prompts)):
         some = pictures.embeddings[group == code]
         rows.append((prompt, len(some), dimensions(len(some)), distance(some), entropy(some)))
-    table = pandas.DataFrame(rows, columns=["prompt", "pictures", "dimensions", "distance", "entropy"])
+    table = pandas.DataFrame(rows, columns=_OF_PROMPTS)
     table.loc[table["pictures"] < table["pictures"].max(), "entropy"] = numpy.nan
     return table
 
@@ -206,29 +170,30 @@ def _group_notes(label: str, each: pandas.DataFrame) -> list[str]:
     fewer, full = int((each["pictures"] < most).sum()), each["pictures"] == most
     equal = int((full & each["entropy"].isna()).sum())
     notes = [f"{label}: {fewer} prompts have fewer than {most} pictures and no entropy"] if fewer else []
-    return notes + (
-        [f"{label}: {equal} prompts have pictures that are equal and no entropy"] if equal else []
-    )
+    if equal:
+        notes.append(f"{label}: {equal} prompts have pictures that are equal and no entropy")
+    return notes
 
 
-def _mean(values: Floats, prompts: list[str]) -> _Figure:
-    found = bootstrap(values[:, None], prompts)
+def _mean(each: pandas.DataFrame, values: pandas.Series[Any]) -> _Figure:
+    found = bootstrap(values.to_numpy()[:, None], list(each["prompt"]))
     return _Figure(float(found.mean[0]), float(found.low[0]), float(found.high[0]), int(found.number[0]))
 
 
 def _run_distance(pictures: _Pictures, other: _Pictures | None = None) -> _Figure:
     """Distance of all pairs, less that of ``other`` pictures of the same prompts in the same order."""
     if len(pictures.prompts) < 2:
-        return _Figure(numpy.nan, numpy.nan, numpy.nan, 0)
+        return _Figure(numpy.nan, groups=0)
     group = codes(pictures.prompts).tolist()
     value, draws = run_distances(pictures.embeddings, group)
     if other is not None:
         less, draws_less = run_distances(other.embeddings, group)
         value, draws = value - less, draws - draws_less
     draws = draws[~numpy.isnan(draws)]
-    several = len(set(group)) > 1 and len(draws)
-    low, high = numpy.percentile(draws, [2.5, 97.5]) if several else (numpy.nan, numpy.nan)
-    return _Figure(value, float(low), float(high), 1)
+    if len(set(group)) < 2 or not len(draws):
+        return _Figure(value)
+    low, high = numpy.percentile(draws, [2.5, 97.5])
+    return _Figure(value, float(low), float(high))
 
 
 def _path(arm: Arm, place: int) -> str:
@@ -237,6 +202,5 @@ def _path(arm: Arm, place: int) -> str:
 
 def _pictures(arm: Arm, places: Sequence[int], known: dict[str, Floats]) -> _Pictures:
     rows = [known[_path(arm, place)] for place in places]
-    return _Pictures(
-        numpy.stack(rows) if rows else numpy.empty((0, 1)), [str(arm.rows["prompt"].iloc[k]) for k in places]
-    )
+    prompts = [str(arm.rows["prompt"].iloc[place]) for place in places]
+    return _Pictures(numpy.stack(rows) if rows else numpy.empty((0, 1)), prompts)

@@ -18,22 +18,18 @@ def summary(rows: pandas.DataFrame) -> pandas.DataFrame:
 
     Columns: method, backbone, reward, n (finished rows), failed, optimised (joined by ';'); for each verdict
     and metric its mean under its name, and the 95% bootstrap interval by prompt under ``<name>_low`` and
-    ``<name>_high``; the mean of each cost. Failed rows and empty cells count for nothing.
-
-    Args:
-        rows: as ``read_csv`` gives them, or a frame of ``Store.rows()``.
+    ``<name>_high``; the mean of each cost. Failed rows and empty cells count for nothing. The rows are as
+    ``read_csv`` gives them, or a frame of ``Store.rows()``.
     """
     import pandas
 
     rows = _numeric(rows)
-    names = ("method", "backbone", "reward")
-    texts = [rows[name].fillna("") if name in rows else [""] * len(rows) for name in names]
-    groups = list(zip(*texts, strict=True))
-    made = []
-    for group in dict.fromkeys(groups):
-        part = rows[[other == group for other in groups]]
-        made.append(dict(zip(names, group, strict=True)) | summarise(part))
-    return pandas.DataFrame(made)
+    names = ["method", "backbone", "reward"]
+    texts = [rows[name].fillna("") if name in rows else pandas.Series("", rows.index) for name in names]
+    groups = rows.groupby(texts, sort=False)
+    return pandas.DataFrame(
+        [dict(zip(names, group, strict=True)) | summarise(part) for group, part in groups]
+    )
 
 
 def _numeric(rows: pandas.DataFrame) -> pandas.DataFrame:
@@ -52,13 +48,8 @@ def summarise(rows: pandas.DataFrame) -> dict[str, Any]:
     good = rows[~failed]
     names = value_columns(good)
     interval = bootstrap(good[names].to_numpy(dtype=float), list(good["prompt"]))
-    result: dict[str, Any] = {
-        "n": len(good),
-        "failed": int(failed.sum()),
-        "optimised": ";".join(sorted(optimised_columns(rows))),
-    }
-    for place, name in enumerate(names):
-        result[name] = float(interval.mean[place])
-        result[f"{name}_low"] = float(interval.low[place])
-        result[f"{name}_high"] = float(interval.high[place])
+    optimised = ";".join(sorted(optimised_columns(rows)))
+    result: dict[str, Any] = {"n": len(good), "failed": int(failed.sum()), "optimised": optimised}
+    for name, mean, low, high in zip(names, *(ends.tolist() for ends in interval[:3]), strict=True):
+        result |= {name: mean, f"{name}_low": low, f"{name}_high": high}
     return result | {name: float(good[name].mean()) for name in cost_columns(good)}

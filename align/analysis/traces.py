@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from align.analysis.arms import Arm
-from align.analysis.intervals import Floats
 
 if TYPE_CHECKING:
     import pandas
@@ -39,7 +38,9 @@ def traces(arms: Sequence[Arm]) -> pandas.DataFrame:
     rows: list[dict[str, Any]] = []
     for arm in arms:
         for name in trace_columns(arm.rows):
-            table = _table([cell for cell in arm.rows[name] if cell])
+            # Pictures by steps, NaN behind the end of a shorter one and for what is not finite.
+            steps = [[float(word) for word in cell.split()] for cell in arm.rows[name] if cell]
+            table = pandas.DataFrame(steps).replace([numpy.inf, -numpy.inf], numpy.nan).to_numpy()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a step without any finite value: NaN
                 figures = numpy.nanmean(table, axis=0), *numpy.nanpercentile(table, [10, 90], axis=0)
@@ -48,12 +49,3 @@ def traces(arms: Sequence[Arm]) -> pandas.DataFrame:
             for step, (count, mean, low, high) in enumerate(zip(number, *figures, strict=True), 1):
                 rows.append(head | {"step": step, "pictures": count, "mean": mean, "low": low, "high": high})
     return pandas.DataFrame(rows, columns=["arm", "trace", "step", "pictures", "mean", "low", "high"])
-
-
-def _table(cells: Sequence[str]) -> Floats:
-    """Pictures by steps, NaN behind the end of a shorter one and for what is not finite."""
-    lines = [[float(word) for word in cell.split()] for cell in cells]
-    table = numpy.full((len(lines), max(map(len, lines))), numpy.nan)
-    for row, line in zip(table, lines, strict=True):
-        row[: len(line)] = line
-    return numpy.where(numpy.isfinite(table), table, numpy.nan)

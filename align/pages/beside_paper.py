@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from align.analysis.published import NAMES, Published
 from align.pages.document import Section
-from align.pages.numbers import DASH, Cell, Estimate, line, number, with_interval
+from align.pages.numbers import DASH, Cell, Estimate, line, number, records, with_interval
 
 if TYPE_CHECKING:
     import pandas
@@ -24,50 +23,37 @@ TOY_LEAD = (
 
 
 def beside_paper(table: Published, frame: pandas.DataFrame) -> list[Section]:
-    """The table itself with differences to the baseline, and agreement.
-
-    Args:
-        table: what is printed, and our runs.
-        frame: see ``Published.frame``.
-    """
-    rows = [_known(row) for row in frame.to_dict("records")]
+    """The table itself with differences to the baseline, and agreement; of ``frame`` see ``Published.frame``."""
+    rows = _known(frame)
     base = table.lines[0].row.label
     doubtful = {line.row.label for line in table.lines if line.paper and line.paper.doubt}
     values: dict[str, dict[str, Cell | str]] = {}
     gains: dict[str, dict[str, Cell | str]] = {}
     for row in rows:
-        values.setdefault(row["label"], {})["pictures"] = (
-            DASH if row["pictures"] is None else str(int(row["pictures"]))
-        )
+        pictures = DASH if row["pictures"] is None else str(int(row["pictures"]))
+        values.setdefault(row["label"], {})["pictures"] = pictures
     for metric, column in dict.fromkeys((row["metric"], row["column"]) for row in rows):
         own = [row for row in rows if (row["metric"], row["column"]) == (metric, column)]
         theirs, ours = f"{NAMES.get(metric, metric)}, paper", f"{column}, ours"
         means = line(_estimates(own, "ours", "ours_low", "ours_high"))
         differences = line(_estimates(own, "difference", "low", "high"), signed=True)
-        for label, row in ((row["label"], row) for row in own):
+        for row in own:
+            label, missing = row["label"], NOT_RUN if row["why_not"] else DASH
             mark = "†" if label in doubtful else ""
-            missing = NOT_RUN if row["why_not"] else DASH
+            gain = gains.setdefault(label, {})
             if metric:
                 values[label][theirs] = _printed(row["paper"], 4, mark)
-                gains.setdefault(label, {})[theirs] = _printed(row["paper_difference"], 3, mark, signed=True)
+                gain[theirs] = _printed(row["paper_difference"], 3, mark, signed=True)
             values[label][ours] = means.get(label, missing)
-            gains.setdefault(label, {})[ours] = differences.get(
-                label, "baseline" if label == base else missing
-            )
-    return [
-        Section(
-            f"{title(table)}, paper and ours (mean, 95% interval)",
-            values,
-            gains,
-            f"Difference to {base}, paper and ours (paired, 95% interval)",
-            arms=False,
-        ),
-        Section("Agreement of the differences", _agreement(table, rows), arms=False),
-    ]
+            gain[ours] = differences.get(label, "baseline" if label == base else missing)
+    head = f"{title(table)}, paper and ours (mean, 95% interval)"
+    below = f"Difference to {base}, paper and ours (paired, 95% interval)"
+    agreement = Section("Agreement of the differences", _agreement(table, rows), arms=False)
+    return [Section(head, values, gains, below, arms=False), agreement]
 
 
 def title(table: Published) -> str:
-    """Of the page."""
+    """The title of the page."""
     return f"Table {table.file.number}: {table.file.title}"
 
 
@@ -102,8 +88,8 @@ def _baseline_line(table: Published, frame: pandas.DataFrame) -> str:
     """Whether the paper's means of the baseline lie within our intervals."""
     base = table.lines[0]
     off, checked = [], 0
-    for row in map(_known, frame[frame["row"] == base.row.key].to_dict("records")):
-        if row["paper"] is None or row["ours"] is None or row["ours_low"] is None:
+    for row in _known(frame[frame["row"] == base.row.key]):
+        if None in (row["paper"], row["ours"], row["ours_low"]):
             continue
         checked += 1
         if not row["ours_low"] <= row["paper"] <= row["ours_high"]:
@@ -128,21 +114,14 @@ def _agreement(table: Published, frame: list[dict[str, Any]]) -> dict[str, dict[
     """For each metric in how many rows our difference has the paper's sign, and how many pairs of rows its order."""
     cells: dict[str, dict[str, str]] = {}
     for metric, column in table.columns.items():
-        both = [
-            row
-            for row in frame
-            if row["metric"] == metric and row["paper"] is not None and row["ours"] is not None
-        ]
-        moved = [row for row in both if row["difference"] is not None and row["paper_difference"] is not None]
+        both = [row for row in frame if row["metric"] == metric and None not in (row["paper"], row["ours"])]
+        moved = [row for row in both if None not in (row["difference"], row["paper_difference"])]
         if not moved:
             continue
         same = [row for row in moved if row["difference"] * row["paper_difference"] > 0]
         sure = [row for row in same if row["low"] is not None and row["low"] * row["high"] > 0]
-        order = [
-            (one["paper"] - two["paper"]) * (one["ours"] - two["ours"])
-            for one, two in combinations(both, 2)
-            if one["paper"] != two["paper"]
-        ]
+        apart = [(one, two) for one, two in combinations(both, 2) if one["paper"] != two["paper"]]
+        order = [(one["paper"] - two["paper"]) * (one["ours"] - two["ours"]) for one, two in apart]
         cells[f"{NAMES[metric]}, {column}" if table.toys else NAMES[metric]] = {
             "same sign": f"{len(same)} of {len(moved)} rows",
             "interval without zero": f"{len(sure)} of these",
@@ -152,24 +131,17 @@ def _agreement(table: Published, frame: list[dict[str, Any]]) -> dict[str, dict[
 
 
 def _estimates(rows: list[dict[str, Any]], mean: str, low: str, high: str) -> dict[str, Estimate]:
-    return {
-        row["label"]: Estimate(
-            row[mean],
-            math.nan if row[low] is None else row[low],
-            math.nan if row[high] is None else row[high],
-            "*" if row["optimised"] else "",
-        )
-        for row in rows
-        if row[mean] is not None
-    }
+    found = {}
+    for row in rows:
+        if row[mean] is not None:
+            ends = [math.nan if row[end] is None else row[end] for end in (low, high)]
+            found[row["label"]] = Estimate(row[mean], ends[0], ends[1], "*" if row["optimised"] else "")
+    return found
 
 
-def _known(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A record with None for what is missing."""
-    return {
-        str(name): None if isinstance(cell, float) and math.isnan(cell) else cell
-        for name, cell in row.items()
-    }
+def _known(frame: pandas.DataFrame) -> list[dict[str, Any]]:
+    """The rows with None for what is missing."""
+    return records(frame.astype(object).where(frame.notna(), None))
 
 
 def _printed(value: float | None, digits: int, mark: str = "", *, signed: bool = False) -> str:

@@ -5,20 +5,20 @@ The same rows give the same bytes: the font comes with matplotlib, nothing depen
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from align import writing
 from align.analysis.comparison import Comparison
 from align.pages.gallery import number_in, pictures_of
+from align.pages.page import save_page
 from align.pictures import PictureError, saved_picture
 from align.store.csvfile import visible
-from align.store.errors import ReportError
+from align.store.pictures import png_bytes
 
+Font = ImageFont.FreeTypeFont
 ROOM = 128
 FRAME = 4
 CELL = ROOM + 2 * FRAME + 4
@@ -31,16 +31,7 @@ GOOD, BAD = "#1f9254", "#cf3a31"
 
 
 def write_contact_sheet(made: Comparison, out: Path, *, limit: int = 24) -> Path:
-    """Write the contact sheet of some runs.
-
-    Args:
-        made: their comparison; the baseline is the first column.
-        out: the PNG file to write; its folder is created when missing.
-        limit: rows to show; the sheet says how many there are.
-
-    Raises:
-        ReportError: the file cannot be written.
-    """
+    """Write the contact sheet of some runs, of at most ``limit`` rows, as PNG. Raises ReportError: it cannot be written."""
     shown = pictures_of(made, limit)
     columns = len(shown.arms)
     width = 2 * MARGIN + CAPTION + columns * (CELL + GAP)
@@ -59,30 +50,17 @@ def write_contact_sheet(made: Comparison, out: Path, *, limit: int = 24) -> Path
         draw.text((MARGIN, top + CELL), f"seed {pair[1]}, sample {pair[2]}", SOFT, small, anchor="ld")
         for column in range(columns):
             left = MARGIN + CAPTION + column * (CELL + GAP)
-            _cell(sheet, draw, (left, top), shown.row(column, pair), small)
+            _cell(sheet, left, top, shown.row(column, pair), small)
     legend = "Frame: green where the checker accepts the picture, red where it does not."
     if shown.total > len(shown.pairs):
         legend += f" The first {len(shown.pairs)} of {shown.total} rows."
     draw.text((MARGIN, height - MARGIN + 8), legend, SOFT, small, anchor="ld")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    out = Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        writing.write_bytes(out, buffer.getvalue())
-    except (OSError, ValueError) as error:
-        raise ReportError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
+    save_page(out, png_bytes(sheet))
     return out
 
 
-def _cell(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    corner: tuple[int, int],
-    row: dict[str, Any] | None,
-    font: ImageFont.FreeTypeFont,
-) -> None:
-    left, top = corner
+def _cell(sheet: Image.Image, left: int, top: int, row: dict[str, Any] | None, font: Font) -> None:
+    draw = ImageDraw.Draw(sheet)
     verdict = number_in(row, "check_all")
     colour = LINE if verdict is None else GOOD if verdict else BAD
     draw.rounded_rectangle(
@@ -97,8 +75,7 @@ def _cell(
         middle = left + CELL // 2, top + CELL // 2
         draw.multiline_text(middle, gap, SOFT, font, anchor="mm", align="center")
         return
-    offset = ((CELL - picture.width) // 2, (CELL - picture.height) // 2)
-    sheet.paste(picture, (left + offset[0], top + offset[1]))
+    sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
 
 
 def _picture(path: str) -> Image.Image:
@@ -110,32 +87,26 @@ def _picture(path: str) -> Image.Image:
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), how)
 
 
-def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+def _font(size: int, *, bold: bool = False) -> Font:
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
-def _wrapped(
-    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int, *, lines: int
-) -> str:
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int, *, lines: int) -> str:
     """``text`` broken into at most ``lines`` lines of ``width`` pixels, within words only where one is too long."""
-    made: list[str] = []
-    line = ""
+    made = [""]
     for word in text[:2000].split():
         while draw.textlength(word, font) > width:
             fits = next(
                 size for size in range(len(word), 0, -1) if draw.textlength(word[:size], font) <= width
             )
-            made += [*([line] if line else []), word[:fits]]
-            line, word = "", word[fits:]
-        joined = f"{line} {word}".strip()
-        if draw.textlength(joined, font) > width:
-            made.append(line)
-            joined = word
-        line = joined
-    made += [line] if line else []
+            made += [word[:fits], ""]
+            word = word[fits:]
+        joined = f"{made[-1]} {word}".strip()
+        made[-1:] = [made[-1], word] if draw.textlength(joined, font) > width else [joined]
+    made = list(filter(None, made))
     if len(made) > lines:
         made = [*made[: lines - 1], made[lines - 1].rstrip(" .") + " …"]
     return "\n".join(made)

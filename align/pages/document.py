@@ -30,25 +30,18 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Section:
-    """A table.
-
-    Attributes:
-        title: of the table.
-        rows: its cells; columns are arms if there are ``arms``.
-        gains: differences of some of them to the baseline: below them on a page, elsewhere a table of their own.
-        gains_title: of that table.
-        arms: whether the columns are the arms, so that the table may be turned.
-    """
+    """A table."""
 
     title: str
     rows: Table
     gains: Table = field(default_factory=dict)
+    """Differences of some of them to the baseline: below them on a page, elsewhere a table of their own."""
     gains_title: str = ""
     arms: bool = True
+    """Whether the columns are the arms, so that the table may be turned."""
 
     def columns(self) -> list[str]:
-        """The names of all columns, in order of appearance."""
-        return _columns(self.rows)
+        return columns(self.rows)
 
     def tables(self) -> dict[str, Table]:
         """The tables by title where each cell has one text."""
@@ -74,34 +67,34 @@ class Figure:
 
 @dataclass(frozen=True)
 class Document:
-    """A report in texts, none of them marked up.
-
-    Attributes:
-        title: of the page.
-        lead: what has to be known before the tables are read, a line each.
-        sections: tables, in their order.
-        footnotes: what marks in the tables mean.
-        figures: drawings.
-        notes: what was left out or is incomplete.
-    """
+    """A report in texts, none of them marked up."""
 
     title: str
     lead: list[str]
+    """What has to be known before the tables are read, a line each."""
     sections: list[Section]
     footnotes: list[str] = field(default_factory=list)
+    """What marks in the tables mean."""
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    """What was left out or is incomplete."""
 
 
-def _columns(rows: Table) -> list[str]:
+def columns(rows: Table) -> list[str]:
+    """The names of all columns, in order of appearance."""
     return list(dict.fromkeys(name for cells in rows.values() for name in cells))
 
 
 def _turned(rows: Table) -> Table:
-    return {
-        name: {label: cells[name] for label, cells in rows.items() if name in cells}
-        for name in _columns(rows)
-    }
+    names = columns(rows)
+    return {name: {label: cells[name] for label, cells in rows.items() if name in cells} for name in names}
+
+
+def _grid(rows: Table) -> list[list[str]]:
+    """The texts of a table, line by line, the names of columns and rows among them."""
+    names = columns(rows)
+    lines = [[label, *(str(cells.get(name, DASH)) for name in names)] for label, cells in rows.items()]
+    return [["", *names], *lines]
 
 
 def markdown(document: Document) -> str:
@@ -111,13 +104,9 @@ def markdown(document: Document) -> str:
         lines += [markdown_text(text), ""]
     for section in document.sections:
         for title, rows in section.for_page().tables().items():
-            columns = _columns(rows)
-            lines += [f"## {markdown_text(title)}", ""]
-            lines += [f"| | {' | '.join(map(markdown_text, columns))} |", f"|---|{'---:|' * len(columns)}"]
-            for label, cells in rows.items():
-                texts = " | ".join(markdown_text(str(cells.get(name, DASH))) for name in columns)
-                lines.append(f"| {markdown_text(label)} | {texts} |")
-            lines.append("")
+            head, *below = (" | ".join(map(markdown_text, texts)) for texts in _grid(rows))
+            lines += [f"## {markdown_text(title)}", "", f"|{head} |", f"|---|{'---:|' * len(columns(rows))}"]
+            lines += [*(f"| {texts} |" for texts in below), ""]
     lines += [markdown_text(text) + "\n" for text in document.footnotes]
     for figure in document.figures:
         lines += [f"## {figure.title}", "", figure.caption, "", f"![]({figure.name})", ""]
@@ -139,18 +128,10 @@ def latex(document: Document) -> str:
     lines += [f"% {one_line(text)}" for text in document.lead]
     for section in document.sections:
         for title, rows in (section.turned() if section.arms else section).tables().items():
-            columns = _columns(rows)
+            head, *below = (" & ".join(map(latex_text, texts)) + r" \\" for texts in _grid(rows))
             lines += ["", r"\begin{table}", r"\centering", rf"\caption{{{latex_text(title)}}}"]
-            lines += [
-                r"\resizebox{\linewidth}{!}{%",
-                rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
-                r"\toprule",
-            ]
-            lines.append(" & ".join(["", *map(latex_text, columns)]) + r" \\")
-            lines.append(r"\midrule")
-            for label, cells in rows.items():
-                texts = [label, *(str(cells.get(name, DASH)) for name in columns)]
-                lines.append(" & ".join(map(latex_text, texts)) + r" \\")
+            lines += [r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{l{'r' * len(columns(rows))}}}"]
+            lines += [r"\toprule", head, r"\midrule", *below]
             lines += [r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
     below = [*document.lead, *document.footnotes]
     lines += ["", *(rf"\par\footnotesize {latex_text(text)}" for text in below)]
@@ -170,10 +151,9 @@ def one_line(text: str) -> str:
 
 def html(document: Document, folder: Path) -> str:
     """As a page that needs nothing else: the figures, read from ``folder``, are inside it. Raises OSError."""
-    pictures = {figure.name: (folder / figure.name).read_bytes() for figure in document.figures}
-    sources = {
-        name: f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
-        for name, data in pictures.items()
-    }
+    sources = {}
+    for figure in document.figures:
+        data = base64.b64encode((folder / figure.name).read_bytes()).decode()
+        sources[figure.name] = f"data:image/svg+xml;base64,{data}"
     sections = [section.for_page() for section in document.sections]
     return render("report.html.jinja", document=document, sections=sections, sources=sources)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas
 
 DASH = "–"
 """What stands where there is no number."""
@@ -35,6 +38,11 @@ class Estimate(NamedTuple):
     behind: str = ""
 
 
+def records(frame: pandas.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table, by column."""
+    return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
+
+
 def decimals(values: Iterable[float]) -> int:
     """How many decimals numbers have that are read together: none if all are whole, else by the largest.
 
@@ -48,27 +56,13 @@ def decimals(values: Iterable[float]) -> int:
 
 
 def number(value: float, places: int | None = None, *, signed: bool = False) -> str:
-    """A number; a dash where there is none.
-
-    Args:
-        value: the number.
-        places: its decimals; by default as many as it has alone.
-        signed: with a plus where it is above zero.
-    """
+    """A number of so many decimals, by default as it has alone; ``signed``: with a plus. A dash where there is none."""
     if math.isnan(value):
         return DASH
     text = f"{abs(value):.{decimals([value]) if places is None else places}f}"
     if float(text) == 0:
         return text
     return ("−" if value < 0 else "+" if signed else "") + text
-
-
-def interval(low: float, high: float, places: int | None = None, *, signed: bool = False) -> str:
-    """An interval such as "[0.301, 0.322]"; empty where there is none."""
-    if math.isnan(low):
-        return ""
-    places = decimals((low, high)) if places is None else places
-    return f"[{number(low, places, signed=signed)}, {number(high, places, signed=signed)}]"
 
 
 def with_interval(mean: float, low: float, high: float, *, signed: bool = False) -> str:
@@ -90,10 +84,7 @@ def block(lines: Mapping[str, Mapping[str, Estimate]], *, signed: bool = False) 
 
 
 def _cell(one: Estimate, places: int, signed: bool) -> Cell:
-    range_ = interval(one.low, one.high, places, signed=signed)
+    mean, low, high = (number(value, places, signed=signed) for value in one[:3])
+    interval = "" if math.isnan(one.low) else f"[{low}, {high}]"
     sign = (one.low > 0) - (one.high < 0) if signed else 0
-    return Cell(
-        number(one.mean, places, signed=signed) + one.mark,
-        " ".join(part for part in (range_, one.behind) if part),
-        sign,
-    )
+    return Cell(mean + one.mark, " ".join(part for part in (interval, one.behind) if part), sign)

@@ -5,8 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from align import writing
 from align.pages.numbers import DASH, Cell
 from align.store.csvfile import visible
+from align.store.errors import ReportError
+
+
+def save_page(out: Path, data: bytes) -> None:
+    """Write a page, and its folder where that is missing. Raises ReportError."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        writing.write_bytes(out, data)
+    except (OSError, ValueError) as error:
+        raise ReportError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def render(template: str, **values: Any) -> str:

@@ -26,20 +26,10 @@ MEANINGS = {
 
 
 @contextmanager
-def drawing(
+def _drawing(
     out: Path, panels: int, columns: int = 1, size: tuple[float, float] = (7, 2.4)
 ) -> Iterator[list[Any]]:
-    """Panels to draw on; the file is written when the block ends.
-
-    Args:
-        out: the SVG file.
-        panels: how many.
-        columns: in how many columns.
-        size: width and height of a panel in inches.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Panels to draw on, of a size in inches; the SVG file is written when the block ends. Raises OSError."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -64,25 +54,36 @@ def drawing(
     writing.write_bytes(out, buffer.getvalue())
 
 
-def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, out: Path) -> None:
+@contextmanager
+def _gains(out: Path, values: Sequence[str], along: str) -> Iterator[Iterator[tuple[Any, str]]]:
+    """A panel for each of the first values to draw differences to the baseline on, and one legend below all."""
+    values = values[:MOST_PANELS]
+    with _drawing(out, len(values), 3, (4.2, 3)) as panels:
+        for panel, value in zip(panels, values, strict=True):
+            panel.axhline(0, color="0.7", linewidth=0.8)
+            panel.set_title(_as_label(value), fontsize="medium")
+            panel.set_xlabel(along)
+        yield zip(panels, values, strict=True)
+        panels[0].set_ylabel("difference to the baseline")
+        handles, labels = panels[0].get_legend_handles_labels()
+        first = dict(zip(labels, handles, strict=True))
+        if first:
+            where: Any = {"loc": "outside lower center", "ncols": min(4, len(first))}
+            panels[0].figure.legend(first.values(), first.keys(), frameon=False, **where)
+
+
+def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, values: Sequence[str], out: Path) -> None:
     """What each arm gains over the baseline, with its interval, against its passes through the network.
 
-    Args:
-        pairs: as ``paired.paired_differences``; hollow marks are values that the arm optimised.
-        costs: as ``paired.costs``.
-        out: the SVG file.
-
-    Raises:
-        OSError: the file cannot be written.
+    Of ``paired.paired_differences`` and ``paired.costs``; hollow marks are values that the arm optimised. Raises OSError.
     """
     from matplotlib.ticker import LogLocator, NullFormatter
 
+    pairs = pairs[pairs["value"].isin(values)]
     passes = costs[costs["cost"].isin(["network_forward", "network_backward"])].groupby("arm")["mean"].sum()
     arms = [arm for arm in dict.fromkeys(pairs["arm"]) if arm in passes.index]
-    values = list(dict.fromkeys(pairs["value"]))[:MOST_PANELS]
-    with drawing(out, len(values), 3, (4.2, 3)) as panels:
-        for panel, value in zip(panels, values, strict=True):
-            panel.axhline(0, color="0.7", linewidth=0.8)
+    with _gains(out, values, "passes through the network, forward and back") as panels:
+        for panel, value in panels:
             for place, arm in enumerate(arms):
                 for row in pairs[(pairs["value"] == value) & (pairs["arm"] == arm)].to_dict("records"):
                     reach = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
@@ -95,84 +96,51 @@ def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, out: Path) -
                         markerfacecolor="white" if row["optimised"] else None,
                         linestyle="none",
                         elinewidth=0.8,
-                        label=as_label(arm),
+                        label=_as_label(arm),
                     )
             panel.set_xscale("log")
             panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.xaxis.set_major_formatter("{x:g}")
             panel.xaxis.set_minor_formatter(NullFormatter())
-            panel.set_title(as_label(value), fontsize="medium")
-            panel.set_xlabel("passes through the network, forward and back")
-        panels[0].set_ylabel("difference to the baseline")
-        _legend(panels[0])
 
 
 def plot_differences(prompts: pandas.DataFrame, values: Sequence[str], out: Path) -> None:
-    """The differences of single prompts to the baseline, sorted, a line an arm.
-
-    Args:
-        prompts: as ``paired.prompt_differences``.
-        values: what to draw.
-        out: the SVG file.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """The differences of single prompts to the baseline, sorted, a line an arm. Raises OSError."""
     arms = list(dict.fromkeys(prompts["arm"]))
-    with drawing(out, min(len(values), MOST_PANELS), 3, (4.2, 3)) as panels:
-        for panel, value in zip(panels, values, strict=False):
-            panel.axhline(0, color="0.7", linewidth=0.8)
+    with _gains(out, values, "share of prompts") as panels:
+        for panel, value in panels:
             for place, arm in enumerate(arms):
                 own = numpy.sort(prompts.loc[prompts["arm"] == arm, value].dropna().to_numpy(dtype=float))
                 if len(own):
                     share = (numpy.arange(len(own)) + 0.5) / len(own)
                     style = ("-", "--", ":")[place // 10 % 3]
-                    panel.plot(share, own, style, color=f"C{place % 10}", linewidth=1.2, label=as_label(arm))
-            panel.set_title(as_label(value), fontsize="medium")
-            panel.set_xlabel("share of prompts")
-        panels[0].set_ylabel("difference to the baseline")
-        _legend(panels[0])
+                    panel.plot(share, own, style, color=f"C{place % 10}", linewidth=1.2, label=_as_label(arm))
 
 
 def plot_traces(found: pandas.DataFrame, out: Path) -> None:
-    """Draw a panel a trace, a line an arm with the range of most pictures, as SVG; equal figures give equal bytes.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """A panel a trace, a line an arm with the range of most pictures. Raises OSError."""
     from matplotlib.ticker import MaxNLocator
 
     names, arms = list(dict.fromkeys(found["trace"])), list(dict.fromkeys(found["arm"]))
-    with drawing(out, len(names)) as panels:
+    with _drawing(out, len(names)) as panels:
         for panel, name in zip(panels, names, strict=True):
             for place, arm in enumerate(arms):
                 line = found[(found["trace"] == name) & (found["arm"] == arm)]
                 line = line[line["mean"].notna()]  # some select at a few steps only
                 if not len(line):
                     continue
-                colour = f"C{place % 10}"
-                label = as_label(arm)
+                colour, label = f"C{place % 10}", _as_label(arm)
                 panel.plot(line["step"], line["mean"], color=colour, label=label, marker=".", linewidth=1.5)
                 if name != "resampled":  # of 0 and 1 the mean says all
                     low, high = line["low"], line["high"]
                     panel.fill_between(line["step"], low, high, color=colour, alpha=0.15, linewidth=0)
-            panel.set_ylabel(MEANINGS.get(name, as_label(name)))
+            panel.set_ylabel(MEANINGS.get(name, _as_label(name)))
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             panel.legend(frameon=False, fontsize="small")
         panels[-1].set_xlabel("step")
 
 
-def as_label(text: str) -> str:
+def _as_label(text: str) -> str:
     """A text that matplotlib neither reads as mathematics nor leaves out of a legend."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
-
-
-def _legend(panel: Any) -> None:
-    """One legend for all panels, below them."""
-    handles, labels = panel.get_legend_handles_labels()
-    first = dict(zip(labels, handles, strict=True))
-    if first:
-        panel.figure.legend(
-            first.values(), first.keys(), loc="outside lower center", ncols=min(4, len(first)), frameon=False
-        )

@@ -9,7 +9,7 @@ from align.analysis.comparison import Comparison
 from align.pages import beside_paper
 from align.pages.document import Document, Figure, html, latex, markdown
 from align.pages.plots import plot_differences, plot_traces, plot_tradeoff
-from align.pages.sections import FOOTNOTE, sections
+from align.pages.sections import FOOTNOTE, sections, starred
 from align.store.columns import is_check
 from align.store.csvfile import frame_csv
 from align.store.errors import ReportError
@@ -24,8 +24,7 @@ EXPLANATION = f"{INTERVALS} A win is a higher value than the baseline's on the s
 
 def document(made: Comparison) -> Document:
     """The report in texts, its figures those that ``write_report`` draws."""
-    starred = any(arm.optimised & {str(name) for name in made.summary.columns} for arm in made.arms)
-    marks = [EXPLANATION, *([FOOTNOTE] if starred else [])]
+    marks = [EXPLANATION, *([FOOTNOTE] if starred(made) else [])]
     title, lead, notes = "Report", [f"Baseline: {made.baseline}."], list(made.notes)
     if made.published is not None:
         title = beside_paper.title(made.published)
@@ -38,18 +37,18 @@ def document(made: Comparison) -> Document:
 def write_report(made: Comparison, out: Path) -> list[Path]:
     """Write report.md, .tex and .html, the tables as CSV files and the drawings into the folder ``out``.
 
-    Returns:
-        The paths of pages and drawings.
-
-    Raises:
-        ReportError: the folder is not writable.
+    Returns the paths of pages and drawings. Raises ReportError: the folder is not writable.
     """
     shown = document(made)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, table in made.frames().items():
             writing.write_text(out / name, frame_csv(table))
-        _draw(made, out)
+        if values := _drawn_values(made):
+            plot_tradeoff(made.pairs, made.costs, values, out / TRADEOFF)
+            plot_differences(made.prompts, values, out / DIFFERENCES)
+        if len(made.traces):
+            plot_traces(made.traces, out / TRACES)
         texts = (markdown(shown), latex(shown), html(shown, out))
         for page, text in zip(PAGES, texts, strict=True):
             writing.write_text(out / page, text)
@@ -65,15 +64,6 @@ def _figures(made: Comparison) -> list[Figure]:
     single = Figure(DIFFERENCES, "Prompts", "Differences of single prompts, sorted for each method.")
     steps = Figure(TRACES, "Traces", "Mean over pictures and the range of 80% of them.")
     return [*([gain, single] if _drawn_values(made) else []), *([steps] if len(made.traces) else [])]
-
-
-def _draw(made: Comparison, out: Path) -> None:
-    values = _drawn_values(made)
-    if values:
-        plot_tradeoff(made.pairs[made.pairs["value"].isin(values)], made.costs, out / TRADEOFF)
-        plot_differences(made.prompts, values, out / DIFFERENCES)
-    if len(made.traces):
-        plot_traces(made.traces, out / TRACES)
 
 
 def _drawn_values(made: Comparison) -> list[str]:

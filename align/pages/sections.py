@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from align.analysis.drift import NAMES
 from align.pages.beside_paper import beside_paper, seconds, skipped
 from align.pages.document import Section, Table
-from align.pages.numbers import Cell, Estimate, block, decimals, line, number
+from align.pages.numbers import Cell, Estimate, block, decimals, line, number, records
 from align.store.columns import is_check
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from align.analysis.groups import Groups
     from align.analysis.spread import Spread
 
+QUALITY = "Quality (mean, 95% interval)"
 FOOTNOTE = "* the method optimised this itself, so it is no evidence for the method"
 Row = Mapping[str, Any]
 
@@ -38,41 +39,41 @@ def sections(made: Comparison) -> list[Section]:
     return [section for section in found if section.rows]
 
 
+def starred(made: Comparison) -> bool:
+    """Whether any mean has a star, see ``FOOTNOTE``."""
+    return any(arm.optimised & {str(name) for name in made.summary.columns} for arm in made.arms)
+
+
 def quality(made: Comparison) -> Section:
     """Means of all values, and paired differences to the baseline."""
-    rows = _records(made.summary)
-    counts: dict[str, dict[str, Cell | str]] = {
-        "pictures": {str(row["label"]): str(row["n"]) for row in rows}
-    }
-    if any(row["failed"] for row in rows):
-        counts["failed"] = {str(row["label"]): str(row["failed"]) for row in rows}
     most = made.pairs.groupby("arm", sort=False)["pairs"].max()
     pairs = {str(arm): f"{count} pairs" for arm, count in most.items()}
-    gains = ({"pictures": pairs} if pairs else {}) | _gains(made.pairs)
+    gains: Table = ({"pictures": pairs} if pairs else {}) | _gains(made.pairs)
     title = f"Paired difference to {made.baseline}"
-    means = {value: dict[str, Cell | str](line(cells)) for value, cells in means_of(rows).items()}
-    return Section("Quality (mean, 95% interval)", counts | means, gains, title)
+    return Section(QUALITY, means_table(records(made.summary)), gains, title)
+
+
+def means_table(rows: Sequence[Row]) -> dict[str, Mapping[str, Cell | str]]:
+    """Summary rows as a table: numbers of pictures, and of failed ones if there are any, then means."""
+    found: dict[str, Mapping[str, Cell | str]] = {"pictures": {row["label"]: str(row["n"]) for row in rows}}
+    if any(row["failed"] for row in rows):
+        found["failed"] = {row["label"]: str(row["failed"]) for row in rows}
+    return found | {value: line(cells) for value, cells in means_of(rows).items()}
 
 
 def costs(made: Comparison, papers: Mapping[str, Cell | str] | None = None) -> Section:
     """Mean costs of a picture that are not zero, with their ratio to the baseline's, and the times that a paper tells."""
-    rows = _records(made.costs)
-    cells: dict[str, dict[str, Cell | str]] = {}
-    for name in dict.fromkeys(str(row["cost"]) for row in rows):
-        own = [row for row in rows if row["cost"] == name]
-        if not any(row["mean"] for row in own):
-            continue
-        finest = min(2, decimals(row["ratio"] for row in own))
-        ratios = [f"({number(row['ratio'], finest)}×)" if row["ratio"] == row["ratio"] else "" for row in own]
-        cells[name] = dict(
-            line(
-                {
-                    row["arm"]: Estimate(row["mean"], behind=ratio)
-                    for row, ratio in zip(own, ratios, strict=True)
-                }
-            )
-        )
-    more = {"seconds, paper": dict(papers)} if papers else {}
+    cells: dict[str, Mapping[str, Cell | str]] = {}
+    for name, table in made.costs.groupby("cost", sort=False):
+        if table["mean"].any():
+            own = records(table)
+            finest = min(2, decimals(row["ratio"] for row in own))
+            means = {}
+            for row in own:
+                ratio = "" if math.isnan(row["ratio"]) else f"({number(row['ratio'], finest)}×)"
+                means[row["arm"]] = Estimate(row["mean"], behind=ratio)
+            cells[str(name)] = line(means)
+    more = {"seconds, paper": papers} if papers else {}
     return Section(f"Cost of a picture (mean, ratio to {made.baseline})", cells | more)
 
 
@@ -83,23 +84,21 @@ def means_of(rows: Iterable[Row]) -> dict[str, dict[str, Estimate]]:
         optimised = str(row.get("optimised") or "").split(";")
         for name in row:
             if f"{name}_low" in row and not math.isnan(row[name]):
-                mark = "*" if name in optimised else ""
-                found.setdefault(name, {})[str(row["label"])] = Estimate(
-                    row[name], row[f"{name}_low"], row[f"{name}_high"], mark
-                )
+                mark, ends = "*" if name in optimised else "", (row[f"{name}_low"], row[f"{name}_high"])
+                found.setdefault(name, {})[row["label"]] = Estimate(row[name], *ends, mark)
     return found
 
 
 def _gains(pairs: pandas.DataFrame) -> dict[str, Mapping[str, Cell | str]]:
     found: dict[str, dict[str, Estimate]] = {}
-    for row in _records(pairs):
+    for row in records(pairs):
         found.setdefault(row["value"], {})[row["arm"]] = _estimate(row, "difference", "low", "high")
     return {value: line(cells, signed=True) for value, cells in found.items()}
 
 
 def _win_rates(pairs: pandas.DataFrame) -> Table:
     found: dict[str, dict[str, Estimate]] = {}
-    for row in _records(pairs):
+    for row in records(pairs):
         ties = f"({row['ties']} ties)" if row["ties"] else ""
         rate = _estimate(row, "win_rate", "win_low", "win_high", ties)
         found.setdefault(row["value"], {})[row["arm"]] = rate
@@ -111,11 +110,11 @@ def by_group(groups: Groups, baseline: str) -> list[Section]:
     counts: dict[str, dict[str, str]] = {}
     means: dict[str, dict[str, dict[str, Estimate]]] = {}
     gains: dict[str, dict[str, dict[str, Estimate]]] = {}
-    for row in _records(groups.summary):
+    for row in records(groups.summary):
         counts.setdefault(row["group"], {})[row["label"]] = str(row["n"])
         for value, cells in means_of([row]).items():
             means.setdefault(value, {}).setdefault(row["group"], {}).update(cells)
-    for row in _records(groups.pairs):
+    for row in records(groups.pairs):
         gain = _estimate(row, "difference", "low", "high", f"(n={row['pairs']})")
         gains.setdefault(row["value"], {}).setdefault(row["group"], {})[row["arm"]] = gain
     found = [Section(f"Pictures by {groups.name}", counts)]
@@ -131,8 +130,8 @@ def by_group(groups: Groups, baseline: str) -> list[Section]:
 def _diversity(spread: Spread, baseline: str) -> list[Section]:
     found = []
     for of, title in {"prompt": "Diversity within a prompt", "run": "Diversity of all pictures"}.items():
-        rows = [row for row in _records(spread.figures) if row["of"] == of]
-        values: dict[str, dict[str, Cell | str]] = {
+        rows = [row for row in records(spread.figures) if row["of"] == of]
+        values: dict[str, Mapping[str, Cell | str]] = {
             "features": {row["arm"]: row["features"] for row in rows},
             "pictures": {row["arm"]: number(row["pictures"]) for row in rows},
             "K": {row["arm"]: number(row["dimensions"]) for row in rows if row["value"] == "entropy"},
@@ -144,12 +143,12 @@ def _diversity(spread: Spread, baseline: str) -> list[Section]:
         gains: dict[str, dict[str, Cell]] = {}
         for value in ("distance", "entropy"):
             own = {row["arm"]: row for row in rows if row["value"] == value}
-            means = {arm: Estimate(row["mean"], row["low"], row["high"]) for arm, row in own.items()}
-            values[value] = dict(line(means))
-            ends = ("difference", "difference_low", "difference_high")
-            others = {
-                arm: Estimate(*(row[end] for end in ends)) for arm, row in own.items() if arm != baseline
-            }
+            means, differences = (
+                {arm: Estimate(*(row[end] for end in ends)) for arm, row in own.items()}
+                for ends in (("mean", "low", "high"), ("difference", "difference_low", "difference_high"))
+            )
+            values[value] = line(means)
+            others = {arm: one for arm, one in differences.items() if arm != baseline}
             gains |= {value: line(others, signed=True)} if others else {}
         if rows:
             found.append(Section(title, values, gains, f"{title}: difference to {baseline}"))
@@ -158,7 +157,7 @@ def _diversity(spread: Spread, baseline: str) -> list[Section]:
 
 def _drift(drift: pandas.DataFrame, baseline: str) -> Section:
     title = "Size of the finished latents, |z| / √dim"
-    rows = _records(drift)
+    rows = records(drift)
     norm, difference, size = (
         {row["arm"]: _estimate(row, name, f"{name}_low", f"{name}_high") for row in rows} for name in NAMES
     )
@@ -169,10 +168,6 @@ def _drift(drift: pandas.DataFrame, baseline: str) -> Section:
     cells = {"mean": line(norm)} | ({"mean |difference|": line(apart)} if apart else {})
     gains = {"mean": line(known, signed=True)} if known else {}
     return Section(title, cells, gains, f"{title}: paired difference to {baseline}")
-
-
-def _records(frame: pandas.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
 
 
 def _estimate(row: Row, mean: str, low: str, high: str, behind: str = "") -> Estimate:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -13,10 +12,10 @@ from rich.text import Text
 
 from align.analysis.summary import summary
 from align.output import tame
-from align.pages.document import Table
-from align.pages.numbers import DASH, Cell, Estimate, line
+from align.pages.document import Table, columns
+from align.pages.numbers import DASH, Estimate, line, records
 from align.pages.report import document
-from align.pages.sections import FOOTNOTE, means_of
+from align.pages.sections import FOOTNOTE, QUALITY, means_of, means_table
 from align.store.columns import COSTS
 
 if TYPE_CHECKING:
@@ -37,21 +36,14 @@ def show_report(made: Comparison) -> Group:
 def show_run(rows: pandas.DataFrame) -> Group:
     """The rows of a run, see ``summary.summary``: quality with intervals, then costs of a picture."""
     summaries = summary(rows)
-    records = [{str(name): cell for name, cell in row.items()} for row in summaries.to_dict("records")]
-    for row, label in zip(records, _labels(summaries), strict=True):
-        row["label"] = label
-    quality: dict[str, dict[str, Cell | str]] = {"pictures": {row["label"]: str(row["n"]) for row in records}}
-    if any(row["failed"] for row in records):
-        quality["failed"] = {row["label"]: str(row["failed"]) for row in records if row["failed"]}
-    means = means_of(records)
-    quality |= {value: dict(line(cells)) for value, cells in means.items()}
+    shown = records(summaries.assign(label=_labels(summaries)))
     spent = {
-        name: line({row["label"]: Estimate(row[name]) for row in records if row[name] == row[name]})
+        name: line({row["label"]: Estimate(row[name]) for row in shown if row[name] == row[name]})
         for name in COSTS
         if name in summaries and summaries[name].any()
     }
-    parts: list[Any] = [grid("Quality (mean, 95% interval)", quality)]
-    if any(one.mark for cells in means.values() for one in cells.values()):
+    parts: list[Any] = [grid(QUALITY, means_table(shown))]
+    if any(one.mark for cells in means_of(shown).values() for one in cells.values()):
         parts.append(Text(FOOTNOTE, style="dim"))
     if spent:
         parts.append(grid("Cost of a picture (mean)", spent))
@@ -60,9 +52,8 @@ def show_run(rows: pandas.DataFrame) -> Group:
 
 def _labels(summaries: pandas.DataFrame) -> list[str]:
     """A label for each row: the method, or method, backbone and reward where that is not unique."""
-    keys: Sequence[tuple[str, ...]] = list(
-        zip(*(map(str, summaries[name]) for name in ("method", "backbone", "reward")), strict=True)
-    )
+    columns = (map(str, summaries[name]) for name in ("method", "backbone", "reward"))
+    keys: list[tuple[str, ...]] = list(zip(*columns, strict=True))
     if len({key[0] for key in keys}) == len(keys):
         return [key[0] or "?" for key in keys]
     return [" · ".join(part for part in key if part) or "?" for key in keys]
@@ -70,13 +61,13 @@ def _labels(summaries: pandas.DataFrame) -> list[str]:
 
 def grid(title: str, rows: Table) -> Group:
     """A titled table, turned so that it has the fewer columns."""
-    columns = list(dict.fromkeys(name for cells in rows.values() for name in cells))
+    names = columns(rows)
     lines = {
-        tame(label): {tame(name): _narrow(str(cells.get(name, DASH))) for name in columns}
+        tame(label): {tame(name): _narrow(str(cells.get(name, DASH))) for name in names}
         for label, cells in rows.items()
     }
-    if len(columns) > len(rows):
-        lines = {name: {label: cells[name] for label, cells in lines.items()} for name in map(tame, columns)}
+    if len(names) > len(rows):
+        lines = {name: {label: cells[name] for label, cells in lines.items()} for name in map(tame, names)}
     table = Grid(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", overflow="fold")
     for head in next(iter(lines.values()), {}):

@@ -11,7 +11,7 @@ from align.runner.interrupts import Interrupts
 from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer, failure
 from align.store.measured import Result
-from align.store.planned import PlannedItem
+from align.store.run_file import PlannedItem
 from align.store.store import Store
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.schema import Config
 from align.runner.plan import Item
-from align.store.columns import INFO, tag_column
+from align.store.columns import INFO, TAG
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,7 +37,7 @@ def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | No
     return {
         "prompt": item.prompt,
         **({"negative": item.negative} if item.negative != config.negative else {}),
-        **{tag_column(name): text for name, text in item.tags.items()},
+        **{f"{TAG}{name}": text for name, text in item.tags.items()},
         "method": config.method.name,
         "backbone": config.backbone.name,
         "reward": config.reward.label if config.method.uses_reward else "",

@@ -25,7 +25,7 @@ from align.runner.record import run_record
 from align.runner.syntax import syntax_line
 from align.store.errors import StoreError
 from align.store.manifest import Manifest, other_versions
-from align.store.planned import PlannedItem
+from align.store.run_file import PlannedItem
 from align.store.store import Store
 
 GOES_ON = "; what is finished is kept, the same command goes on"
@@ -98,7 +98,7 @@ def open_store(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            store = Store.open(
+            store = Store(
                 Path(str(options.folder)),
                 manifest,
                 items,

@@ -181,7 +181,7 @@ def _worker(prepared: Prepared, token: str, folder: str) -> tuple[list[str], Exc
     options, kept = prepared.config.run, _Lines()
     try:
         with Interrupts() as interrupts:
-            store = Store.open(
+            store = Store(
                 Path(str(options.folder)),
                 Manifest(prepared.identity, run_record(prepared)),
                 prepared.items,

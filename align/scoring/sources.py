@@ -20,7 +20,7 @@ from align.reading import read_text
 from align.runner import row_files
 from align.runner.prompt_files import Columns, columns_of, prompt_row
 from align.runner.row_files import read_rows
-from align.store.columns import tag_column
+from align.store.columns import TAG
 
 TABLES = ("csv", "tsv", "jsonl", "json", "parquet")
 """Endings of tables that may be in a folder of pictures, as ``prompts.csv`` or ``metadata.csv``."""
@@ -226,7 +226,7 @@ def _asked(path: Path, name: str, place: str, row: Mapping[str, Any], columns: C
     cells = {**row, columns.prompt: "" if text is None else text}
     found = prompt_row(cells, columns, place, blank=True)
     further = {} if found.negative is None else {"negative": found.negative}
-    further |= {tag_column(tag): value for tag, value in found.tags.items()}
+    further |= {f"{TAG}{tag}": value for tag, value in found.tags.items()}
     sample = _sample(row.get(SAMPLE), place)
     return Asked(path, name, place, None if text is None else found.text, found.seed, sample, further)
 

@@ -9,7 +9,6 @@ killed inside the guard.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import asdict
@@ -35,15 +34,11 @@ class Claims:
             return holder.token == self.owner.token
         self.folder.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            os.write(handle, json.dumps(asdict(self.owner)).encode())
-        finally:
-            os.close(handle)
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(asdict(self.owner), file)
         return True
 
     def drop(self, key: str) -> None:
-        """Give ``key`` up, after it was finished."""
         with suppress(OSError):
             (self.folder / key).unlink()
 
@@ -55,11 +50,9 @@ class Claims:
                 path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove all claims; for the last process in the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _holder(self, path: Path) -> Owner | None:
-        """The living owner of a claim, or None."""
         try:
             owner = Owner.from_json(read_json(path))
         except (FileNotFoundError, ValueError):

@@ -59,6 +59,8 @@ TEXT = frozenset(
         *NEGATIVE,
     }
 )  # fmt: skip
+TAG = "tag_"
+"""What begins the name of a column that holds a tag of prompts."""
 TIMING = frozenset({"seconds", "peak_memory_mb", "session"})
 """Columns in which two runs of the same configuration may differ: by which process, how fast, in how much memory."""
 
@@ -68,25 +70,15 @@ def is_check(name: str) -> bool:
     return name.startswith("check_")
 
 
-def tag_column(name: str) -> str:
-    """The column that holds a tag of prompts."""
-    return f"tag_{name}"
-
-
-def is_tag(name: str) -> bool:
-    """True for a tag of prompts."""
-    return name.startswith("tag_")
-
-
 def is_text(name: str) -> bool:
     """True for a column whose cells are texts, whatever they look like."""
-    return name in TEXT or is_tag(name)
+    return name in TEXT or name.startswith(TAG)
 
 
 def is_metric(name: str) -> bool:
     """True for a column that holds a metric, going by its name alone."""
     documented = name in HEAD or name in NEGATIVE or name in COSTS or name in INFO
-    return not (documented or is_check(name) or is_tag(name) or name.startswith("info_"))
+    return not (documented or is_check(name) or name.startswith(TAG) or name.startswith("info_"))
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -95,7 +87,7 @@ def ordered(names: Iterable[str]) -> list[str]:
     return [
         *HEAD,
         *(name for name in NEGATIVE if name in extra),
-        *sorted(name for name in extra if is_tag(name)),
+        *sorted(name for name in extra if name.startswith(TAG)),
         *sorted(name for name in extra if is_metric(name)),
         *CHECKS,
         *sorted(name for name in extra if is_check(name) and name not in CHECKS),

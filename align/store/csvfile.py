@@ -60,23 +60,6 @@ def decode_text(cell: str) -> str:
     return _ESCAPE.sub(_unescape, cell)
 
 
-def encode_header(names: Iterable[str]) -> list[str]:
-    """The header's cells: names come from files of users (metrics, tags), so they are texts like others."""
-    return [encode_text(name) for name in names]
-
-
-def decode_header(cells: Iterable[str]) -> list[str]:
-    """The names that ``encode_header`` turned into ``cells``.
-
-    Raises:
-        ValueError: two columns have one name, so that one of them would be lost.
-    """
-    names = [decode_text(cell) for cell in cells]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two columns are called {twice[0]!r}")
-    return names
-
-
 def visible(text: str) -> str:
     """``text`` for a reader: valid Unicode with control characters shown as escapes; not meant to be undone."""
     return _UNSAFE.sub(lambda match: match.group() if match.group() == "\\" else _escape(match), text)
@@ -97,13 +80,15 @@ def encode_cell(value: Any) -> str:
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Iterable[bytes]:
     """The lines of the file, header first, encoded; one row in memory at a time."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(encode_header(columns))
+    yield _line(map(encode_text, columns))
     for row in rows:
-        yield _drain(buffer)
-        writer.writerow([encode_cell(row.get(name)) for name in columns])
-    yield _drain(buffer)
+        yield _line(encode_cell(row.get(name)) for name in columns)
+
+
+def _line(cells: Iterable[str]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    return buffer.getvalue().encode("utf-8")
 
 
 def frame_csv(table: pandas.DataFrame) -> str:
@@ -117,15 +102,8 @@ def frame_csv(table: pandas.DataFrame) -> str:
         for place, (_, column) in enumerate(table.items())
     }
     safe = pandas.DataFrame(encoded, index=table.index)
-    header = encode_header(map(str, table.columns))
+    header = [encode_text(str(name)) for name in table.columns]
     return str(safe.to_csv(index=False, lineterminator="\n", header=header))
-
-
-def _drain(buffer: io.StringIO) -> bytes:
-    line = buffer.getvalue().encode("utf-8")
-    buffer.seek(0)
-    buffer.truncate()
-    return line
 
 
 def read_csv(path: Path | str) -> pandas.DataFrame:
@@ -136,7 +114,7 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a table: no header, or a row with another number of cells than the header.
+        ValueError: it is not a table: no header, two columns of one name, a row longer or shorter than the header.
     """
     import pandas
 
@@ -146,7 +124,9 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
     with io.TextIOWrapper(open_file(path), encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         try:
-            names = decode_header(next(reader, []))
+            names = list(map(decode_text, next(reader, [])))
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"two columns are called {twice[0]!r}")
             rows = []
             for row in reader:
                 if len(row) != len(names):

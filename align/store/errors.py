@@ -16,11 +16,7 @@ class ReportError(Exception):
 
 @contextmanager
 def as_store_error(doing: str) -> Iterator[None]:
-    """Turn an operating-system error inside the block into a one-line ``StoreError``.
-
-    Args:
-        doing: what was tried, to follow "cannot", e.g. "write results.csv".
-    """
+    """Turn an operating-system error inside the block into a one-line ``StoreError``: "cannot write results.csv: ..."."""
     try:
         yield
     except OSError as error:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from align.store.errors import as_store_error
 from align.store.journal import Journal
@@ -17,6 +17,8 @@ from align.store.measured import has_column, with_results
 from align.store.pictures import Verify, intact, is_stamp
 
 _KEY = re.compile(r"[0-9a-f]{64}")
+T = TypeVar("T")
+Results = frozenset[tuple[str, str]]
 
 
 class Entry(NamedTuple):
@@ -36,21 +38,19 @@ class Entry(NamedTuple):
     """Session that made it."""
     lines: tuple[tuple[int, int], ...] = ()
     """Offset and length of each line that measures it, the newest last."""
-    by: frozenset[tuple[str, str]] = frozenset()
+    by: Results = frozenset()
     """Metric and fingerprint of each result, "" of one that failed; equal sets are one object."""
 
 
 class Index:
     """The items of a journal, and the snapshots of ``results.csv`` that it knows of.
 
-    Args:
-        journal: the journal.
-        inline: see ``manifest.inline_fingerprints``.
+    Of ``inline`` see ``manifest.inline_fingerprints``.
     """
 
-    def __init__(self, journal: Journal, inline: Mapping[str, str] | None = None) -> None:
+    def __init__(self, journal: Journal, inline: Mapping[str, str]) -> None:
         self.journal = journal
-        self._inline = inline or {}
+        self._inline = inline
         self.entries: dict[str, Entry] = {}
         self.snapshots: set[str] = set()
         self.newest_snapshot = ""
@@ -59,17 +59,14 @@ class Index:
         self.end = 0
         """Where in the journal the newest item's line ends; a snapshot holds what ends no later."""
         self._configs: dict[str, int] = {}
-        self._names: dict[frozenset[str], frozenset[str]] = {}
-        self._texts: dict[str, str] = {}
-        self._by: dict[frozenset[tuple[str, str]], frozenset[tuple[str, str]]] = {}
+        self._shared: dict[Any, Any] = {}
         # A line measures several items, whose rows are mostly read one after another.
         self._line = lru_cache(maxsize=32)(journal.read)
 
     def refresh(self, pictures: dict[str, dict[str, Any] | None] | None = None) -> None:
         """Take in the lines that were appended since, by this process or others. Raises OSError.
 
-        Args:
-            pictures: filled, where given, with the picture record of each item whose line was read.
+        ``pictures`` is filled with the stamp of each item whose line was read.
         """
         for offset, length, record in self.journal.new_records():
             if "csv" in record:
@@ -78,30 +75,23 @@ class Index:
                 # Another process may have added an item while this snapshot was being made.
                 end = record.get("end")
                 self.changed = self.end > (end if isinstance(end, int) else self.end)
-                continue
-            if _is_measurement(record):
+            elif _is_measurement(record):
                 self._measure((offset, length), record)
-                continue
-            if not _is_item(record):
-                continue
-            key, row = record["key"], record["row"]
-            config = self._texts.setdefault(*[str(record.get("config", ""))] * 2)
-            self._configs.setdefault(config, len(self._configs))
-            names = self._same_names(frozenset(row))
-            self.entries[key] = Entry(
-                offset,
-                length,
-                record.get("place", 0),
-                config,
-                str(row.get("status", "ok")).startswith("failed"),
-                names,
-                names,
-                record.get("session"),
-            )
-            self.changed = True
-            self.end = offset + length
-            if pictures is not None:
-                pictures[key] = record.get("image")
+            elif _is_item(record):
+                self._item((offset, length), record)
+                if pictures is not None:
+                    pictures[record["key"]] = record.get("image")
+
+    def _item(self, line: tuple[int, int], record: dict[str, Any]) -> None:
+        row, config = record["row"], self._same(str(record.get("config", "")))
+        self._configs.setdefault(config, len(self._configs))
+        names = self._same(frozenset(row))
+        failed = str(row.get("status", "ok")).startswith("failed")
+        self.entries[record["key"]] = Entry(
+            *line, record.get("place", 0), config, failed, names, names, record.get("session")
+        )
+        self.changed = True
+        self.end = sum(line)
 
     def _measure(self, line: tuple[int, int], record: dict[str, Any]) -> None:
         """Take in a line of measurements; those of items that are not here any more count for nothing."""
@@ -114,18 +104,16 @@ class Index:
             by |= {
                 metric: "" if one.get("failed") else fingerprints[metric] for metric, one in results.items()
             }
-            names = entry.names.union(*(one["values"] for one in results.values()))
-            found = frozenset(by.items())
-            self.entries[key] = entry._replace(
-                names=self._same_names(names),
-                lines=(*entry.lines, line),
-                by=self._by.setdefault(found, found),
-            )
+            names = self._same(entry.names.union(*(one["values"] for one in results.values())))
+            lines = (*entry.lines, line)
+            self.entries[key] = entry._replace(names=names, lines=lines, by=self._same(frozenset(by.items())))
         self.changed = True
         self.end = sum(line)
 
-    def _same_names(self, names: frozenset[str]) -> frozenset[str]:
-        return self._names.setdefault(names, names)
+    def _same(self, value: T) -> T:
+        """The one object that stands for all that are equal to it."""
+        same: T = self._shared.setdefault(value, value)
+        return same
 
     def drop_broken(
         self,
@@ -135,18 +123,14 @@ class Index:
         verify: Verify,
     ) -> int:
         """Forget planned items whose picture is not what was recorded, so that they are made again."""
-        broken = [
-            key
-            for key, record in pictures.items()
-            if record is not None and key in plan and not intact(folder, record, verify)
-        ]
+        stamps = [(key, stamp) for key, stamp in pictures.items() if stamp is not None and key in plan]
+        broken = [key for key, stamp in stamps if not intact(folder, stamp, verify)]
         for key in broken:
             del self.entries[key]
         self.changed = self.changed or bool(broken)
         return len(broken)
 
     def is_done(self, key: str) -> bool:
-        """Whether an item is finished and not failed."""
         entry = self.entries.get(key)
         return entry is not None and not entry.failed
 
@@ -157,9 +141,7 @@ class Index:
         """
         return self._lacking(self.entries[key].own, self.entries[key].by, wanted) if self.is_done(key) else []
 
-    def _lacking(
-        self, own: frozenset[str], by: frozenset[tuple[str, str]], wanted: Mapping[str, str]
-    ) -> list[str]:
+    def _lacking(self, own: frozenset[str], by: Results, wanted: Mapping[str, str]) -> list[str]:
         known = {metric: one for metric, one in self._inline.items() if has_column(metric, own)} | dict(by)
         return [metric for metric, fingerprint in wanted.items() if known.get(metric) != fingerprint]
 
@@ -212,16 +194,12 @@ class Index:
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
-    """The rows that a folder's journal holds, which its ``results.csv`` may be behind; nothing is written.
-
-    Raises:
-        StoreError: there is no journal, or it cannot be read.
-    """
+    """The rows that a folder's journal holds, which its ``results.csv`` may be behind; nothing is written. Raises StoreError."""
     path = folder / "journal.jsonl"
     with as_store_error(f"read {path}, which holds the rows of {folder}"):
         journal = Journal(path, reading=True)
         try:
-            index = Index(journal)
+            index = Index(journal, {})
             index.refresh()
             return [index.row(key) for key in index.order({})]
         finally:
@@ -245,16 +223,13 @@ def _is_item(record: Mapping[str, Any]) -> bool:
 def _is_measurement(record: Mapping[str, Any]) -> bool:
     """Whether a line is one of measurements, see ``Result.for_journal``."""
     measured, by = record.get("measured"), record.get("by")
-    return (
-        isinstance(measured, dict)
-        and isinstance(by, dict)
-        and all(isinstance(fingerprint, str) for fingerprint in by.values())
-        and all(
-            isinstance(results, dict)
-            and all(
-                metric in by and isinstance(one, dict) and isinstance(one.get("values"), dict)
-                for metric, one in results.items()
-            )
-            for results in measured.values()
-        )
+    if not (isinstance(measured, dict) and isinstance(by, dict)):
+        return False
+    if not all(isinstance(one, str) for one in by.values()):
+        return False
+    if not all(isinstance(results, dict) for results in measured.values()):
+        return False
+    said = [one for results in measured.values() for one in results.items()]
+    return all(
+        metric in by and isinstance(one, dict) and isinstance(one.get("values"), dict) for metric, one in said
     )

@@ -15,12 +15,9 @@ FOLDERS = ("images", "claims", ".alive")
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a run folder in which a name that is written to is a link, or no file or folder at all.
+    """Refuse with a StoreError a run folder in which a name that is written to is a link, or no file or folder at all.
 
     The folder itself may be one: the user named it.
-
-    Raises:
-        StoreError: naming the first.
     """
     for name in (*FILES, *FOLDERS):
         path = folder / name

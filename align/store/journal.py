@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from align.reading import open_file, parse_json
-from align.store.jsonable import one_line_json
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +33,9 @@ class Journal:
 
     def append(self, record: dict[str, Any]) -> None:
         """Add ``record`` durably. Raises OSError, with the journal as before."""
-        line = one_line_json(record).encode("ascii") + b"\n"
-        with self._locked():
-            self._cut_torn_end()
-            size = os.fstat(self._handle).st_size
+        # Pure ASCII, so that any text, lone surrogates too, survives.
+        line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+        with self._mended() as size:
             try:
                 written = 0
                 while written < len(line):
@@ -48,10 +46,10 @@ class Journal:
                     os.ftruncate(self._handle, size)
                 raise
 
-    def mend(self) -> int:
-        """Cut off a torn last line; returns the number of bytes dropped. Raises OSError."""
-        with self._locked():
-            return self._cut_torn_end()
+    def mend(self) -> None:
+        """Cut off a torn last line. Raises OSError."""
+        with self._mended():
+            pass
 
     def new_records(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Whole lines that this object has not read yet, as (offset, length, record).
@@ -75,29 +73,24 @@ class Journal:
 
     def read(self, offset: int, length: int) -> dict[str, Any]:
         """The record at a place that ``new_records`` gave."""
-        record: dict[str, Any] = json.loads(os.pread(self._handle, length, offset))
-        return record
+        return dict(json.loads(os.pread(self._handle, length, offset)))
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._handle)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _mended(self) -> Iterator[int]:
+        """The file locked, a torn last line cut off, and its size."""
         fcntl.flock(self._handle, fcntl.LOCK_EX)
         try:
-            yield
+            size = end = os.fstat(self._handle).st_size
+            while end and os.pread(self._handle, 1, end - 1) != b"\n":
+                start = max(0, end - 65536)
+                end = start + os.pread(self._handle, end - start, start).rfind(b"\n") + 1
+            if end != size:
+                os.ftruncate(self._handle, end)
+                os.fsync(self._handle)
+                log.warning("%s: dropped a torn last line of %d bytes", self.path, size - end)
+            yield end
         finally:
             fcntl.flock(self._handle, fcntl.LOCK_UN)
-
-    def _cut_torn_end(self) -> int:
-        size = end = os.fstat(self._handle).st_size
-        while end and os.pread(self._handle, 1, end - 1) != b"\n":
-            start = max(0, end - 65536)
-            newline = os.pread(self._handle, end - start, start).rfind(b"\n")
-            end = start + newline + 1 if newline >= 0 else start
-        if end != size:
-            os.ftruncate(self._handle, end)
-            os.fsync(self._handle)
-            log.warning("%s: dropped a torn last line of %d bytes", self.path, size - end)
-        return size - end

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 
@@ -16,6 +16,7 @@ def json_value(value: Any, *, nonfinite_as_text: bool = False) -> Any:
     "nan", "inf" or "-inf" (for configurations, where infinity is a setting and not an accident). Scalars and
     arrays of array libraries are recognised by their ``tolist``; anything else unknown becomes its ``str``.
     """
+    plain = partial(json_value, nonfinite_as_text=nonfinite_as_text)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -27,21 +28,11 @@ def json_value(value: Any, *, nonfinite_as_text: bool = False) -> Any:
             return float(value)
         return str(float(value)) if nonfinite_as_text else None
     if isinstance(value, Mapping):
-        return {
-            str(key): json_value(item, nonfinite_as_text=nonfinite_as_text) for key, item in value.items()
-        }
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [json_value(item, nonfinite_as_text=nonfinite_as_text) for item in value]
+        return list(map(plain, value))
     if isinstance(value, set | frozenset):
-        return sorted((json_value(item, nonfinite_as_text=nonfinite_as_text) for item in value), key=str)
+        return sorted(map(plain, value), key=str)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return json_value(fields, nonfinite_as_text=nonfinite_as_text)
-    if hasattr(value, "tolist"):
-        return json_value(value.tolist(), nonfinite_as_text=nonfinite_as_text)
-    return str(value)
-
-
-def one_line_json(value: Any) -> str:
-    """``value`` as JSON without a line break; pure ASCII, so that any text, lone surrogates too, survives."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)

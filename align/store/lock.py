@@ -46,11 +46,6 @@ class Owner:
     """Whether it holds a lock for life; older versions did not."""
 
     @classmethod
-    def current(cls, *, shared: bool = False, token: str | None = None) -> Owner:
-        """The record of this process."""
-        return cls(socket.gethostname(), os.getpid(), token or secrets.token_hex(8), shared)
-
-    @classmethod
     def from_json(cls, record: Any) -> Owner | None:
         """The owner that a JSON value describes; None when it describes none."""
         try:
@@ -66,7 +61,7 @@ class FolderLock:
 
     def __init__(self, folder: Path, *, shared: bool, token: str | None = None) -> None:
         self.path = folder / ".lock"
-        self.owner = Owner.current(shared=shared, token=token)
+        self.owner = Owner(socket.gethostname(), os.getpid(), token or secrets.token_hex(8), shared)
         self._life: int | None = None
 
     def alive(self, owner: Owner) -> bool:
@@ -75,12 +70,12 @@ class FolderLock:
             return True
         if not owner.locked:
             return _running(owner.pid)
+        path = self._life_file(owner.token)
         try:
-            handle = os.open(self._life_file(owner.token), os.O_RDWR | os.O_NOFOLLOW)
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
         except FileNotFoundError:
             return False
         except OSError as error:
-            path = self._life_file(owner.token)
             raise StoreError(
                 f"cannot read {path}: {error.strerror}; remove it, or choose another run.folder"
             ) from error
@@ -115,14 +110,10 @@ class FolderLock:
             self._life = None
 
     def acquire(self, entering: Callable[[bool], None]) -> None:
-        """Enter the folder.
+        """Enter the folder. Raises StoreError: another process has it and not both are shared, or it cannot be written.
 
-        Args:
-            entering: called inside the guard with True when nobody else is in the folder; when it raises, the
-                folder is not entered.
-
-        Raises:
-            StoreError: another process has it and not both are shared, or ``.lock`` cannot be written.
+        ``entering`` is called inside the guard with True when nobody else is in the folder; when it raises, the
+        folder is not entered.
         """
         with self.guard() as handle:
             others = self._others(handle)
@@ -141,11 +132,7 @@ class FolderLock:
                 raise
 
     def release(self, leaving: Callable[[bool], None]) -> None:
-        """Leave the folder, whatever ``leaving`` raises; the last process to leave removes ``.lock``.
-
-        Args:
-            leaving: called inside the guard with True when nobody else is in the folder.
-        """
+        """Leave the folder, whatever ``leaving`` raises, which is called as ``entering``; the last to leave removes ``.lock``."""
         with self.guard() as handle:
             others = self._others(handle)
             try:
@@ -179,35 +166,26 @@ class FolderLock:
         while True:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             try:
-                self._flock(handle)
+                fcntl.flock(handle, fcntl.LOCK_EX)
                 with suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(handle), os.stat(self.path)):
                         return handle
-            except BaseException:
+            except BaseException as error:
                 os.close(handle)
+                if isinstance(error, OSError) and error.errno in _NO_LOCKS:
+                    raise StoreError(
+                        f"{self.path.parent} is on a file system without file locks, which keep two processes apart: "
+                        "choose run.folder on another disk, or mount this one with flock"
+                    ) from error
                 raise
             os.close(handle)  # the file was removed while this process waited for it
-
-    def _flock(self, handle: int) -> None:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                raise StoreError(
-                    f"{self.path.parent} is on a file system without file locks, which keep two processes apart: "
-                    "choose run.folder on another disk, or mount this one with flock"
-                ) from error
-            raise
 
     def _others(self, handle: int) -> list[Owner]:
         text = os.pread(handle, 1 << 20, 0).decode("utf-8", errors="replace")
         try:
             records, _ = json.JSONDecoder().raw_decode(text)
-        except (
-            ValueError,
-            RecursionError,
-        ):  # empty, or its writer was killed while writing and holds nothing any more
-            return []
+        except (ValueError, RecursionError):
+            return []  # empty, or its writer was killed while writing and holds nothing any more
         owners = [Owner.from_json(record) for record in (records if isinstance(records, list) else [])]
         return [one for one in owners if one and one.token != self.owner.token and self.alive(one)]
 
@@ -227,7 +205,6 @@ class FolderLock:
 
 
 def _running(pid: int) -> bool:
-    """Whether this machine has a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

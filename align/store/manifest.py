@@ -32,15 +32,12 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Manifest:
-    """The description of a run.
-
-    Attributes:
-        identity: nested mapping of all that decides the pictures, prompts and seeds aside.
-        record: nested mapping of all else that ``run.json`` shall hold.
-    """
+    """The description of a run."""
 
     identity: Mapping[str, Any]
+    """Nested mapping of all that decides the pictures, prompts and seeds aside."""
     record: Mapping[str, Any] = field(default_factory=dict)
+    """Nested mapping of all else that ``run.json`` shall hold."""
 
     def plain_identity(self) -> dict[str, Any]:
         """The identity in plain JSON values, as it is written and compared."""
@@ -49,7 +46,7 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The identity's digest, 12 hex digits: the ``config`` column."""
+        """The identity's digest: the ``config`` column."""
         return digest(self.plain_identity())
 
 
@@ -69,11 +66,8 @@ def first_difference(old: Any, new: Any, path: str = "") -> tuple[str, str, str]
         return None
     else:
         return path or "identity", _short(old), _short(new)
-    for key, a, b in pairs:
-        found = first_difference(a, b, f"{path}.{key}" if path else key)
-        if found:
-            return found
-    return None
+    below = (first_difference(a, b, f"{path}.{key}" if path else key) for key, a, b in pairs)
+    return next(filter(None, below), None)
 
 
 def _short(value: Any) -> str:
@@ -84,11 +78,7 @@ def _short(value: Any) -> str:
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """The content of ``run.json``; None when there is none.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
+    """The content of ``run.json``; None when there is none. Raises StoreError: it is damaged or cannot be read."""
     path = folder / "run.json"
     with as_store_error(f"read {path}"):
         try:
@@ -130,27 +120,19 @@ def _wrong(run: Mapping[str, Any]) -> str:
 def write_run(folder: Path, value: Mapping[str, Any]) -> None:
     """Replace ``run.json`` as a whole. Raises StoreError."""
     with as_store_error(f"write {folder / 'run.json'}"):
-        writing.write_text(
-            folder / "run.json", json.dumps(json_value(value), indent=2, allow_nan=False) + "\n"
-        )
+        text = json.dumps(json_value(value), indent=2, allow_nan=False)
+        writing.write_text(folder / "run.json", f"{text}\n")
 
 
 def started_run(
     manifest: Manifest, existing: Mapping[str, Any] | None, plan: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The content of ``run.json`` when a run starts or goes on.
-
-    Args:
-        manifest: the run that starts.
-        existing: the content so far; None in a new folder.
-        plan: summary of the plan.
-    """
+    """The content of ``run.json`` when a run starts or goes on; ``existing`` is None in a new folder."""
     existing = existing or {}
     sessions = list(existing.get("sessions", []))
     if existing and not sessions:
-        sessions.append(
-            _session(None, existing.get("started"), existing.get("config"), existing.get("record", {}))
-        )
+        old = existing.get("started"), existing.get("config"), existing.get("record", {})
+        sessions.append(_session(None, *old))
     number = 1 + max((one["session"] or 0 for one in sessions), default=0)
     known = [existing["identity"], *existing.get("earlier", [])] if existing else []
     return {
@@ -196,9 +178,8 @@ def inline_fingerprints(run: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {CHECKER: OLD_CHECKER}
     for what, fingerprint in record.get("fingerprints", {}).items():
         kind, _, name = str(what).partition(" ")
-        name, _, part = name.partition(
-            " "
-        )  # of several checkpoints all but the first name theirs in brackets
+        # Of several checkpoints all but the first name theirs in brackets.
+        name, _, part = name.partition(" ")
         if kind == "reward" and not name.endswith(":"):
             found[name] = f"{found.get(name, '')} {fingerprint}" if part else str(fingerprint)
     return found
@@ -210,12 +191,9 @@ def now() -> str:
 
 
 def check_identity(folder: Path, existing: Mapping[str, Any], manifest: Manifest, *, extend: bool) -> None:
-    """Refuse a folder of another configuration.
+    """Refuse a folder of another configuration with a StoreError that names the first setting that differs.
 
     A folder that was extended belongs to each of its configurations.
-
-    Raises:
-        StoreError: naming the first setting that differs, unless ``extend``.
     """
     if extend:
         return

@@ -15,17 +15,14 @@ CHECKER = "checker"
 
 @dataclass(frozen=True)
 class Result:
-    """What came of measuring one picture with one metric.
-
-    Attributes:
-        values: by column; None is an empty cell.
-        note: what the row's status says after the metric's name, such as "is not finite"; empty where all is well.
-        failed: the metric could not be computed: this is no result, and the next run measures again.
-    """
+    """What came of measuring one picture with one metric."""
 
     values: Mapping[str, Any]
+    """By column; None is an empty cell."""
     note: str = ""
+    """What the row's status says after the metric's name, such as "is not finite"; empty where all is well."""
     failed: bool = False
+    """The metric could not be computed: this is no result, and the next run measures again."""
 
     def for_journal(self) -> dict[str, Any]:
         """For the journal, without what is as usual."""

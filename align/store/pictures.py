@@ -20,17 +20,13 @@ Verify = Literal["quick", "full"]
 
 @dataclass(frozen=True)
 class Original:
-    """A picture that is there already and is kept byte by byte.
-
-    Attributes:
-        path: the file.
-        data: what was read from it.
-        mtime_ns: when it had last been changed before it was read.
-    """
+    """A picture that is there already and is kept byte by byte."""
 
     path: Path
     data: bytes
+    """What was read from the file."""
     mtime_ns: int
+    """When it had last been changed before it was read."""
 
 
 def picture_name(key: str, seed: int, sample: int, ending: str = ".png") -> str:
@@ -50,12 +46,8 @@ def png_bytes(picture: bytes | Image) -> bytes:
 def save_picture(folder: Path, name: str, picture: bytes | Image | Original) -> dict[str, Any]:
     """Write a picture durably and return its stamp: name, size, sha256, mtime_ns. Raises OSError."""
     path = folder / name
-    if isinstance(picture, Original):
-        data = picture.data
-        if not _link(picture, path):
-            writing.write_bytes(path, data)
-    else:
-        data = png_bytes(picture)
+    data = picture.data if isinstance(picture, Original) else png_bytes(picture)
+    if not (isinstance(picture, Original) and _link(picture, path)):
         writing.write_bytes(path, data)
     return {
         "name": name,

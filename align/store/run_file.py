@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from align.reading import open_file
 from align.store.errors import StoreError, as_store_error
@@ -17,50 +17,58 @@ from align.store.manifest import (
     started_run,
     write_run,
 )
-from align.store.planned import PlannedItem
 
 OF_A_RUN = ("status", "plan", "counts")
 """Parts that only who works on the run's plan writes."""
 
 
+class PlannedItem(Protocol):
+    """What the store needs to know of a picture that is to be made, or to be measured."""
+
+    @property
+    def key(self) -> str:
+        """sha256 of the item's identity, 64 hex digits."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def sample(self) -> int:
+        """Number of the picture among those of one prompt and seed."""
+
+
 class RunFile:
-    """The ``run.json`` of one folder.
+    """The ``run.json`` of one folder; a guest leaves the parts of ``OF_A_RUN`` as they are."""
 
-    Args:
-        folder: the run folder.
-        manifest: what it is a run of.
-        guest: leave the parts of ``OF_A_RUN`` as they are.
-    """
-
-    def __init__(self, folder: Path, manifest: Manifest, *, guest: bool) -> None:
-        self.folder = folder
-        self.manifest = manifest
-        self.guest = guest
-        self.content: dict[str, Any] = {}
-        self.session = 0
-        """Number of this session."""
-        self.unclosed = False
-        """Whether an earlier session ended without closing the folder."""
-        self.inline: dict[str, str] = {}
-        """See ``manifest.inline_fingerprints``."""
-
-    def begin(self, plan: Sequence[PlannedItem], *, alone: bool, extend: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        plan: Sequence[PlannedItem],
+        *,
+        alone: bool,
+        extend: bool,
+        guest: bool,
+    ) -> None:
         """Begin a session, if the folder is one of the same run. Raises StoreError, with the file as before."""
-        existing = read_run(self.folder)
+        self.folder = folder
+        self.config = manifest.digest
+        self.guest = guest
+        existing = read_run(folder)
         self.unclosed = alone and existing is not None and existing.get("status") == "started"
         if existing is None:
-            if any((self.folder / name).exists() for name in ("results.csv", "journal.jsonl")):
-                raise StoreError(f"{self.folder} holds results but no run.json: choose another run.folder")
-        elif alone and _is_bare(self.folder):
+            if any((folder / name).exists() for name in ("results.csv", "journal.jsonl")):
+                raise StoreError(f"{folder} holds results but no run.json: choose another run.folder")
+        elif alone and _is_bare(folder):
             existing = None  # of a run that made nothing, perhaps because its weights were damaged
         else:
-            check_identity(self.folder, existing, self.manifest, extend=extend)
-        self.content = started_run(self.manifest, existing, _summary(plan))
-        if self.guest and existing is not None:
+            check_identity(folder, existing, manifest, extend=extend)
+        self.content = started_run(manifest, existing, _summary(plan))
+        if guest and existing is not None:
             self.content |= {name: existing[name] for name in OF_A_RUN if name in existing}
-        self.session = self.content["sessions"][-1]["session"]
+        self.session: int = self.content["sessions"][-1]["session"]
         self.inline = inline_fingerprints(self.content)
-        write_run(self.folder, self.content)
+        write_run(folder, self.content)
 
     def end(self, status: str, counts: Mapping[str, int]) -> None:
         """End the session. Raises StoreError."""

@@ -17,13 +17,9 @@ from align.store.index import Index
 
 
 class Snapshot:
-    """The ``results.csv`` of one folder.
+    """The ``results.csv`` of one folder: rows of the index, in the order of the keys that ``order`` tells.
 
-    Args:
-        path: the file.
-        index: items and their rows.
-        order: tells the keys of the file's rows, in its order.
-        every: seconds between two snapshots while items arrive; longer where making one takes long.
+    ``every`` are the seconds between two snapshots while items arrive; longer where making one takes long.
     """
 
     def __init__(self, path: Path, index: Index, order: Callable[[], list[str]], every: float) -> None:
@@ -34,7 +30,6 @@ class Snapshot:
         self.next = time.monotonic() + every
 
     def due(self) -> bool:
-        """Whether it is time for a new snapshot."""
         return time.monotonic() >= self.next
 
     def update(self) -> None:

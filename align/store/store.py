@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -40,50 +40,22 @@ from align.store.lock import FolderLock
 from align.store.manifest import Manifest
 from align.store.measured import Result
 from align.store.pictures import Original, Verify, picture_name, save_picture
-from align.store.planned import PlannedItem
-from align.store.run_file import RunFile
+from align.store.run_file import PlannedItem, RunFile
 from align.store.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 log = logging.getLogger(__name__)
+FILLED_IN = ("key", "seed", "sample", "image", "config", "session")
+"""Columns of which the store itself says what they hold."""
 
 
 class Store:
-    """The open results of one run; made by ``Store.open``, used as a context manager."""
+    """The open results of one run; a context manager."""
 
     def __init__(
         self,
-        folder: Path,
-        manifest: Manifest,
-        plan: Sequence[PlannedItem],
-        *,
-        shared: bool,
-        csv_every: float,
-        token: str | None = None,
-        foreign: bool = True,
-        guest: bool = False,
-    ):
-        """Not for callers: see ``open``."""
-        self.folder = folder
-        self.manifest = manifest
-        self.shared = shared
-        self._items = list(plan)
-        self._plan = {item.key: place for place, item in enumerate(self._items)}
-        if len(self._plan) != len(self._items):
-            raise ValueError("the plan holds an item twice")
-        self._lock = FolderLock(folder, shared=shared, token=token)
-        self._claims = Claims(folder, self._lock)
-        self._file = RunFile(folder, manifest, guest=guest)
-        self._mutex = threading.RLock()
-        self._csv_every = csv_every
-        self._foreign = foreign
-        self._closed = False
-
-    @classmethod
-    def open(
-        cls,
         folder: Path | str,
         manifest: Manifest,
         plan: Sequence[PlannedItem],
@@ -95,7 +67,7 @@ class Store:
         token: str | None = None,
         foreign: bool = True,
         guest: bool = False,
-    ) -> Store:
+    ) -> None:
         """Create the folder or go on with it, and check what is finished.
 
         Args:
@@ -117,29 +89,34 @@ class Store:
                 in the folder has changed then.
             ValueError: the plan holds a key twice.
         """
-        store = cls(
-            Path(folder),
-            manifest,
-            plan,
-            shared=shared,
-            csv_every=csv_every,
-            token=token,
-            foreign=foreign,
-            guest=guest,
-        )
-        with as_store_error(f"create {store.folder}"):
-            store.folder.mkdir(parents=True, exist_ok=True)
-        refuse_links(store.folder)
-        store._lock.acquire(lambda alone: store._enter(alone, extend))
+        self.folder = folder = Path(folder)
+        self.shared = shared
+        self._items = list(plan)
+        self._plan = {item.key: place for place, item in enumerate(self._items)}
+        if len(self._plan) != len(self._items):
+            raise ValueError("the plan holds an item twice")
+        self._lock = FolderLock(folder, shared=shared, token=token)
+        self._claims = Claims(folder, self._lock)
+        self._mutex = threading.RLock()
+        self._foreign = foreign
+        self._closed = False
+        with as_store_error(f"create {folder}"):
+            folder.mkdir(parents=True, exist_ok=True)
+        refuse_links(folder)
+        begin = partial(RunFile, folder, manifest, self._items, extend=extend, guest=guest)
+        self._lock.acquire(partial(self._enter, begin))
         try:
-            store._load(verify)
+            self._load(verify, csv_every)
         except BaseException:
-            store._lock.release(lambda alone: None)
+            self._lock.release(lambda alone: None)
             raise
-        return store
+        self.session = self._file.session
+        """Number of this session among those of ``run.json``."""
+        self.unclosed = self._file.unclosed
+        """Whether an earlier session ended without closing the folder: it was killed, or its machine was."""
 
-    def _enter(self, alone: bool, extend: bool) -> None:
-        self._file.begin(self._items, alone=alone, extend=extend)
+    def _enter(self, begin: Callable[..., RunFile], alone: bool) -> None:
+        self._file = begin(alone=alone)
         with as_store_error(f"write to {self.folder}"):
             (self.folder / "images").mkdir(exist_ok=True)
             if alone:
@@ -147,7 +124,7 @@ class Store:
                 writing.remove_leftovers(self.folder)
                 writing.remove_leftovers(self.folder / "images")
 
-    def _load(self, verify: Verify) -> None:
+    def _load(self, verify: Verify, csv_every: float) -> None:
         with as_store_error(f"open {self.folder / 'journal.jsonl'}"):
             self._journal = Journal(self.folder / "journal.jsonl")
             self._journal.mend()
@@ -158,7 +135,7 @@ class Store:
             if broken:
                 log.warning("%s: %d pictures are missing or damaged and are made again", self.folder, broken)
         rows = partial(self._index.order, self._plan, foreign=self._foreign)
-        self._snapshot = Snapshot(self.folder / "results.csv", self._index, rows, self._csv_every)
+        self._snapshot = Snapshot(self.folder / "results.csv", self._index, rows, csv_every)
         self._snapshot.set_edited_aside()
         self._index.changed |= not self._foreign  # the rows of another plan may stand in the file
         self.rebuild_csv()
@@ -167,16 +144,6 @@ class Store:
     def sessions(self) -> list[dict[str, Any]]:
         """What each session in the folder ran with, this one last; see ``manifest.started_run``."""
         return list(self._file.content["sessions"])
-
-    @property
-    def session(self) -> int:
-        """Number of this session among those of ``run.json``."""
-        return self._file.session
-
-    @property
-    def unclosed(self) -> bool:
-        """Whether an earlier session ended without closing the folder: it was killed, or its machine was."""
-        return self._file.unclosed
 
     @property
     def done(self) -> set[str]:
@@ -201,11 +168,7 @@ class Store:
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows in plain values, in the order of ``results.csv``."""
-        return list(self.iter_rows())
-
-    def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """As ``rows``, one at a time."""
-        return map(self._index.row, self._index.order(self._plan, foreign=self._foreign))
+        return [self._index.row(key) for key in self._index.order(self._plan, foreign=self._foreign)]
 
     def refresh(self) -> None:
         """Take in what other processes have finished; ``results.csv`` follows from time to time. Raises StoreError."""
@@ -224,18 +187,14 @@ class Store:
     def claim(self, item: PlannedItem, wanted: Mapping[str, str] | None = None) -> bool:
         """Whether this process shall make ``item`` now: not done, and in a shared folder nobody else is at it.
 
-        A claim ends when the item is committed as done, and when its process ends. Raises StoreError.
-
-        Args:
-            item: an item of the plan.
-            wanted: fingerprints by metric, where the item's picture is to be measured instead of made; such a
-                claim ends with ``measured``.
+        With ``wanted``, fingerprints by metric, the item's picture is to be measured instead of made. A claim ends
+        when the item is committed as done or ``measured``, and when its process ends. Raises StoreError.
         """
 
         def wants() -> bool:
-            return (
-                bool(self.lacking(item, wanted)) if wanted is not None else not self._index.is_done(item.key)
-            )
+            if wanted is None:
+                return not self._index.is_done(item.key)
+            return bool(self.lacking(item, wanted))
 
         with self._mutex:
             if not self.shared:
@@ -258,28 +217,28 @@ class Store:
         return [item for item in self._items if item.key in keys]
 
     def measured(self, results: Mapping[str, Mapping[str, Result]], by: Mapping[str, str]) -> None:
-        """Keep what was measured of some items, together: durable when this returns.
+        """Keep what was measured, by key of the item and by metric, together: durable when this returns.
 
-        Args:
-            results: by key of the item and by metric.
-            by: fingerprint of each metric's weights, in the order in which a row's status names metrics.
-
-        Raises:
-            StoreError: as of ``commit``.
+        ``by`` is the fingerprint of each metric's weights, in the order in which a row's status names metrics.
+        Raises StoreError as ``commit``.
         """
         if not results:
             return
         measured = {key: {name: one.for_journal() for name, one in of.items()} for key, of in results.items()}
+        # What failed stays claimed: the next run tries again, not another process of this one.
+        whole = [key for key, of in results.items() if not any(one.failed for one in of.values())]
+        self._keep({"measured": measured, "by": dict(by), "session": self.session}, whole)
+
+    def _keep(self, record: dict[str, Any], finished: Sequence[str]) -> None:
+        """Append a line to the journal and give up the claims on items that nothing more is done with."""
         with self._mutex:
             with as_store_error(f"write to {self.folder}"):
-                self._journal.append({"measured": measured, "by": dict(by), "session": self.session})
+                self._journal.append(record)
                 self._index.refresh()
-            if self.shared:
+            if self.shared and finished:
                 with self._lock.guard():
-                    for key, of in results.items():
-                        # What failed stays claimed: the next run tries again, not another process of this one.
-                        if not any(one.failed for one in of.values()):
-                            self._claims.drop(key)
+                    for key in finished:
+                        self._claims.drop(key)
             if self._snapshot.due():
                 self.rebuild_csv()
 
@@ -300,9 +259,8 @@ class Store:
         Args:
             item: an item of the plan.
             picture: PNG bytes, a PIL image or a file to keep as it is; None, or not kept, where the item failed.
-            row: values by column. ``status`` is "ok" where not given and "failed: ..." for a failed item;
-                ``key``, ``seed``, ``sample``, ``image``, ``config`` and ``session`` are filled in here. Numbers may be of any
-                array library.
+            row: values by column, numbers of any array library; those of ``FILLED_IN`` count for nothing.
+                ``status`` is "ok" where not given and "failed: ..." for a failed item.
             hold: keep a claim on the item, because this process is going to measure its picture.
 
         Raises:
@@ -314,49 +272,35 @@ class Store:
             raise ValueError(f"item {item.key[:16]} is not in the plan")
         values: dict[str, Any] = json_value(row)
         failed = str(values.setdefault("status", "ok")).startswith("failed")
-        for name in ("key", "seed", "sample", "image", "config", "session"):
-            values.pop(name, None)
         record: dict[str, Any] = {
             "key": item.key,
             "seed": int(item.seed),
             "sample": int(item.sample),
             "place": self._plan[item.key],
-            "config": self._file.manifest.digest,
+            "config": self._file.config,
             "session": self.session,
             "image": None,
-            "row": values,
+            "row": {name: value for name, value in values.items() if name not in FILLED_IN},
         }
         with self._mutex:
-            with as_store_error(f"write to {self.folder}"):
-                if picture is not None and not failed:
-                    ending = picture.path.suffix.lower() if isinstance(picture, Original) else ".png"
-                    name = picture_name(item.key, item.seed, item.sample, ending)
+            if picture is not None and not failed:
+                ending = picture.path.suffix.lower() if isinstance(picture, Original) else ".png"
+                name = picture_name(item.key, item.seed, item.sample, ending)
+                with as_store_error(f"write to {self.folder}"):
                     record["image"] = save_picture(self.folder / "images", name, picture)
-                self._journal.append(record)
-                self._index.refresh()
-            if self.shared and not failed and not hold:
-                with self._lock.guard():
-                    self._claims.drop(item.key)
-            if self._snapshot.due():
-                self.rebuild_csv()
+            self._keep(record, [] if failed or hold else [item.key])
 
     def rebuild_csv(self) -> None:
         """Bring ``results.csv`` up to date with the journal, as a whole. Raises StoreError."""
-        with self._mutex:
-            if self.shared:  # so that an older snapshot cannot replace a newer one
-                with self._lock.guard():
-                    self._snapshot.update()
-            else:
-                self._snapshot.update()
+        # Guarded, so that an older snapshot cannot replace a newer one.
+        with self._mutex, self._lock.guard() if self.shared else nullcontext():
+            self._snapshot.update()
 
     def close(self, status: str | None = None) -> None:
         """Rebuild ``results.csv``, write the status and leave the folder; does nothing the second time.
 
-        Args:
-            status: "finished" or "interrupted"; where not given, "finished" if every planned item has a row.
-
-        Raises:
-            StoreError: the files cannot be written; the journal holds everything, and the folder is left.
+        Where no ``status`` is given it is "finished" if every planned item has a row, else "interrupted". Raises
+        StoreError where files cannot be written: the journal holds everything, and the folder is left.
         """
         with self._mutex:
             if self._closed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,19 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class FileRow:
-    """A row.
-
-    Attributes:
-        key: its name on the command line.
-        label: what the report calls it; unique in the table.
-        paper: its name in the paper's file; None where the paper has no such row.
-        of_table: number of the table that the paper has it in.
-        folder: of its run, relative to the file's own folder; None where it is not run.
-        why_not: then the reason.
-        note: in what the run is known to differ from the paper's.
-    """
+    """A row; ``key`` is its name on the command line, ``label`` what the report calls it, unique in the table."""
 
     key: str
     label: str
     paper: str | None
+    """Its name in the paper's file; None where the paper has no such row."""
     of_table: int
+    """Number of the table that the paper has it in."""
     folder: str | None
+    """Of its run, relative to the file's own folder; None where it is not run."""
     why_not: str
     note: str
+    """In what the run is known to differ from the paper's."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +57,7 @@ def relative(folder: Path, base: Path) -> str:
 
 
 def read_table(folder: Path) -> TableFile | None:
-    """The table of a folder; None where there is no ``table.json``.
-
-    Raises:
-        ReportError: the file is damaged.
-    """
+    """The table of a folder; None where there is no ``table.json``. Raises ReportError: the file is damaged."""
     path = folder / NAME
     if not os.path.isfile(path):  # which takes any text for a path
         return None
@@ -77,13 +67,12 @@ def read_table(folder: Path) -> TableFile | None:
             raise ValueError("another format")
         rows = tuple(FileRow(**row) for row in value.pop("rows"))
         table = TableFile(rows=rows, **value)
-        parts: list[TableFile | FileRow] = [table, *rows]
-        for part in parts:
-            for entry in fields(part):
-                said, kind = getattr(part, entry.name), {"rows": tuple, "number": int, "of_table": int}
-                may_lack = entry.name in ("paper", "folder") and part is not table
-                if not (isinstance(said, kind.get(entry.name, str)) or (may_lack and said is None)):
-                    raise ValueError(f"{entry.name} is {said!r:.40}")
+        kinds = {"rows": tuple, "number": int, "of_table": int}
+        for part in (table, *rows):
+            for name, said in vars(part).items():
+                may_lack = name in ("paper", "folder") and part is not table
+                if not (isinstance(said, kinds.get(name, str)) or (may_lack and said is None)):
+                    raise ValueError(f"{name} is {said!r:.40}")
         return table
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"{path} is damaged ({error}): run `python -m align table` again") from error

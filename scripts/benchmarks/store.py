@@ -80,7 +80,7 @@ def _prepared(command: Sequence[str]) -> Prepared:
 
 def _opened(prepared: Prepared, csv_every: float = 30.0) -> Store:
     manifest = Manifest(prepared.identity, run_record(prepared))
-    return Store.open(Path(str(prepared.config.run.folder)), manifest, prepared.items, csv_every=csv_every)
+    return Store(Path(str(prepared.config.run.folder)), manifest, prepared.items, csv_every=csv_every)
 
 
 def _commit(

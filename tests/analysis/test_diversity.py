@@ -91,7 +91,7 @@ def run(folder, method, colours, *, optimised=(), family="shapes"):
             pictures.append(Image.new("RGB", (8, 8), colour) if colour else None)
             rows.append({} if colour else {"status": "failed: no"})
     record = {"config": {"backbone": {"family": family}}}
-    with Store.open(folder, Manifest({"method": {"name": method}}, record), items) as store:
+    with Store(folder, Manifest({"method": {"name": method}}, record), items) as store:
         for item, row, picture in zip(items, rows, pictures, strict=True):
             known = {"prompt": item.prompt, "method": method, "optimised": list(optimised)}
             store.commit(item, picture, known | {"backbone": family} | row)

@@ -35,7 +35,7 @@ def run(folder, method, values, *, steps=25, optimised=(), seeds=(0, 1), **more)
             items.append(Item(hashlib.sha256(text.encode()).hexdigest(), prompt, seed))
             rows.append({"clip": value} if value is not None else {"status": "failed: no"})
     manifest = Manifest({"method": {"name": method}, "steps": steps})
-    with Store.open(folder, manifest, items) as store:
+    with Store(folder, manifest, items) as store:
         for item, row in zip(items, rows, strict=True):
             known = {"prompt": item.prompt, "method": method, "optimised": list(optimised), **more}
             store.commit(item, make_png(item), known | row)
@@ -184,7 +184,7 @@ def test_the_command(tmp_path, capsys):
 def tagged(folder, method, values, tags):
     """As ``run``; prompts have tags."""
     items = [Item(hashlib.sha256(f"{method} {prompt}".encode()).hexdigest(), prompt, 0) for prompt in values]
-    with Store.open(folder, Manifest({"method": {"name": method}}), items) as store:
+    with Store(folder, Manifest({"method": {"name": method}}), items) as store:
         for item in items:
             more = {f"tag_{name}": text for name, text in tags.get(item.prompt, {}).items()}
             row = {"prompt": item.prompt, "method": method, "clip": values[item.prompt]} | more
@@ -255,7 +255,7 @@ def test_summary_of_a_frame(tmp_path):
     assert (row["clip"], row["clip_low"], row["clip_high"], row["seconds"]) == (2.0, 1.5, 3.0, 2.0)
     items = [Item(key, "", 0) for key in read_csv(folder / "results.csv")["key"]]
     manifest = Manifest({"method": {"name": "dymo"}, "steps": 25})
-    with Store.open(folder, manifest, items) as store:
+    with Store(folder, manifest, items) as store:
         from_rows = summary(pandas.DataFrame(store.rows()))
     assert from_rows.to_dict("records") == table.to_dict("records")
 

@@ -43,14 +43,14 @@ def test_a_folder_of_another_configuration_is_told_before_the_first_run(command,
 def test_a_folder_in_use_is_told_and_the_others_go_on(command, tmp_path, capsys, monkeypatch):
     from align.store.errors import StoreError
 
-    found = Store.open
+    found = Store.__init__
 
-    def opened(folder, *rest, **options):
+    def opened(store, folder, *rest, **options):
         if folder.name == "run1":
             raise StoreError("run1 is in use by process 7 on here; wait for it to end")
-        return found(folder, *rest, **options)
+        found(store, folder, *rest, **options)
 
-    monkeypatch.setattr(Store, "open", opened)
+    monkeypatch.setattr(Store, "__init__", opened)
     assert main(command) == 2
     assert capsys.readouterr().err == "align: run1 is in use by process 7 on here; wait for it to end\n"
     assert finished(tmp_path) == ["run0", "run2"]

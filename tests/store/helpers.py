@@ -57,7 +57,7 @@ def commit(store: Store, item: Item, **more: Any) -> None:
 
 def fill(folder: Path, plan: list[Item], **options: Any) -> None:
     """Do all that is left of a plan."""
-    with Store.open(folder, MANIFEST, plan, **options) as store:
+    with Store(folder, MANIFEST, plan, **options) as store:
         for item in store.pending():
             commit(store, item)
 
@@ -72,7 +72,7 @@ def measure(store: Store, items: list[Item]) -> None:
 def fill_and_measure(folder: Path, plan: list[Item]) -> None:
     """Do all that is left of a plan, and measure what is not measured."""
     fill(folder, plan)
-    with Store.open(folder, MANIFEST, plan) as store:
+    with Store(folder, MANIFEST, plan) as store:
         measure(store, store.unmeasured(WEIGHTS))
 
 
@@ -91,7 +91,7 @@ def work_shared(folder: str, size: int) -> None:
     """A process of a shared run; says on stdout which items it did, and waits before the first and after it."""
     plan = make_plan(size)
     order = plan if os.getpid() % 2 else plan[::-1]
-    with Store.open(folder, MANIFEST, plan, shared=True, csv_every=0.02) as store:
+    with Store(folder, MANIFEST, plan, shared=True, csv_every=0.02) as store:
         print("open", flush=True)
         sys.stdin.readline()
         for number, item in enumerate(item for item in order if store.claim(item)):
@@ -104,7 +104,7 @@ def work_shared(folder: str, size: int) -> None:
 def work_until_told(folder: str, size: int, shared: int) -> None:
     """A process that claims the first item and then waits."""
     plan = make_plan(size)
-    with Store.open(folder, MANIFEST, plan, shared=bool(shared)) as store:
+    with Store(folder, MANIFEST, plan, shared=bool(shared)) as store:
         assert store.claim(plan[0])
         print("open", flush=True)
         sys.stdin.readline()
@@ -113,7 +113,7 @@ def work_until_told(folder: str, size: int, shared: int) -> None:
 def work_until_killed(folder: str, size: int, commits: int) -> None:
     """A process that is killed by itself after some commits, at any system call of the next one."""
     plan = make_plan(size)
-    store = Store.open(folder, MANIFEST, plan, csv_every=0.0)
+    store = Store(folder, MANIFEST, plan, csv_every=0.0)
     todo = store.pending()
     for item in todo[:commits]:
         commit(store, item)

@@ -10,7 +10,7 @@ from .helpers import MANIFEST, commit, make_plan
 
 def test_claims_of_a_process_that_was_buried_are_free_again(tmp_path):
     plan = make_plan(3)
-    with Store.open(tmp_path, MANIFEST, plan, shared=True) as here:
+    with Store(tmp_path, MANIFEST, plan, shared=True) as here:
         there = replace(here._lock.owner, host="elsewhere", token="gone")
         owners = json.loads((tmp_path / ".lock").read_text())
         (tmp_path / ".lock").write_text(json.dumps([*owners, asdict(there)]))

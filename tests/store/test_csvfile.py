@@ -10,7 +10,6 @@ from align.store.csvfile import (
     csv_lines,
     decode_text,
     encode_cell,
-    encode_header,
     encode_text,
     frame_csv,
     read_csv,
@@ -114,11 +113,7 @@ def test_names_of_columns_are_texts_too(tmp_path):
     names = ["=cmd|' /C calc'!A0", "tag_@SUM(1)", " -x", "a\nb", "'", "plain"]
     path.write_bytes(b"".join(csv_lines(names, [{name: 1 for name in names}])))
     header, *rows = csv.reader(path.read_text("utf-8").splitlines())
-    assert (
-        header
-        == encode_header(names)
-        == ["'=cmd|' /C calc'!A0", "tag_@SUM(1)", "' -x", "a\\nb", "''", "plain"]
-    )
+    assert header == ["'=cmd|' /C calc'!A0", "tag_@SUM(1)", "' -x", "a\\nb", "''", "plain"]
     assert rows == [["1"] * len(names)]
     assert list(read_csv(path).columns) == names
 

@@ -46,21 +46,21 @@ def child(task, *arguments):
 
 def test_a_live_lock_is_refused(tmp_path):
     plan = make_plan(2)
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         with pytest.raises(StoreError) as caught:
-            Store.open(tmp_path, MANIFEST, plan)
+            Store(tmp_path, MANIFEST, plan)
         assert f"process {os.getpid()} on {socket.gethostname()}" in str(caught.value)
         assert "run.shared=true" in str(caught.value)
         assert "\n" not in str(caught.value)
         with pytest.raises(StoreError, match="both must have been started with it"):
-            Store.open(tmp_path, MANIFEST, plan, shared=True)
+            Store(tmp_path, MANIFEST, plan, shared=True)
         commit(store, plan[0])
-    Store.open(tmp_path, MANIFEST, plan).close()
+    Store(tmp_path, MANIFEST, plan).close()
 
 
 def owner(**changes):
     """The record of a process that is gone, or was never here."""
-    return vars(Owner.current()) | {"token": "other"} | changes
+    return vars(Owner(socket.gethostname(), os.getpid(), "other")) | changes
 
 
 def number_of_a_finished_process():
@@ -84,7 +84,7 @@ def test_a_stale_lock_is_taken_over(tmp_path, content):
     value = content()
     text = '[{"host": "' if value == "torn" else json.dumps(value)
     (tmp_path / ".lock").write_text(text)
-    with Store.open(tmp_path, MANIFEST, make_plan(1)):
+    with Store(tmp_path, MANIFEST, make_plan(1)):
         owners = json.loads((tmp_path / ".lock").read_text())
         assert [owner["pid"] for owner in owners] == [os.getpid()]
     assert not (tmp_path / ".lock").exists()
@@ -94,13 +94,13 @@ def test_a_stale_lock_is_taken_over(tmp_path, content):
 def test_a_live_lock_of_an_older_version_is_refused(tmp_path):
     (tmp_path / ".lock").write_text(json.dumps([owner(locked=False)]))
     with pytest.raises(StoreError, match="is in use by process"):
-        Store.open(tmp_path, MANIFEST, make_plan(1))
+        Store(tmp_path, MANIFEST, make_plan(1))
 
 
 def test_a_lock_of_another_host_is_believed(tmp_path):
     (tmp_path / ".lock").write_text(json.dumps([owner(host="elsewhere")]))
     with pytest.raises(StoreError, match=r"on elsewhere \(if that one is gone, delete"):
-        Store.open(tmp_path, MANIFEST, make_plan(1))
+        Store(tmp_path, MANIFEST, make_plan(1))
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -113,15 +113,15 @@ def test_a_lock_held_for_life_decides_where_process_numbers_mean_nothing(tmp_pat
         json.dumps([one | {"pid": 2**22 + 1} for one in json.loads((tmp_path / ".lock").read_text())])
     )
     if shared:
-        with Store.open(tmp_path, MANIFEST, plan, shared=True) as store:
+        with Store(tmp_path, MANIFEST, plan, shared=True) as store:
             assert not store.claim(plan[0])  # the other one is at it
             assert len(json.loads((tmp_path / ".lock").read_text())) == 2
     else:
         with pytest.raises(StoreError, match="is in use by process 4194305"):
-            Store.open(tmp_path, MANIFEST, plan)
+            Store(tmp_path, MANIFEST, plan)
     process.kill()
     process.communicate()
-    with Store.open(tmp_path, MANIFEST, plan, shared=shared) as store:
+    with Store(tmp_path, MANIFEST, plan, shared=shared) as store:
         assert store.claim(plan[0])
 
 
@@ -131,7 +131,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(StoreError, match="file system without file locks") as caught:
-        Store.open(tmp_path, MANIFEST, make_plan(1))
+        Store(tmp_path, MANIFEST, make_plan(1))
     assert "\n" not in str(caught.value)
 
 
@@ -164,8 +164,8 @@ def test_two_processes_share_a_run(tmp_path):
 
 def test_claims_within_a_shared_folder(tmp_path):
     plan = make_plan(3)
-    first = Store.open(tmp_path, MANIFEST, plan, shared=True)
-    second = Store.open(tmp_path, MANIFEST, plan, shared=True)
+    first = Store(tmp_path, MANIFEST, plan, shared=True)
+    second = Store(tmp_path, MANIFEST, plan, shared=True)
     assert first.claim(plan[0])
     assert first.claim(plan[0])
     assert not second.claim(plan[0])
@@ -192,8 +192,8 @@ def test_claims_within_a_shared_folder(tmp_path):
 
 def test_what_a_process_did_not_live_to_measure_is_measured_by_another(tmp_path):
     plan = make_plan(3)
-    first = Store.open(tmp_path, MANIFEST, plan, shared=True)
-    second = Store.open(tmp_path, MANIFEST, plan, shared=True)
+    first = Store(tmp_path, MANIFEST, plan, shared=True)
+    second = Store(tmp_path, MANIFEST, plan, shared=True)
     for item in plan:
         assert first.claim(item)
         first.commit(item, make_png(item), make_row(item), hold=True)
@@ -229,7 +229,7 @@ def test_kills_leave_no_duplicate_and_no_half_file(tmp_path):
         if (folder / "results.csv").exists():
             measured = read_csv(folder / "results.csv").reindex(columns=["key", "clip", "pick"]).dropna()
             assert set(measured.itertuples(index=False)) <= set(whole.itertuples(index=False))
-        with Store.open(folder, MANIFEST, plan) as store:
+        with Store(folder, MANIFEST, plan) as store:
             keys = [row["key"] for row in store.rows()]
             assert len(keys) == len(set(keys))
         assert not [path for path in folder.rglob("*") if path.name.endswith(writing.SUFFIX)]

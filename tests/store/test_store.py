@@ -39,7 +39,7 @@ def status_of(folder):
 def test_a_run_leaves_its_files(tmp_path):
     folder = tmp_path / "deep" / "run"
     plan = make_plan(6)
-    with Store.open(folder, MANIFEST, plan) as store:
+    with Store(folder, MANIFEST, plan) as store:
         assert store.done == set()
         assert status_of(folder)["status"] == "started"
         for item in plan:
@@ -69,12 +69,12 @@ def test_a_run_leaves_its_files(tmp_path):
 def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path):
     plan = make_plan(9)
     fill(tmp_path / "whole", plan)
-    store = Store.open(tmp_path / "run", MANIFEST, plan)
+    store = Store(tmp_path / "run", MANIFEST, plan)
     for item in plan[3:7]:
         commit(store, item)
     store.close("interrupted")
     assert status_of(tmp_path / "run")["status"] == "interrupted"
-    with Store.open(tmp_path / "run", MANIFEST, plan) as store:
+    with Store(tmp_path / "run", MANIFEST, plan) as store:
         assert store.done == {item.key for item in plan[3:7]}
         assert store.pending() == [*plan[:3], *plan[7:]]
         for item in store.pending():
@@ -87,7 +87,7 @@ def test_an_exception_is_an_interruption(tmp_path):
     plan = make_plan(2)
 
     def run():
-        with Store.open(tmp_path, MANIFEST, plan) as store:
+        with Store(tmp_path, MANIFEST, plan) as store:
             commit(store, plan[0])
             raise KeyboardInterrupt
 
@@ -100,14 +100,14 @@ def test_an_exception_is_an_interruption(tmp_path):
 
 def test_a_failed_item_is_made_again(tmp_path):
     plan = make_plan(2)
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         commit(store, plan[0], status="failed: out of memory\nat step 3", info_trace="x")
         commit(store, plan[1])
         assert store.failed == {plan[0].key}
     assert status_of(tmp_path)["counts"]["failed"] == 1
     assert len(picture_files(tmp_path)) == 1
     assert read_csv(tmp_path / "results.csv")["status"].tolist() == ["failed: out of memory\nat step 3", "ok"]
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.pending() == [plan[0]]
         commit(store, plan[0])
         assert len(store.rows()) == 2
@@ -128,7 +128,7 @@ def test_values_are_exact_and_nonfinite_is_empty(tmp_path):
         "f": numpy.array(0.3),
         "optimised": ["a", "b"],
     }
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         store.commit(plan[0], Image.new("RGB", (4, 4), "red"), row)
         kept = store.rows()[0]
     assert kept["a"] == float(single)
@@ -146,14 +146,14 @@ def test_a_torn_last_line_is_dropped(tmp_path, cut):
     plan = make_plan(4)
     fill(tmp_path / "whole", plan)
     folder = tmp_path / "run"
-    store = Store.open(folder, MANIFEST, plan, csv_every=1e9)
+    store = Store(folder, MANIFEST, plan, csv_every=1e9)
     for item in plan[:3]:
         commit(store, item)
     store._journal.close()
     (folder / ".lock").unlink()  # as if killed
     journal = folder / "journal.jsonl"
     journal.write_bytes(journal.read_bytes()[:-cut])
-    with Store.open(folder, MANIFEST, plan) as store:
+    with Store(folder, MANIFEST, plan) as store:
         assert store.done == {item.key for item in plan[:2]}
         for item in store.pending():
             commit(store, item)
@@ -170,7 +170,7 @@ def test_an_unreadable_line_costs_only_its_item(tmp_path):
     place = next(number for number, line in enumerate(lines) if plan[1].key.encode() in line)
     lines[place] = b"\x00" * 40 + b"\n"
     journal.write_bytes(b"".join(lines))
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.pending() == [plan[1]]
         commit(store, plan[1])
     assert csv_bytes(tmp_path) == before
@@ -200,7 +200,7 @@ def test_lines_that_somebody_else_wrote_name_nothing_outside_and_are_no_results(
     line = next(one for one in map(json.loads, journal.read_text().splitlines()) if "key" in one)
     lines = list(hostile_lines(line))
     journal.write_text("".join(json.dumps(one) + "\n" for one in lines))
-    with Store.open(folder, MANIFEST, plan, shared=True) as store:
+    with Store(folder, MANIFEST, plan, shared=True) as store:
         assert store.pending() == plan
         assert store.counts()["foreign"] == 0
         assert store.claim(plan[0])
@@ -219,7 +219,7 @@ def test_a_picture_that_is_a_link_or_a_pipe_is_made_again_and_not_read(tmp_path)
     other.unlink()
     os.mkfifo(other)
     for verify in ("quick", "full"):
-        with Store.open(tmp_path / "run", MANIFEST, plan, verify=verify) as store:
+        with Store(tmp_path / "run", MANIFEST, plan, verify=verify) as store:
             assert store.pending() == plan
     with pytest.raises(PictureError, match="it is a pipe"):
         read_picture(other)
@@ -243,7 +243,7 @@ def test_a_run_json_that_somebody_else_wrote_is_one_line(part, name, tmp_path):
     path = tmp_path / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | part))
     with pytest.raises(StoreError, match=rf"run.json is damaged \({name} is not"):
-        Store.open(tmp_path, MANIFEST, plan)
+        Store(tmp_path, MANIFEST, plan)
 
 
 def test_damaged_pictures_are_made_again(tmp_path):
@@ -259,7 +259,7 @@ def test_damaged_pictures_are_made_again(tmp_path):
     data[-20] ^= 1
     paths[3].write_bytes(data)
     os.utime(paths[4])  # touched only
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.pending() == plan[:4]
         assert len(store.rows()) == 2
         for item in store.pending():
@@ -277,9 +277,9 @@ def test_full_verification_sees_what_quick_trusts(tmp_path):
     data[-20] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.pending() == []
-    with Store.open(tmp_path, MANIFEST, plan, verify="full") as store:
+    with Store(tmp_path, MANIFEST, plan, verify="full") as store:
         assert store.pending() == [plan[0]]
 
 
@@ -290,7 +290,7 @@ def test_an_edited_csv_is_rebuilt_with_a_warning(tmp_path):
     edited = good.replace(b"prompt 0", b"prompt X")
     (tmp_path / "results.csv").write_bytes(edited)
     with pytest.warns(UserWarning, match="was edited"):
-        Store.open(tmp_path, MANIFEST, plan).close()
+        Store(tmp_path, MANIFEST, plan).close()
     assert (tmp_path / "results.csv").read_bytes() == good
     (kept,) = tmp_path.glob("results.edited-*.csv")
     assert kept.read_bytes() == edited
@@ -299,7 +299,7 @@ def test_an_edited_csv_is_rebuilt_with_a_warning(tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_a_missing_or_older_csv_is_rebuilt_in_silence(tmp_path):
     plan = make_plan(3)
-    store = Store.open(tmp_path, MANIFEST, plan)
+    store = Store(tmp_path, MANIFEST, plan)
     commit(store, plan[0])
     store.rebuild_csv()
     older = (tmp_path / "results.csv").read_bytes()
@@ -308,10 +308,10 @@ def test_a_missing_or_older_csv_is_rebuilt_in_silence(tmp_path):
     store.close()
     good = csv_bytes(tmp_path)
     (tmp_path / "results.csv").write_bytes(older)
-    Store.open(tmp_path, MANIFEST, plan).close()
+    Store(tmp_path, MANIFEST, plan).close()
     assert csv_bytes(tmp_path) == good
     (tmp_path / "results.csv").unlink()
-    Store.open(tmp_path, MANIFEST, plan).close()
+    Store(tmp_path, MANIFEST, plan).close()
     assert csv_bytes(tmp_path) == good
 
 
@@ -320,12 +320,12 @@ def test_reordering_and_enlarging_the_plan_changes_no_row(tmp_path):
     fill(tmp_path, plan)
     pictures = picture_files(tmp_path)
     more = [make_item("new"), *plan[::-1]]
-    with Store.open(tmp_path, MANIFEST, more) as store:
+    with Store(tmp_path, MANIFEST, more) as store:
         assert store.pending() == more[:1]
         commit(store, more[0])
     assert read_csv(tmp_path / "results.csv")["key"].tolist() == [item.key for item in more]
     assert pictures.items() <= picture_files(tmp_path).items()
-    Store.open(tmp_path, MANIFEST, plan[:1]).close()
+    Store(tmp_path, MANIFEST, plan[:1]).close()
     assert status_of(tmp_path)["counts"] == {
         "planned": 1, "done": 1, "failed": 0, "remaining": 0, "foreign": 4
     }  # fmt: skip
@@ -339,14 +339,14 @@ def test_another_configuration_is_refused_or_added(tmp_path):
     other = Manifest({"method": {"name": "none"}, "protocol": {"steps": 50}})
     plan2 = make_plan(2, salt="50")
     with pytest.raises(StoreError) as caught:
-        Store.open(tmp_path, other, plan2)
+        Store(tmp_path, other, plan2)
     message = str(caught.value)
     assert "protocol.steps=25, this run has 50" in message
     assert "run.extend=true" in message
     assert "\n" not in message
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
-    with Store.open(tmp_path, other, plan2, extend=True) as store:
+    with Store(tmp_path, other, plan2, extend=True) as store:
         assert store.pending() == plan2
         for item in plan2:
             commit(store, item)
@@ -354,22 +354,22 @@ def test_another_configuration_is_refused_or_added(tmp_path):
     assert table["key"].tolist() == [item.key for item in plan2 + plan]
     assert table["config"].tolist() == [other.digest] * 2 + [MANIFEST.digest] * 2
     assert [earlier["protocol"]["steps"] for earlier in status_of(tmp_path)["earlier"]] == [25]
-    with Store.open(tmp_path, MANIFEST, plan) as store:  # it is a folder of both now
+    with Store(tmp_path, MANIFEST, plan) as store:  # it is a folder of both now
         assert store.pending() == []
 
 
 def test_a_folder_without_any_item_is_free_for_another_configuration(tmp_path):
     plan = make_plan(2)
-    Store.open(tmp_path, MANIFEST, plan).close("interrupted")
+    Store(tmp_path, MANIFEST, plan).close("interrupted")
     other = Manifest({"method": {"name": "none"}})
-    with Store.open(tmp_path, other, plan, shared=True) as store:
+    with Store(tmp_path, other, plan, shared=True) as store:
         assert status_of(tmp_path)["identity"] == other.identity
         assert status_of(tmp_path)["earlier"] == []
         with pytest.raises(StoreError, match="was made with"):  # somebody is at it
-            Store.open(tmp_path, MANIFEST, plan, shared=True)
+            Store(tmp_path, MANIFEST, plan, shared=True)
         commit(store, plan[0])
     with pytest.raises(StoreError, match="was made with"):
-        Store.open(tmp_path, MANIFEST, plan)
+        Store(tmp_path, MANIFEST, plan)
 
 
 def test_first_difference():
@@ -384,22 +384,22 @@ def test_a_foreign_folder_and_a_damaged_run_json(tmp_path):
     plan = make_plan(1)
     (tmp_path / "results.csv").write_text("mine\n")
     with pytest.raises(StoreError, match=r"no run\.json"):
-        Store.open(tmp_path, MANIFEST, plan)
+        Store(tmp_path, MANIFEST, plan)
     assert (tmp_path / "results.csv").read_text() == "mine\n"
     assert not (tmp_path / ".lock").exists()
     (tmp_path / "run.json").write_text('{"identity": ')
     with pytest.raises(StoreError, match="damaged"):
-        Store.open(tmp_path, MANIFEST, plan)
+        Store(tmp_path, MANIFEST, plan)
     with pytest.raises(StoreError, match="cannot create"):
-        Store.open(tmp_path / "run.json", MANIFEST, plan)
+        Store(tmp_path / "run.json", MANIFEST, plan)
 
 
 def test_misuse(tmp_path):
     plan = make_plan(1)
     with pytest.raises(ValueError, match="twice"):
-        Store.open(tmp_path, MANIFEST, plan * 2)
+        Store(tmp_path, MANIFEST, plan * 2)
     with (
-        Store.open(tmp_path, MANIFEST, plan) as store,
+        Store(tmp_path, MANIFEST, plan) as store,
         pytest.raises(ValueError, match="not in the plan"),
     ):
         commit(store, make_item("other"))
@@ -409,7 +409,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     plan = make_plan(3)
     fill(tmp_path / "whole", plan)
     folder = tmp_path / "run"
-    store = Store.open(folder, MANIFEST, plan)
+    store = Store(folder, MANIFEST, plan)
     commit(store, plan[0])
     store.rebuild_csv()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -447,9 +447,9 @@ def test_a_read_only_folder_for_a_user(tmp_path):
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(StoreError, match="cannot"):
-            Store.open(tmp_path / "run", MANIFEST, make_plan(1))
+            Store(tmp_path / "run", MANIFEST, make_plan(1))
         with pytest.raises(StoreError, match="cannot"):
-            Store.open(tmp_path, MANIFEST, make_plan(1))
+            Store(tmp_path, MANIFEST, make_plan(1))
     finally:
         tmp_path.chmod(0o755)
 
@@ -460,7 +460,7 @@ def test_a_read_only_file_system(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(StoreError, match="Read-only file system") as caught:
-        Store.open(tmp_path, MANIFEST, make_plan(1))
+        Store(tmp_path, MANIFEST, make_plan(1))
     assert "\n" not in str(caught.value)
 
 
@@ -471,13 +471,13 @@ def test_a_truncated_picture_with_its_old_time_is_noticed(tmp_path):
     stat = path.stat()
     os.truncate(path, stat.st_size - 1)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.pending() == plan[:1]
 
 
 def test_a_line_torn_by_another_process_swallows_nothing(tmp_path):
     plan = make_plan(2)
-    with Store.open(tmp_path, MANIFEST, plan, shared=True) as store:
+    with Store(tmp_path, MANIFEST, plan, shared=True) as store:
         commit(store, plan[0])
         with open(tmp_path / "journal.jsonl", "ab") as journal:
             journal.write(b'{"key": "half')
@@ -505,10 +505,10 @@ def test_snapshots_of_a_process_that_enters_and_of_one_at_work_keep_apart(tmp_pa
                 guarded.append(True)
         write(snapshot)
 
-    with Store.open(tmp_path, MANIFEST, plan, shared=True) as one:
+    with Store(tmp_path, MANIFEST, plan, shared=True) as one:
         monkeypatch.setattr(Index, "drop_broken", meanwhile)
         monkeypatch.setattr(Snapshot, "_write", observed)
-        with Store.open(tmp_path, MANIFEST, plan, shared=True):
+        with Store(tmp_path, MANIFEST, plan, shared=True):
             assert guarded == [True, True]
     assert not list(tmp_path.glob("results.edited*"))
 
@@ -516,7 +516,7 @@ def test_snapshots_of_a_process_that_enters_and_of_one_at_work_keep_apart(tmp_pa
 def test_a_snapshot_that_another_process_made_of_fewer_items_is_made_again(tmp_path):
     """Its line can come after an item's although the item is not in it."""
     plan = make_plan(3)
-    with Store.open(tmp_path / "run", MANIFEST, plan) as store:
+    with Store(tmp_path / "run", MANIFEST, plan) as store:
         commit(store, plan[0])
         store.rebuild_csv()
         known = json.loads((tmp_path / "run" / "journal.jsonl").read_text().splitlines()[-1])
@@ -545,7 +545,7 @@ def test_nothing_is_written_through_what_somebody_put_into_the_folder(name, kind
     os.mkfifo(path) if kind == "pipe" else path.symlink_to(outside)
     before = sorted(entry.name for entry in tmp_path.iterdir())
     with pytest.raises(StoreError, match=f"{path} is .*: remove it, or choose another run.folder"):
-        Store.open(folder, MANIFEST, plan)
+        Store(folder, MANIFEST, plan)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == before
     assert not outside.is_file() or outside.read_text() == "precious"
     assert not outside.is_dir() or not list(outside.iterdir())
@@ -581,7 +581,7 @@ def rows_of(folder):
 
 def test_pictures_are_committed_first_and_measured_after(tmp_path):
     plan = make_plan(5)
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         for item in plan[:4]:
             commit(store, item)
         assert store.unmeasured(PICK) == plan[:4]
@@ -598,7 +598,7 @@ def test_pictures_are_committed_first_and_measured_after(tmp_path):
     assert [row["status"] for row in rows] == [
         "ok", "ok: pick is not finite", "ok: pick failed: MemoryError", "ok",
     ]  # fmt: skip
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.unmeasured(PICK) == plan[2:4]
         store.measured({plan[2].key: told(2.0), plan[3].key: told(3.0)}, PICK)
         commit(store, plan[4])
@@ -609,17 +609,17 @@ def test_pictures_are_committed_first_and_measured_after(tmp_path):
 
 def test_a_picture_that_is_made_again_is_measured_again(tmp_path):
     plan = make_plan(2)
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         for item in plan:
             commit(store, item)
         store.measured({item.key: told(1.0) for item in plan}, PICK)
         picture = store.picture(plan[0])
     picture.unlink()
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.unmeasured(PICK) == []
         commit(store, plan[0])
         assert store.unmeasured(PICK) == plan[:1]
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.unmeasured(PICK) == plan[:1]
 
 
@@ -627,10 +627,10 @@ def test_notes_of_a_status_do_not_depend_on_what_was_measured_first(tmp_path):
     plan = make_plan(1)
     both = {"a": "1", "b": "1"}
     nothing = {name: {name: Result({name: None}, "is not finite")} for name in both}
-    with Store.open(tmp_path / "one", MANIFEST, plan) as store:
+    with Store(tmp_path / "one", MANIFEST, plan) as store:
         commit(store, plan[0])
         store.measured({plan[0].key: nothing["a"] | nothing["b"]}, both)
-    with Store.open(tmp_path / "other", MANIFEST, plan) as store:
+    with Store(tmp_path / "other", MANIFEST, plan) as store:
         commit(store, plan[0])
         store.measured({plan[0].key: nothing["b"]}, {"b": "1"})
         store.measured({plan[0].key: nothing["a"]}, both)
@@ -641,7 +641,7 @@ def test_notes_of_a_status_do_not_depend_on_what_was_measured_first(tmp_path):
 def old_folder(folder, plan, fingerprints):
     """As versions wrote it that measured before they committed."""
     manifest = Manifest(MANIFEST.identity, {"fingerprints": fingerprints})
-    with Store.open(folder, manifest, plan) as store:
+    with Store(folder, manifest, plan) as store:
         commit(store, plan[0], pick=1.5)
         commit(store, plan[1], pick=None, other=2.5, status="ok: pick is not finite; other is odd")
     run = status_of(folder)
@@ -658,12 +658,12 @@ def test_values_of_an_older_folder_count_as_by_the_weights_that_its_record_names
     plan = make_plan(2)
     old_folder(tmp_path, plan, {"reward pick": "1", "reward other": "1", "reward other (more)": "2"})
     for _ in range(2):  # also when a session of this version came after
-        with Store.open(tmp_path, MANIFEST, plan) as store:
+        with Store(tmp_path, MANIFEST, plan) as store:
             wanted = {"pick": "1", "other": "1 2", "checker": "1"}
             assert store.lacking(plan[0], wanted) == ["other"]
             assert store.lacking(plan[1], wanted) == []
             assert store.unmeasured({"pick": "2"}) == plan
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         store.measured({item.key: told(9.0) for item in plan}, {"pick": "2"})
         assert store.unmeasured({"pick": "2"}) == []
     rows = rows_of(tmp_path)
@@ -675,7 +675,7 @@ def test_values_of_an_older_folder_count_as_by_the_weights_that_its_record_names
 def test_what_an_older_folder_does_not_name_is_measured_again(tmp_path):
     plan = make_plan(2)
     old_folder(tmp_path, plan, {})
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.unmeasured({"pick": "1"}) == plan
 
 
@@ -683,10 +683,10 @@ def test_rows_name_their_session_and_sessions_their_versions(tmp_path):
     plan = make_plan(3)
     for number, version in enumerate(["0.1", "0.2"]):
         record = {"versions": {"align": version}, "machine": {"cpus": 2}, "config": {"big": 1}}
-        with Store.open(tmp_path, Manifest(MANIFEST.identity, record), plan) as store:
+        with Store(tmp_path, Manifest(MANIFEST.identity, record), plan) as store:
             commit(store, plan[number])
-    with Store.open(tmp_path, MANIFEST, plan, shared=True) as one:
-        with Store.open(tmp_path, MANIFEST, plan, shared=True) as other:
+    with Store(tmp_path, MANIFEST, plan, shared=True) as one:
+        with Store(tmp_path, MANIFEST, plan, shared=True) as other:
             commit(other, plan[2])
         assert (one.session, other.session) == (3, 4)
     assert [row["session"] for row in rows_of(tmp_path)] == ["1", "2", "4"]
@@ -701,13 +701,13 @@ def test_rows_name_their_session_and_sessions_their_versions(tmp_path):
 
 def test_a_folder_that_nobody_closed_says_so(tmp_path):
     plan = make_plan(2)
-    store = Store.open(tmp_path, MANIFEST, plan)
+    store = Store(tmp_path, MANIFEST, plan)
     commit(store, plan[0])
     assert not store.unclosed
-    with Store.open(tmp_path / "other", MANIFEST, plan) as other:
+    with Store(tmp_path / "other", MANIFEST, plan) as other:
         assert not other.unclosed
     store._lock.release(lambda alone: None)  # as if killed
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert store.unclosed
-    with Store.open(tmp_path, MANIFEST, plan) as store:
+    with Store(tmp_path, MANIFEST, plan) as store:
         assert not store.unclosed
