@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from align.commands.parser import Parser
-
-if TYPE_CHECKING:
-    from align.scoring.options import Options
 
 MORE = """\
 PICTURES is a folder, and prompts come from --prompts TABLE, from prompts.csv (or metadata.csv, .tsv, .jsonl, .json,
@@ -28,28 +24,13 @@ _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=|~")
 
 def main(argv: Sequence[str]) -> int:
     """The verb; returns its exit code. Raises ConfigError, FilesMissing before any work."""
-    options = read_options(argv)
-    from align.scoring.score import score
-
-    return score(options)
-
-
-def read_options(argv: Sequence[str]) -> Options:
-    """Read the command line. Raises ConfigError."""
     parser = Parser("score", MORE, EXAMPLES)
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="PICTURES | OPTION=VALUE",
-        help="metrics, and those of prompts and run that scores have",
-    )
-    parser.add_argument(
-        "--prompts", type=Path, metavar="TABLE", help="table of image and prompt for a folder"
-    )
-    parser.add_argument(
-        "--label", metavar="NAME", help="whose pictures these are, for reports (default: by PICTURES)"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="put a copy of results.csv there")
+    add = parser.add_argument
+    what = "metrics, and those of prompts and run that scores have"
+    add("words", nargs="*", metavar="PICTURES | OPTION=VALUE", help=what)
+    add("--prompts", type=Path, metavar="TABLE", help="table of image and prompt for a folder")
+    add("--label", metavar="NAME", help="whose pictures these are, for reports (default: by PICTURES)")
+    add("--out", type=Path, metavar="FILE", help="put a copy of results.csv there")
     parser.takes_configs()
     found = parser.read(argv)
     named = [text for text in found.words if not _OVERRIDE.match(text) or Path(text).exists()]
@@ -62,4 +43,6 @@ def read_options(argv: Sequence[str]) -> Options:
     if found.label is not None and not found.label.strip():
         parser.error("--label is empty: give a name, or leave it out")
     config = score_config(parser.command(found, [text for text in found.words if text not in named]))
-    return Options(Path(named[0]).expanduser(), found.prompts, found.label, found.out, config)
+    from align.scoring.score import score
+
+    return score(Options(Path(named[0]).expanduser(), found.prompts, found.label, found.out, config))

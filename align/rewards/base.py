@@ -14,22 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from align.rewards.errors import MissingWeights, RewardError, UnknownReward, WrongAnswer, WrongWeights
+from align.rewards.errors import WrongAnswer
 from align.text import readable
 
 if TYPE_CHECKING:
     from PIL import Image
-
-__all__ = [
-    "MissingWeights",
-    "Reward",
-    "RewardError",
-    "TextCache",
-    "UnknownReward",
-    "WrongWeights",
-    "check_pairing",
-    "one_a_picture",
-]
 
 
 class Reward(ABC):
@@ -84,15 +73,9 @@ class Reward(ABC):
 
     @torch.no_grad()
     def score_images(self, images: Sequence[Image.Image], prompts: Sequence[str], batch: int = 8) -> Tensor:
-        """Value of saved 8-bit pictures: what tables report.  Sizes may differ from picture to picture.
+        """Values (P,) float32 on the CPU of saved 8-bit pictures of any mode and sizes: what tables report.
 
-        Args:
-            images: P pictures of any mode (alpha is laid over white).
-            prompts: P texts.
-            batch: rows of every call (see ``calls``).
-
-        Returns:
-            (P,) float32 on the CPU.
+        Alpha is laid over white; ``batch`` are the rows of every call (see ``calls``).
         """
         from align.rewards.preprocess import to_pictures
 
@@ -164,15 +147,9 @@ def one_a_picture(name: str, found: Any, number: int, device: torch.device | Non
     if found.is_complex():
         raise WrongAnswer(f"reward {name} returned complex numbers: return one real number a picture")
     values: Tensor = found.to(device=device, dtype=torch.float32)
-    if values.ndim == 1 and len(values) != number:
-        raise WrongAnswer(
-            f"reward {name} returned {len(values)} values for {number} pictures: return one a picture"
-        )
-    if values.ndim != 1:
-        raise WrongAnswer(
-            f"reward {name} returned numbers of shape {tuple(values.shape)} for {number} pictures: "
-            "return one a picture"
-        )
+    if values.shape != (number,):
+        what = f"{len(values)} values" if values.ndim == 1 else f"numbers of shape {tuple(values.shape)}"
+        raise WrongAnswer(f"reward {name} returned {what} for {number} pictures: return one a picture")
     return values
 
 

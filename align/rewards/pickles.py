@@ -23,7 +23,7 @@ from torch import Tensor
 
 from align.checkpoints.layout import PICKLES
 from align.checkpoints.weight_files import existing, read_tensors, sha256
-from align.rewards.errors import WrongWeights
+from align.errors import WrongWeights
 from align.rewards.sources import cache
 
 log = logging.getLogger(__name__)

@@ -64,7 +64,8 @@ def _graphs(options: SemanticsConfig, kind: str, device: str) -> PromptGraphs:
 
 
 def _asked(options: SemanticsConfig, device: str) -> WrittenSource:
-    from align.semantics.llm import AskedGraphs, Endpoint, answers_folder
+    from align.semantics.endpoint import Endpoint
+    from align.semantics.llm import AskedGraphs, answers_folder
 
     chat: Chat
     if options.local is not None:
@@ -113,7 +114,7 @@ def check_graphs(config: Config, prompts: Sequence[str]) -> None:
     before = len(graphs.without)
     for prompt in distinct:
         try:
-            graphs.check(prompt)
+            graphs.knowledge(prompt)
         except GraphError as error:
             raise ConfigError(str(error)) from error
     _release(graphs)

@@ -56,13 +56,7 @@ def see(item: Scorable) -> Seen:
 class Scoring:
     """Keeps pictures in an open store and measures them.
 
-    Args:
-        config: metrics and ``run``.
-        label: what stands for the method in rows of pictures that no run made.
-        wanted: fingerprint of each metric.
-        store: where results go.
-        meter: told of the progress.
-        interrupts: lets a commit end.
+    ``label`` stands for the method in rows of pictures that no run made; ``wanted`` has each metric's fingerprint.
     """
 
     def __init__(

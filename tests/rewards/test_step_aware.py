@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
+from align.errors import MissingWeights, WrongWeights
 from align.rewards.clip import clip_config
-from align.rewards.errors import MissingWeights, WrongWeights
 from align.rewards.preprocess import fit, normalise
 from align.rewards.step_aware import StepAwareModel, load_step_aware_model, timestep_frequencies
+from scripts.shapes_training.towers import start_modulation
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "spm_tiny"
@@ -59,7 +60,7 @@ def test_starting_modulation_is_the_plain_clip():
     config = clip_config(TINY)
     clip = CLIPModel(config).eval()
     model = StepAwareModel(config).eval()
-    model.start_modulation()
+    start_modulation(model)
     model.load_state_dict(clip.state_dict(), strict=False)
     pixels = torch.randn(2, 3, 64, 64)
     plain = clip.visual_projection(clip.vision_model(pixel_values=pixels).pooler_output)
