@@ -94,8 +94,8 @@ def build_reward(dtype: torch.dtype, device: torch.device) -> StepAwareReward:
 
     def see(pixels: Tensor, step: Tensor | None) -> Tensor:
         assert step is not None
-        seen: Tensor = model.see(pixels, step)
-        return seen
+        embeddings: Tensor = model.see(pixels, step)
+        return embeddings
 
     read = model.read(ids)[0]
     size = config.vision_config.image_size

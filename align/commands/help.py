@@ -17,7 +17,7 @@ common options (--cfg job shows all of them, with their values):
   seed=0               seed of the noise            samples=1            pictures of each prompt
   negative=""          negative prompt              prompts.limit=16     only the first prompts
   sampler.steps=25     sampling steps               run.folder=FOLDER    where results go
-  run.batch_size=8     rows of a network call       run.in_flight=32     pictures made together
+  run.batch_size=8     most rows of a call          run.in_flight=32     pictures made together
   run.device=auto      auto, cpu, cuda, cuda:1      run.threads=2        CPU threads
   run.shared=true      share the folder's work      run.extend=true      keep another config's rows
   run.plugins=[a.py]   rewards of your own, from a Python file that is run
