@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from align.commands.parser import Parser
+
+if TYPE_CHECKING:
+    from align.scoring.options import Options
 
 MORE = """\
 PICTURES is a folder, and prompts come from --prompts TABLE, from prompts.csv (or metadata.csv, .tsv, .jsonl, .json,
@@ -24,6 +28,14 @@ _OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=|~")
 
 def main(argv: Sequence[str]) -> int:
     """The verb; returns its exit code. Raises ConfigError, FilesMissing before any work."""
+    options = read_options(argv)
+    from align.scoring.score import score
+
+    return score(options)
+
+
+def read_options(argv: Sequence[str]) -> Options:
+    """Read the command line. Raises ConfigError."""
     parser = Parser("score", MORE, EXAMPLES)
     add = parser.add_argument
     what = "metrics, and those of prompts and run that scores have"
@@ -43,6 +55,4 @@ def main(argv: Sequence[str]) -> int:
     if found.label is not None and not found.label.strip():
         parser.error("--label is empty: give a name, or leave it out")
     config = score_config(parser.command(found, [text for text in found.words if text not in named]))
-    from align.scoring.score import score
-
-    return score(Options(Path(named[0]).expanduser(), found.prompts, found.label, found.out, config))
+    return Options(Path(named[0]).expanduser(), found.prompts, found.label, found.out, config)

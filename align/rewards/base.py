@@ -7,8 +7,8 @@ Rewards compute in float32 unless told otherwise and always return float32.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -174,25 +174,18 @@ class TextCache:
     """
 
     def __init__(self, compute: Callable[[str], Tensor], size: int = 1024):
-        self._compute = compute
-        self._size = size
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
-        self.computed = 0
+        @lru_cache(maxsize=size)
+        @torch.no_grad()
+        def one(prompt: str) -> Tensor:
+            return compute(readable(prompt))
+
+        self._one = one
+
+    @property
+    def computed(self) -> int:
         """How often ``compute`` ran."""
+        return self._one.cache_info().misses
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Stacked results, (len(prompts), ...)."""
-        found: dict[str, Tensor] = {}
-        for prompt in prompts:
-            if prompt in found:
-                continue
-            if prompt in self._kept:
-                self._kept.move_to_end(prompt)
-            else:
-                with torch.no_grad():
-                    self._kept[prompt] = self._compute(readable(prompt))
-                self.computed += 1
-            found[prompt] = self._kept[prompt]
-        while len(self._kept) > self._size:
-            self._kept.popitem(last=False)
-        return torch.stack([found[prompt] for prompt in prompts])
+        return torch.stack([self._one(prompt) for prompt in prompts])

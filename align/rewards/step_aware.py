@@ -14,11 +14,11 @@ config, so the released ViT-H/14 and the toy one are the same class.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, CLIPVisionEmbeddings
@@ -31,16 +31,6 @@ FREQUENCIES = 256
 """Length of the sinusoidal timestep embedding."""
 
 
-def timestep_frequencies(step: Tensor, length: int = FREQUENCIES) -> Tensor:
-    """``[cos(t f), sin(t f)]``, ``f_j = exp(-ln(10000) j / (length/2))``: (P,) integers to (P, length)."""
-    half = length // 2
-    frequencies = torch.exp(
-        -math.log(10000) * torch.arange(half, dtype=torch.float32, device=step.device) / half
-    )
-    angles = step.float()[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
 class TimestepEmbedder(nn.Module):
     """Timesteps (P,) to embeddings (P, width)."""
 
@@ -49,7 +39,8 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, step: Tensor) -> Tensor:
-        out: Tensor = self.mlp(timestep_frequencies(step).to(next(self.mlp.parameters()).dtype))
+        waves = get_timestep_embedding(step, FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        out: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return out
 
 

@@ -88,10 +88,7 @@ class Scoring:
         With ``run.on_error=stop`` until a picture cannot be read.
 
         Raises:
-            CannotGoOn: a metric fails on anything.
-            StoreError: a result cannot be written.
-            DeviceLost: nothing can be measured any more.
-            WeightsError: weights are damaged.
+            CannotGoOn, DeviceLost, StoreError, WeightsError: nothing can be measured, or kept, any more.
         """
         self._scorer.load_all()
         self._measuring.backlog()
