@@ -114,7 +114,7 @@ def check_graphs(config: Config, prompts: Sequence[str]) -> None:
     before = len(graphs.without)
     for prompt in distinct:
         try:
-            graphs.knowledge(prompt)
+            graphs.check(prompt)
         except GraphError as error:
             raise ConfigError(str(error)) from error
     _release(graphs)

@@ -71,6 +71,10 @@ class PromptGraphs:
         """Token pairs of a prompt: the run's ``PairSource``. Raises GraphError."""
         return token_pairs(self.graph(prompt), read.offsets, read.limit)
 
+    def check(self, prompt: str) -> None:
+        """Find what can be wrong with a prompt's graph before anything is loaded. Raises GraphError."""
+        self.knowledge(prompt)
+
     def words(self, prompt: str) -> Knowledge:
         """The graph as it is found in the prompt, in words. Raises GraphError."""
         return words_of(self.graph(prompt), prompt)

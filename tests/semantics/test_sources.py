@@ -56,7 +56,7 @@ def test_released_matching_is_another_way_to_the_same_pairs(library):
     assert graphs.pairs(PROMPT, READ).positive == ((3, 2), (7, 6))
     assert graphs.words(PROMPT).objects == (("cat", ("red",)), ("dog", ("blue",)))
     with pytest.raises(GraphError, match="'cat' is no word of the prompt"):
-        graphs.knowledge("two cats")
+        graphs.check("two cats")
 
 
 def test_global_words_go_with_every_object(library):
@@ -85,7 +85,7 @@ def test_a_prompt_is_asked_for_once_even_if_that_fails():
     assert not graphs.pairs(PROMPT, READ)
     assert (asked, graphs.without) == ([PROMPT], {PROMPT: "it is down"})
     with pytest.raises(GraphError, match=r"it is down; .*semantics\.missing=empty"):
-        PromptGraphs(nothing, fails).knowledge(PROMPT)
+        PromptGraphs(nothing, fails).check(PROMPT)
 
 
 def test_a_refusal_is_no_missing_graph():
@@ -93,7 +93,7 @@ def test_a_refusal_is_no_missing_graph():
         raise RefusedError("401")
 
     with pytest.raises(RefusedError):
-        PromptGraphs(nothing, refuses, "empty").knowledge(PROMPT)
+        PromptGraphs(nothing, refuses, "empty").check(PROMPT)
 
 
 def test_auto_is_the_grammar_on_shapes_and_rules_elsewhere(tmp_path):
