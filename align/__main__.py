@@ -54,9 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ):
             try:
                 code = dispatch([word for word in argv if word not in VERBOSE])
-            except (
-                SystemExit
-            ) as error:  # of argparse, after the help of a command; a text is a library's last word
+            except SystemExit as error:
+                # Of argparse, after the help of a command; a text is a library's last word.
                 code = error.code or 0 if isinstance(error.code, int | None) else tell(error)
             except BaseException as error:  # panics of libraries that are not written in Python among them
                 # What an interrupted import leaves half-made fails in its own ways.

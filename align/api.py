@@ -68,10 +68,7 @@ def sample(
         method: name of a preset, see ``python -m align --help``.
         backbone: likewise.
         seed: of the noise.
-        samples: pictures of each prompt.
-
-    Returns:
-        In the order of the prompts, samples of a prompt side by side.
+        samples: pictures of each prompt, which are side by side in what is returned.
 
     Raises:
         ConfigError, WeightsError: as the command says it.
@@ -119,9 +116,10 @@ def improve(
     from align import borrowed
     from align.sampling.sampler import Request
 
-    facts = borrowed.facts(pipeline)
-    own = [f"reward={reward}"] if isinstance(reward, str) else []
-    config = _config(prompts, [*own, *options], method, facts.preset, seed, samples, facts.options)
+    preset, own = borrowed.facts(pipeline)
+    if isinstance(reward, str):
+        own.append(f"reward={reward}")
+    config = _config(prompts, [*own, *options], method, preset, seed, samples)
     with _torch(config), borrowed.backbone(pipeline, config.backbone) as backbone:
         texts = [prompts] if isinstance(prompts, str) else prompts
         wanted = [Request(text, negative, seed, k) for text in texts for k in range(samples)]
@@ -226,7 +224,6 @@ def _config(
     backbone: str,
     seed: int,
     samples: int,
-    more: Sequence[str] = (),
 ) -> Config:
     """The checked configuration of a call. Raises ConfigError."""
     from align.config.command import Command
@@ -238,13 +235,12 @@ def _config(
         raise ConfigError("prompts: give a text, or a list of texts")
     asked = [f"method={method}", f"backbone={backbone}", f"seed={seed}", f"samples={samples}"]
     # Texts go beside Hydra, whose grammar has no part in them.
-    given = [*asked, "metrics=none", "prompts=text", "prompts.text=[x]", *more, *options]
+    given = [*asked, "metrics=none", "prompts=text", "prompts.text=[x]", *options]
     (job,) = jobs_of(Command(tuple(given)))
     return replace(job.config, prompts=replace(job.config.prompts, text=texts))
 
 
 def _made(sampler: Sampler, wanted: Sequence[Request]) -> list[Picture]:
-    """The pictures of some requests."""
     from align.runner.rows import to_image
 
     return [

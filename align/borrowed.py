@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from align.config.errors import ConfigError
@@ -16,16 +15,12 @@ if TYPE_CHECKING:
     from align.sampling.sampler import Request, Sampler
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a pipeline says of itself: the preset whose options it takes, and options that are its own."""
+def facts(pipeline: Any) -> tuple[str, list[str]]:
+    """The preset whose options a pipeline takes, and options that are its own.
 
-    preset: str
-    options: tuple[str, ...]
-
-
-def facts(pipeline: Any) -> Facts:
-    """Of a pipeline. Raises ConfigError: it is none that can be sampled here."""
+    Raises:
+        ConfigError: it is none that can be sampled here.
+    """
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     name = type(pipeline).__name__
@@ -48,8 +43,8 @@ def facts(pipeline: Any) -> Facts:
     preset = "lcm" if network.config.time_cond_proj_dim is not None else "sdxl" if large else "sd15"
     side = network.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
     dtype = str(network.dtype).removeprefix("torch.")
-    options = (f"backbone.height={side}", f"backbone.width={side}", f"backbone.dtype={dtype}")
-    return Facts(preset, (*options, f"run.device={pipeline.device}"))
+    options = [f"backbone.height={side}", f"backbone.width={side}", f"backbone.dtype={dtype}"]
+    return preset, [*options, f"run.device={pipeline.device}"]
 
 
 @contextmanager

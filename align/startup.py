@@ -63,12 +63,8 @@ def keep_freed_memory() -> None:
         return
     with suppress(OSError, AttributeError):
         set_option = ctypes.CDLL(None).mallopt
-        for option, value in (
-            (M_MMAP_THRESHOLD, 1 << 30),
-            (M_TRIM_THRESHOLD, 1 << 30),
-            (M_TOP_PAD, 1 << 26),
-        ):
-            set_option(option, value)
+        for option, bits in ((M_MMAP_THRESHOLD, 30), (M_TRIM_THRESHOLD, 30), (M_TOP_PAD, 26)):
+            set_option(option, 1 << bits)
 
 
 def leave(code: int) -> NoReturn:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from align.rewards.step_aware import StepAwareModel
+from scripts.shapes_training.towers import start_modulation
 
 SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -217,7 +218,7 @@ def write_reward(
     config = CLIPConfig(**sizes["reward"])
     (pick / "config.json").write_text(json.dumps(sizes["reward"]))
     model = random_model(lambda: StepAwareModel(config), dtype, device)
-    model.start_modulation()
+    start_modulation(model)
     spm.mkdir(parents=True, exist_ok=True)
     save_file(
         {key: value.contiguous().cpu() for key, value in model.state_dict().items()}, spm / STEP_AWARE[name]

@@ -25,7 +25,7 @@ from align.sampling.judge import Judge
 from align.sampling.parts import Parts
 from align.sampling.predict import Predict
 from align.sampling.sampler import Request, Sampler
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 from align.shapes.checker import Verdict, check_picture
 from align.shapes.grammar import Split, distinct_captions, parse
 from align.shapes.semantics import graph
@@ -38,7 +38,7 @@ def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: floa
     """Plain sampling."""
     process = ddim(backbone.scheduler_config, steps, eta)
     parts = Parts(Predict(backbone, guidance_scale, batch), Judge(backbone, batch), process)
-    return Sampler(parts, pairs_by_offsets(graph), backbone.device)
+    return Sampler(parts, PromptGraphs(graph).pairs, backbone.device)
 
 
 def verdicts(

@@ -53,6 +53,7 @@ from align.semantics.attention_loss import pair_weights
 from align.semantics.graph import Entity, Graph
 from align.semantics.tokens import token_pairs
 from scripts.full_size import PEAKS, SCALING, SCHEDULE, SIDE, UNETS, VAE, VIT_H, random_model
+from scripts.shapes_training.towers import start_modulation
 
 TOKENS = 77
 GUIDANCE = {"sd15": 7.5, "sdxl": 5.0}
@@ -87,7 +88,7 @@ def build_reward(dtype: torch.dtype, device: torch.device) -> StepAwareReward:
     """The step-aware preference model."""
     config = CLIPConfig(**VIT_H)
     model = made("step_aware", lambda: StepAwareModel(config), dtype, device)
-    model.start_modulation()
+    start_modulation(model)
     # No tokenizer: the prompt's embedding is computed once a prompt and is no part of an evaluation.
     ids = torch.arange(TOKENS, device=device)[None]
 

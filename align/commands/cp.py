@@ -33,13 +33,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "new", metavar="NEW", help="name of the copy: letters, digits, '_' and '-', a letter first"
     )
-    parser.add_argument(
-        "-cd",
-        "--config-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of config groups: your own (default: conf)",
-    )
+    parser.takes_configs(primary=False)
     found = parser.read(argv)
     group, _, name = found.preset.partition("/")
     if group not in GROUPS:
@@ -62,7 +56,9 @@ def main(argv: Sequence[str]) -> int:
     values = _checked(source, group, text)
     copy = folder / group / f"{found.new}.yaml"
     _write(copy, renamed(text, found.new))
-    print(copy, _use(folder, group, found.new, is_table="table" in values), sep="\n")
+    where = [] if folder.resolve() == conf_folder().resolve() else ["-cd", str(folder)]
+    use = ["table", *where, found.new] if "table" in values else [*where, f"{group}={found.new}"]
+    print(copy, shlex.join(["python", "-m", "align", *use]), sep="\n")
     return DONE
 
 
@@ -121,10 +117,3 @@ def _write(path: Path, text: str) -> None:
         raise ConfigError(f"cp: {path} is there already: give another name") from None
     except OSError as error:
         raise ConfigError(f"cp: {path} cannot be written: {error.strerror or error}") from error
-
-
-def _use(folder: Path, group: str, name: str, *, is_table: bool) -> str:
-    """The command that uses the copy, for a shell."""
-    where = [] if folder.resolve() == conf_folder().resolve() else ["-cd", str(folder)]
-    what = ["table", *where, name] if is_table else [*where, f"{group}={name}"]
-    return shlex.join(["python", "-m", "align", *what])

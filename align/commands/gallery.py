@@ -20,15 +20,12 @@ EXAMPLES = {
 def main(argv: Sequence[str]) -> int:
     """The verb; returns its exit code. Raises ConfigError."""
     parser = Parser("gallery", MORE, EXAMPLES)
-    parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="run folder, or a folder of them"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a PNG file")
-    parser.add_argument("--baseline", metavar="NAME", help="method, label or folder to compare with")
-    parser.add_argument(
-        "--limit", type=number_of, default=400, metavar="N", help="rows of pictures (default: 400)"
-    )
+    add = parser.add_argument
+    add("folders", nargs="+", type=Path, metavar="FOLDER", help="run folder, or a folder of them")
+    add("--out", type=Path, required=True, metavar="FILE", help="the HTML file to write")
+    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a PNG file")
+    add("--baseline", metavar="NAME", help="method, label or folder to compare with")
+    add("--limit", type=number_of, default=400, metavar="N", help="rows of pictures (default: 400)")
     found = parser.read(argv)
     if found.sheet is not None and found.sheet.absolute() == found.out.absolute():
         parser.error("--out and --sheet name one file: give two")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import combinations
 
 from align.commands.parser import Parser
 from align.output import can_print
@@ -20,12 +21,8 @@ def main(argv: Sequence[str]) -> int:
     """The verb; returns its exit code. Raises ConfigError: an override is wrong, or there is no graph."""
     parser = Parser("graph", MORE, EXAMPLES)
     parser.add_argument("prompt", metavar="PROMPT", help="in quotes")
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="OPTION=VALUE",
-        help="whose graph: semantics=NAME, semantics.path=FILE, ...",
-    )
+    what = "whose graph: semantics=NAME, semantics.path=FILE, ..."
+    parser.add_argument("words", nargs="*", metavar="OPTION=VALUE", help=what)
     parser.takes_configs()
     found = parser.read(argv)
     command = parser.command(found, found.words)
@@ -44,8 +41,6 @@ def main(argv: Sequence[str]) -> int:
     for noun, attributes in graph.objects:
         for attribute in attributes:
             print(f"+ {noun} {attribute}")
-    nouns = [noun for noun, _ in graph.objects]
-    for place, noun in enumerate(nouns):
-        for other in nouns[place + 1 :]:
-            print(f"- {noun} {other}")
+    for (noun, _), (other, _) in combinations(graph.objects, 2):
+        print(f"- {noun} {other}")
     return DONE

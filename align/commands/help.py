@@ -11,8 +11,7 @@ from align.config.schema import GROUPS
 HEAD = """\
 align is inference-time alignment of text-to-image diffusion models: one sampling loop, many methods.
 
-verbs (python -m align VERB --help tells more of each):
-"""
+verbs (python -m align VERB --help tells more of each):"""
 TAIL = """\
 common options (--cfg job shows all of them, with their values):
   seed=0               seed of the noise            samples=1            pictures of each prompt
@@ -29,14 +28,11 @@ exit codes:
 
 
 def overview(more: Path | None = None) -> str:
-    """Verbs, the choices of every group with a star at the default ones, common options, exit codes.
-
-    Args:
-        more: the user's own folder of config groups.
-    """
-    verbs = {name: f"{name} {verb.arguments}" for name, verb in VERBS.items()}
-    wide = max(map(len, verbs.values()))
-    lines = [f"{HEAD}{_verb_lines(verbs, wide)}", "", "groups (* default):"]
+    """All of it; ``more`` is the user's own folder of config groups."""
+    verbs = {f"{name} {verb.arguments}": verb.summary for name, verb in VERBS.items()}
+    wide = max(map(len, verbs))
+    lines = [HEAD, *(f"  {words:<{wide}}  {summary}" for words, summary in verbs.items())]
+    lines += ["", "groups (* default):"]
     defaults = default_choices()
     for group in GROUPS:
         for place, name in enumerate(group_choices(group, more)):
@@ -44,7 +40,3 @@ def overview(more: Path | None = None) -> str:
             about = summary_line(group, name, more)
             lines.append(f"  {group if place == 0 else '':<10}{star}{name:<22} {about}".rstrip())
     return "\n".join([*lines, "", TAIL])
-
-
-def _verb_lines(verbs: dict[str, str], wide: int) -> str:
-    return "\n".join(f"  {words:<{wide}}  {VERBS[name].summary}" for name, words in verbs.items())

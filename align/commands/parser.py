@@ -29,20 +29,21 @@ class Parser(argparse.ArgumentParser):
         self.verb = "" if verb == RUN else verb
         told = VERBS[verb]
         prog = f"python -m align {self.verb}".strip()
+        pairs = (examples or {}).items()
+        told_of = [f"  {f'{prog} {words}'.strip()}\n      {what}" for words, what in pairs]
         super().__init__(
             prog=prog,
             usage=f"{prog} {told.arguments} [OPTIONS]",
             description=f"{told.summary[0].upper()}{told.summary[1:]}.\n\n{more}".strip(),
-            epilog=_examples(prog, examples or {}),
+            epilog="\n".join(["examples:", *told_of]),
             formatter_class=_Shape,
             add_help=False,
             allow_abbrev=False,
         )
         self._positionals.title, self._optionals.title = "arguments", "options"
         always = self.add_argument_group("of every verb")
-        shows_help = (
-            "store_true" if verb == RUN else "help"
-        )  # that of a run lists config groups, the user's too
+        # The help of a run lists config groups, the user's too.
+        shows_help = "store_true" if verb == RUN else "help"
         always.add_argument("-h", "--help", action=shows_help, help="show this text")
         always.add_argument("-v", "--verbose", action="store_true", help="show tracebacks")  # see __main__
         always.add_argument("--version", action=_Version, nargs=0, help="show versions and commit")
@@ -69,21 +70,11 @@ class Parser(argparse.ArgumentParser):
             self.add_argument(
                 "-m", "--multirun", action="store_true", help="every combination of comma-separated values"
             )
-        self.add_argument(
-            "-cd",
-            "--config-dir",
-            type=Path,
-            metavar="FOLDER",
-            help="further folder of config groups: your own",
-        )
+        what = "further folder of config groups: your own"
+        self.add_argument("-cd", "--config-dir", type=Path, metavar="FOLDER", help=what)
         if primary:
-            self.add_argument(
-                "-cn",
-                "--config-name",
-                metavar="NAME",
-                default=PRIMARY,
-                help="a primary config of your own there",
-            )
+            what = "a primary config of your own there"
+            self.add_argument("-cn", "--config-name", metavar="NAME", default=PRIMARY, help=what)
 
     def command(self, found: argparse.Namespace, overrides: Sequence[str]) -> Command:
         """What is to be composed. Raises ConfigError for a word that is no override, or a folder that is none."""
@@ -137,10 +128,3 @@ def number_of(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text[:20]) <= 10**9:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 1 to 1000000000")
     return int(text)
-
-
-def _examples(prog: str, examples: Mapping[str, str]) -> str:
-    """What to type, and below each what that does."""
-    return "\n".join(
-        ["examples:", *(f"  {f'{prog} {words}'.strip()}\n      {what}" for words, what in examples.items())]
-    )

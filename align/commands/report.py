@@ -61,43 +61,42 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("report", MORE, EXAMPLES)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "folders",
         nargs="+",
         type=Path,
         metavar="FOLDER",
         help="run folder, a folder of them, or the folder of a published table",
     )
-    parser.add_argument(
+    add(
         "--baseline",
         metavar="NAME",
         help="method, label, folder or row to compare with (default: the table's, the method 'none', else the first)",
     )
-    parser.add_argument(
+    add(
         "--out",
         type=Path,
         metavar="FOLDER",
         help="write report.md, .tex and .html, CSV files and drawings there",
     )
-    parser.add_argument(
+    add(
         "--by",
         metavar="COLUMN",
         help="also compare within each group: a tag of the prompts such as Category, or seed, method, backbone, reward",
     )
-    parser.add_argument(
+    add(
         "--diversity",
         action="store_true",
         help="also measure how much the pictures of a prompt, and of a run, differ (reads all pictures)",
     )
-    parser.add_argument(
+    add(
         "--features",
         metavar="NAME",
         help="image embeddings to measure that in (default: shapes_pick or clip_vit_l14, by the backbone)",
     )
-    parser.add_argument(
-        "--gallery", action="store_true", help="also write gallery.html and contact_sheet.png (needs --out)"
-    )
-    parser.add_argument(
+    add("--gallery", action="store_true", help="also write gallery.html and contact_sheet.png (needs --out)")
+    add(
         "--limit",
         type=number_of,
         default=400,

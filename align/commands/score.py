@@ -37,19 +37,12 @@ def main(argv: Sequence[str]) -> int:
 def read_options(argv: Sequence[str]) -> Options:
     """Read the command line. Raises ConfigError."""
     parser = Parser("score", MORE, EXAMPLES)
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="PICTURES | OPTION=VALUE",
-        help="metrics, and those of prompts and run that scores have",
-    )
-    parser.add_argument(
-        "--prompts", type=Path, metavar="TABLE", help="table of image and prompt for a folder"
-    )
-    parser.add_argument(
-        "--label", metavar="NAME", help="whose pictures these are, for reports (default: by PICTURES)"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="put a copy of results.csv there")
+    add = parser.add_argument
+    what = "metrics, and those of prompts and run that scores have"
+    add("words", nargs="*", metavar="PICTURES | OPTION=VALUE", help=what)
+    add("--prompts", type=Path, metavar="TABLE", help="table of image and prompt for a folder")
+    add("--label", metavar="NAME", help="whose pictures these are, for reports (default: by PICTURES)")
+    add("--out", type=Path, metavar="FILE", help="put a copy of results.csv there")
     parser.takes_configs()
     found = parser.read(argv)
     named = [text for text in found.words if not _OVERRIDE.match(text) or Path(text).exists()]

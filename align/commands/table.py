@@ -58,17 +58,16 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("table", MORE, EXAMPLES)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "words",
         nargs="*",
         metavar="NAME | OPTION=VALUE",
         help="tables (experiments), and options of every run",
     )
-    parser.add_argument(
-        "--scale", choices=("full", "shapes"), default="full", help="models: published (default), or shapes"
-    )
-    parser.add_argument("--only", action="append", default=[], metavar="ROW,ROW", help="run these rows alone")
-    parser.add_argument(
+    add("--scale", choices=("full", "shapes"), default="full", help="models: published (default), or shapes")
+    add("--only", action="append", default=[], metavar="ROW,ROW", help="run these rows alone")
+    add(
         "--for",
         dest="own",
         nargs=2,
@@ -77,10 +76,8 @@ def _parser() -> Parser:
         metavar=("ROW", "OPTION=VALUE"),
         help="an option of one row",
     )
-    parser.add_argument("--jobs", type=number_of, default=1, metavar="N", help="runs at a time (default: 1)")
-    parser.add_argument("--plan", action="store_true", help="say what would be run, and why the rest is not")
-    parser.add_argument(
-        "--fetch", action="store_true", help="bring the weights that the rows need, run nothing"
-    )
+    add("--jobs", type=number_of, default=1, metavar="N", help="runs at a time (default: 1)")
+    add("--plan", action="store_true", help="say what would be run, and why the rest is not")
+    add("--fetch", action="store_true", help="bring the weights that the rows need, run nothing")
     parser.takes_configs(primary=False)
     return parser

@@ -9,12 +9,7 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """A verb of the command line.
-
-    Attributes:
-        arguments: what it is given, its options aside.
-        summary: what it is for, in a line.
-    """
+    """What it is given, its options aside, and what it is for."""
 
     arguments: str
     summary: str

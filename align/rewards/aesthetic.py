@@ -16,16 +16,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from align.checkpoints.weight_files import build, existing, fill, read_json, read_tensors, sha256, weights_of
-from align.rewards.base import Reward, check_pairing
-from align.rewards.clip import clip_config
-from align.rewards.errors import WrongWeights
+from align.errors import WrongWeights
+from align.rewards.base import check_pairing
+from align.rewards.clip import TowerReward, clip_config
 from align.rewards.pickles import read_weights
-from align.rewards.preprocess import Variant, fit, normalise, resize_images
 
 PUBLISHED_WIDTHS = (1024, 128, 64, 16)
 """Widths between the embedding and the last number, of LAION's head and of ImageReward's."""
@@ -69,36 +67,21 @@ class Head(nn.Module):
         return embedding[:, 0]
 
 
-class AestheticReward(Reward):
+class AestheticReward(TowerReward):
     """Head of the unit image embedding; prompts only have to be as many as pictures."""
 
-    variant: Variant = "clip"
-    padded = True
-
-    def __init__(
-        self,
-        name: str,
-        tower: CLIPVisionModelWithProjection,
-        head: Head,
-        fingerprint: dict[str, str],
-    ):
-        self.name = name
-        self.tower, self.head = tower, head
-        config: Any = tower.config
-        self.size: int = config.image_size
+    def __init__(self, name: str, tower: Any, head: Head, fingerprint: dict[str, str]):
+        self.name, self.tower, self.head = name, tower, head
+        self.size = tower.config.image_size
         self.fingerprint = fingerprint
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         check_pairing(pictures, prompts, step)
         weight = self.tower.visual_projection.weight
-        pixels = normalise(fit(pictures.to(weight.device).float(), self.size, self.variant))
-        embedding = self.tower(pixel_values=pixels.to(weight.dtype)).image_embeds
+        pixels = self.pixels(pictures, weight.device, weight.dtype)
+        embedding = self.tower(pixel_values=pixels).image_embeds
         out: Tensor = self.head(F.normalize(embedding.float(), dim=-1))
         return out
-
-    def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
-        """Pictures sized by Pillow."""
-        return resize_images(images, self.size, self.variant)
 
 
 def load_aesthetic(
@@ -111,30 +94,19 @@ def load_aesthetic(
 ) -> AestheticReward:
     """An aesthetic predictor from a folder.
 
-    Args:
-        name: name of the reward.
-        folder: with ``config.json`` and ``model.safetensors`` of an image tower, or of a whole CLIP whose text
-            tower is then left out.
-        device: where to run.
-        dtype: data type of the tower; the head is always float32.
-        head: the published head; by default ``head.json`` and ``head.safetensors`` in the folder.
+    It has ``config.json`` and ``model.safetensors`` of an image tower, or of a whole CLIP whose text tower is then left
+    out; without a published ``head`` also ``head.json`` and ``head.safetensors``.  ``dtype`` is the tower's.
 
     Raises:
-        MissingWeights: if a file is not there.
-        WrongWeights: if it holds something else.
+        MissingWeights, WrongWeights: a file is not there, or holds something else.
     """
     tower, hashes = _load_tower(folder)
     head_path = head or folder / "head.safetensors"
     perceptron = _published_head(head, tower.config.projection_dim) if head else _own_head(folder)
+    made = {"architecture": "MLP on transformers CLIPVisionModelWithProjection"}
+    fingerprint = {**made, **hashes, head_path.name: sha256(head_path)}
     return AestheticReward(
-        name,
-        tower.to(device=device, dtype=dtype),
-        perceptron.to(device=device),
-        {
-            "architecture": "MLP on transformers CLIPVisionModelWithProjection",
-            **hashes,
-            head_path.name: sha256(head_path),
-        },
+        name, tower.to(device=device, dtype=dtype), perceptron.to(device=device), fingerprint
     )
 
 
@@ -156,7 +128,6 @@ def _load_tower(folder: Path) -> tuple[Any, dict[str, str]]:
 
 
 def _own_head(folder: Path) -> Head:
-    """The head of ``head.json`` and ``head.safetensors``."""
     shape = read_json(folder / "head.json")
     if not isinstance(shape.get("widths"), list):
         raise WrongWeights(f"{folder / 'head.json'} names no widths")

@@ -7,29 +7,18 @@ Rewards compute in float32 unless told otherwise and always return float32.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from align.rewards.errors import MissingWeights, RewardError, UnknownReward, WrongAnswer, WrongWeights
+from align.rewards.errors import WrongAnswer
 from align.text import readable
 
 if TYPE_CHECKING:
     from PIL import Image
-
-__all__ = [
-    "MissingWeights",
-    "Reward",
-    "RewardError",
-    "TextCache",
-    "UnknownReward",
-    "WrongWeights",
-    "check_pairing",
-    "one_a_picture",
-]
 
 
 class Reward(ABC):
@@ -84,15 +73,9 @@ class Reward(ABC):
 
     @torch.no_grad()
     def score_images(self, images: Sequence[Image.Image], prompts: Sequence[str], batch: int = 8) -> Tensor:
-        """Value of saved 8-bit pictures: what tables report.  Sizes may differ from picture to picture.
+        """Values (P,) float32 on the CPU of saved 8-bit pictures of any mode and sizes: what tables report.
 
-        Args:
-            images: P pictures of any mode (alpha is laid over white).
-            prompts: P texts.
-            batch: rows of every call (see ``calls``).
-
-        Returns:
-            (P,) float32 on the CPU.
+        Alpha is laid over white; ``batch`` are the rows of every call (see ``calls``).
         """
         from align.rewards.preprocess import to_pictures
 
@@ -164,15 +147,9 @@ def one_a_picture(name: str, found: Any, number: int, device: torch.device | Non
     if found.is_complex():
         raise WrongAnswer(f"reward {name} returned complex numbers: return one real number a picture")
     values: Tensor = found.to(device=device, dtype=torch.float32)
-    if values.ndim == 1 and len(values) != number:
-        raise WrongAnswer(
-            f"reward {name} returned {len(values)} values for {number} pictures: return one a picture"
-        )
-    if values.ndim != 1:
-        raise WrongAnswer(
-            f"reward {name} returned numbers of shape {tuple(values.shape)} for {number} pictures: "
-            "return one a picture"
-        )
+    if values.shape != (number,):
+        what = f"{len(values)} values" if values.ndim == 1 else f"numbers of shape {tuple(values.shape)}"
+        raise WrongAnswer(f"reward {name} returned {what} for {number} pictures: return one a picture")
     return values
 
 
@@ -197,25 +174,18 @@ class TextCache:
     """
 
     def __init__(self, compute: Callable[[str], Tensor], size: int = 1024):
-        self._compute = compute
-        self._size = size
-        self._kept: OrderedDict[str, Tensor] = OrderedDict()
-        self.computed = 0
+        @lru_cache(maxsize=size)
+        @torch.no_grad()
+        def one(prompt: str) -> Tensor:
+            return compute(readable(prompt))
+
+        self._one = one
+
+    @property
+    def computed(self) -> int:
         """How often ``compute`` ran."""
+        return self._one.cache_info().misses
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Stacked results, (len(prompts), ...)."""
-        found: dict[str, Tensor] = {}
-        for prompt in prompts:
-            if prompt in found:
-                continue
-            if prompt in self._kept:
-                self._kept.move_to_end(prompt)
-            else:
-                with torch.no_grad():
-                    self._kept[prompt] = self._compute(readable(prompt))
-                self.computed += 1
-            found[prompt] = self._kept[prompt]
-        while len(self._kept) > self._size:
-            self._kept.popitem(last=False)
-        return torch.stack([found[prompt] for prompt in prompts])
+        return torch.stack([self._one(prompt) for prompt in prompts])

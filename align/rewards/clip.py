@@ -17,18 +17,13 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from align.checkpoints.weight_files import build, fill, read_json, read_tensors, weights_of
+from align.errors import MissingWeights, WrongWeights
 from align.rewards.base import Reward, TextCache, check_pairing
-from align.rewards.errors import MissingWeights, WrongWeights
 from align.rewards.preprocess import Variant, fit, normalise, resize_images
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer from a folder.
-
-    Raises:
-        MissingWeights: if there is none.
-        WrongWeights: if it cannot be read.
-    """
+    """A CLIP tokenizer from a folder. Raises MissingWeights, WrongWeights: there is none, or it cannot be read."""
     if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
         raise MissingWeights(f"missing {folder / 'tokenizer.json'}")
     try:
@@ -48,8 +43,7 @@ def clip_config(folder: Path) -> Any:
     """Sizes of a CLIP from ``config.json``, a CLIPConfig (whose fields transformers types as unions).
 
     Raises:
-        MissingWeights: if it is not there.
-        WrongWeights: if it describes something else.
+        MissingWeights, WrongWeights: it is not there, or describes something else.
     """
     content = read_json(folder / "config.json")
     if "text_config" not in content or "vision_config" not in content:
@@ -70,23 +64,27 @@ def settle(model: nn.Module, seeing: Sequence[str], device: torch.device, dtype:
         model.get_submodule(name).to(device=device, dtype=dtype)
 
 
-class ContrastiveReward(Reward):
-    """Scale times the cosine of an image tower's and a text tower's embedding.
-
-    Args:
-        name: name of the reward.
-        model: the module that holds both towers, settled.
-        see: normalised pixels (P, 3, size, size) and timesteps to image embeddings (P, d).
-        read: one prompt to its embedding (d,), on the CPU; called once per distinct prompt.
-        scale: factor of the cosine.
-        size: side of the image tower's input.
-        variant: how pictures are brought to that size.
-        dtype: data type of the image tower.
-        device: where it is.
-        fingerprint: identity of the loaded weights.
-    """
+class TowerReward(Reward):
+    """A reward whose image tower sees pictures of one size; ``variant`` is how they are brought to it."""
 
     padded = True
+    variant: Variant = "clip"
+    size: int
+
+    def pixels(self, pictures: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """Pictures (P, 3, H, W) in [0, 1] as the tower's input (P, 3, size, size)."""
+        return normalise(fit(pictures.to(device).float(), self.size, self.variant)).to(dtype)
+
+    def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        return resize_images(images, self.size, self.variant)
+
+
+class ContrastiveReward(TowerReward):
+    """Scale times the cosine of an image tower's and a text tower's embedding.
+
+    ``model`` holds both towers, settled; ``see`` makes of normalised pixels (P, 3, size, size) and timesteps image
+    embeddings (P, d), in ``dtype`` on ``device``; ``read`` makes of a prompt its embedding (d,), on the CPU.
+    """
 
     def __init__(
         self,
@@ -111,13 +109,9 @@ class ContrastiveReward(Reward):
         self._dtype, self._device = dtype, device
         self.texts = TextCache(lambda prompt: F.normalize(read(prompt).float(), dim=-1).to(device))
 
-    def pixels(self, pictures: Tensor) -> Tensor:
-        """Pictures (P, 3, H, W) in [0, 1] as the tower's input (P, 3, size, size)."""
-        return normalise(fit(pictures.to(self._device).float(), self.size, self.variant)).to(self._dtype)
-
     def features(self, pictures: Tensor, step: Tensor | None = None) -> Tensor:
         """Image embeddings (P, d) float32 as the tower gives them, not normalised."""
-        return self._see(self.pixels(pictures), step).float()
+        return self._see(self.pixels(pictures, self._device, self._dtype), step).float()
 
     def image_embeddings(self, pictures: Tensor, step: Tensor | None = None) -> Tensor:
         """Unit image embeddings (P, d) float32."""
@@ -126,10 +120,6 @@ class ContrastiveReward(Reward):
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         check_pairing(pictures, prompts, step)
         return self.scale * (self.image_embeddings(pictures, step) * self.texts(prompts)).sum(-1)
-
-    def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
-        """Pictures sized by Pillow where the original does so."""
-        return resize_images(images, self.size, self.variant)
 
 
 def load_clip(
@@ -141,19 +131,13 @@ def load_clip(
     *,
     scaled: bool = True,
 ) -> ContrastiveReward:
-    """A CLIP reward from a folder in transformers' layout.
+    """A CLIP reward from a folder in transformers' layout, which has the tokenizer too unless that is elsewhere.
 
-    Args:
-        name: name of the reward.
-        folder: with ``config.json`` and ``model.safetensors``.
-        tokenizer_folder: where the tokenizer is, if not in ``folder``.
-        device: where to run.
-        dtype: data type of the towers; the score is always float32.
-        scaled: whether the cosine is multiplied by exp(logit_scale), as PickScore is and CLIPScore is not.
+    ``scaled`` multiplies the cosine by exp(logit_scale), as PickScore does and CLIPScore does not; ``dtype`` is the image
+    tower's.
 
     Raises:
-        MissingWeights: if a file is not there.
-        WrongWeights: if it holds something else.
+        MissingWeights, WrongWeights: a file is not there, or holds something else.
     """
     config = clip_config(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)

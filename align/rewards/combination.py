@@ -13,11 +13,7 @@ class WeightedSum(Reward):
     """``sum_i weight_i * reward_i``.
 
     Differentiable if all parts are; takes timesteps if any part does.  A part that is not finite makes the
-    sum not finite; nothing is turned into zero.
-
-    Args:
-        parts: (weight, reward) pairs, at least one.
-        name: name of the sum; by default the parts' names with their weights.
+    sum not finite; nothing is turned into zero.  Its name is by default the parts' names with their weights.
     """
 
     def __init__(self, parts: Sequence[tuple[float, Reward]], name: str | None = None):
@@ -39,7 +35,6 @@ class WeightedSum(Reward):
         )
 
     def score_rows(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None, real: int) -> Tensor:
-        """See ``Reward.score_rows``: each part sees the rows that it can."""
         return sum(  # type: ignore[return-value]
             weight * reward.score_rows(pictures, prompts, step if reward.takes_timestep else None, real)
             for weight, reward in self.parts

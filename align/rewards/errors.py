@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from align.errors import MissingWeights, WrongWeights
-
-__all__ = ["MissingWeights", "RewardError", "UnknownReward", "WrongAnswer", "WrongWeights"]
+import difflib
+from collections.abc import Iterable
 
 
 class RewardError(Exception):
@@ -12,7 +11,11 @@ class RewardError(Exception):
 
 
 class UnknownReward(RewardError):
-    """No reward has this name."""
+    """Nothing has this name."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        near = difflib.get_close_matches(name, known := sorted(known), n=3, cutoff=0.4) or known
+        super().__init__(f"unknown {what} {name!r}; did you mean {', '.join(near)}?")
 
 
 class WrongAnswer(RewardError, ValueError):

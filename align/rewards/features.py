@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -29,15 +28,10 @@ CHUNK = 32
 
 
 def features_reward(name: str) -> str:
-    """The reward whose image tower some features are of.
-
-    Raises:
-        UnknownReward: for another name; the message holds the nearest ones.
-    """
-    if name in FEATURES:
-        return FEATURES[name]
-    near = difflib.get_close_matches(name, FEATURES, n=3, cutoff=0.4) or sorted(FEATURES)
-    raise UnknownReward(f"unknown features {name!r}; did you mean {', '.join(near)}?")
+    """The reward whose image tower some features are of. Raises UnknownReward, which names the nearest."""
+    if name not in FEATURES:
+        raise UnknownReward("features", name, FEATURES)
+    return FEATURES[name]
 
 
 def load_features(name: str, device: torch.device | str = "cpu") -> ContrastiveReward:

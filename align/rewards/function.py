@@ -15,14 +15,7 @@ from align.rewards.errors import RewardError
 
 
 class FunctionReward(Reward):
-    """What a function says of each picture.
-
-    Args:
-        name: of the reward.
-        function: takes pictures, (P, 3, H, W) float in [0, 1], and P prompts; returns P numbers, each of its own row alone.
-        differentiable: whether gradients reach the pictures.
-        fingerprint: of the function's code.
-    """
+    """What a function (see ``align.rewards.plugins.reward``) says of each picture."""
 
     def __init__(
         self, name: str, function: Callable[..., Any], differentiable: bool, fingerprint: dict[str, str]
@@ -31,12 +24,7 @@ class FunctionReward(Reward):
         self.fingerprint = fingerprint
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """See ``Reward.score``.
-
-        Raises:
-            WrongAnswer: the function does not return P numbers.
-            ValueError: also if they lack the gradient that it promises.
-        """
+        """See ``Reward.score``; also raises ValueError for values that lack the gradient that is promised."""
         check_pairing(pictures, prompts, step)
         try:
             found = self.function(pictures, list(prompts))

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from transformers import (
     BertTokenizer,
@@ -27,12 +26,11 @@ from transformers import (
 )
 
 from align.checkpoints.weight_files import build, existing, fill, read_json, sha256
+from align.errors import WrongWeights
 from align.rewards.aesthetic import PUBLISHED_WIDTHS, numbered
-from align.rewards.base import Reward, TextCache, check_pairing
-from align.rewards.clip import load_tokenizer
-from align.rewards.errors import WrongWeights
+from align.rewards.base import TextCache, check_pairing
+from align.rewards.clip import TowerReward, load_tokenizer
 from align.rewards.pickles import read_weights
-from align.rewards.preprocess import Variant, fit, normalise, resize_images
 
 PUBLISHED: Mapping[str, Any] = {
     "vision_config": {
@@ -69,12 +67,8 @@ PUBLISHED: Mapping[str, Any] = {
 class BlipRegressor(nn.Module):
     """Picture and text to one number.
 
-    Args:
-        vision: the image tower's configuration.
-        text: the text tower's; it must say ``is_decoder=True``, or there would be no cross-attention.
-        head: widths of the linear maps after the text's own width; the last one, 1, is added.
-        mean: subtracted from the head's output.
-        deviation: what the difference is divided by.
+    ``text`` must say ``is_decoder=True``, or there would be no cross-attention; ``head`` are the widths of the linear maps
+    between the text's own width and 1; ``mean`` is subtracted from their output, the difference divided by ``deviation``.
     """
 
     def __init__(
@@ -109,11 +103,8 @@ class BlipRegressor(nn.Module):
         return (value[:, 0] - self.mean) / self.deviation
 
 
-class ImageRewardModel(Reward):
+class ImageRewardModel(TowerReward):
     """Standardised regression value of a BLIP."""
-
-    variant: Variant = "clip"
-    padded = True
 
     def __init__(
         self,
@@ -132,14 +123,9 @@ class ImageRewardModel(Reward):
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         check_pairing(pictures, prompts, step)
         weight = self.model.vision_model.embeddings.class_embedding
-        pixels = normalise(fit(pictures.to(weight.device).float(), self.size, self.variant))
         ids, mask = self.texts(prompts).unbind(1)
-        out: Tensor = self.model(pixels.to(weight.dtype), ids, mask)
+        out: Tensor = self.model(self.pixels(pictures, weight.device, weight.dtype), ids, mask)
         return out
-
-    def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
-        """Pictures sized by Pillow."""
-        return resize_images(images, self.size, self.variant)
 
 
 def padded(tokenizer: CLIPTokenizer | BertTokenizer, prompt: str, length: int) -> Tensor:
@@ -154,12 +140,8 @@ def bert_tokenizer(folder: Path) -> BertTokenizer:
 
     Neither token is put into a prompt; they matter to one that spells them out.
 
-    Args:
-        folder: with ``vocab.txt``.
-
     Raises:
-        MissingWeights: if it is not there.
-        WrongWeights: if it is no vocabulary.
+        MissingWeights, WrongWeights: ``vocab.txt`` is not there, or is no vocabulary.
     """
     path = existing(folder / "vocab.txt")
     try:
@@ -206,11 +188,7 @@ def _renamed(key: str) -> str:
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:
-    """The folder's ``config.json`` if it describes a regressor; without one the published sizes.
-
-    Raises:
-        WrongWeights: if it is no JSON object.
-    """
+    """The folder's ``config.json`` if it describes a regressor; without one the published sizes. Raises WrongWeights."""
     path = folder / "config.json"
     content = read_json(path) if path.is_file() else {}
     return content if "head" in content else PUBLISHED
@@ -227,18 +205,12 @@ def load_imagereward(
 ) -> ImageRewardModel:
     """An ImageReward-like model from a folder.
 
-    Args:
-        name: name of the reward.
-        folder: with the weights and, for other sizes than the published ones, ``config.json`` (keys
-            ``vision_config``, ``text_config``, ``head``, ``mean``, ``deviation``, ``max_length``).
-        tokenizer_folder: where the tokenizer is, if not in ``folder``; BERT's if it holds ``vocab.txt`` alone.
-        device: where to run.
-        dtype: data type of the towers; head and score are always float32.
-        file: name of the weight file, safetensors or a pickle, with the published names or transformers'.
+    It has the weights, safetensors or a pickle with the published names or transformers', and for other sizes than the
+    published ones ``config.json`` with the keys of ``PUBLISHED``.  The tokenizer is BERT's where its folder, by default
+    the same, holds ``vocab.txt`` alone.  ``dtype`` is the towers'.
 
     Raises:
-        MissingWeights: if a file is not there.
-        WrongWeights: if it holds something else.
+        MissingWeights, WrongWeights: a file is not there, or holds something else.
     """
     content = read_config(folder)
     path = existing(folder / file)

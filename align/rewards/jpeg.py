@@ -15,12 +15,7 @@ QUALITY = 95
 
 
 class JpegReward(Reward):
-    """Minus (or plus) the kilobytes (1000 bytes) of the 8-bit picture as JPEG of quality 95.
-
-    Args:
-        name: name of the reward.
-        sign: -1 rewards small files, +1 large ones.
-    """
+    """``sign`` times the kilobytes (1000 bytes) of the 8-bit picture as JPEG of quality 95."""
 
     differentiable = False
 

@@ -23,8 +23,10 @@ from torch import Tensor
 
 from align.checkpoints.layout import PICKLES
 from align.checkpoints.weight_files import existing, read_tensors, sha256
-from align.rewards.errors import WrongWeights
+from align.errors import WrongWeights
 from align.rewards.sources import cache
+
+_DAMAGED = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, EOFError, OSError)
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, or of a pickle through its safetensors copy, on the CPU.
 
     Raises:
-        MissingWeights: if the file is not there.
-        WrongWeights: if it holds anything but tensors.
+        MissingWeights, WrongWeights: the file is not there, or holds anything but tensors.
     """
     if path.suffix not in PICKLES:
         return read_tensors(path)
@@ -50,22 +51,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def unpickle(path: Path) -> dict[str, Tensor]:
-    """The tensors of a pickle, which may be wrapped as ``{"state_dict": ...}``; nothing in it is ever run.
-
-    Raises:
-        WrongWeights: if it holds anything but tensors, or cannot be read.
-    """
+    """The tensors of a pickle, which may be wrapped as ``{"state_dict": ...}``; nothing in it is run. Raises WrongWeights."""
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        EOFError,
-        OSError,
-    ) as error:
+    except _DAMAGED as error:
         # torch's message runs over many lines and advises to trust the file.
         wanted = re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error))
         why = f"it asks for {wanted[1]} and might run code" if wanted else "it is damaged or no checkpoint"

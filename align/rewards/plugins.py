@@ -59,7 +59,7 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
             return FunctionReward(name, function, differentiable, {file.name: file_hash(file)})
 
         summary = (function.__doc__ or name).strip().splitlines()[0]
-        REWARDS[name] = RewardSpec(summary, differentiable, False, weights, load)
+        REWARDS[name] = RewardSpec(summary, load, weights, differentiable=differentiable)
         return function
 
     return add

@@ -38,11 +38,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def to_pictures(images: Sequence[Image.Image]) -> Tensor:
-    """Pictures of one size as (P, 3, H, W) float32 in [0, 1].
-
-    Raises:
-        ValueError: if sizes differ.
-    """
+    """Pictures of one size as (P, 3, H, W) float32 in [0, 1]. Raises ValueError if sizes differ."""
     if len({image.size for image in images}) > 1:
         raise ValueError("pictures of one call must have one size")
     arrays = np.stack([np.asarray(to_rgb(image)) for image in images])
@@ -53,11 +49,6 @@ def to_images(pictures: Tensor) -> list[Image.Image]:
     """(P, 3, H, W) floats in [0, 1] as 8-bit pictures, rounded; values outside are clipped."""
     arrays = (pictures.detach().float().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(array) for array in arrays]
-
-
-def quantise(pictures: Tensor) -> Tensor:
-    """Pictures rounded to 8 bits, as a saved file holds them: what reported numbers are computed on."""
-    return (pictures.clamp(0, 1) * 255).round() / 255
 
 
 def _sized(
@@ -89,23 +80,15 @@ def _shortest_side(height: int, width: int, size: int, variant: Variant) -> tupl
     return int(size * height / width), size
 
 
-def _longest_side(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width with the longest side scaled to ``size``, Python's rounding."""
-    scale = size / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))  # a line stays one
-
-
 def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
     """Scale and crop or pad to (P, 3, size, size), in [0, 1]; HPSv2's overshoot at edges is kept as published.
 
-    Args:
-        pictures: (P, 3, H, W) in about [0, 1].
-        size: side of the tower's input.
-        variant: see the module's description.
+    Pictures are (P, 3, H, W) in about [0, 1]; the module's description says what each variant does.
     """
     height, width = pictures.shape[-2:]
     if variant in ("hps", "hps2023"):
-        height, width = _longest_side(height, width, size)
+        scale = size / max(height, width)
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))  # a line stays one
         first = (-((size - height) // 2), -((size - width) // 2))
         return _sized(pictures.clamp(0, 1), (height, width), size, first, antialias=variant == "hps")
     height, width = _shortest_side(height, width, size, variant)

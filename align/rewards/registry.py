@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.checkpoints import reference
 from align.checkpoints.needed import Needed
-from align.rewards.errors import MissingWeights, UnknownReward
+from align.errors import MissingWeights
+from align.rewards.errors import UnknownReward
 from align.rewards.published import PUBLISHED
 from align.rewards.sources import Checkpoint
-from align.rewards.spec import RewardSpec
+from align.rewards.spec import Loader, RewardSpec
 
 if TYPE_CHECKING:
     import torch
@@ -23,38 +24,15 @@ EMBEDDED = reference.EMBEDDED["shapes"]
 """Where the weights of the embedded world are."""
 
 
-def _shapes_pick(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.clip import load_clip
+def _shapes(module: str) -> Loader:
+    """What loads a folder of the embedded world, with that of the tokenizer if it reads prompts, by ``load_<module>``."""
 
-    return load_clip(name, paths[0], paths[1], device, dtype)
+    def load(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
+        loads = getattr(import_module(f"align.rewards.{module}"), f"load_{module}")
+        reward: Reward = loads(name, *paths, device=device, dtype=dtype)
+        return reward
 
-
-def _shapes_hps(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.open_clip import load_open_clip
-
-    return load_open_clip(name, paths[0], paths[1], device, dtype)
-
-
-def _shapes_imagereward(
-    name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype
-) -> Reward:
-    from align.rewards.imagereward import load_imagereward
-
-    return load_imagereward(name, paths[0], paths[1], device, dtype)
-
-
-def _shapes_aesthetic(
-    name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype
-) -> Reward:
-    from align.rewards.aesthetic import load_aesthetic
-
-    return load_aesthetic(name, paths[0], device, dtype)
-
-
-def _shapes_spm(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.step_aware import load_step_aware
-
-    return load_step_aware(name, paths[0], paths[1], device, dtype)
+    return load
 
 
 def _jpeg(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
@@ -76,76 +54,54 @@ def _embedded(*names: str) -> tuple[Checkpoint, ...]:
 REWARDS: dict[str, RewardSpec] = {
     "shapes_pick": RewardSpec(
         "CLIP tuned on preference pairs, like PickScore: exp(logit_scale) * cosine",
-        True,
-        False,
+        _shapes("clip"),
         _embedded("shapes_pick", "tokenizer"),
-        _shapes_pick,
     ),
     "shapes_hps": RewardSpec(
         "open_clip model tuned on rankings, like HPSv2: the bare cosine",
-        True,
-        False,
+        _shapes("open_clip"),
         _embedded("shapes_hps", "tokenizer"),
-        _shapes_hps,
     ),
     "shapes_imagereward": RewardSpec(
         "BLIP with a regression head, like ImageReward: standardised value",
-        True,
-        False,
+        _shapes("imagereward"),
         _embedded("shapes_imagereward", "tokenizer"),
-        _shapes_imagereward,
     ),
     "shapes_aesthetic": RewardSpec(
         "MLP on CLIP image embeddings, like the LAION aesthetic predictor: 0 to 10, prompt ignored",
-        True,
-        False,
+        _shapes("aesthetic"),
         _embedded("shapes_aesthetic"),
-        _shapes_aesthetic,
         reads_prompt=False,
     ),
     "shapes_spm": RewardSpec(
         "timestep-conditioned CLIP, like SPO's step-aware preference model: exp(logit_scale) * cosine",
-        True,
-        True,
+        _shapes("step_aware"),
         _embedded("shapes_spm", "tokenizer"),
-        _shapes_spm,
+        takes_timestep=True,
     ),
     **PUBLISHED,
     "jpeg_compressibility": RewardSpec(
-        "minus the kilobytes of the picture as JPEG", False, False, (), _jpeg, reads_prompt=False
+        "minus the kilobytes of the picture as JPEG", _jpeg, differentiable=False, reads_prompt=False
     ),
     "jpeg_incompressibility": RewardSpec(
-        "kilobytes of the picture as JPEG", False, False, (), _jpeg, reads_prompt=False
+        "kilobytes of the picture as JPEG", _jpeg, differentiable=False, reads_prompt=False
     ),
-    "toy_linear": RewardSpec(
-        "x - y/2 of a toy backbone's coordinates", True, False, (), _toy, reads_prompt=False
-    ),
-    "toy_gmm": RewardSpec("-x^2/100 - y^2, likewise", True, False, (), _toy, reads_prompt=False),
-    "toy_gmm2": RewardSpec("-x^2 - (y - 1)^2/10, likewise", True, False, (), _toy, reads_prompt=False),
-    "toy_swiss_roll": RewardSpec(
-        "-(x^2 + y^2)/100 - z^2, likewise", True, False, (), _toy, reads_prompt=False
-    ),
+    "toy_linear": RewardSpec("x - y/2 of a toy backbone's coordinates", _toy, reads_prompt=False),
+    "toy_gmm": RewardSpec("-x^2/100 - y^2, likewise", _toy, reads_prompt=False),
+    "toy_gmm2": RewardSpec("-x^2 - (y - 1)^2/10, likewise", _toy, reads_prompt=False),
+    "toy_swiss_roll": RewardSpec("-(x^2 + y^2)/100 - z^2, likewise", _toy, reads_prompt=False),
 }
 
 
 def spec(name: str) -> RewardSpec:
-    """Facts of a reward.
-
-    Raises:
-        UnknownReward: for another name; the message holds the nearest ones.
-    """
-    if name in REWARDS:
-        return REWARDS[name]
-    near = difflib.get_close_matches(name, REWARDS, n=3, cutoff=0.4) or sorted(REWARDS)
-    raise UnknownReward(f"unknown reward {name!r}; did you mean {', '.join(near)}?")
+    """Facts of a reward. Raises UnknownReward, which names the nearest."""
+    if name not in REWARDS:
+        raise UnknownReward("reward", name, REWARDS)
+    return REWARDS[name]
 
 
 def find(name: str, folder: Path = EMBEDDED) -> list[Needed]:
-    """The files of a reward, one entry for each checkpoint that it reads; ``folder`` stands for the embedded weights.
-
-    Raises:
-        UnknownReward: for another name.
-    """
+    """The files of a reward, one entry for each checkpoint that it reads. Raises UnknownReward."""
     what = f"reward {name}"
     return [
         one.find(what if number == 0 else f"{what} ({one.reference})", folder)
@@ -171,18 +127,11 @@ def load(
     dtype: torch.dtype | None = None,
     folder: Path = EMBEDDED,
 ) -> Reward:
-    """Load a reward.
-
-    Args:
-        name: a key of ``REWARDS``.
-        device: where it runs.
-        dtype: data type of its towers, float32 by default, whatever the checkpoint's is.
-        folder: where the weights of the embedded world are.
+    """Load a reward, its towers in float32 unless told otherwise, whatever the checkpoint's data type is.
 
     Raises:
-        UnknownReward: for another name.
-        MissingWeights: if a file is not there.
-        WrongWeights: if a file holds something else.
+        UnknownReward: for another name than those of ``REWARDS``.
+        MissingWeights, WrongWeights: a file is not there, or holds something else.
     """
     import torch
 

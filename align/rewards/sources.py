@@ -57,12 +57,7 @@ class Checkpoint:
         return cache() / self.reference / self.names[0]
 
     def find(self, what: str, embedded: Path = EMBEDDED["shapes"]) -> Needed:
-        """Its files on this machine, there or not, each in the form that is there.
-
-        Args:
-            what: whose they are, for messages.
-            embedded: stands for the weights of the embedded world.
-        """
+        """Its files on this machine, there or not, each in the form that is there; ``what`` names them in messages."""
         if self.reference in EMBEDDED:
             return Needed(what, embedded, self.names, TRAIN_SHAPES)
         hub = hub_reference(self.reference)

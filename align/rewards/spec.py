@@ -23,21 +23,21 @@ class RewardSpec:
 
     Attributes:
         summary: one line for ``--help``.
-        differentiable: whether guidance can use it.
-        takes_timestep: whether it judges one-step predictions by their timestep.
-        weights: the files that it reads; none if it is not a model.
         loader: called as ``loader(name, paths, device, dtype)`` with the paths of all files of ``weights`` in order;
             imports what it needs.
-        reads_prompt: whether the prompt has a part in the value.
+        weights: the files that it reads; none if it is not a model.
         facts: what a run records of a published model: model, version, preprocessing, data type.
+        differentiable: whether guidance can use it.
+        takes_timestep: whether it judges one-step predictions by their timestep.
+        reads_prompt: whether the prompt has a part in the value.
     """
 
     summary: str
-    differentiable: bool
-    takes_timestep: bool
-    weights: tuple[Checkpoint, ...]
     loader: Loader
+    weights: tuple[Checkpoint, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    differentiable: bool = True
+    takes_timestep: bool = False
     reads_prompt: bool = True
 
     @property

@@ -14,33 +14,21 @@ config, so the released ViT-H/14 and the toy one are the same class.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from transformers import CLIPTextModel
-from transformers.activations import ACT2FN
+from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, CLIPVisionEmbeddings
 
 from align.checkpoints.weight_files import build, existing, fill, sha256
 from align.rewards.clip import ContrastiveReward, clip_config, load_tokenizer, settle, token_ids
 from align.rewards.pickles import read_weights
-from align.rewards.preprocess import Variant
 
 FREQUENCIES = 256
 """Length of the sinusoidal timestep embedding."""
-
-
-def timestep_frequencies(step: Tensor, length: int = FREQUENCIES) -> Tensor:
-    """``[cos(t f), sin(t f)]``, ``f_j = exp(-ln(10000) j / (length/2))``: (P,) integers to (P, length)."""
-    half = length // 2
-    frequencies = torch.exp(
-        -math.log(10000) * torch.arange(half, dtype=torch.float32, device=step.device) / half
-    )
-    angles = step.float()[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class TimestepEmbedder(nn.Module):
@@ -51,46 +39,8 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, step: Tensor) -> Tensor:
-        """(P,) integers to (P, width)."""
-        out: Tensor = self.mlp(timestep_frequencies(step).to(next(self.mlp.parameters()).dtype))
-        return out
-
-
-class Attention(nn.Module):
-    """Multi-headed self-attention with CLIP's parameter names."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.q_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(P, tokens, width) to the same shape."""
-        split = (*tokens.shape[:-1], self.heads, -1)
-        query, key, value = (
-            projection(tokens).view(split).transpose(1, 2)
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(tokens.shape))
-        return out
-
-
-class Perceptron(nn.Module):
-    """CLIP's two-layer perceptron."""
-
-    def __init__(self, width: int, inner: int, activation: str):
-        super().__init__()
-        self.activation = ACT2FN[activation]
-        self.fc1 = nn.Linear(width, inner)
-        self.fc2 = nn.Linear(inner, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(P, tokens, width) to the same shape."""
-        out: Tensor = self.fc2(self.activation(self.fc1(tokens)))
+        waves = get_timestep_embedding(step, FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
+        out: Tensor = self.mlp(waves.to(next(self.mlp.parameters()).dtype))
         return out
 
 
@@ -105,35 +55,17 @@ class Layer(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
         width = config.hidden_size
-        self.self_attn = Attention(width, config.num_attention_heads)
+        self.self_attn = CLIPAttention(config)
         self.layer_norm1 = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp = Perceptron(width, config.intermediate_size, config.hidden_act)
+        self.mlp = CLIPMLP(config)
         self.layer_norm2 = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.adaLN_modulation = _modulation(width, 6)
 
     def forward(self, tokens: Tensor, tau: Tensor) -> Tensor:
         """Tokens (P, n, width) and timestep embeddings (P, width) to tokens."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(tau)[:, None].chunk(6, dim=-1)
-        tokens = tokens + gate1 * self.self_attn(self.layer_norm1(tokens) * (1 + scale1) + shift1)
+        tokens = tokens + gate1 * self.self_attn(self.layer_norm1(tokens) * (1 + scale1) + shift1)[0]
         out: Tensor = tokens + gate2 * self.mlp(self.layer_norm2(tokens) * (1 + scale2) + shift2)
-        return out
-
-
-class Embeddings(nn.Module):
-    """Class token, patches and positions."""
-
-    def __init__(self, config: Any):
-        super().__init__()
-        width, patch = config.hidden_size, config.patch_size
-        self.class_embedding = nn.Parameter(torch.randn(width))
-        self.patch_embedding = nn.Conv2d(3, width, patch, stride=patch, bias=False)
-        self.position_embedding = nn.Embedding((config.image_size // patch) ** 2 + 1, width)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(P, 3, size, size) to tokens (P, 1 + patches, width)."""
-        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
-        first = self.class_embedding.expand(len(pixels), 1, -1)
-        out: Tensor = torch.cat([first, patches], dim=1) + self.position_embedding.weight
         return out
 
 
@@ -145,7 +77,6 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
 
     def forward(self, tokens: Tensor, tau: Tensor) -> Tensor:
-        """Tokens (P, n, width) and timestep embeddings (P, width) to tokens."""
         for layer in self.layers:
             tokens = layer(tokens, tau)
         return tokens
@@ -156,7 +87,7 @@ class StepAwareVisionModel(nn.Module):
 
     def __init__(self, config: Any):
         super().__init__()
-        self.embeddings = Embeddings(config)
+        self.embeddings = CLIPVisionEmbeddings(config)
         # The name is misspelt in CLIP, and so in every checkpoint.
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = Encoder(config)
@@ -181,6 +112,7 @@ class StepAwareModel(nn.Module):
         super().__init__()
         self.config = config
         self.text_model = CLIPTextModel._from_config(config.text_config)
+        config.vision_config._attn_implementation = "sdpa"
         self.vision_model = StepAwareVisionModel(config.vision_config)
         self.visual_projection = nn.Linear(
             config.vision_config.hidden_size, config.projection_dim, bias=False
@@ -198,25 +130,6 @@ class StepAwareModel(nn.Module):
         """Token ids (n, length) to text embeddings (n, projection)."""
         out: Tensor = self.text_projection(self.text_model(input_ids=ids).pooler_output)
         return out
-
-    @torch.no_grad()
-    def start_modulation(self) -> None:
-        """Make it the unmodulated CLIP, where training starts: gates one, all other modulation zero."""
-        embedder, width = self.t_embedder.mlp, self.config.vision_config.hidden_size
-        for linear in (embedder[0], embedder[2]):
-            assert isinstance(linear, nn.Linear)
-            nn.init.normal_(linear.weight, std=0.02)
-            nn.init.zeros_(linear.bias)
-        modulations = [layer.adaLN_modulation for layer in self.vision_model.encoder.layers]
-        for modulation in [self.vision_model.adaLN_modulation, *modulations]:
-            assert isinstance(modulation, nn.Sequential)
-            linear = modulation[1]
-            assert isinstance(linear, nn.Linear)
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
-            if len(linear.bias) == 6 * width:
-                linear.bias[2 * width : 3 * width] = 1
-                linear.bias[5 * width :] = 1
 
 
 class StepAwareReward(ContrastiveReward):
@@ -238,29 +151,19 @@ def load_step_aware(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     *,
-    file: str = "model.safetensors",
     weights: Path | None = None,
-    variant: Variant = "spo",
 ) -> StepAwareReward:
     """A step-aware preference model from a folder.
 
-    Args:
-        name: name of the reward.
-        folder: with ``config.json`` (a CLIP's, for the released models PickScore's) and the weights.
-        tokenizer_folder: where the tokenizer is, if not in ``folder``.
-        device: where to run.
-        dtype: data type of the towers; the score is always float32.
-        file: name of the weight file; a prefix ``model.`` of all tensor names is taken off.
-        weights: the weight file, if it is not in ``folder``; safetensors or a pickle.
-        variant: how pictures are resized; ``spo`` is the released model's.
+    It has ``config.json`` (a CLIP's, for the released models PickScore's) and, unless they are elsewhere, the tokenizer
+    and the weights as ``model.safetensors``; a pickle will do.  ``dtype`` is the image tower's.
 
     Raises:
-        MissingWeights: if a file is not there.
-        WrongWeights: if it holds something else.
+        MissingWeights, WrongWeights: a file is not there, or holds something else.
     """
     config = clip_config(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
-    path = existing(weights or folder / file)
+    path = existing(weights or folder / "model.safetensors")
     model, device = load_step_aware_model(config, path), torch.device(device)
     settle(model, StepAwareModel.SEEING, device, dtype)
     length = config.text_config.max_position_embeddings
@@ -279,10 +182,10 @@ def load_step_aware(
         read,
         float(model.logit_scale.float().exp()),
         config.vision_config.image_size,
-        variant,
+        "spo",
         dtype,
         device,
-        {"architecture": "step-aware CLIP", path.name: sha256(path), "preprocess": variant},
+        {"architecture": "step-aware CLIP", path.name: sha256(path), "preprocess": "spo"},
     )
 
 

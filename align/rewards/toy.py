@@ -12,11 +12,7 @@ from align.toy.problems import REWARDS
 
 
 class ToyReward(Reward):
-    """A function of a few coordinates; prompts are not read.
-
-    Args:
-        name: a key of ``REWARDS``.
-    """
+    """A function of a few coordinates, by its name in ``REWARDS``; prompts are not read."""
 
     padded = True
 

@@ -62,7 +62,8 @@ def _graphs(options: SemanticsConfig, kind: str, device: str) -> PromptGraphs:
 
 
 def _asked(options: SemanticsConfig, device: str) -> WrittenSource:
-    from align.semantics.llm import AskedGraphs, Endpoint, Lazily, answers_folder
+    from align.semantics.endpoint import Endpoint
+    from align.semantics.llm import AskedGraphs, Lazily, answers_folder
 
     def load() -> Chat:
         from align.checkpoints.reference import folder_of

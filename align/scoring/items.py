@@ -47,7 +47,6 @@ class Scorable:
 
     @property
     def prompt(self) -> str:
-        """The text, empty where there is none."""
         return self.asked.prompt or ""
 
 
@@ -71,31 +70,16 @@ def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Scorable]:
                 f"{other.place} and {one.place} have the same prompt, seed and sample: number the samples of a prompt, "
                 "or leave the column sample out"
             )
-        what: dict[str, Any] = {
-            "format": FORMAT,
-            "picture": sha256,
-            "name": one.name,
-            "prompt": one.prompt,
-            "seed": seed,
-            "sample": sample,
-            "columns": dict(one.columns),
-        }
-        items.append(Scorable(_digest(what), seed, sample, one, sha256, len(items)))
+        what = {"format": FORMAT, "picture": sha256, "name": one.name, "columns": dict(one.columns)}
+        what |= {"prompt": one.prompt, "seed": seed, "sample": sample}
+        text = json.dumps(what, sort_keys=True, separators=(",", ":"))
+        key = hashlib.sha256(text.encode("ascii")).hexdigest()
+        items.append(Scorable(key, seed, sample, one, sha256, len(items)))
     return items
 
 
-def _digest(what: dict[str, Any]) -> str:
-    text = json.dumps(what, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
 class Hashes:
-    """sha256 of files, remembered in a file while their sizes and times of change stay.
-
-    Args:
-        path: of the memory.
-        trust: whether to go by it.
-    """
+    """sha256 of files, remembered in a file, which is gone by if it is trusted, while sizes and times of change stay."""
 
     def __init__(self, path: Path, *, trust: bool) -> None:
         self.path = path

@@ -13,7 +13,7 @@ from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.schema import Config
 
-OPTIONS = (
+OPTIONS = [
     "metrics",
     "metrics.rewards",
     "metrics.checker",
@@ -31,21 +31,13 @@ OPTIONS = (
     "run.on_error",
     "run.verify",
     "run.gallery",
-)
+]
 """All others say how pictures are made."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """A command line of ``score`` that was read.
-
-    Attributes:
-        pictures: the folder or table.
-        prompts: the table of ``--prompts``.
-        label: what reports shall call these pictures.
-        out: where to put the table beside the folder.
-        config: metrics and ``run``; its folder is null where none was given.
-    """
+    """A command line of ``score`` that was read; the configuration's folder is null where none was given."""
 
     pictures: Path
     prompts: Path | None

@@ -41,10 +41,7 @@ class Score:
     """A score that can start.
 
     Attributes:
-        config: metrics and ``run``, folder filled in.
         told: what is scored, for people, by the name of the line.
-        manifest: what the folder is of.
-        items: its plan.
         metrics: fingerprint of what measures, by metric.
         label: what stands for the method of pictures that no run made.
         own: whether the folder is that of the run that made the pictures.
@@ -125,9 +122,8 @@ def _in_place(options: Options, files: Files) -> Score:
     new["sources"] = record.get("sources", {}) | new["sources"]
     config = _with_folder(options.config, options.pictures)
     told = {"pictures": f"{len(items)} of the run {options.pictures}, which gains the metrics"}
-    return Score(
-        config, told, Manifest(run["identity"], record | new), items, files.metric_fingerprints(), own=True
-    )
+    manifest = Manifest(run["identity"], record | new)
+    return Score(config, told, manifest, items, files.metric_fingerprints(), own=True)
 
 
 def _apart(options: Options, source: Source, files: Files) -> Score:
@@ -145,22 +141,14 @@ def _apart(options: Options, source: Source, files: Files) -> Score:
     items = make_items(source.asked, hashes.of([one.path for one in source.asked]))
     identity = {"score": {"pictures": where[0], "prompts": where[1], "label": label}}
     record = {"config": {"metrics": plain(options.config.metrics)}, **_record(files)}
-    told = {
-        "pictures": f"{len(items)} of {source.name}, {source.kind}",
-        "prompts": f"{len({item.prompt for item in items})}"
-        + (f" of {source.table}" if source.table else ""),
-        **({"left out": source.left} if source.left else {}),
-    }
+    prompts = str(len({item.prompt for item in items})) + (f" of {source.table}" if source.table else "")
+    told = {"pictures": f"{len(items)} of {source.name}, {source.kind}", "prompts": prompts}
+    if source.left:
+        told["left out"] = source.left
     reads = [one.path for one in source.asked] + ([source.table] if source.table else [])
+    config, manifest = _with_folder(options.config, folder), Manifest(identity, record)
     return Score(
-        _with_folder(options.config, folder),
-        told,
-        Manifest(identity, record),
-        items,
-        files.metric_fingerprints(),
-        label,
-        hashes=hashes,
-        reads=reads,
+        config, told, manifest, items, files.metric_fingerprints(), label, hashes=hashes, reads=reads
     )
 
 
@@ -192,7 +180,12 @@ def _work(score: Score, store: Store, console: Console, interrupts: Interrupts) 
     wanted = score.metrics
     pending, backlog = store.pending(), store.unmeasured(wanted)
     new = 0 if score.own else len(pending)
-    print_lines(_plan(score, store, wanted, new, len(backlog)), console)
+    done, due = len(score.items) - len(pending) - len(backlog), new + len(backlog)
+    work = [f"{due} to measure"] * bool(due) + [f"{done} measured already"] * bool(done)
+    if score.own and pending:
+        work.append(f"{len(pending)} without a picture, which the run's own command makes")
+    plan = {"metrics": ", ".join(wanted), "items": ", ".join(work), "folder": str(store.folder)}
+    print_lines({**score.told, **plan}, console)
     if not new and not backlog:
         return FAILED if pending else DONE
     from align.runner.failures import CannotGoOn, DeviceLost
@@ -208,20 +201,6 @@ def _work(score: Score, store: Store, console: Console, interrupts: Interrupts) 
             return ended(store, str(error))
     code = outcome(store, wanted, "the run's own command" if score.own else "the same command")
     return FAILED if pending and score.own else code
-
-
-def _plan(score: Score, store: Store, wanted: Mapping[str, str], new: int, backlog: int) -> dict[str, str]:
-    done = len(score.items) - len(store.pending()) - backlog
-    work = [f"{new + backlog} to measure"] * bool(new + backlog) + [f"{done} measured already"] * bool(done)
-    lost = len(store.pending()) if score.own else 0
-    return {
-        **score.told,
-        "metrics": ", ".join(wanted),
-        "items": ", ".join(
-            [*work, *[f"{lost} without a picture, which the run's own command makes"] * bool(lost)]
-        ),
-        "folder": str(store.folder),
-    }
 
 
 def _check_out(out: Path, score: Score) -> None:

@@ -6,8 +6,7 @@ A row of a table is one picture and one prompt, so they are paired by what is wr
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,12 +73,7 @@ class Source:
 
 
 def find(pictures: Path, prompts: Path | None, config: PromptsConfig) -> Source:
-    """What there is to score.
-
-    Args:
-        pictures: a folder of pictures, or a table.
-        prompts: a table for a folder; None: what is in it.
-        config: which columns of a table are what.
+    """What there is to score in a folder or table; ``prompts`` is a table for a folder, None: what is in it.
 
     Raises:
         ConfigError: there is nothing, or a table cannot be read or names pictures that are not there.
@@ -97,18 +91,19 @@ def find(pictures: Path, prompts: Path | None, config: PromptsConfig) -> Source:
             raise ConfigError(f"{pictures} is one picture: give its folder, or a table of image and prompt")
         asked = list(_of_table(pictures, pictures.parent, config))
         return Source(pictures.stem, "a table", asked, table=pictures)
-    name = pictures.resolve().name
     there, runs = _pictures(pictures)
     left = [some(runs, "folders") + " with results of their own"] if runs else []
     table = prompts or _table_of(pictures)
     if table is not None:
         asked = list(_of_table(table, pictures, config, inside=prompts is None))
-        left += _unnamed(there, asked, table)
+        named = {os.path.normpath(one.path) for one in asked}
+        if unnamed := [path.name for path in there if os.path.normpath(path) not in named]:
+            left.append(f"{some(unnamed, 'pictures')} that {table.name} does not name")
     elif there:
         asked = [Asked(path, _name(path, pictures), str(path), _beside(path)) for path in there]
     else:
         raise ConfigError(f"{pictures} holds no pictures ({' '.join(ENDINGS)}): give a folder that does")
-    return Source(name, "a folder", asked, "; ".join(left), table)
+    return Source(pictures.resolve().name, "a folder", asked, "; ".join(left), table)
 
 
 def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
@@ -127,19 +122,13 @@ def _pictures(folder: Path) -> tuple[list[Path], list[str]]:
         found += [
             Path(home, name) for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")
         ]
-    return sorted(filter(_is_file, found), key=lambda path: _name(path, folder)), runs
+    return sorted(filter(os.path.isfile, found), key=lambda path: _name(path, folder)), runs
 
 
 def _closed(error: OSError) -> None:
     raise ConfigError(
         f"{error.filename} cannot be read: {error.strerror}; mend it or take it away"
     ) from error
-
-
-def _is_file(path: Path) -> bool:
-    with suppress(OSError, ValueError):
-        return path.is_file()
-    return False
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -170,21 +159,8 @@ def _beside(path: Path) -> str | None:
         raise ConfigError(f"{text} cannot be read: {error.strerror}; mend it or take it away") from None
 
 
-def _unnamed(there: Sequence[Path], asked: Iterable[Asked], table: Path) -> list[str]:
-    named = {os.path.normpath(one.path) for one in asked}
-    left = [path.name for path in there if os.path.normpath(path) not in named]
-    return [f"{some(left, 'pictures')} that {table.name} does not name"] if left else []
-
-
 def _of_table(table: Path, folder: Path, config: PromptsConfig, *, inside: bool = False) -> Iterator[Asked]:
-    """The rows of a table whose pictures are in a folder, or wherever they say.
-
-    Args:
-        table: the file.
-        folder: what names of pictures are relative to.
-        config: which columns are what.
-        inside: refuse pictures elsewhere, as the table came with the folder.
-    """
+    """The rows of a table whose pictures are in a folder, or wherever they say unless only ``inside`` is allowed."""
     rows = list(read_rows(table))
     names = list(dict.fromkeys(name for _, row in rows for name in row))
     image = next((name for name in IMAGE if name in names), None)
@@ -206,7 +182,7 @@ def _of_table(table: Path, folder: Path, config: PromptsConfig, *, inside: bool 
             raise ConfigError(f"{place} names no picture: fill the column {image}")
         path = folder / name
         if name not in there:
-            there[name] = _is_file(path)
+            there[name] = os.path.isfile(path)
             missing += [] if there[name] else [f"{shown(name)} ({place.rpartition(', ')[2]})"]
         if inside and there[name] and not path.resolve().is_relative_to(folder.resolve()):
             raise ConfigError(

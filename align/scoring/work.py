@@ -56,13 +56,7 @@ def see(item: Scorable) -> Seen:
 class Scoring:
     """Keeps pictures in an open store and measures them.
 
-    Args:
-        config: metrics and ``run``.
-        label: what stands for the method in rows of pictures that no run made.
-        wanted: fingerprint of each metric.
-        store: where results go.
-        meter: told of the progress.
-        interrupts: lets a commit end.
+    ``label`` stands for the method in rows of pictures that no run made; ``wanted`` has each metric's fingerprint.
     """
 
     def __init__(
@@ -94,10 +88,7 @@ class Scoring:
         With ``run.on_error=stop`` until a picture cannot be read.
 
         Raises:
-            CannotGoOn: a metric fails on anything.
-            StoreError: a result cannot be written.
-            DeviceLost: nothing can be measured any more.
-            WeightsError: weights are damaged.
+            CannotGoOn, DeviceLost, StoreError, WeightsError: nothing can be measured, or kept, any more.
         """
         self._scorer.load_all()
         self._measuring.backlog()

@@ -27,9 +27,8 @@ def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
     for row, pair in enumerate(pairs):
         for indices, sign in ((pair.positive, 1.0), (pair.negative, -1.0)):
             for one, two in indices:
-                if max(one, two) >= tokens:
-                    continue
-                weights[row, one, two] += sign / (len(indices) + COUNT_EPSILON)
+                if max(one, two) < tokens:
+                    weights[row, one, two] += sign / (len(indices) + COUNT_EPSILON)
     return weights
 
 

@@ -29,13 +29,9 @@ MOST_CHARACTERS = 16 * MOST_TOKENS
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible chat endpoint.
+    """Such an endpoint by its base URL, like ``http://localhost:8000/v1``, or the whole ``.../chat/completions``.
 
-    Attributes:
-        url: base URL such as ``http://localhost:8000/v1``, or the whole ``.../chat/completions``.
-        model: name that the endpoint knows.
-        key: sent as a bearer token unless empty.
-        timeout: seconds to wait for the whole answer.
+    ``key`` is sent as a bearer token unless empty; ``timeout`` are the seconds to wait for the whole answer.
     """
 
     url: str
@@ -76,12 +72,8 @@ class Endpoint:
         url = self.url.rstrip("/")
         if not url.endswith("/chat/completions"):
             url += "/chat/completions"
-        body = {
-            "model": self.model,
-            "messages": list(chat),
-            "temperature": 0,
-            "max_tokens": MOST_TOKENS,
-        }
+        facts = {"model": self.model, "temperature": 0, "max_tokens": MOST_TOKENS}
+        body = {**facts, "messages": list(chat)}
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -148,12 +140,7 @@ def _is_here(host: str) -> bool:
 
 
 class _Answer:
-    """The answer to a request, awaited by a thread, so that an endpoint that drips cannot hold up a run.
-
-    Attributes:
-        data: its body, of at most a byte more than is allowed.
-        error: why there is none.
-    """
+    """The answer to a request, awaited by a thread, so that an endpoint that drips cannot hold up a run."""
 
     def __init__(self, request: urllib.request.Request, seconds: float) -> None:
         self.data = b""

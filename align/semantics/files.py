@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,12 @@ from align.semantics.knowledge import Knowledge, read_knowledge
 
 @dataclass(frozen=True)
 class Library:
-    """Graphs by prompt.
-
-    Attributes:
-        graphs: by the prompt as it is written.
-        folded: by the prompt without case and outer space, for prompts that are written otherwise.
-    """
+    """Graphs by the prompt as it is written, and by the prompt without case and outer space."""
 
     graphs: Mapping[str, Knowledge]
-    folded: Mapping[str, Knowledge] = field(default_factory=dict)
+    folded: Mapping[str, Knowledge]
 
     def __call__(self, prompt: str) -> Knowledge | None:
-        """The graph of a prompt: of exactly this one, else of one that differs in case; else ``None``."""
         found = self.graphs.get(prompt)
         return found if found is not None else self.folded.get(_fold(prompt))
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from align.reading import read_json
-from align.semantics.endpoint import Endpoint as Endpoint
 from align.semantics.errors import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge, read_knowledge
 from align.semantics.prompting import messages, read_answer, reproach, template_hash
@@ -23,18 +22,13 @@ Chat = Callable[[Sequence[dict[str, str]]], str]
 
 
 class Lazily:
-    """A chat that takes memory: made at the first question, given up by ``close``.
-
-    Args:
-        load: makes it.
-    """
+    """A chat that takes memory: made by ``load`` at the first question, given up by ``close``."""
 
     def __init__(self, load: Callable[[], Chat]) -> None:
         self.load = load
         self.chat: Chat | None = None
 
     def __call__(self, chat: Sequence[dict[str, str]]) -> str:
-        """The answer. Raises GraphError."""
         if self.chat is None:
             self.chat = self.load()
         return self.chat(chat)
@@ -46,14 +40,9 @@ class Lazily:
 
 @dataclass(frozen=True)
 class AskedGraphs:
-    """Graphs of prompts as a model reads them.
+    """Graphs of prompts as a model reads them; its name is part of the place in ``folder`` where an answer is kept.
 
-    Attributes:
-        chat: the model.
-        model: its name, part of the place where its answers are kept.
-        folder: where answers are kept.
-        retries: how often to ask again after a failure.
-        wait: seconds before the first repetition of a call that failed; doubled each time.
+    A call that failed is repeated after ``wait`` seconds, doubled each time.
     """
 
     chat: Chat
@@ -112,7 +101,6 @@ def answers_folder() -> Path:
 
 
 def _kept(path: Path) -> Knowledge | None:
-    """A kept answer; ``None`` if there is none or it was spoilt."""
     try:
         return read_knowledge(read_json(path))
     except (OSError, ValueError, GraphError):
@@ -120,11 +108,7 @@ def _kept(path: Path) -> Knowledge | None:
 
 
 def _keep(path: Path, value: dict[str, Any]) -> None:
-    """Write an answer as a whole; several processes may do so at once.
-
-    Raises:
-        GraphError: it cannot be written: the run would ask again and again without anyone noticing.
-    """
+    """Raises GraphError: it cannot be written, and the run would ask again and again without anyone noticing."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(value, indent=1) + "\n")

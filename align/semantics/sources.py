@@ -40,11 +40,7 @@ class PromptGraphs:
     _graphs: dict[str, Graph] = field(default_factory=dict)
 
     def knowledge(self, prompt: str) -> Knowledge | None:
-        """The graph in words, if this source has one.
-
-        Raises:
-            GraphError: there is none and ``missing`` is ``error``.
-        """
+        """The graph in words, if this source has one. Raises GraphError where there is none and none is no answer."""
         if self.written is None:
             return None
         if prompt not in self._known:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Protocol
 
-from align.semantics.graph import Graph, GraphSource, Span
+from align.semantics.graph import Graph, Span
 
 
 @dataclass(frozen=True)
@@ -46,25 +47,10 @@ PairSource = Callable[[str, ReadPrompt], TokenPairs]
 """From a prompt and how the model reads it to its token pairs."""
 
 
-def pairs_by_offsets(graph: GraphSource) -> PairSource:
-    """The pairs of a prompt's graph, aligned by character offsets."""
-    return lambda prompt, read: token_pairs(graph(prompt), read.offsets, read.limit)
-
-
 def tokens_of(span: Span, offsets: Sequence[Span], limit: int) -> tuple[int, ...]:
-    """Indices below ``limit`` of the tokens that lie within a span of characters.
-
-    Args:
-        span: characters of a word.
-        offsets: character span of each token, (0, 0) for special tokens.
-        limit: first index that is not a word of the prompt any more (truncation puts the end token there).
-    """
+    """Indices below ``limit`` (where truncation puts the end token) of the tokens within a word's characters."""
     start, end = span
-    return tuple(
-        k
-        for k, (first, last) in enumerate(offsets)
-        if first < last and first >= start and last <= end and k < limit
-    )
+    return tuple(k for k, (first, last) in enumerate(offsets[:limit]) if start <= first < last <= end)
 
 
 def token_pairs(graph: Graph, offsets: Sequence[Span], limit: int) -> TokenPairs:
@@ -82,11 +68,5 @@ def token_pairs(graph: Graph, offsets: Sequence[Span], limit: int) -> TokenPairs
         for noun in indices
         for other in tokens_of(attribute, offsets, limit)
     ]
-    negative = [
-        (one, two)
-        for n, first in enumerate(nouns)
-        for second in nouns[n + 1 :]
-        for one in first
-        for two in second
-    ]
+    negative = [(one, two) for first, second in combinations(nouns, 2) for one in first for two in second]
     return TokenPairs(tuple(positive), tuple(negative))

@@ -1,7 +1,6 @@
-"""The embedded world: captions, pictures and an exact judge of coloured shapes, with shipped weights.
+"""The embedded world: captions and an exact judge of coloured shapes, with shipped weights.  Imports no torch.
 
-``grammar`` says what can be asked for, ``render`` draws it, ``checker`` reads a picture back,
-``preferences`` ranks pictures.  None of them imports torch.
+Scenes, their drawing and what is preferred among them are for training alone: ``scripts/shapes_training``.
 """
 
 CHECKER_VERSION = "1"

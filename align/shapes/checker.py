@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from align.shapes.grammar import BACKGROUNDS, COLOURS, SHAPES, Caption, Phrase
+from align.shapes.grammar import BACKGROUNDS, COLOURS, SHAPES, Caption
 from align.shapes.render import coverage
 
 FOREGROUND = 40.0
@@ -96,15 +96,8 @@ class Verdict:
 
     @property
     def all(self) -> bool:
-        """Everything is right."""
-        return (
-            self.objects
-            and self.colours
-            and self.counts
-            and self.relations
-            and self.sizes
-            and self.background
-        )
+        parts = self.objects, self.colours, self.counts, self.relations, self.sizes, self.background
+        return all(parts)
 
 
 @lru_cache
@@ -192,9 +185,8 @@ def _split_by_colour(
 def segment(picture: npt.NDArray[np.uint8]) -> Segmentation:
     """Read a (64, 64, 3) uint8 sRGB picture."""
     rgb = picture.astype(np.float32)
-    border = np.concatenate([rgb[:2].reshape(-1, 3), rgb[-2:].reshape(-1, 3), rgb[:, :2].reshape(-1, 3)])
-    border = np.concatenate([border, rgb[:, -2:].reshape(-1, 3)])
-    background = np.median(border, axis=0).astype(np.float32)
+    edges = [edge.reshape(-1, 3) for edge in (rgb[:2], rgb[-2:], rgb[:, :2], rgb[:, -2:])]
+    background = np.median(np.concatenate(edges), axis=0).astype(np.float32)
     distances = np.linalg.norm(_BACKGROUND_VALUES - background, axis=-1)
     nearest = int(distances.argmin())
     foreground = np.linalg.norm(rgb - background, axis=-1) > FOREGROUND
@@ -238,10 +230,6 @@ def relation_holds(relation: str, first: list[Found], second: list[Found]) -> bo
     )
 
 
-def _matches(thing: Found, phrase: Phrase) -> bool:
-    return thing.colour == phrase.colour and thing.shape == phrase.shape
-
-
 def _size_right(thing: Found, size: str) -> bool:
     return thing.radius < SMALL_BELOW if size == "small" else thing.radius > LARGE_ABOVE
 
@@ -254,7 +242,10 @@ def check_picture(picture: npt.NDArray[np.uint8], caption: Caption) -> Verdict:
 def judge(seen: Segmentation, caption: Caption) -> Verdict:
     """Judge what was seen by a caption."""
     phrases = caption.phrases
-    matched = [[thing for thing in seen.things if _matches(thing, phrase)] for phrase in phrases]
+    matched = [
+        [thing for thing in seen.things if (thing.colour, thing.shape) == (phrase.colour, phrase.shape)]
+        for phrase in phrases
+    ]
     shapes_there = [
         sum(thing.shape == phrase.shape for thing in seen.things)
         >= sum(other.shape == phrase.shape for other in phrases[: k + 1])
@@ -274,15 +265,8 @@ def judge(seen: Segmentation, caption: Caption) -> Verdict:
             bool(matched[0] and matched[1]) and relation_holds(caption.relation, matched[0], matched[1])
         ]
     background_right = [seen.background == caption.background] if caption.background else []
-    facts = [
-        *shapes_there,
-        *colours_there,
-        *counts_right,
-        nothing_else,
-        *sizes_right,
-        *relation_right,
-        *background_right,
-    ]
+    facts = [*shapes_there, *colours_there, *counts_right, nothing_else]
+    facts += [*sizes_right, *relation_right, *background_right]
     return Verdict(
         objects=all(shapes_there),
         colours=all(colours_there),

@@ -87,7 +87,6 @@ class Caption:
 
     @property
     def n_objects(self) -> int:
-        """Number of objects asked for, 1 to 3."""
         return sum(phrase.count for phrase in self.phrases)
 
 
@@ -95,15 +94,10 @@ def _plural(shape: str) -> str:
     return shape + ("es" if shape.endswith("ss") else "s")
 
 
-def noun_shapes() -> dict[str, str]:
-    """Every noun of the grammar, singular and plural, to its shape."""
-    return dict(_SINGULAR)
-
-
-_SINGULAR = {_plural(shape): shape for shape in SHAPES} | {shape: shape for shape in SHAPES}
+NOUNS = {_plural(shape): shape for shape in SHAPES} | {shape: shape for shape in SHAPES}
 _PHRASE = re.compile(
     r"(?P<count>an?|two|three)(?: (?P<size>small|large))? (?P<colour>{}) (?P<noun>{})".format(
-        "|".join(COLOURS), "|".join(sorted(_SINGULAR, key=len, reverse=True))
+        "|".join(COLOURS), "|".join(sorted(NOUNS, key=len, reverse=True))
     )
 )
 _JOIN = re.compile(r" (?P<relation>{}) ".format("|".join(RELATIONS)))
@@ -124,7 +118,7 @@ def parse(text: str) -> Caption | None:
         noun = found["noun"]
         if (count == 1) != (noun in SHAPES):
             return None
-        phrases.append(Phrase(found["colour"], _SINGULAR[noun], count, found["size"]))
+        phrases.append(Phrase(found["colour"], NOUNS[noun], count, found["size"]))
         position = found.end()
         if position == len(rest):
             break
@@ -217,11 +211,8 @@ def captions(
 ) -> Iterator[Caption]:
     """An endless stream of captions of one split.
 
-    Args:
-        split: "train", "val" or "test".
-        seed: seed of the stream.
-        kinds: number of phrases, or the probabilities of one, two and three.
-        counts: whether phrases may ask for two or three equal objects.
+    ``kinds`` is the number of phrases, or the probabilities of one, two and three; with ``counts`` they may ask for two or
+    three equal objects.
     """
     rng = np.random.default_rng(seed)
     while True:

@@ -27,7 +27,7 @@ from align.rewards.registry import load
 from align.runner.build import assemble
 from align.sampling.sampler import Request, Sampler
 from align.sampling.schedules import populations, searched_width
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 from align.shapes.semantics import graph
 from scripts.benchmarks.particles import CPU, PROMPT
 
@@ -127,7 +127,7 @@ def main(args: argparse.Namespace) -> None:
             continue
         config = config_of(options, args.steps)
         batch = args.batch or batch_of(config)
-        sampler = assemble(config, backbone, reward, pairs_by_offsets(graph), batch, CPU)
+        sampler = assemble(config, backbone, reward, PromptGraphs(graph).pairs, batch, CPU)
         assert isinstance(sampler, Sampler)
         request = [Request(PROMPT)]
 

@@ -31,7 +31,7 @@ from align.rewards.base import Reward
 from align.rewards.registry import load
 from align.runner.build import assemble
 from align.sampling.sampler import Request, Sampler
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 from align.shapes.semantics import graph
 
 CPU = torch.device("cpu")
@@ -144,7 +144,7 @@ def sampler_of(case: Case, backbone: UNetBackbone, reward: Reward, batch: int, m
     """What the case's configuration comes to."""
     options = [*case.options, "sampler=ddim_ancestral", f"sampler.steps={case.steps}", *more]
     config = jobs_of(parse(options))[0].config
-    made = assemble(config, backbone, reward, pairs_by_offsets(graph), batch, CPU)
+    made = assemble(config, backbone, reward, PromptGraphs(graph).pairs, batch, CPU)
     assert isinstance(made, Sampler)
     return made
 

@@ -26,7 +26,7 @@ from align.sampling.parts import Parts
 from align.sampling.predict import Predict
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 from align.shapes.grammar import distinct_captions
 from align.shapes.semantics import graph
 
@@ -67,7 +67,7 @@ def main(args: argparse.Namespace) -> None:
 
     def plain(steps: Process) -> Sampler:
         parts = Parts(Predict(backbone, 4.0, args.batch), Judge(backbone, args.batch), steps)
-        return Sampler(parts, pairs_by_offsets(graph), device)
+        return Sampler(parts, PromptGraphs(graph).pairs, device)
 
     # One preference gradient per step and no time travel, so that the bare calls can be counted out.
     objective = Objective(preference=1.0, semantic=0.0, semantic_until=1.0, both_until=1.0)
@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> None:
         guidance=Guidance(1.0, (1.0, 1.0, 1.0)),
         recurrence=Recurrence(),
     )
-    guided = Sampler(guided_parts, pairs_by_offsets(graph), device)
+    guided = Sampler(guided_parts, PromptGraphs(graph).pairs, device)
 
     halves = ("negative", "prompt")
 

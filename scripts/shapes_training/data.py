@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from align.shapes.grammar import Caption, Split, parse
-from align.shapes.render import masks, render, scenes
+from scripts.shapes_training.scenes import masks, render, scenes
 
 MASK_SIDE = 8
 

@@ -25,8 +25,8 @@ from align.shapes.grammar import (
     caption_split,
     parse,
 )
-from align.shapes.render import (
-    PICTURE,
+from align.shapes.render import PICTURE
+from scripts.shapes_training.scenes import (
     RADIUS,
     Scene,
     Thing,

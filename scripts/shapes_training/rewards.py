@@ -28,7 +28,7 @@ from scripts.shapes_training.preference import preference_stage
 from scripts.shapes_training.shown import moved
 from scripts.shapes_training.spoil import to_float
 from scripts.shapes_training.tokenizer import MAX_LENGTH
-from scripts.shapes_training.towers import HEAD, make_blip, sizes, to_open_clip
+from scripts.shapes_training.towers import HEAD, make_blip, sizes, start_modulation, to_open_clip
 
 
 def grid(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def run_spm(
     """The step-aware model: the PickScore-like one plus modulation, trained on one-step predictions."""
     torch.manual_seed(seed)
     model = StepAwareModel(pick.config).to(pick.device)
-    model.start_modulation()
+    start_modulation(model)
     left = model.load_state_dict(pick.state_dict(), strict=False)
     assert not left.unexpected_keys
     assert all("adaLN" in name or "t_embedder" in name for name in left.missing_keys)

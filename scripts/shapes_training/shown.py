@@ -23,9 +23,10 @@ from align.shapes.grammar import (
     pair_split,
     parse,
 )
-from align.shapes.render import PICTURE, Scene, Thing, only_trained_arrangements
+from align.shapes.render import PICTURE
 from scripts.shapes_training.edits import Edits, Side, assemble, false_caption
 from scripts.shapes_training.judged import Judged
+from scripts.shapes_training.scenes import Scene, Thing, only_trained_arrangements
 
 
 def _size(things: list[Found], rng: np.random.Generator) -> str | None:

@@ -1,7 +1,8 @@
-"""The base CLIP in the other rewards' classes: open_clip's, and a BLIP whose image tower starts from it."""
+"""The base CLIP in the other rewards' classes: open_clip's, and a BLIP whose image tower starts from it, a step-aware one unmodulated."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers import BlipTextConfig, BlipVisionConfig, CLIPModel
 from align.rewards import open_clip
 from align.rewards.imagereward import BlipRegressor
 from align.rewards.preprocess import normalise
+from align.rewards.step_aware import StepAwareModel
 from scripts.shapes_training.tokenizer import MAX_LENGTH
 
 HEAD = (64, 16)
@@ -51,8 +53,70 @@ def to_open_clip(base: CLIPModel) -> nn.Module:
     model = open_clip.make_model(open_clip_config(base))
     vision, text = sizes(base)
     layers = {"text": text.num_hidden_layers, "vision": vision.num_hidden_layers}
-    model.load_state_dict(open_clip.from_transformers(base.state_dict(), layers))
+    model.load_state_dict(from_transformers(base.state_dict(), layers))
     return model.to(base.device)
+
+
+def from_transformers(tensors: Mapping[str, Tensor], layers: Mapping[str, int]) -> dict[str, Tensor]:
+    """Weights of transformers' CLIPModel under open_clip's names.
+
+    Args:
+        tensors: state of a CLIPModel.
+        layers: number of layers, keys "text" and "vision".
+    """
+    out = {
+        "logit_scale": tensors["logit_scale"],
+        "text_projection": tensors["text_projection.weight"].T,
+        "token_embedding.weight": tensors["text_model.embeddings.token_embedding.weight"],
+        "positional_embedding": tensors["text_model.embeddings.position_embedding.weight"],
+        "visual.proj": tensors["visual_projection.weight"].T,
+        "visual.class_embedding": tensors["vision_model.embeddings.class_embedding"],
+        "visual.positional_embedding": tensors["vision_model.embeddings.position_embedding.weight"],
+        "visual.conv1.weight": tensors["vision_model.embeddings.patch_embedding.weight"],
+    }
+    norms = {
+        "ln_final": "text_model.final_layer_norm",
+        "visual.ln_pre": "vision_model.pre_layrnorm",
+        "visual.ln_post": "vision_model.post_layernorm",
+    }
+    for tower, prefix in (("text", ""), ("vision", "visual.")):
+        for k in range(layers[tower]):
+            source, target = f"{tower}_model.encoder.layers.{k}", f"{prefix}transformer.resblocks.{k}"
+            for part in ("weight", "bias"):
+                out[f"{target}.attn.in_proj_{part}"] = torch.cat(
+                    [tensors[f"{source}.self_attn.{letter}_proj.{part}"] for letter in "qkv"]
+                )
+            norms |= {
+                f"{target}.attn.out_proj": f"{source}.self_attn.out_proj",
+                f"{target}.ln_1": f"{source}.layer_norm1",
+                f"{target}.ln_2": f"{source}.layer_norm2",
+                f"{target}.mlp.c_fc": f"{source}.mlp.fc1",
+                f"{target}.mlp.c_proj": f"{source}.mlp.fc2",
+            }
+    for target, source in norms.items():
+        for part in ("weight", "bias"):
+            out[f"{target}.{part}"] = tensors[f"{source}.{part}"]
+    return {name: tensor.contiguous() for name, tensor in out.items()}
+
+
+@torch.no_grad()
+def start_modulation(model: StepAwareModel) -> None:
+    """Make it the unmodulated CLIP, where training starts: gates one, all other modulation zero."""
+    embedder, width = model.t_embedder.mlp, model.visual_projection.in_features
+    for linear in (embedder[0], embedder[2]):
+        assert isinstance(linear, nn.Linear)
+        nn.init.normal_(linear.weight, std=0.02)
+        nn.init.zeros_(linear.bias)
+    modulations = [layer.adaLN_modulation for layer in model.vision_model.encoder.layers]
+    for modulation in [model.vision_model.adaLN_modulation, *modulations]:
+        assert isinstance(modulation, nn.Sequential)
+        linear = modulation[1]
+        assert isinstance(linear, nn.Linear)
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        if len(linear.bias) == 6 * width:
+            linear.bias[2 * width : 3 * width] = 1
+            linear.bias[5 * width :] = 1
 
 
 def blip_configs(base: CLIPModel) -> tuple[BlipVisionConfig, BlipTextConfig]:

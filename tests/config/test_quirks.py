@@ -16,7 +16,7 @@ from align.config.quirks import QUIRKS
 from align.runner import build
 from align.runner.plan import identity
 from align.sampling.sampler import Request
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 
 ROOT = Path(__file__).parents[2]
 COMMON = ("backbone=sd15", "sampler.steps=6", "sampler.eta=1", "reward=sum", "reward.terms.aesthetic=1")
@@ -88,7 +88,7 @@ def test_every_quirk_alone_changes_a_method_that_reads_it(name):
 
     def made(*more):
         config = config_of(*READ[name], *more)
-        pairs = pairs_by_offsets(words_graph)
+        pairs = PromptGraphs(words_graph).pairs
         sampler = build.assemble(config, FakeBackbone(), FakeReward(), pairs, 4, torch.device("cpu"))
         number = config.method.returned
         return sampler.sample(

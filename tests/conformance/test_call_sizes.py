@@ -13,7 +13,7 @@ from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import build
 from align.sampling.sampler import Request
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 
 PROMPTS = ["red cat blue dog", "a quiet morning", "blue dog", "cat and dog", "red dog", "a cat"]
 REQUESTS = [Request(prompt, seed=5) for prompt in PROMPTS]
@@ -45,7 +45,7 @@ class Rounding(FakeBackbone):
 def sampler_of(options, backbone, batch_size, steps=6):
     common = [f"sampler.steps={steps}", "sampler.eta=1", "sampler.guidance_scale=3"]
     config = jobs_of(parse([*options, *common]))[0].config
-    return build.assemble(config, backbone, FakeReward(), pairs_by_offsets(words_graph), batch_size, CPU)
+    return build.assemble(config, backbone, FakeReward(), PromptGraphs(words_graph).pairs, batch_size, CPU)
 
 
 @pytest.mark.parametrize("batch_size", [2, 4])

@@ -12,7 +12,7 @@ from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import build
 from align.sampling.sampler import Request
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 
 PROMPTS = ["red cat blue dog", "a quiet morning", "blue dog"]
 REQUESTS = [Request(prompt, seed=5) for prompt in PROMPTS]
@@ -26,7 +26,7 @@ def config_of(*options):
 
 
 def sample(config, reward, requests=REQUESTS):
-    pairs = pairs_by_offsets(words_graph)
+    pairs = PromptGraphs(words_graph).pairs
     return build.assemble(config, FakeBackbone(), reward, pairs, 2, CPU).sample(requests)
 
 

@@ -21,7 +21,7 @@ from align.runner import build
 from align.sampling.ledger import COUNTS
 from align.sampling.noise import NoiseStream
 from align.sampling.sampler import Request
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 from align.shapes.semantics import graph as shapes_graph
 
 METHODS = tuple(group_choices("method"))
@@ -67,7 +67,7 @@ def config_of(method, strength=1.0, steps=4):
 
 def build_method(method, backbone, reward, batch_size=2, graph=words_graph, **options):
     """What it comes to on a backbone."""
-    pairs = pairs_by_offsets(graph)
+    pairs = PromptGraphs(graph).pairs
     return build.assemble(config_of(method, **options), backbone, reward, pairs, batch_size, CPU)
 
 

@@ -140,7 +140,7 @@ class Trace:
         whole = self.folder / "dymo/spm_tiny"
         if whole.is_dir():
             return load_step_aware(
-                "spm_tiny", whole, self.folder / "tiny/tiny-sd/tokenizer", file="spm.safetensors"
+                "spm_tiny", whole, self.folder / "tiny/tiny-sd/tokenizer", weights=whole / "spm.safetensors"
             )
         # Of the text tower the slim copy has only what it made of this prompt.
         slim = TESTS / "rewards/data/spm_tiny"

@@ -15,12 +15,10 @@ from transformers import CLIPConfig, CLIPModel
 from align.checkpoints.weight_files import build, fill
 from align.rewards.aesthetic import Head, numbered
 from align.rewards.clip import load_clip
-from align.rewards.open_clip import (
-    from_transformers,
-    load_open_clip,
-)
+from align.rewards.open_clip import load_open_clip
 from align.rewards.preprocess import fit, normalise, resize_images, to_pictures
 from align.rewards.step_aware import load_step_aware
+from scripts.shapes_training.towers import from_transformers
 
 from .recorded import split
 from .test_step_aware import DATA
@@ -47,7 +45,7 @@ def tiny(request):
 
 def run(reward, pixels, prompts, monkeypatch):
     """Score, and gradient of its sum, of pixels that are normalised already."""
-    monkeypatch.setattr(reward, "pixels", lambda pictures: pictures)
+    monkeypatch.setattr(reward, "pixels", lambda pictures, device, dtype: pictures)
     pixels = pixels.clone().requires_grad_(True)
     score = reward.score(pixels, prompts)
     (gradient,) = torch.autograd.grad(score.sum(), pixels)

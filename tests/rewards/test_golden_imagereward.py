@@ -33,8 +33,8 @@ def write_imagereward(reference, folder):
 def test_imagereward(reference, tmp_path, monkeypatch, measured):
     io, side = write_imagereward(reference, tmp_path)
     monkeypatch.setattr("align.rewards.pickles.cache", lambda: tmp_path / "cache")
-    monkeypatch.setattr("align.rewards.imagereward.fit", lambda pictures, size, variant: pictures)
-    monkeypatch.setattr("align.rewards.imagereward.normalise", lambda pictures: pictures)
+    monkeypatch.setattr("align.rewards.clip.fit", lambda pictures, size, variant: pictures)
+    monkeypatch.setattr("align.rewards.clip.normalise", lambda pictures: pictures)
     reward = load_imagereward("imagereward", tmp_path, file="ImageReward.pt")
     ids, mask = reward.texts(side["prompts"]).unbind(1)
     assert torch.equal(ids, io["input_ids"])

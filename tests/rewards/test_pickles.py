@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 
+from align.errors import MissingWeights, WrongWeights
 from align.rewards import pickles
-from align.rewards.errors import MissingWeights, WrongWeights
 from align.rewards.pickles import read_weights
 
 

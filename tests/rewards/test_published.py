@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from align.__main__ import main
 from align.checkpoints.needed import missing_text
+from align.errors import MissingWeights, WrongWeights
 from align.rewards import sources
-from align.rewards.errors import MissingWeights, WrongWeights
 from align.rewards.published import AESTHETIC_HEAD, PUBLISHED
 from align.rewards.registry import describe, find, load
 

@@ -3,7 +3,8 @@ import sys
 
 import pytest
 
-from align.rewards.errors import MissingWeights, UnknownReward
+from align.errors import MissingWeights
+from align.rewards.errors import UnknownReward
 from align.rewards.registry import REWARDS, find, load, spec
 
 

@@ -3,13 +3,15 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.models.embeddings import get_timestep_embedding
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
+from align.errors import MissingWeights, WrongWeights
 from align.rewards.clip import clip_config
-from align.rewards.errors import MissingWeights, WrongWeights
 from align.rewards.preprocess import fit, normalise
-from align.rewards.step_aware import StepAwareModel, load_step_aware_model, timestep_frequencies
+from align.rewards.step_aware import FREQUENCIES, StepAwareModel, load_step_aware_model
+from scripts.shapes_training.towers import start_modulation
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "spm_tiny"
@@ -49,9 +51,10 @@ def test_pixel_gradient_is_the_golden_one(model, golden):
 
 def test_timestep_embedding_is_the_golden_one(model, golden):
     steps = golden["timesteps_for_embedding"]
+    waves = get_timestep_embedding(steps, FREQUENCIES, flip_sin_to_cos=True, downscale_freq_shift=0)
     # Timestep times frequency is up to 1000 in float32, where neighbours are 6.1e-5 apart, and processors differ in exp.
     expected = golden["timestep_frequency_embedding"]
-    torch.testing.assert_close(timestep_frequencies(steps), expected, rtol=0, atol=6.2e-5)
+    torch.testing.assert_close(waves, expected, rtol=0, atol=6.2e-5)
     torch.testing.assert_close(model.t_embedder(steps), golden["timestep_embedding"])
 
 
@@ -59,7 +62,7 @@ def test_starting_modulation_is_the_plain_clip():
     config = clip_config(TINY)
     clip = CLIPModel(config).eval()
     model = StepAwareModel(config).eval()
-    model.start_modulation()
+    start_modulation(model)
     model.load_state_dict(clip.state_dict(), strict=False)
     pixels = torch.randn(2, 3, 64, 64)
     plain = clip.visual_projection(clip.vision_model(pixel_values=pixels).pooler_output)

@@ -18,7 +18,7 @@ from align.sampling.parts import Parts
 from align.sampling.recurrence import Recurrence
 from align.sampling.sampler import Request, Sampler
 from align.sampling.state import Pictures
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 
 PROMPTS = ["red cat blue dog", "a quiet morning", "blue dog"]
 REQUESTS = [Request(prompt, seed=7) for prompt in PROMPTS]
@@ -40,7 +40,7 @@ def plain_of(backbone, batch_size=4, eta=1.0):
 
 
 def sample(parts, requests=REQUESTS, watch=None, population=None):
-    sampler = Sampler(parts, pairs_by_offsets(words_graph), CPU, population)
+    sampler = Sampler(parts, PromptGraphs(words_graph).pairs, CPU, population)
     sampler.on_evaluation = watch
     return sampler.sample(requests)
 

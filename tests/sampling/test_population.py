@@ -9,14 +9,14 @@ from fakes import CPU, SCHEDULE, FakeReward, passes, words_graph
 from align.processes.ddim import ddim
 from align.sampling.parts import Parts
 from align.sampling.sampler import Population, Request, Sampler
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 
 REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=2), Request("a hill", seed=3)]
 
 
 def sampler_of(backbone, batch_size=2, population=None, reward=None):
     parts = Parts(*passes(backbone, 3.0, batch_size, reward=reward), ddim(SCHEDULE, 4, 1.0))
-    return Sampler(parts, pairs_by_offsets(words_graph), CPU, population)
+    return Sampler(parts, PromptGraphs(words_graph).pairs, CPU, population)
 
 
 def best_of(backbone, reward, number, batch_size=2):

@@ -8,14 +8,14 @@ from align.processes.ddim import ddim
 from align.sampling.noise import Given
 from align.sampling.parts import Parts
 from align.sampling.sampler import Request, Sampler, keyed, root_mean_square
-from align.semantics.tokens import pairs_by_offsets
+from align.semantics.sources import PromptGraphs
 
 REQUESTS = [Request("red cat", seed=1), Request("blue dog", seed=1), Request("red cat", seed=1, sample=1)]
 
 
 def sampler_of(backbone, batch_size=2, eta=1.0, reward=None):
     parts = Parts(*passes(backbone, 3.0, batch_size, reward=reward), ddim(SCHEDULE, 5, eta))
-    return Sampler(parts, pairs_by_offsets(words_graph), CPU)
+    return Sampler(parts, PromptGraphs(words_graph).pairs, CPU)
 
 
 def test_one_picture_a_request_in_order(backbone):

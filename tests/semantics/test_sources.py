@@ -155,7 +155,7 @@ def test_identity_of_asked_graphs(monkeypatch, tmp_path, capsys):
             raise GraphError("down")
         return answer
 
-    monkeypatch.setattr("align.semantics.llm.Endpoint.__call__", asked)
+    monkeypatch.setattr("align.semantics.endpoint.Endpoint.__call__", asked)
     more = ["semantics=llm", "semantics.endpoint=http://a/v1", "semantics.model=m", "semantics.retries=0"]
     answers[PROMPT] = json.dumps(LIBRARY[0])
     one = identities(*more)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from align.shapes.checker import check_picture, segment
 from align.shapes.grammar import BACKGROUNDS, COLOURS, Caption, Phrase, parse
-from align.shapes.render import Scene, Thing, render, scenes
+from scripts.shapes_training.scenes import Scene, Thing, render, scenes
 
 MIRROR = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 

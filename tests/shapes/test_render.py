@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 
 from align.shapes.grammar import BACKGROUNDS, COLOURS, SHAPES, arrangement_split, pair_split, parse
-from align.shapes.render import (
+from align.shapes.render import coverage, signed_distance
+from scripts.shapes_training.scenes import (
     NoRoom,
     Scene,
     Thing,
-    coverage,
     dominant_arrangement,
     masks,
     render,
     sample_scene,
     scenes,
-    signed_distance,
 )
 
 

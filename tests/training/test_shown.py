@@ -7,10 +7,9 @@ import pytest
 
 from align.shapes.checker import check_picture, segment
 from align.shapes.grammar import caption_split, captions, pair_split, parse
-from align.shapes.preferences import judge_drawing, utility
-from align.shapes.render import render, sample_scene
 from scripts.shapes_training.groups import from_judged
 from scripts.shapes_training.judged import Judged
+from scripts.shapes_training.scenes import render, sample_scene
 from scripts.shapes_training.shown import (
     describe,
     moved,
@@ -20,6 +19,7 @@ from scripts.shapes_training.shown import (
     seen_in,
     shown,
 )
+from scripts.shapes_training.utility import judge_drawing, utility
 
 
 def some_scenes(number, seed=0):

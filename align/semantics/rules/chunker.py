@@ -61,7 +61,6 @@ class _Reader:
         self.skip_to = 0
 
     def read(self) -> None:
-        """Collect objects and style words."""
         for place, chunk in enumerate(self.chunks):
             if place < self.skip_to:
                 continue
@@ -158,7 +157,7 @@ class _Reader:
             if head in ("style", "art") and before in ("of", "in", "the") and after in ("of", "by"):
                 self._style_until_comma(place + 2)
             return
-        if self._text(place - 1) in (",", ".") and self.words[chunk.start].text == "style":
+        if before in (",", ".") and self.words[chunk.start].text == "style":
             self.style += [*chunk.modifiers, chunk.head]  # "..., style Thomas Kinkade"
             return
         if self._is_no_object(place, chunk):
@@ -206,9 +205,8 @@ class _Reader:
         starts = place == 0 or self._text(place - 1) in (",", ".", ";", ":")
         after = self._tag(place + 1)
         if place == 0 or (starts and not self.things):
-            return (
-                self._text(place + 1) in ("of", "by", "in", "showing", "depicting", ",", ".") or after == ""
-            )
+            leads = self._text(place + 1) in ("of", "by", "in", "showing", "depicting", ",", ".")
+            return leads or after == ""
         if starts:
             return after in ("stop", "") or self._text(place + 1) in ("by", "in", "of")
         return head == "style"

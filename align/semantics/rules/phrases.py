@@ -13,14 +13,7 @@ MODIFIERS = ("adjective", "participle", "gerund", "number")
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun with what stands before it.
-
-    Attributes:
-        head: index of the noun.
-        modifiers: indices of the words that describe it.
-        start, end: first index and the one after the last.
-        determined: whether an article or the like begins it.
-    """
+    """A noun, by its index, with the words before it that describe it; ``determined`` if an article begins it."""
 
     head: int
     modifiers: tuple[int, ...]

@@ -33,15 +33,7 @@ _QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d')
 
 @dataclass(frozen=True)
 class Word:
-    """A word, or a punctuation mark.
-
-    Attributes:
-        text: lower-case.
-        span: its place.
-        tag: its class.
-        sure: whether a word list says so, rather than an ending.
-        capital: whether it begins with a capital letter.
-    """
+    """A lower-case word, or a punctuation mark; ``sure`` if a word list says its class, rather than an ending."""
 
     text: str
     span: Span
@@ -139,13 +131,9 @@ def _finite(words: list[Word], place: int) -> bool:
     if not word.text.endswith("s") or word.text.endswith(("ss", "us", "is")):
         return False
     before, after = words[place - 1], words[place + 1]
-    if (
-        before.tag != "noun"
-        or before.text.endswith("s")
-        or after.tag not in ("determiner", "preposition", "adverb")
-    ):
+    if before.tag != "noun" or before.text.endswith("s"):
         return False
-    if after.text in ("of", "and", "with"):
+    if after.tag not in ("determiner", "preposition", "adverb") or after.text in ("of", "and", "with"):
         return False
     start = place - 1
     while start and words[start - 1].tag in ("noun", "adjective", "participle", "gerund", "number"):

@@ -123,12 +123,6 @@ def total(content: float, drawing: float) -> float:
     return CONTENT_WEIGHT * content + drawing
 
 
-def prefer(first: Utility, second: Utility, margin: float = MARGIN) -> int:
-    """1 if the first picture is better by more than ``margin``, -1 if the second is, 0 for a tie."""
-    difference = first.total - second.total
-    return 0 if abs(difference) <= margin else 1 if difference > 0 else -1
-
-
 def aesthetic(picture: npt.NDArray[np.uint8], seen: Segmentation | None = None) -> float:
     """How well a (64, 64, 3) uint8 picture is drawn, whatever it shows: 0 to 10."""
     seen = seen or segment(picture)
