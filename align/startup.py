@@ -76,7 +76,8 @@ def leave(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     gc.unfreeze()
     for one in gc.get_objects():
-        if isinstance(one, io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom):
+        # isinstance would ask objects for their __class__, which some libraries answer with a warning.
+        if issubclass(type(one), (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)):
             with suppress(OSError, ValueError):
                 one.flush()
     os._exit(code)

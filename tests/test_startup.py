@@ -13,6 +13,10 @@ import atexit, sys, threading, time
 from pathlib import Path
 from align.startup import leave
 folder = Path(sys.argv[1])
+class Talks:
+    def __getattribute__(self, name):
+        print("asked for", name)
+talks = [Talks()]
 never_closed = (folder / "file").open("w")
 never_closed.write("all of it")
 go = threading.Event()

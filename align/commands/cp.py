@@ -114,6 +114,8 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_new(path, text.encode("utf-8"))
     except FileExistsError:
-        raise ConfigError(f"cp: {path} is there already: give another name") from None
+        if path.parent.is_dir():
+            raise ConfigError(f"cp: {path} is there already: give another name") from None
+        raise ConfigError(f"cp: {path} cannot be written: {path.parent} is no folder") from None
     except OSError as error:
         raise ConfigError(f"cp: {path} cannot be written: {error.strerror or error}") from error

@@ -12,7 +12,8 @@ from align.runner.exits import DONE
 
 MORE = "Prints the graph as JSON, then the words whose attention maps DyMO draws together (+) and apart (-)."
 EXAMPLES = {
-    '"a red cat beside a blue dog"': "as the default semantics read it",
+    '"a red circle above a blue star"': "as the default backbone's grammar reads it",
+    '"a red cat beside a blue dog" semantics=rules': "any English prompt",
     '"a red cat beside a blue dog" semantics=llm semantics.local=FOLDER': "as a chat model of this machine does",
 }
 

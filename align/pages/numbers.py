@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 DASH = "–"
 """What stands where there is no number."""
 FINEST = 6
-"""Decimals of the smallest numbers."""
+"""Decimals of small numbers; smaller ones have their first digit."""
 _DUST = 1e-12
 
 
@@ -52,7 +52,7 @@ def decimals(values: Iterable[float]) -> int:
     if all(size == round(size) for size in sizes):
         return 0
     place = math.floor(math.log10(max(sizes)))
-    return min(FINEST, max(0, (3 if place >= 0 else 2) - place))
+    return min(max(FINEST, -place), max(0, (3 if place >= 0 else 2) - place))
 
 
 def number(value: float, places: int | None = None, *, signed: bool = False) -> str:

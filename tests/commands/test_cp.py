@@ -113,16 +113,18 @@ def test_in_the_folder_of_the_presets_no_folder_has_to_be_named(capsys, tmp_path
         (["method/dymo", "1"], "is no name of a method"),
         (["method/dymo", ""], "is no name of a method"),
         (["method/dymo", "mine", "-cd", "a_file"], "cannot be written: "),
+        (["method/dymo", "mine", "-cd", "a_link"], "a_link/method is no folder"),
     ],
 )
 def test_wrong_names_are_one_line(argv, words, tmp_path, capsys):
     (tmp_path / "a_file").write_text("")
+    (tmp_path / "a_link").symlink_to("nowhere")
     assert main(["cp", *argv]) == 2
     err = capsys.readouterr().err
     assert err.startswith("align: cp: ")
     assert words in err
     assert err.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["a_file"]
+    assert sorted(os.listdir(tmp_path)) == ["a_file", "a_link"]
 
 
 def test_nothing_is_replaced(capsys, tmp_path):

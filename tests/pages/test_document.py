@@ -62,6 +62,14 @@ def test_latex_tables_have_a_cell_for_every_column():
     assert len(comments) == 3
 
 
+def test_a_difference_stands_there_also_where_it_reads_as_the_value(tmp_path):
+    gains = {"a": {"x": Cell("−0.250", "", -1), "y": Cell("not run")}}
+    section = Section("s", {"a": {"x": Cell("−0.250"), "y": Cell("not run")}}, gains, "difference")
+    text = html(Document("t", [], [section]), tmp_path)
+    assert text.count('class="gain"') == 1
+    assert '<span class="down">−0.250' in text
+
+
 def test_values_stand_down_and_arms_across_unless_there_are_many(tmp_path):
     def made(arms):
         rows = {name: {f"arm {k}": Cell(str(k), "[1, 2]") for k in range(arms)} for name in ("a", "b")}

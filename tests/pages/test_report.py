@@ -279,6 +279,11 @@ def test_numbers_of_a_line_have_as_many_decimals():
     assert [str(cell) for cell in cells.values()] == ["+12.50 [+9.00, +16.00]", "0.00* [−0.50, +0.50] (n=3)"]
     assert [cell.sign for cell in cells.values()] == [1, 0]
     assert str(line({"a": Estimate(3.0, 1.0, 6.0)})["a"]) == "3 [1, 6]"
+    tiny = {"a": Estimate(1.2e-6, 0.0, 0.0), "b": Estimate(-8e-9, -3e-8, 1e-9)}
+    assert [str(line({key: one})[key]) for key, one in tiny.items()] == [
+        "0.000001 [0.000000, 0.000000]",
+        "−0.00000001 [−0.00000003, 0.00000000]",
+    ]
 
 
 def test_cells_that_are_no_numbers_are_one_line_or_count_for_nothing(tmp_path, capsys):
