@@ -12,6 +12,7 @@ from torch import Tensor
 
 from align.rewards.base import Reward, check_pairing, one_a_picture
 from align.rewards.errors import RewardError
+from align.startup import tolerant
 
 
 class FunctionReward(Reward):
@@ -23,6 +24,8 @@ class FunctionReward(Reward):
         differentiable: whether gradients reach the pictures.
         fingerprint: of the function's code.
     """
+
+    foreign = True
 
     def __init__(
         self, name: str, function: Callable[..., Any], differentiable: bool, fingerprint: dict[str, str]
@@ -39,7 +42,8 @@ class FunctionReward(Reward):
         """
         check_pairing(pictures, prompts, step)
         try:
-            found = self.function(pictures, list(prompts))
+            with tolerant():
+                found = self.function(pictures, list(prompts))
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:  # exit(), or a panic of a library that is not written in Python

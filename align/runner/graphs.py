@@ -82,7 +82,9 @@ def _local(reference: str, device: str) -> Chat:
     def load() -> Chat:
         from align.checkpoints.reference import folder_of
         from align.semantics.local_chat import LocalChat
+        from align.startup import fix_workspace
 
+        fix_workspace()
         return LocalChat(folder_of(reference), torch_device(device))
 
     return Lazily(load)
