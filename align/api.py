@@ -6,6 +6,7 @@ Nothing is written and nothing printed.  What the command refuses in one line is
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,8 +78,9 @@ def sample(
     from align.runner.prepare import prepare
     from align.sampling.sampler import Request
 
-    (prepared,) = prepare([_config(prompts, options, method, backbone, seed, samples)])
-    with _torch(prepared.config):
+    config = _config(prompts, options, method, backbone, seed, samples)
+    with _torch(config):
+        (prepared,) = prepare([config])
         sampler = build_sampler(prepared.config, prepared.config.run.batch_size or 1)
         wanted = [Request(item.prompt, item.negative, item.seed, item.sample) for item in prepared.items]
         return _made(sampler, wanted)
@@ -120,7 +122,7 @@ def improve(
     if isinstance(reward, str):
         own.append(f"reward={reward}")
     config = _config(prompts, [*own, *options], method, preset, seed, samples)
-    with _torch(config), borrowed.backbone(pipeline, config.backbone) as backbone:
+    with _torch(config, isinstance(reward, str)), borrowed.backbone(pipeline, config.backbone) as backbone:
         texts = [prompts] if isinstance(prompts, str) else prompts
         wanted = [Request(text, negative, seed, k) for text in texts for k in range(samples)]
         return _made(borrowed.sampler(config, backbone, reward, wanted), wanted)
@@ -259,8 +261,12 @@ def _made(sampler: Sampler, wanted: Sequence[Request]) -> list[Picture]:
 
 
 @contextmanager
-def _torch(config: Config) -> Iterator[None]:
-    """Torch set up as for a run, and afterwards as it was: it is not ours alone here."""
+def _torch(config: Config, ours: bool = True) -> Iterator[None]:
+    """Torch set up as for a run, and afterwards as it was: it is not ours alone here.
+
+    It only warns of what has no deterministic form on a GPU in a user's reward (not ``ours``), or in every product where
+    CUDA was at work before: torch has read cuBLAS's workspace by then.
+    """
     import torch
     from torch.utils import deterministic
 
@@ -268,7 +274,12 @@ def _torch(config: Config) -> Iterator[None]:
 
     before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
     fills = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    late = torch.cuda.is_initialized() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     set_up_torch(config.run.threads)
+    if late:
+        del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    if late or not ours:
+        torch.set_deterministic_debug_mode("warn")
     try:
         yield
     finally:

@@ -67,6 +67,27 @@ def keep_freed_memory() -> None:
             set_option(option, 1 << bits)
 
 
+def fix_workspace() -> bool:
+    """Give cuBLAS a workspace with which it adds up in one order; false where a user has asked for another.
+
+    Torch reads the choice when it makes its first product on a GPU, and never again.
+    """
+    return os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8") in (":4096:8", ":16:8")
+
+
+@contextmanager
+def tolerant(foreign: bool = True) -> Iterator[None]:
+    """While code that is not ours computes, or is walked back, torch only warns of what has no deterministic form on a GPU."""
+    import torch
+
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode(min(before, 1) if foreign else before)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+
+
 def leave(code: int) -> NoReturn:
     """End the process as the interpreter does, but for taking apart what the system frees at once.
 

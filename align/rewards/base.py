@@ -31,6 +31,7 @@ class Reward(ABC):
         batch: the most pictures that one call takes; ``None`` for any number.
         padded: whether a picture's value depends in its last bits on how many are scored beside it, so that calls are filled
             up to one number; a reward that is not, such as a user's, sees real pictures alone.
+        foreign: whether it is a user's code, see ``align.startup.tolerant``.
         fingerprint: identity of what is loaded: ids and sha256 of weight files.
     """
 
@@ -39,6 +40,7 @@ class Reward(ABC):
     takes_timestep: bool = False
     batch: int | None = None
     padded: bool = False
+    foreign: bool = False
     fingerprint: dict[str, str]
 
     @abstractmethod

@@ -23,6 +23,7 @@ class WeightedSum(Reward):
         self.name = name or "+".join(f"{weight:g}*{reward.name}" for weight, reward in parts)
         self.differentiable = all(reward.differentiable for _, reward in parts)
         self.takes_timestep = any(reward.takes_timestep for _, reward in parts)
+        self.foreign = any(reward.foreign for _, reward in parts)
         self.fingerprint = {
             f"{reward.name}.{key}": value for _, reward in parts for key, value in reward.fingerprint.items()
         } | {f"{reward.name}.weight": f"{weight:g}" for weight, reward in parts}

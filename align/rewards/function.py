@@ -12,10 +12,13 @@ from torch import Tensor
 
 from align.rewards.base import Reward, check_pairing, one_a_picture
 from align.rewards.errors import RewardError
+from align.startup import tolerant
 
 
 class FunctionReward(Reward):
     """What a function (see ``align.rewards.plugins.reward``) says of each picture."""
+
+    foreign = True
 
     def __init__(
         self, name: str, function: Callable[..., Any], differentiable: bool, fingerprint: dict[str, str]
@@ -27,7 +30,8 @@ class FunctionReward(Reward):
         """See ``Reward.score``; also raises ValueError for values that lack the gradient that is promised."""
         check_pairing(pictures, prompts, step)
         try:
-            found = self.function(pictures, list(prompts))
+            with tolerant():
+                found = self.function(pictures, list(prompts))
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:  # exit(), or a panic of a library that is not written in Python

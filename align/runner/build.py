@@ -268,19 +268,19 @@ def set_up_torch(threads: int | None) -> None:
     """Threads, and algorithms that give the same bits each time wherever torch has them."""
     import os
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # Segments that can grow waste little to fragmentation, which took a third beyond the peak for large pictures.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     import torch
     from torch.utils import deterministic
 
-    from align.startup import keep_freed_memory
+    from align.startup import fix_workspace, keep_freed_memory
 
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     # As use_deterministic_algorithms(True), which imports all of inductor.  Where it only warned, fused attention would
     # take the backward pass that adds up in any order.
-    torch.set_deterministic_debug_mode("error")
+    # With another workspace it would refuse every product.
+    torch.set_deterministic_debug_mode("error" if fix_workspace() else "warn")
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

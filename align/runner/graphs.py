@@ -68,7 +68,9 @@ def _asked(options: SemanticsConfig, device: str) -> WrittenSource:
     def load() -> Chat:
         from align.checkpoints.reference import folder_of
         from align.semantics.local_chat import LocalChat
+        from align.startup import fix_workspace
 
+        fix_workspace()
         return LocalChat(folder_of(str(options.local)), torch_device(device))
 
     chat: Chat = Lazily(load)

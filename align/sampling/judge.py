@@ -120,6 +120,7 @@ class Judge:
                 objective=self.objective,
                 draws=None if shown is None else shown.take(rows),
                 together=self.views_together,
+                foreign=self.reward is not None and self.reward.foreign,
             )
             weights = pictures.pair_weights[send(some.picture, pictures.pair_weights.device)]
             parts.append(

@@ -10,6 +10,7 @@ from torch import Tensor
 from align.sampling.objective import Objective
 from align.sampling.state import per_row
 from align.sampling.views import ViewDraws, views
+from align.startup import tolerant
 
 
 def preference_loss(
@@ -19,6 +20,8 @@ def preference_loss(
     objective: Objective,
     draws: ViewDraws | None = None,
     together: int | None = None,
+    *,
+    foreign: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L_R and its gradient with respect to clean latents, reward first, then decoder.
 
@@ -32,6 +35,7 @@ def preference_loss(
         objective: how scores become a loss.
         draws: of the altered copies that are scored too.
         together: altered copies scored in one call beside each other; ``None`` for all.
+        foreign: whether ``score`` is a user's code.
 
     Returns:
         (P,) losses, (P, ...) gradients and the (P,) scores of the unaltered pictures, all without a graph.
@@ -48,7 +52,8 @@ def preference_loss(
             if not len(scores):
                 scores = seen[:, 0].detach()
             losses = objective.view_losses(seen).sum(dim=1)
-            by_picture = by_picture + torch.autograd.grad(losses.sum(), picture)[0]
+            with tolerant(foreign):
+                by_picture = by_picture + torch.autograd.grad(losses.sum(), picture)[0]
             total = total + losses.detach()
         loss, slope = objective.over_views(total, 1 + objective.copies)
         (by_latents,) = torch.autograd.grad(decoded, leaf, per_row(slope, by_picture) * by_picture)

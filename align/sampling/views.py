@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from align.rewards.resample import axis, product
+from align.sampling.host import send
 
 SHIFT, CUT = 0.125, 0.5
 """Largest translation and side of the box that is cut out, as shares of the picture's sides."""
@@ -77,7 +78,7 @@ class Alterations:
         """Those that some draws decide for pictures of this size."""
         height, width = pictures.shape[-2:]
         brightness, saturation, contrast = (
-            one.to(pictures)[:, :, None, None, None]
+            send(one.to(pictures.dtype), pictures.device)[:, :, None, None, None]
             for one in (draws.brightness, draws.saturation, draws.contrast)
         )
         return Alterations(
@@ -130,7 +131,7 @@ def moving(shift: Tensor, resize: Tensor, side: int, device: torch.device) -> Te
     most = shift_range(side)
     # Scaling reads pixel j of what was moved by m where it stood before, which is pixel j + m.
     source = torch.arange(side) - (shift * (2 * most + 1)).long()[..., None] + most
-    found, there = source.clamp(0, side - 1).to(device), ((source >= 0) & (source < side)).to(device)
+    found, there = send(source.clamp(0, side - 1), device), send((source >= 0) & (source < side), device)
     scaling = torch.stack([_scaling(side, float(u), device) for u in resize[:, 0]])
     # (P, V, side, side), of which each column is one of the scaling's, or zero
     wide = scaling[:, None].expand(-1, shift.shape[1], -1, -1)
@@ -158,6 +159,6 @@ def hole(row: Tensor, column: Tensor, height: int, width: int, device: torch.dev
         first = (u * centres(side)).long() - box // 2
         place = torch.arange(side)
         last = (first + box - 1).clamp(0, side - 1)
-        return ((place >= first.clamp(0, side - 1)[..., None]) & (place <= last[..., None])).to(device)
+        return send((place >= first.clamp(0, side - 1)[..., None]) & (place <= last[..., None]), device)
 
     return inside(row, height)[:, :, None, :, None] & inside(column, width)[:, :, None, None, :]

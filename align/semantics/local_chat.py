@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from align.semantics.endpoint import MOST_TOKENS
 from align.semantics.errors import RefusedError
+from align.startup import tolerant
 
 
 class LocalChat:
@@ -58,7 +59,8 @@ class LocalChat:
         inputs = self.tokenizer.apply_chat_template(
             list(chat), add_generation_prompt=True, return_tensors="pt", return_dict=True
         ).to(self.device)
-        made = self.model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
+        with tolerant():
+            made = self.model.generate(**inputs, max_new_tokens=MOST_TOKENS, do_sample=False)
         answer: str = self.tokenizer.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return answer
 

@@ -1,17 +1,25 @@
 """Deterministic arithmetic, and a guide's own kind of numbers beside metrics in float32."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from fakes import FakeBackbone
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from align import api
 from align.__main__ import main
 from align.commands.parser import parse
 from align.config.compose import jobs_of
-from align.runner import build
+from align.rewards.combination import WeightedSum
+from align.rewards.function import FunctionReward
+from align.runner import build, graphs
 from align.sampling.sampler import Request
+from align.semantics.errors import RefusedError
+from align.semantics.sources import no_pairs
+from align.startup import fix_workspace
 
 NONDETERMINISTIC = {
     # ``torch.use_deterministic_algorithms`` of torch 2.15: what it refuses on CUDA
@@ -99,3 +107,91 @@ def test_what_is_no_network_has_no_other_numbers(name, capsys):
     )
     assert "reward.dtype=float16" in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("workspace", "mode"), [(":16:8", 2), (":32768:8", 1)])
+def test_a_users_workspace_that_torch_would_refuse_is_only_warned_of(workspace, mode):
+    code = (
+        "from align.runner.build import set_up_torch; set_up_torch(1); import torch;"
+        f"assert torch.get_deterministic_debug_mode() == {mode}"
+    )
+    environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": workspace}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_a_chat_model_that_is_asked_first_leaves_products_deterministic(monkeypatch, tmp_path):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with pytest.raises(RefusedError):
+        graphs._local(str(tmp_path / "none"), "cpu")([])
+    assert fix_workspace()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+@pytest.mark.parametrize(("late", "ours", "mode"), [(False, True, 2), (True, True, 1), (False, False, 1)])
+def test_in_a_process_of_the_user_nothing_is_refused_that_cannot_be_had(monkeypatch, late, ours, mode):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: late)
+    config = jobs_of(parse(["metrics=none", "run.threads=1"]))[0].config
+    for _ in range(2):
+        with api._torch(config, ours):
+            assert torch.get_deterministic_debug_mode() == mode
+    assert torch.get_deterministic_debug_mode() == 0
+
+
+class Modes(torch.autograd.Function):
+    """Notes how strict torch is, there and back."""
+
+    @staticmethod
+    def forward(context, x, seen):
+        context.seen = seen
+        seen.append(torch.get_deterministic_debug_mode())
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        context.seen.append(torch.get_deterministic_debug_mode())
+        return gradient, None
+
+
+@pytest.fixture
+def strict():
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    yield
+    torch.set_deterministic_debug_mode(before)
+
+
+@pytest.mark.usefixtures("strict")
+def test_what_a_users_reward_computes_is_not_refused_there_nor_back():
+    seen, own = [], []
+    reward = FunctionReward("mine", lambda x, _: Modes.apply(x, seen).mean(dim=(1, 2, 3)), True, {})
+    sampler = build.assemble(
+        jobs_of(parse(["method=dps", "sampler.steps=2"]))[0].config,
+        Watched(own),
+        WeightedSum([(0.5, reward)]),
+        no_pairs,
+        2,
+        torch.device("cpu"),
+    )
+    sampler.sample([Request("a cat")])
+    assert set(seen) == {1}
+    assert set(own) == {2}
+    assert len(seen) > len(own) / 2 > 1
+
+    def broken(pictures, prompts):
+        raise KeyError("what")
+
+    with pytest.raises(KeyError):
+        FunctionReward("mine", broken, True, {}).score(torch.zeros(1, 3, 4, 4), ["a cat"])
+    assert torch.get_deterministic_debug_mode() == 2
+
+
+class Watched(FakeBackbone):
+    """Notes how strict torch is in its decoder."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def decode(self, z0):
+        return super().decode(Modes.apply(z0, self.seen))

@@ -36,6 +36,21 @@ def test_an_answer_is_new_text_and_the_same_each_time(tmp_path, monkeypatch):
     assert answer == chat([{"role": "user", "content": "a cat"}])
 
 
+def test_a_model_of_any_kind_computes_as_it_can(tmp_path, monkeypatch):
+    monkeypatch.setattr("align.semantics.local_chat.MOST_TOKENS", 1)
+    save(tmp_path, TEMPLATE)
+    chat, seen = LocalChat(tmp_path, CPU), []
+    chat.model.register_forward_hook(lambda *_: seen.append(torch.get_deterministic_debug_mode()))
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    try:
+        chat([{"role": "user", "content": "a cat"}])
+        assert torch.get_deterministic_debug_mode() == 2
+    finally:
+        torch.set_deterministic_debug_mode(before)
+    assert seen == [1]
+
+
 def test_what_is_no_chat_model(tmp_path):
     with pytest.raises(RefusedError, match="holds no chat model"):
         LocalChat(tmp_path, CPU)
