@@ -98,7 +98,7 @@ class Judge:
         number, shown = len(state.z), None
         if terms.preference and self.objective.copies:
             drawn = ViewDraws.of(draws.take(torch.arange(real)).uniform, self.objective.copies)
-            shown = take(drawn, torch.arange(number).clamp(max=real - 1))
+            shown = drawn.take(torch.arange(number).clamp(max=real - 1))
         parts = []
         for first in range(0, real, self.size):
             rows = torch.arange(first, min(first + self.size, number))
@@ -109,7 +109,7 @@ class Judge:
                 decode=self.backbone.decode,
                 score=score,
                 objective=self.objective,
-                draws=None if shown is None else take(shown, rows),
+                draws=None if shown is None else shown.take(rows),
                 together=self.views_together,
             )
             weights = pictures.pair_weights[send(some.picture, pictures.pair_weights.device)]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -26,7 +26,7 @@ from align.sampling.host import read_together, send
 from align.sampling.noise import Draws
 from align.sampling.resampling import Resampling
 from align.sampling.selection import Keep, Selected
-from align.sampling.state import Estimate, State, take
+from align.sampling.state import Estimate, State
 from align.sampling.tempering import Tempering
 
 
@@ -66,7 +66,7 @@ class Filter(Keep, ABC):
 
     def follow(self, group: Group, index: Tensor) -> Group:
         """The particles that go on, with what belongs to them."""
-        return take(group, index)
+        return Group(*(getattr(group, field.name)[index] for field in fields(group)))
 
     def move(self, group: Group, step: Step, draws: Draws) -> tuple[Group, Mapping[str, float]]:
         """The group after a step, and its figures for the trace."""

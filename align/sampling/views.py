@@ -45,6 +45,9 @@ class ViewDraws:
         names = [field.name for field in fields(ViewDraws)]
         return ViewDraws(**{name: uniform(name, 1 if name == "resize" else copies) for name in names})
 
+    def take(self, rows: Tensor) -> ViewDraws:
+        return ViewDraws(*(getattr(self, field.name)[rows] for field in fields(self)))
+
     def copies(self, some: slice) -> ViewDraws:
         parts = {field.name: getattr(self, field.name)[:, some] for field in fields(self)}
         return ViewDraws(**{**parts, "resize": self.resize})

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from align.rewards.resample import product
-from align.sampling.state import take
 from align.sampling.views import ViewDraws, centres, hole, moving, shift_range, views
 
 RECORDED = load_file(Path(__file__).parent.parent / "golden/data/diffaugment.safetensors")
@@ -100,7 +99,7 @@ def test_rectangles_keep_their_size_and_proportions():
 def test_a_picture_is_altered_by_its_own_draws_alone():
     together = views(PICTURES, draws())
     for k in range(2):
-        alone = views(PICTURES[k : k + 1], take(draws(), torch.tensor([k])))
+        alone = views(PICTURES[k : k + 1], draws().take(torch.tensor([k])))
         torch.testing.assert_close(together[k : k + 1], alone)
 
 
