@@ -27,13 +27,7 @@ SCHEDULE: dict[str, Any] = {
 
 
 class AnalyticBackbone:
-    """A density in a model's place; a prompt is only a label.
-
-    Args:
-        density: of clean latents, at most three coordinates.
-        device: where latents live; it must have float64.
-        height, width: picture size in pixels.
-    """
+    """A density of at most three coordinates in a model's place, on a device that has float64; a prompt is only a label."""
 
     def __init__(self, density: Density, device: torch.device, height: int = 8, width: int = 8) -> None:
         self.density = density.to(device)
@@ -42,12 +36,10 @@ class AnalyticBackbone:
         self.scheduler_config = dict(SCHEDULE)
 
     def latent_shape(self) -> tuple[int, ...]:
-        """See ``Backbone``; coordinates are channels of a single place."""
-        return self.density.dimension, 1, 1
+        return self.density.dimension, 1, 1  # coordinates are channels of a single place
 
     def encode(self, prompt: str, negative: str) -> Encoded:
-        """See ``Backbone``; one token that says nothing."""
-        nothing = torch.zeros(1, 1, device=self.device)
+        nothing = torch.zeros(1, 1, device=self.device)  # one token that says nothing
         return Encoded(nothing, nothing, offsets=((0, 0),), limit=0, truncated=False)
 
     def predict(
@@ -76,7 +68,6 @@ class AnalyticBackbone:
         )
 
     def decode(self, z0: Tensor) -> Tensor:
-        """See ``Backbone`` and ``to_pictures``."""
         return to_pictures(z0.flatten(1), self.height, self.width)
 
     def describe(self, z0: Tensor) -> list[dict[str, float]]:

@@ -18,10 +18,8 @@ from torch import Tensor
 
 
 class Recorder:
-    """Attention processor with explicit probabilities that reports its head-averaged maps.
-
-    Args:
-        report: told the maps of every call, (batch, cells, tokens) float32 with rows summing to 1.
+    """Attention processor with explicit probabilities that reports the head-averaged maps of every call, (batch, cells, tokens)
+    float32 with rows summing to 1.
     """
 
     def __init__(self, report: Callable[[Tensor], None]) -> None:
@@ -61,12 +59,7 @@ class _Reading(NamedTuple):
 
 
 class AttentionProbe:
-    """The cross-attention layers of one resolution, found once: closed, they are as diffusers has them.
-
-    Args:
-        unet: the network.
-        stride: how many times coarser than the latents the layers are.
-    """
+    """The cross-attention layers ``stride`` times coarser than the latents, found once: closed, they are as diffusers has them."""
 
     def __init__(self, unet: UNet2DConditionModel, stride: int) -> None:
         self.stride = stride
@@ -81,7 +74,6 @@ class AttentionProbe:
         return _Open(self, on)
 
     def add(self, maps: Tensor) -> None:
-        """Add one layer's maps, (batch, cells, tokens)."""
         total = self.reading.total
         self.reading = _Reading(True, maps if total is None else total + maps)
 
@@ -135,11 +127,7 @@ def cross_attention_layers(unet: UNet2DConditionModel) -> Mapping[int, list[Atte
 
 def _stride(unet: UNet2DConditionModel, name: str) -> int:
     last = len(unet.config.block_out_channels) - 1
-    place, *rest = name.split(".")
+    place, number, *_ = name.split(".")
     if place == "mid_block":
-        level = last
-    elif place == "down_blocks":
-        level = int(rest[0])
-    else:
-        level = last - int(rest[0])
-    return 1 << level
+        return 1 << last
+    return 1 << (int(number) if place == "down_blocks" else last - int(number))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -60,7 +60,6 @@ class Conditioning:
 
     @staticmethod
     def of(encoded: Sequence[Encoded]) -> Conditioning:
-        """The conditioning of some prompts of one model, a row each."""
         return Conditioning(
             torch.stack([one.prompt for one in encoded]),
             torch.stack([one.negative for one in encoded]),
@@ -68,7 +67,6 @@ class Conditioning:
         )
 
     def take(self, rows: Tensor) -> Conditioning:
-        """The conditioning of some particles, by index."""
         more = (getattr(self, name) for name in _OPTIONAL)
         return Conditioning(
             self.prompt[rows], self.negative[rows], *(None if one is None else one[rows] for one in more)
@@ -103,14 +101,10 @@ class Prediction:
 
 
 def classifier_free(own: Tensor, other: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
-    """Output of the network after classifier-free guidance, ``other + scale (own - other)``.
+    """Output of the network after classifier-free guidance, ``other + scale (own - other)``, of both halves' (P, ...).
 
-    Args:
-        own: of the prompt's half, (P, *latent_shape).
-        other: of the negative's half.
-        scale: 1 is the prompt's half itself.
-        rescale: phi of section 3.4 of arXiv 2305.08891, 0 to 1: how far each picture's deviation is brought back to
-            that of the prompt's half, against over-exposure at large scales.
+    ``rescale`` is phi of section 3.4 of arXiv 2305.08891, 0 to 1: how far each picture's deviation is brought back to that of
+    the prompt's half, against over-exposure at large scales.
     """
     output = other + scale * (own - other)
     if rescale == 0:
@@ -134,6 +128,22 @@ def guidance_embedding(scale: float, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos(), torch.zeros(width % 2)])
 
 
+def unscaled(z0: Tensor, autoencoder: Mapping[str, Any]) -> Tensor:
+    """Clean latents (P, C, h, w) as the autoencoder has them: z0 std / scaling_factor + mean + shift_factor.
+
+    A process has them of about unit deviation, an autoencoder as it was trained, which its config says: ``latents_mean`` and
+    ``latents_std`` are (C,), what is not stated changes nothing.
+    """
+    mean, std = (autoencoder.get(key) for key in ("latents_mean", "latents_std"))
+    if std is not None:
+        z0 = z0 * z0.new_tensor(std).view(-1, 1, 1)
+    z0 = z0 / autoencoder["scaling_factor"]
+    if mean is not None:
+        z0 = z0 + z0.new_tensor(mean).view(-1, 1, 1)
+    shift = autoencoder.get("shift_factor")
+    return z0 + shift if shift else z0
+
+
 class Backbone(Protocol):
     """A frozen latent diffusion model."""
 
@@ -142,7 +152,6 @@ class Backbone(Protocol):
 
     def encode(self, prompt: str, negative: str) -> Encoded:
         """Read one prompt; cached, so a repeated prompt costs nothing."""
-        ...
 
     def predict(
         self,
@@ -156,10 +165,8 @@ class Backbone(Protocol):
     ) -> Prediction:
         """The only call of the network; both guidance halves, where there are two, go through it as one batch.
 
-        Whether a graph is kept is the caller's to say.
-
-        At a scale of 1 the prediction is the prompt's half itself: the other goes through for its correction or for maps of
-        both alone.
+        Whether a graph is kept is the caller's to say.  At a scale of 1 the prediction is the prompt's half itself: the other
+        goes through for its correction or for maps of both alone.
 
         Args:
             z: latents (P, *latent_shape).
@@ -171,16 +178,12 @@ class Backbone(Protocol):
             guidance_rescale: phi of ``classifier_free``, for networks with a pair of halves.
             correction: whether anybody reads the prediction's ``correction``.
         """
-        ...
 
     def decode(self, z0: Tensor) -> Tensor:
         """Latents (P, *latent_shape) to pictures (P, 3, H, W), about [0, 1], not clamped; differentiable."""
-        ...
 
     def describe(self, z0: Tensor) -> list[dict[str, float]]:
         """Figures of each of P clean latents that their pictures cannot show; mostly there are none."""
-        ...
 
     def latent_shape(self) -> tuple[int, ...]:
         """Of a picture's latents, mostly (C, h, w)."""
-        ...

@@ -13,19 +13,15 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch.utils.checkpoint import checkpoint
 
-Surroundings = Callable[[], AbstractContextManager[None]]
 
+def checkpoint_blocks(
+    model: ModelMixin, surroundings: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> None:
+    """Checkpoint every block of a diffusers model whenever gradients are wanted; its arithmetic stays the same.
 
-def checkpoint_blocks(model: ModelMixin, surroundings: Surroundings = nullcontext) -> None:
-    """Checkpoint every block of a diffusers model whenever gradients are wanted.
-
-    Works in eval mode: diffusers' blocks ask only whether gradients are enabled.
-
-    Args:
-        model: the model; its arithmetic stays the same.
-        surroundings: asked when a block runs for the context in which it is recomputed, as often as a graph is walked back.
-            A recomputation must be the same as the first run, so what was changed for a while then (a probe) is put back
-            by it.
+    Works in eval mode: diffusers' blocks ask only whether gradients are enabled.  ``surroundings`` are asked when a block runs
+    for the context in which it is recomputed, as often as a graph is walked back: a recomputation must be the same as the first
+    run, so what was changed for a while then (a probe) is put back by it.
     """
 
     def run(module: Callable[..., Any], *arguments: Any) -> Any:

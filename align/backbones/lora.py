@@ -37,11 +37,8 @@ _PLAIN = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
 def merge(path: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Add the updates of a file to the weights of modules, in float32.
-
-    Args:
-        path: a safetensors file; peft's own has its ``adapter_config.json`` beside it.
-        modules: the UNet as ``unet``, text encoders as ``text_encoder`` and ``text_encoder_2``.
+    """Add the updates of a safetensors file, peft's own with its ``adapter_config.json`` beside it, to the weights of modules
+    (``unet``, ``text_encoder``, ``text_encoder_2``), in float32.
 
     Raises:
         ValueError: in one line, naming what is no update of these modules or is not read.
@@ -127,7 +124,6 @@ def _merge_into(
 
 
 def _of(part: str, named: Mapping[str, Any]) -> dict[str, Any]:
-    """What belongs to one module, without its prefix."""
     return {k.removeprefix(f"{part}."): v for k, v in named.items() if k.startswith(f"{part}.")}
 
 
@@ -145,7 +141,6 @@ def _from_kohya(state: dict[str, Tensor], unet: nn.Module) -> tuple[dict[str, Te
 
 
 def _peft_name(name: str, model: nn.Module) -> str:
-    """The name that peft gives a tensor of the model, from one that diffusers knows."""
     one: dict[str, None] = {name.replace(f".{_ADAPTER}.", "."): None}
     if isinstance(model, PreTrainedModel):
         for kind in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
@@ -233,5 +228,4 @@ def _check_fit(part: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tens
 
 
 def _few(names: Sequence[str]) -> str:
-    """Up to three of some names."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

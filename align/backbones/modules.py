@@ -32,11 +32,9 @@ class Modules:
     """A pipeline, loaded and on its device.
 
     Attributes:
-        unet, vae: network and autoencoder.
         text: text encoders, one or two; none for a backbone that is only fed embeddings.
         zero_empty: whether an empty negative prompt is all zeros.
         scheduler_config: the process that it was trained on; see ``read_schedule``.
-        device: where it computes.
     """
 
     unet: UNet2DConditionModel
@@ -76,7 +74,9 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
 
         encoders = {f"text_encoder{number}": one.model for number, one in zip(("", "_2"), text, strict=False)}
         merge(by_role["lora"].paths[0], {"unet": unet, **encoders})
-    zero_empty = recipe.layout == "sdxl" and _zero_empty(pipeline.folder)
+    zero_empty = recipe.layout == "sdxl" and bool(
+        read_object(pipeline.folder / "model_index.json").get("force_zeros_for_empty_prompt", True)
+    )
     return Modules(unet, vae, text, zero_empty, schedule, device)
 
 
@@ -102,7 +102,6 @@ def _source(pieces: dict[str, Piece], role: str) -> list[Path]:
 
 
 def _module(kind: type[Module], pieces: dict[str, Piece], role: str, dtype: torch.dtype) -> Module:
-    """A module of diffusers. Raises OSError, ValueError."""
     config, *weights = _source(pieces, role)
     known = signature(kind.__init__).parameters
     stated = {key: value for key, value in read_object(config).items() if value is not None}
@@ -158,7 +157,7 @@ def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module
     Args:
         kind: class of the model.
         files: its config, and its weights or their index and shards.
-        options: more for ``from_pretrained``.
+        options: of ``from_pretrained``.
 
     Raises:
         OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
@@ -229,13 +228,8 @@ def _contained() -> Iterator[None]:
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer of a folder. Raises ValueError."""
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the parser of vocabularies has no class of its own for what it refuses
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{folder} holds no CLIP tokenizer: {first}") from error
-
-
-def _zero_empty(pipeline: Path) -> bool:
-    return bool(read_object(pipeline / "model_index.json").get("force_zeros_for_empty_prompt", True))

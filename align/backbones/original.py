@@ -52,15 +52,8 @@ def load_text(kind: type[Module], config: Path, file: Path) -> Module:
 
 
 def check_training(file: Path, predicts: str, alphas: Tensor) -> None:
-    """Refuse a file that says that it was trained in another way than the scheduler beside it.
-
-    Args:
-        file: the whole checkpoint.
-        predicts: the scheduler's ``prediction_type``.
-        alphas: its ``alphas_cumprod``, one for each timestep of training.
-
-    Raises:
-        ValueError: in one line.
+    """Refuse a file that says that it was trained in another way than the scheduler beside it, which states what the network
+    ``predicts`` and ``alphas_cumprod``. Raises ValueError.
     """
     with safe_open(file, framework="pt") as tensors:
         names = tensors.keys()

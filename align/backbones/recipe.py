@@ -13,7 +13,6 @@ class Recipe:
 
     Attributes:
         weights: references to whole pipelines; the first that is complete counts.
-        layout: which modules the pipeline has.
         consistency: whether the network is a latent consistency model that reads the guidance scale.
         single_file: reference to a file that UNet, autoencoder and text encoders come from instead.
         unet, vae: references to a network or autoencoder used instead of those.

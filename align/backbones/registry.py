@@ -32,17 +32,12 @@ def pieces(recipe: Recipe) -> tuple[Piece, ...]:
     return (*found, *(file_piece(name, role) for role, name in files.items() if name is not None))
 
 
-def stated(recipe: Recipe, found: Sequence[Piece] = ()) -> Stated:
-    """What a backbone's files state, checked.
-
-    Args:
-        recipe: of the backbone.
-        found: its ``pieces``, where they have been looked for already.
+def stated(recipe: Recipe, found: Sequence[Piece]) -> Stated:
+    """What a backbone's files, its ``pieces``, state, checked.
 
     Raises:
         WrongWeights: if it cannot be sampled; all files have to be there.
     """
-    found = found or pieces(recipe)
     try:
         return read_stated(found, recipe)
     except (OSError, ValueError, TypeError) as error:
@@ -77,22 +72,14 @@ def load(
     try:
         modules = load_modules(found, recipe, device)
         return UNetBackbone(modules, height, width, attention_stride, checkpointing)
-    except (
-        SafetensorError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-        KeyError,
-        OSError,
-        AttributeError,
-    ) as error:
+    except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError, OSError, AttributeError) as error:
         if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
             raise
         raise _wrong(found, error) from error
 
 
 def load_folder(folder: Path, device: torch.device) -> UNetBackbone:
-    """All of a folder in diffusers' layout, in float32 and for pictures of the embedded world's size."""
+    """A folder in diffusers' layout, in float32 and for pictures of the embedded world's size."""
     return load(Recipe((str(folder),)), device, 64, 64)
 
 

@@ -10,25 +10,19 @@ import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor
 
-from align.backbones.latents import unscaled
+from align.backbones.base import unscaled
 from align.backbones.stated import SHIFTS, check_latents
 from align.checkpoints.weight_files import build, fill, read_json, read_tensors
 from align.errors import WrongWeights
-
-PREFIX = "decoder."
 
 
 def load_small_decoder(
     folder: Path, weights: str, latents: tuple[int, ...], device: torch.device, dtype: torch.dtype
 ) -> Callable[[Tensor], Tensor]:
-    """From clean latents (P, C, h, w), scaled as the process has them, to pictures (P, 3, H, W), about [0, 1].
+    """From clean latents (P, C, h, w), scaled as the process has them, to pictures (P, 3, H, W) float32, about [0, 1].
 
-    Args:
-        folder: of a model in diffusers' layout; its encoder is not read and need not be there.
-        weights: name of the safetensors file in it, or of the index of its shards.
-        latents: (C, h, w) of those that it will be given.
-        device: where it computes.
-        dtype: in which numbers; pictures are float32.
+    Read from the ``folder`` of a model in diffusers' layout, in which ``weights`` is the safetensors file, or the index of its
+    shards; its encoder need not be there.  ``latents`` is the shape (C, h, w) of those that it will be given.
 
     Raises:
         MissingWeights, WrongWeights: a file is not there, holds something else, or is for other latents.
@@ -49,7 +43,8 @@ def load_small_decoder(
             f"{folder} decodes latents of {channels} channels, and the backbone's have {latents[0]}"
         )
     path = folder / weights
-    own = {k.removeprefix(PREFIX): v for k, v in read_tensors(path).items() if k.startswith(PREFIX)}
+    tensors = read_tensors(path).items()
+    own = {name.removeprefix("decoder."): one for name, one in tensors if name.startswith("decoder.")}
     decoder = fill(model.decoder, own, path).to(device, dtype).to(memory_format=torch.channels_last)
     # The class takes neither mean nor deviation, yet a file may state them.
     scale = {**model.config, **{key: config[key] for key in SHIFTS if key in config}}

@@ -37,7 +37,7 @@ class Stated:
     Attributes:
         schedule: see ``read_schedule``.
         path: of the scheduler file.
-        unread: what that says of its own solver's steps, see ``unread``.
+        unread: what that says of its own solver's steps.
         strides: how many times coarser than the latents cross-attention layers may be.
         shifts: which of ``SHIFTS`` the autoencoder states.
     """
@@ -72,7 +72,8 @@ def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
     texts = [_sizes(pipeline / f"text_encoder{number}/config.json") for number in numbers]
     with _named(unet):
         _check_network(network, recipe, channels, texts)
-    return Stated(schedule, path, unread(process), attention_strides(network), stated_shifts(autoencoder))
+    shifts = tuple(key for key in SHIFTS if autoencoder.get(key) not in (None, 0))
+    return Stated(schedule, path, unread(process), attention_strides(network), shifts)
 
 
 def check_latents(autoencoder: Mapping[str, Any]) -> int:
@@ -104,19 +105,10 @@ def check_latents(autoencoder: Mapping[str, Any]) -> int:
     return channels
 
 
-def stated_shifts(autoencoder: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which of ``SHIFTS`` an autoencoder's config states."""
-    return tuple(key for key in SHIFTS if autoencoder.get(key) not in (None, 0))
-
-
 def check_small_decoder(config: Path, backbone: Stated) -> None:
-    """Refuse a small decoder that knows nothing of the shift of the backbone's latents.
+    """Refuse a small decoder, by its ``config.json``, that knows nothing of the shift of the backbone's latents.
 
     Published ones were distilled for latents that are only scaled.
-
-    Args:
-        config: its ``config.json``.
-        backbone: whose latents it decodes.
 
     Raises:
         OSError: the file cannot be read.
@@ -196,7 +188,6 @@ def _sizes(path: Path) -> dict[str, int]:
 
 
 def _whole(stated: Mapping[str, Any], key: str, default: int) -> int:
-    """A size. Raises ValueError."""
     value = stated.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{key}={value!r} is no whole number from 1: give one")
@@ -205,7 +196,6 @@ def _whole(stated: Mapping[str, Any], key: str, default: int) -> int:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """The file in the messages."""
     try:
         yield
     except ValueError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,7 @@ REMEMBERED = 1024
 """Texts whose embeddings are kept: about 0.3 MB each for SDXL in 16 bit."""
 
 
-@dataclass(frozen=True)
-class TextEncoder:
+class TextEncoder(NamedTuple):
     """A tokenizer and the transformer that reads its tokens."""
 
     tokenizer: CLIPTokenizer

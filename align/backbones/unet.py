@@ -6,7 +6,6 @@ Latent consistency models among them read the guidance scale in place of having 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,9 +19,9 @@ from align.backbones.base import (
     Prediction,
     classifier_free,
     guidance_embedding,
+    unscaled,
 )
 from align.backbones.checkpointing import checkpoint_blocks, checkpoint_decoder
-from align.backbones.latents import unscaled
 from align.backbones.modules import Modules
 from align.backbones.text import TextReader
 from align.processes.base import Step, clean_and_noise, noise_slope
@@ -68,7 +67,8 @@ class UNetBackbone:
             modules.text, modules.zero_empty, self.device, size if self.reads_size else None
         )
         if checkpointing:
-            checkpoint_blocks(self.unet, self._surroundings)
+            # A block is recomputed after the call: with the probe as it was then.
+            checkpoint_blocks(self.unet, lambda: self.probe.switched(self.probe.reading.on))
             checkpoint_decoder(self.vae)
 
     def latent_shape(self) -> tuple[int, ...]:
@@ -76,7 +76,6 @@ class UNetBackbone:
         return self.unet.config.in_channels, self.height // factor, self.width // factor
 
     def encode(self, prompt: str, negative: str) -> Encoded:
-        """See ``Backbone``."""
         return self.text.encode(prompt, negative)
 
     def predict(
@@ -122,26 +121,22 @@ class UNetBackbone:
         latents = torch.cat([z] * number).to(self.dtype).contiguous(memory_format=torch.channels_last)
         states = torch.cat([getattr(conditioning, half) for half in halves]).to(self.dtype)
         times = torch.full((len(latents),), step.time, device=z.device)
+        scale: Tensor | None = None
+        if self.reads_scale:
+            scale = guidance_embedding(guidance_scale, self.unet.config.time_cond_proj_dim)
+            scale = scale.to(self.device, self.dtype).expand(len(latents), -1)
         output = self.unet(
             latents,
             times,
             states,
-            timestep_cond=self._scale(guidance_scale, len(latents)),
+            timestep_cond=scale,
             added_cond_kwargs=self._added(conditioning, halves),
             return_dict=False,
         )[0]
         found: tuple[Tensor, ...] = output.to(z.dtype).contiguous().chunk(number)
         return found
 
-    def _scale(self, guidance_scale: float, rows: int) -> Tensor | None:
-        """What a network that reads the guidance scale is given, (rows, width)."""
-        if not self.reads_scale:
-            return None
-        embedding = guidance_embedding(guidance_scale, self.unet.config.time_cond_proj_dim)
-        return embedding.to(self.device, self.dtype).expand(rows, -1)
-
     def _added(self, conditioning: Conditioning, halves: Sequence[str]) -> dict[str, Tensor] | None:
-        """What a network that reads pooled embeddings and sizes is given beside the states."""
         if not self.reads_size:
             return None
         pooled = [getattr(conditioning, f"pooled_{half}") for half in halves]
@@ -153,15 +148,10 @@ class UNetBackbone:
             "time_ids": torch.cat([conditioning.size] * len(pooled)),
         }
 
-    def _surroundings(self) -> AbstractContextManager[None]:
-        """For a block that is recomputed after a call: the probe as it is now."""
-        return self.probe.switched(self.probe.reading.on)
-
     def decode(self, z0: Tensor) -> Tensor:
         latents = unscaled(z0, self.vae.config).to(self.decoder_dtype)
         pictures: Tensor = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return (pictures.float() + 1) / 2
 
     def describe(self, z0: Tensor) -> list[dict[str, float]]:
-        """See ``Backbone``: nothing."""
         return [{} for _ in z0]

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
-
-from align.processes.gaussian import Gaussian
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,43 @@ class Level(NamedTuple):
         return Level(float(time), abar**0.5, (1 - abar) ** 0.5)
 
 
+@dataclass(frozen=True)
+class Gaussian:
+    """Isotropic Gaussian over latents: ``mean`` (P, ...), ``std`` a scalar >= 0 shared by all elements."""
+
+    mean: Tensor
+    std: float
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """``mean + std * noise``; ``noise`` (P, ...) standard normal."""
+        return self.mean + self.std * noise
+
+    def shifted(self, shift: Tensor) -> Gaussian:
+        return Gaussian(self.mean + shift, self.std)
+
+    def log_ratio(self, proposal: Gaussian, noise: Tensor) -> Tensor:
+        """Log p(z) - log q(z) at z = ``proposal.sample(noise)``, this being p: (P,) float64.
+
+        With d the difference of the means it is -<d, noise> / std - |d|^2 / (2 std^2): the densities themselves are
+        large numbers whose difference float32 does not hold.
+
+        Raises:
+            ValueError: the kernel is deterministic (``std`` 0), so there is no density.
+        """
+        if self.std == 0:
+            raise ValueError("a deterministic kernel (eta=0) has no density")
+        moved = (proposal.mean - self.mean).flatten(1)
+        kind = torch.float32 if moved.device.type == "mps" else torch.float64
+        moved, drawn = moved.to(kind) / self.std, noise.flatten(1).to(kind)
+        return -(moved * drawn).sum(dim=1) - moved.square().sum(dim=1) / 2
+
+
 def chain(levels: Sequence[Level], training: float, std: Callable[[Level, Level], float]) -> tuple[Step, ...]:
     """The steps from each level to the next.
 
     Args:
         levels: from the noisiest on, one more than there are steps.
-        training: the network's time at which nothing but noise is left, for ``Step.fraction``.
+        training: the network's time at which nothing but noise is left.
         std: the kernel's deviation between two levels.
     """
     return tuple(
@@ -103,14 +133,10 @@ def renoise(z_next: Tensor, step: Step, noise: Tensor) -> Tensor:
 
 
 def clean_and_noise(output: Tensor, z: Tensor, step: Step, prediction_type: str) -> tuple[Tensor, Tensor]:
-    """Clean latents and noise (P, ...) that the network's output stands for.
+    """Clean latents and noise (P, ...) that the network's ``output`` for latents ``z`` stands for.
 
-    Args:
-        output: of the network, (P, ...).
-        z: latents that came in.
-        step: where they are.
-        prediction_type: ``epsilon``, ``sample`` (x0), ``v_prediction`` (a eps - s x0, where a^2 + s^2 = 1) or
-            ``velocity`` (eps - x0, where a + s = 1).
+    It can be ``epsilon``, ``sample`` (x0), ``v_prediction`` (a eps - s x0, where a^2 + s^2 = 1) or ``velocity`` (eps - x0, where
+    a + s = 1).
     """
     a, s = step.a, step.s
     if prediction_type == "epsilon":

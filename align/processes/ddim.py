@@ -27,11 +27,11 @@ def ddim(schedule: Mapping[str, Any], steps: int, eta: float) -> Process:
 
     Args:
         schedule: config of a diffusers scheduler (``scheduler.config``).
-        steps: number of sampling steps, as many as the schedule has different timesteps for.
+        steps: number of sampling steps.
         eta: share of the ancestral noise, 0 to 1.
 
     Raises:
-        ValueError: steps or eta out of range.
+        ValueError: eta is out of range, or the schedule has not as many different timesteps.
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be 0 to 1, not {eta}")

@@ -15,8 +15,10 @@ _LINSPACE = (
     "DPMSolverMultistep DPMSolverSinglestep DPMSolverSDE DEISMultistep UniPCMultistep SASolver"
 )
 _LEADING = "DDIM DDIMParallel DDPM DDPMParallel PNDM LCM TCD"
-CLASSES = {f"{name}Scheduler": "linspace" for name in _LINSPACE.split()} | {
-    f"{name}Scheduler": "leading" for name in _LEADING.split()
+CLASSES = {
+    f"{name}Scheduler": spacing
+    for spacing, names in (("linspace", _LINSPACE), ("leading", _LEADING))
+    for name in names.split()
 }
 """diffusers' schedulers of discrete variance-preserving processes, whose betas their files state, and the
 ``timestep_spacing`` of each where the file states none."""
@@ -25,12 +27,9 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
 
 _CLIPPED = "cuts the predicted latents, which diffusers' pipelines do not with latent models either"
-_FLOW = "is of flow matching"
 _REFUSED = {
-    "clip_sample": _CLIPPED,
-    "thresholding": _CLIPPED,
-    "use_flow_sigmas": _FLOW,
-    "use_dynamic_shifting": _FLOW,
+    **dict.fromkeys(("clip_sample", "thresholding"), _CLIPPED),
+    **dict.fromkeys(("use_flow_sigmas", "use_dynamic_shifting"), "is of flow matching"),
 }
 """Switches that change the process, and what is wrong with them."""
 _READ = (
@@ -38,49 +37,21 @@ _READ = (
     *("timestep_spacing", "steps_offset", "set_alpha_to_one", "rescale_betas_zero_snr"),
     *("original_inference_steps", "timestep_scaling"),
 )
-_SOLVER = frozenset(
-    {
-        "_class_name",
-        "_diffusers_version",
-        "clip_sample_range",
-        "dynamic_thresholding_ratio",
-        "sample_max_value",
-        "skip_prk_steps",
-        "interpolation_type",
-        "sigma_min",
-        "sigma_max",
-        "flow_shift",
-        "time_shift_type",
-        "shift_terminal",
-        "lambda_min_clipped",
-        "algorithm_type",
-        "solver_order",
-        "solver_type",
-        "solver_p",
-        "lower_order_final",
-        "euler_at_final",
-        "predict_x0",
-        "disable_corrector",
-        "predictor_order",
-        "corrector_order",
-        "final_sigmas_type",
-        "timestep_type",
-        "variance_type",
-        "noise_sampler_seed",
-    }
+_SOLVER = (
+    "_class_name _diffusers_version clip_sample_range dynamic_thresholding_ratio sample_max_value "
+    "skip_prk_steps interpolation_type sigma_min sigma_max flow_shift time_shift_type shift_terminal "
+    "lambda_min_clipped algorithm_type solver_order solver_type solver_p lower_order_final euler_at_final "
+    "predict_x0 disable_corrector predictor_order corrector_order final_sigmas_type timestep_type "
+    "variance_type noise_sampler_seed"
 )
 """Keys that say nothing of the process as it is sampled here: the solver's own, limits of switches that are off, and those
 whose other values are refused."""
 
 
 def read_schedule(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The process that a scheduler file states, complete, as ``DDIM`` and
-    ``LCM`` take it.
+    """The process that the JSON object of a scheduler file states, complete, as ``ddim`` and ``lcm`` take it.
 
     Betas have to stand in the file.  Other keys that do not have the default of the class that it names.
-
-    Args:
-        stated: the JSON object in the file.
 
     Raises:
         ValueError: naming the key and the mend.
@@ -126,7 +97,7 @@ def read_schedule(stated: Mapping[str, Any]) -> dict[str, Any]:
 
 def unread(stated: Mapping[str, Any]) -> list[str]:
     """What a scheduler file states that has no part here and is not off: how its own solver chooses levels, unknown keys."""
-    known = {*_SOLVER, *_REFUSED, *_READ}
+    known = {*_SOLVER.split(), *_REFUSED, *_READ}
     return [
         f"{key}={_shown(value)}"
         for key, value in stated.items()

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from align.processes.base import Process, Step
-from align.processes.gaussian import Gaussian
+from align.processes.base import Gaussian, Process, Step
 from align.processes.lcm import lcm
 
 
@@ -27,27 +26,19 @@ def released_lcm(schedule: Mapping[str, Any], steps: int, eta: float) -> Process
     return _ReleasedLCM((*moved, replace(last, std=eta * last.s)), eta)
 
 
-@dataclass
-class _Memory:
-    """The log-ratios of the last step that had its own."""
-
-    ratio: Tensor | None = None
-
-
 @dataclass(frozen=True)
 class _ReleasedLCM(Process):
     """It remembers a step's ratios until the next, by place: particles resampled in between get one another's."""
 
     eta: float
-    memory: _Memory = field(default_factory=_Memory)
+    memory: list[Tensor] = field(default_factory=list)
 
     def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
         mean, left = step.a_next * x0, len(self.steps) - 1 - step.index
         if left == 0:
-            return _Mismatched(mean, step.std, step.s_next, (1 - step.a) * x0, _Memory())
-        return _Mismatched(
-            mean, self.eta * step.s_next, step.s_next, torch.zeros_like(x0), self.memory, repeated=left == 1
-        )
+            return _Mismatched(mean, step.std, step.s_next, (1 - step.a) * x0, [])
+        std, offset = self.eta * step.s_next, torch.zeros_like(x0)
+        return _Mismatched(mean, std, step.s_next, offset, self.memory, repeated=left == 1)
 
 
 @dataclass(frozen=True)
@@ -57,13 +48,13 @@ class _Mismatched(Gaussian):
     Attributes:
         noise: deviation of what is drawn.
         offset: (P, ...), by how much ``mean`` lies beyond the density's.
-        memory: where the ratios are kept.
+        memory: of the log-ratios of the last step that had its own.
         repeated: give those that were kept instead of its own.
     """
 
     noise: float
     offset: Tensor
-    memory: _Memory
+    memory: list[Tensor]
     repeated: bool = False
 
     def sample(self, noise: Tensor) -> Tensor:
@@ -75,10 +66,9 @@ class _Mismatched(Gaussian):
     def log_ratio(self, proposal: Gaussian, noise: Tensor) -> Tensor:
         """-<d, e> / std^2 - |d|^2 / (2 std^2), e = z less the mean of the proposal's density."""
         if self.repeated:
-            kept = self.memory.ratio
-            return kept if kept is not None else torch.zeros(len(noise), device=noise.device)
+            return self.memory[0] if self.memory else torch.zeros(len(noise), device=noise.device)
         moved, drawn = (proposal.mean - self.mean) / self.std, (self.noise * noise + self.offset) / self.std
         kind = torch.float32 if moved.device.type == "mps" else torch.float64
         moved, drawn = moved.flatten(1).to(kind), drawn.flatten(1).to(kind)
-        self.memory.ratio = -(moved * drawn).sum(dim=1) - moved.square().sum(dim=1) / 2
-        return self.memory.ratio
+        self.memory[:] = [-(moved * drawn).sum(dim=1) - moved.square().sum(dim=1) / 2]
+        return self.memory[0]

@@ -55,13 +55,7 @@ def matched_words(knowledge: Knowledge, prompt: str) -> Words:
 
 
 def piece_groups(noun: str, attributes: Sequence[str], pieces: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Indices of the word pieces of an object and of all its attributes.
-
-    Args:
-        noun: the object's word.
-        attributes: its words.
-        pieces: all word pieces of the prompt, with the start and the end token.
-    """
+    """Indices of the word pieces of an object and of all its attributes, among the prompt's with start and end token."""
     plain = [piece.removesuffix(END_OF_WORD) for piece in pieces]
     done: set[int] = set()
     groups: list[list[int]] = []
@@ -87,7 +81,6 @@ def _placed(word: str, pieces: Sequence[str], done: set[int], used: set[int]) ->
 
 
 def _assembled(word: str, pieces: Sequence[str], first: int) -> list[int]:
-    """Consecutive pieces from ``first`` on that make up the word; none if they do not."""
     text, last = pieces[first], first
     while text != word:
         last += 1
@@ -100,12 +93,7 @@ def _assembled(word: str, pieces: Sequence[str], first: int) -> list[int]:
 
 
 def released_pairs(knowledge: Knowledge, prompt: str, pieces: Sequence[str]) -> TokenPairs:
-    """Token pairs of a prompt as the released code makes them.
-
-    Args:
-        knowledge: the graph by its words.
-        prompt: it is lower-cased here; CLIP's tokenizers do so anyway.
-        pieces: all its word pieces, with start and end token, not truncated.
+    """Token pairs of a prompt, of which ``pieces`` are all word pieces, with start and end token, not truncated.
 
     Raises:
         GraphError: an object is no word of the prompt.
@@ -126,7 +114,6 @@ class ReleasedGraphs(PromptGraphs):
     """Graphs whose words are found in the prompt as the released code finds them; not for sources without words."""
 
     def pairs(self, prompt: str, read: ReadPrompt) -> TokenPairs:
-        """See ``PromptGraphs``."""
         knowledge = self.knowledge(prompt)
         if knowledge is None:
             return super().pairs(prompt, read)

@@ -15,7 +15,6 @@ class SignBlindObjective(Objective):
     """
 
     def view_losses(self, scores: Tensor) -> Tensor:
-        """See ``Objective``."""
         return scores.square() / 2
 
     def over_views(self, total: Tensor, number: int) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,6 @@ class StaleTempered(Tempered):
     """
 
     def follow(self, group: Group, index: Tensor) -> Group:
-        """See ``Filter``."""
         return replace(super().follow(group, index), twist=group.twist)
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
@@ -46,7 +45,6 @@ class ForgetfulSteering(Steering):
     floor: float = 0.0
 
     def reads_end(self) -> bool:
-        """See ``Selection``."""
         return False
 
     @property
@@ -54,7 +52,6 @@ class ForgetfulSteering(Steering):
         return self.floor
 
     def log_potential(self, statistic: Tensor, before: Tensor, product: Tensor, step: Step) -> Tensor:
-        """See ``Steering``."""
         potential = super().log_potential(statistic, before, product, step)
         if step.index == self.at[-1] and self.potential != "diff":
             potential = potential - product
@@ -64,11 +61,11 @@ class ForgetfulSteering(Steering):
         resampling, weighed = self.resampling, self.weigh(group, step)
         if step.index == self.at[-1]:
             resampling = replace(resampling, threshold=0.5)
-        drawn, _ = resampling(weighed.log_weights, draws, int(group.rows[0]))
+        drawn = resampling(weighed.log_weights, draws, int(group.rows[0]))
         if not drawn.happened:
             weighed = replace(weighed, twist=group.twist)
         forgotten = torch.full_like(weighed.log_weights, -math.log(len(group.rows)))
-        moved = replace(weighed.take(drawn.index), log_weights=forgotten)
+        moved = replace(self.follow(weighed, drawn.index), log_weights=forgotten)
         return moved, {"ess": drawn.ess, "resampled": drawn.happened}
 
     def finish(self, state: State, value: Tensor) -> State:

@@ -19,7 +19,6 @@ class PublishedLadder(Tempering):
     """
 
     def bounds(self, index: int, steps: int, previous: float = 0.0) -> Temperatures:
-        """See ``Tempering``."""
         count = index - self.first(steps)
         if count < 0:
             return Temperatures(0.0, 0.0)
@@ -56,16 +55,10 @@ class PublishedLadder(Tempering):
 
 
 def adam_search(base: Tensor, reward: Tensor, lower: float, target: float) -> float:
-    """Adam on (ESS - target)^2 from ``lower``.
+    """Adam on (ESS - target)^2 from ``lower`` in [0, 1], for (P,) log-weights at temperature 0 and what it multiplies, float64.
 
     It moves by about 0.05 at most, and not at all where ESS does not fall with the temperature; above all it never
     leaves equal weights at temperature 0, where ESS is stationary.
-
-    Args:
-        base: (P,) log-weights at temperature 0, float64 on the CPU.
-        reward: (P,) what a temperature multiplies, likewise.
-        lower: bound, in [0, 1].
-        target: ESS to fall to.
     """
     scale, first, second = lower, 0.0, 0.0
     for iteration in range(1, 501):

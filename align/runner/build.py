@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from align.sampling.parts import Parts
     from align.sampling.sampler import Sampler
     from align.sampling.search import Search
-    from align.sampling.selection import Selection
+    from align.sampling.selection import Keep
     from align.sampling.values import Value
     from align.semantics.tokens import PairSource
 
@@ -172,11 +172,12 @@ def _search(config: Config) -> Search | None:
     )
 
 
-def _selection(config: Config) -> Selection:
+def _selection(config: Config) -> Keep:
     from align.released.particles import ForgetfulSteering, StaleTempered
     from align.released.search import RawPrune
     from align.released.tempering import PublishedLadder
-    from align.sampling.particles import Resampling, Steering, Tempered
+    from align.sampling.particles import Steering, Tempered
+    from align.sampling.resampling import Resampling
     from align.sampling.search import Prune
     from align.sampling.selection import Keep
     from align.sampling.tempering import Tempering

@@ -37,12 +37,7 @@ def chunks(number: int, size: int) -> Iterator[Chunk]:
 
 
 def calls(groups: Sequence[int], size: int) -> Iterator[Chunk]:
-    """Cut the rows of a pass into calls.
-
-    Args:
-        groups: of each row the number of its group.
-        size: most rows of a call.
-    """
+    """Cut the rows of a pass, each with the number of its group, into calls of at most ``size``."""
     counts = Counter(groups)
     shared = [row for row, group in enumerate(groups) if counts[group] < size]
     own: dict[int, list[int]] = {group: [] for group, count in counts.items() if count >= size}

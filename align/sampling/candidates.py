@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from align.processes.base import Step
-from align.processes.gaussian import Gaussian
+from align.processes.base import Gaussian, Step
 from align.sampling.batching import calls
 from align.sampling.host import read_together, send
 from align.sampling.noise import Candidate, Draws
 from align.sampling.parts import Parts, Want, suffices, wants_of_candidates
 from align.sampling.selection import Trace
-from align.sampling.state import Estimate, State
-
-Evaluate = Callable[[State, Step, Want, Draws], Estimate]
+from align.sampling.state import Estimate, State, join
 
 
 def best_candidates(
     parts: Parts,
-    evaluate: Evaluate,
+    evaluate: Callable[[State, Step, Want, Draws], Estimate],
     state: State,
     kernel: Gaussian,
     proposal: Gaussian,
@@ -32,21 +29,10 @@ def best_candidates(
 ) -> tuple[State, Estimate | None, Trace]:
     """Of each particle's candidates one, and what it was evaluated to at the next step, if that is all that it needs there.
 
-    Candidates are evaluated call by call and only the best of each particle is kept, so memory does not
-    grow with their number.
-
-    Args:
-        parts: the method.
-        evaluate: what evaluates particles at a step.
-        state: the P parents.
-        kernel: of their next states.
-        proposal: as guidance shifts it; candidates are drawn from this one.
-        step: where they are.
-        draws: of the parents.
-        widths: (P,) candidates of each on the host.
-
-    Also told, of the groups where there was any, ``unvalued``: how many particles had no candidate of a finite value, so
-    that the first candidate went on.
+    Each of the P particles of ``state`` has as many as ``widths`` (P,) says, on the host, drawn from the ``proposal``, which is
+    the ``kernel`` as guidance shifts it.  They are evaluated call by call and only the best of each particle is kept, so memory
+    does not grow with their number.  Also told, of the groups where there was any, ``unvalued``: how many particles had no
+    candidate of a finite value, so that the first candidate went on.
     """
     search = parts.search
     assert search is not None
@@ -73,7 +59,7 @@ def best_candidates(
         value, ratio = read_together(estimate.value, ratio)
         keys = search.keys(value, ratio, mine)
         found = _Candidates(rows, child, estimate, keys)
-        best = found.best() if best is None else best.join(found).best()
+        best = _best([found] if best is None else [best, found])
     assert best is not None
     unknown = torch.isneginf(best.key) & (widths > 1)
     counts = {int(state.group[rows[0]]): int(unknown[rows].sum()) for rows in state.groups()}
@@ -90,20 +76,14 @@ class _Candidates:
     estimate: Estimate
     key: Tensor
 
-    def join(self, other: _Candidates) -> _Candidates:
-        """These, then others."""
-        return _Candidates(
-            torch.cat([self.parent, other.parent]),
-            State.join([self.state, other.state]),
-            Estimate.join([self.estimate, other.estimate]),
-            torch.cat([self.key, other.key]),
-        )
 
-    def best(self) -> _Candidates:
-        """That of the largest key of each parent, parents in order; of equals the first."""
-        order = torch.argsort(self.key, descending=True, stable=True)
-        order = order[torch.argsort(self.parent[order], stable=True)]
-        ahead = torch.ones(len(order), dtype=torch.bool)
-        ahead[1:] = self.parent[order][1:] != self.parent[order][:-1]
-        win = order[ahead]
-        return _Candidates(self.parent[win], self.state.take(win), self.estimate.take(win), self.key[win])
+def _best(found: Sequence[_Candidates]) -> _Candidates:
+    """That of the largest key of each parent, parents in order; of equals the first."""
+    parent, key = torch.cat([one.parent for one in found]), torch.cat([one.key for one in found])
+    order = torch.argsort(key, descending=True, stable=True)
+    order = order[torch.argsort(parent[order], stable=True)]
+    ahead = torch.ones(len(order), dtype=torch.bool)
+    ahead[1:] = parent[order][1:] != parent[order][:-1]
+    win = order[ahead]
+    state, estimate = join([one.state for one in found]), join([one.estimate for one in found])
+    return _Candidates(parent[win], state.take(win), estimate.take(win), key[win])

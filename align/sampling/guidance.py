@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from align.processes.base import Step
+from align.processes.base import Step, clean_and_noise
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate, per_row
 
@@ -26,13 +26,7 @@ Rule = Literal["correction", "polyak", "value", "constant", "variance"]
 
 
 def step_size(rule: Rule, estimate: Estimate, norm: Tensor) -> Tensor:
-    """The factor rho without its coefficient, (P,); zero where the gradient is.
-
-    Args:
-        rule: see ``Rule``.
-        estimate: the evaluation.
-        norm: (P,) of the gradient that will be multiplied.
-    """
+    """The factor rho without its coefficient, (P,); zero where ``norm`` (P,), the gradient's, is."""
     safe = norm.clamp(min=1e-30)
     if rule == "correction":
         rho = estimate.correction.float().flatten(1).norm(dim=1) / safe
@@ -62,34 +56,28 @@ class Guidance:
     rule: Rule = "correction"
     form: Literal["mean", "eps"] = "mean"
 
-    def step(self, estimate: Estimate, terms: Terms, tilt: Tensor, std: float) -> Tensor:
-        """-rho g, (P, C, h, w); zero where there is no gradient.
-
-        Args:
-            estimate: the evaluation.
-            terms: of the step.
-            tilt: (P,) lambda / alpha of each particle.
-            std: the kernel's deviation.
-        """
+    def step(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor) -> Tensor:
+        """-rho g, (P, C, h, w); zero where there is no gradient.  ``tilt`` is (P,), lambda / alpha of each particle."""
         length = self.strength * self.coefficient[terms.phase]
         if self.rule == "variance":
-            rho = length * std**2 * tilt.to(estimate.gradient_norm)
+            rho = length * step.std**2 * tilt.to(estimate.gradient_norm)
         else:
             rho = length * step_size(self.rule, estimate, estimate.gradient_norm)
         return -per_row(rho, estimate.gradient) * estimate.gradient
 
-    def adjust(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor, std: float) -> Estimate:
+    def adjust(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor) -> Estimate:
         """The predictions that the kernel is formed from."""
         # Without any signal the noise is known, z/s, and x0 does not depend on z: a gradient by z says nothing.
         if self.form == "mean" or step.a == 0:
             return estimate
-        change = -step.s * self.step(estimate, terms, tilt, std)
-        follows = step.c_out * step.s / step.a  # as the clean latents of a noise prediction do
-        return replace(estimate, eps=estimate.eps + change, x0=estimate.x0 - follows * change)
+        change = -step.s * self.step(estimate, terms, step, tilt)
+        # What a noise prediction stands for is linear in z and in the noise, and z stays.
+        x0, eps = clean_and_noise(change, torch.zeros_like(change), step, "epsilon")
+        return replace(estimate, eps=estimate.eps + eps, x0=estimate.x0 + x0)
 
-    def shift(self, estimate: Estimate, terms: Terms, tilt: Tensor, std: float) -> Tensor | None:
+    def shift(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor) -> Tensor | None:
         """What to add to the kernel's mean, (P, C, h, w), if anything."""
-        return self.step(estimate, terms, tilt, std) if self.form == "mean" else None
+        return self.step(estimate, terms, step, tilt) if self.form == "mean" else None
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,12 @@ class Judge:
     """The one holder of the reward, with all that reads it.
 
     Attributes:
-        backbone: whose decoder makes pictures.
         size: most rows of a decoder call, see ``align.sampling.batching``.
         reward: of the objective, of values and of finished pictures, where something reads one.
         objective: what to differentiate; ``None`` for nothing.
         clean: how clean predictions are moved, if they are.
         value: how the expected reward of a particle is estimated, where it is asked for.
-        views_together: altered copies that are scored in one call beside each other; ``None`` for all.
+        views_together: altered copies that are scored in one call; ``None`` for all.
     """
 
     backbone: Backbone
@@ -90,18 +89,10 @@ class Judge:
         *,
         differentiate: bool,
     ) -> Judgement:
-        """The loss of one network call's predictions, and its gradient with respect to them.
+        """The loss of one network call's predictions (P, ...), and its gradient with respect to them.
 
-        Args:
-            prediction: of P rows; maps where the semantic loss counts.
-            state: the P rows.
-            real: how many of them count; those behind fill the call up.
-            pictures: what is known of their pictures.
-            step: where in the process.
-            terms: which losses count.
-            draws: of the P rows.
-            ledger: where calls are charged.
-            differentiate: by the whole loss; otherwise there is the preference's gradient alone.
+        Of the P rows the first ``real`` count, those behind fill the call up.  Unless the whole loss is ``differentiate``d
+        there is the preference's gradient alone.
         """
         assert self.objective is not None
         number, shown = len(state.z), None
@@ -126,7 +117,11 @@ class Judge:
             parts.append(
                 self._losses(take(prediction, rows), some.previous_x0, weights, terms, loss, differentiate)
             )
-        self._charge(state.picture[:real].tolist(), terms, ledger)
+        if terms.preference:
+            times = self.clean.iterations if self.clean is not None else 1
+            for what, each in (("decoder", 1), ("reward", 1 + self.objective.copies)):
+                for way in ("forward", "backward"):
+                    ledger.charge(state.picture[:real].tolist(), f"{what}_{way}", times * each)
         judged = join(parts)  # without calls that would be padding alone
         return take(judged, torch.arange(number).clamp(max=len(judged.loss) - 1))
 
@@ -179,15 +174,6 @@ class Judge:
                 shift = shift + self.clean.step(through, estimate)
         return Judgement(total, value, by_x0, by_attention, shift)
 
-    def _charge(self, rows: list[int], terms: Terms, ledger: Ledger) -> None:
-        assert self.objective is not None
-        if not terms.preference:
-            return
-        times = self.clean.iterations if self.clean is not None else 1
-        for what, each in (("decoder", 1), ("reward", 1 + self.objective.copies)):
-            for way in ("forward", "backward"):
-                ledger.charge(rows, f"{what}_{way}", times * each)
-
     def values(
         self,
         state: State,
@@ -218,7 +204,6 @@ class Judge:
         return values[send(torch.argsort(torch.cat([rows for rows, _ in parts])), values.device)]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Clean latents (P, ...) to pictures (P, 3, H, W) in [0, 1], float32 on their device."""
         parts = [
             self.backbone.decode(latents[send(chunk.rows, latents.device)])[: chunk.real]
             for chunk in chunks(len(latents), self.size)
@@ -226,7 +211,6 @@ class Judge:
         return torch.cat(parts).clamp(0, 1).float()
 
     def score(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(P,) float32 rewards of finished pictures (P, 3, H, W), each for its own prompt."""
         parts = []
         for chunk in chunks(len(pictures), self.size):
             texts = [prompts[k] for k in chunk.rows.tolist()]

@@ -7,16 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-COUNTS = (
-    "network_forward",
-    "network_backward",
-    "decoder_forward",
-    "decoder_backward",
-    "reward_forward",
-    "reward_backward",
-    "value_forward",
-)
-
 
 @dataclass
 class Cost:
@@ -39,12 +29,15 @@ class Cost:
     value_forward: float = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+        return Cost(*(getattr(self, what) + getattr(other, what) for what in COUNTS))
 
     def over(self, pictures: int) -> Cost:
         """An equal share for each of some pictures; whole numbers stay whole."""
-        counts = [getattr(self, f.name) for f in fields(self)]
+        counts = [getattr(self, what) for what in COUNTS]
         return Cost(*(n // pictures if n % pictures == 0 else n / pictures for n in counts))
+
+
+COUNTS = tuple(field.name for field in fields(Cost))
 
 
 class Ledger:

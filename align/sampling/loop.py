@@ -22,15 +22,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from align.processes.base import Step, renoise
-from align.processes.gaussian import Gaussian
+from align.processes.base import Gaussian, Step, renoise
 from align.sampling.candidates import best_candidates
 from align.sampling.host import read, send
 from align.sampling.ledger import Ledger
 from align.sampling.noise import Draws, Streams
 from align.sampling.parts import Parts, Want, wants
 from align.sampling.selection import Trace
-from align.sampling.state import Estimate, Pictures, State, gather, per_row
+from align.sampling.state import Estimate, Pictures, State, gather, join, per_row
 
 
 @dataclass(frozen=True)
@@ -62,19 +61,9 @@ def run(
     on_evaluation: Callable[[Info], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
 ) -> State:
-    """Sample.
+    """From initial noise to the state at the end of the process, whose ``z`` are clean latents.
 
-    Args:
-        parts: the method.
-        state: initial noise of all particles.
-        pictures: prompts and conditioning, by picture number.
-        streams: noise of each particle.
-        ledger: where evaluations are charged.
-        on_evaluation: told of every evaluation.
-        on_step: told when a step is done.
-
-    Returns:
-        The state at the end of the process: ``z`` are clean latents.
+    ``on_evaluation`` is told of every evaluation, ``on_step`` when a step is done.
     """
     loop = Loop(parts, pictures, streams, ledger)
     estimate: Estimate | None = None
@@ -113,14 +102,13 @@ def run(
 
 
 def _together(arrived: list[tuple[State, Estimate | None]]) -> tuple[State, Estimate | None]:
-    """Particles that needed different numbers of rounds as one state again, groups in order."""
     arrived = [one for one in arrived if len(one[0].z)]
     if len(arrived) == 1:
         return arrived[0]
-    state = State.join([state for state, _ in arrived])
+    state = join([state for state, _ in arrived])
     order = torch.argsort(state.group, stable=True)
     known = [estimate for _, estimate in arrived if estimate is not None]
-    estimate = Estimate.join(known).take(order) if len(known) == len(arrived) else None
+    estimate = join(known).take(order) if len(known) == len(arrived) else None
     return state.take(order), estimate
 
 
@@ -218,17 +206,8 @@ class Loop:
     ) -> tuple[State, Estimate | None, Tensor, Trace]:
         """The next latents, drawn from the (shifted) kernel; weights follow.
 
-        Args:
-            state: the particles.
-            estimate: what they were evaluated to.
-            step: where in the process.
-            want: what was wanted of that.
-            round: how often they were there before.
-            again: (P,) bool on the host, which of them will repeat the step.
-
-        Returns:
-            The children; what they were evaluated to, if they were and it is all that the next step needs; ``again`` of
-            each; figures of the search or of the selection among them.
+        Returned are the children; what they were evaluated to, if they were and it is all that the next step needs; which of
+        them repeat the step, (P,) bool on the host as ``again``; figures of the search or of the selection among them.
         """
         parts = self.parts
         kernel = parts.process.kernel(estimate.x0, estimate.eps, step)
@@ -256,7 +235,9 @@ class Loop:
         if parts.select_children and round == 0:
             selected = parts.select(children, estimate, step, draws)
             if not bool(again.any()):
-                self.twins = _first(selected.index)
+                places: dict[int, int] = {}
+                twins = [places.setdefault(k, place) for place, k in enumerate(selected.index.tolist())]
+                self.twins = torch.tensor(twins)
             return selected.state, None, again[selected.index], selected.trace
         return children, None, again, {}
 
@@ -272,8 +253,8 @@ class Loop:
         shift: Tensor | None = None
         if want.back == "noisy":
             assert parts.guidance is not None
-            moved = parts.guidance.adjust(moved, want.terms, step, state.tilt, step.std)
-            shift = parts.guidance.shift(estimate, want.terms, state.tilt, step.std)
+            moved = parts.guidance.adjust(moved, want.terms, step, state.tilt)
+            shift = parts.guidance.shift(estimate, want.terms, step, state.tilt)
         if moved is not estimate:
             kernel = parts.process.kernel(moved.x0, moved.eps, step)
         return kernel if shift is None else kernel.shifted(shift)
@@ -283,19 +264,13 @@ def _without_nonfinite(estimate: Estimate) -> Estimate:
     """Rows whose gradients or loss are not finite are marked, and not guided: a broken loss can have a finite gradient, which
     means nothing.
     """
-    shift_norm = torch.isfinite(estimate.clean_shift).flatten(1).all(dim=1)
-    finite = torch.isfinite(estimate.gradient_norm) & shift_norm & torch.isfinite(estimate.loss)
-    keep = per_row(finite, estimate.gradient)
+    finite = torch.isfinite(estimate.gradient_norm) & torch.isfinite(estimate.loss)
+    finite = finite & torch.isfinite(estimate.clean_shift).flatten(1).all(dim=1)
+    broken = per_row(~finite, estimate.gradient)
     return replace(
         estimate,
-        gradient=torch.where(keep, estimate.gradient, torch.zeros_like(estimate.gradient)),
-        gradient_norm=torch.where(finite, estimate.gradient_norm, torch.zeros_like(estimate.gradient_norm)),
-        clean_shift=torch.where(keep, estimate.clean_shift, torch.zeros_like(estimate.clean_shift)),
+        gradient=estimate.gradient.masked_fill(broken, 0),
+        gradient_norm=estimate.gradient_norm.masked_fill(~finite, 0),
+        clean_shift=estimate.clean_shift.masked_fill(broken, 0),
         finite=finite,
     )
-
-
-def _first(index: Tensor) -> Tensor:
-    """(Q,) for each member of (Q,) the place of the first that is equal to it."""
-    places: dict[int, int] = {}
-    return torch.tensor([places.setdefault(k, place) for place, k in enumerate(index.tolist())])

@@ -24,11 +24,9 @@ class Noise(Protocol):
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
         """Standard normal float32 of ``shape`` on the CPU, the same for the same arguments."""
-        ...
 
     def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
         """Uniform float64 of [0, 1), likewise."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,6 @@ class NoiseStream:
         return torch.randn(shape, generator=self._generator(purpose, step, round))
 
     def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See ``Noise``."""
         return torch.rand(shape, generator=self._generator(purpose, step, round), dtype=torch.float64)
 
     def _generator(self, purpose: str, step: int, round: int) -> torch.Generator:
@@ -70,7 +67,6 @@ class Given:
         return self.noise.normal(purpose, step, round, shape) if given is None else given
 
     def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        """See ``Noise``."""
         return self.noise.uniform(purpose, step, round, shape)
 
 
@@ -97,14 +93,7 @@ Streams = Callable[[int, int], Noise]
 
 @dataclass(frozen=True)
 class Draws:
-    """The numbers of some particles at one step and round.
-
-    Attributes:
-        own: the stream of each of P particles.
-        step, round: part of every key.
-        shape: of a particle's latents.
-        device: where normal draws go; uniform ones stay on the CPU.
-    """
+    """The numbers of P particles at one step and round, of which each has a stream of its ``own``."""
 
     own: Sequence[Noise]
     step: int
@@ -114,20 +103,18 @@ class Draws:
 
     @staticmethod
     def of(streams: Streams, state: State, step: int, round: int) -> Draws:
-        """Those of a state's particles."""
         pairs = zip(state.picture.tolist(), state.slots().tolist(), strict=True)
         own = [streams(picture, slot) for picture, slot in pairs]
         return Draws(own, step, round, tuple(state.z.shape[1:]), state.z.device)
 
     def normal(self, purpose: str) -> Tensor:
-        """(P, ...) standard normal."""
         drawn = [noise.normal(purpose, self.step, self.round, self.shape) for noise in self.own]
         if all(one.device.type == "cpu" for one in drawn):
             return send(torch.stack(drawn), self.device)
         return torch.stack([send(one, self.device) for one in drawn])
 
     def uniform(self, purpose: str, number: int) -> Tensor:
-        """(P, number) float64 of [0, 1)."""
+        """(P, number) float64 of [0, 1), on the CPU."""
         return torch.stack([noise.uniform(purpose, self.step, self.round, (number,)) for noise in self.own])
 
     def of_group(self, row: int, purpose: str) -> Callable[[int], Tensor]:
@@ -135,9 +122,4 @@ class Draws:
         return lambda number: self.own[row].uniform(purpose, self.step, self.round, (number,))
 
     def take(self, rows: Tensor) -> Draws:
-        """The draws of some of the particles."""
         return replace(self, own=[self.own[row] for row in rows.tolist()])
-
-    def again(self, round: int) -> Draws:
-        """The same particles' draws of another round."""
-        return replace(self, round=round)

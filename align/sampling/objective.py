@@ -17,17 +17,10 @@ from align.backbones.base import Halves
 from align.processes.base import Step
 from align.sampling.state import per_row
 
-VARIANCE_EPSILON = 1e-5
-
 
 @dataclass(frozen=True)
 class Terms:
-    """Which losses count at one step, so that nothing else is computed.
-
-    Attributes:
-        phase: 0, 1 or 2: semantic alone, both, preference alone (or nothing any more).
-        semantic, preference: whether the loss is needed.
-    """
+    """Which losses count at one step; ``phase`` is 0, 1 or 2: semantic alone, both, preference alone (or nothing any more)."""
 
     phase: int
     semantic: bool
@@ -69,7 +62,6 @@ class Objective:
     clamp: bool = False
 
     def terms(self, step: Step) -> Terms:
-        """What is needed at a step."""
         if step.fraction >= self.semantic_until:
             return Terms(0, self.semantic > 0, False)
         if step.fraction >= self.both_until:
@@ -130,4 +122,4 @@ def channel_normalised(x: Tensor) -> Tensor:
     places = tuple(range(2, x.ndim))
     mean = x.mean(dim=places, keepdim=True)
     variance = x.var(dim=places, keepdim=True)
-    return (x - mean) / (variance + VARIANCE_EPSILON).sqrt()
+    return (x - mean) / (variance + 1e-5).sqrt()

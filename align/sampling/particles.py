@@ -24,42 +24,10 @@ from torch import Tensor
 from align.processes.base import Step
 from align.sampling.host import read_together, send
 from align.sampling.noise import Draws
-from align.sampling.resampling import Resampled, Scheme, resample_when_low
+from align.sampling.resampling import Resampling
 from align.sampling.selection import Keep, Selected
 from align.sampling.state import Estimate, State
-from align.sampling.tempering import Temperatures, Tempering
-
-Potential = Literal["max", "diff", "add", "rt"]
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How a group is resampled.
-
-    Attributes:
-        scheme: how ancestors are drawn.
-        threshold: where the effective sample size is below this share of the particles; ``None`` for always.
-    """
-
-    scheme: Scheme = "systematic"
-    threshold: float | None = 0.5
-
-    def __call__(self, log_weights: Tensor, draws: Draws, row: int) -> tuple[Resampled, Tensor]:
-        """Ancestors of a group by (N,) log-weights, and the (N,) log-weights that keep its evidence.
-
-        A group in which no particle has any weight is left as it is, with an effective size of 0.
-
-        Args:
-            log_weights: of the group, float64 on the CPU.
-            draws: of the whole state.
-            row: the group's first.
-        """
-        total = torch.logsumexp(log_weights, 0)
-        if not bool(torch.isfinite(total)):
-            kept = torch.arange(len(log_weights))
-            return Resampled(kept, log_weights, 0.0, happened=False), log_weights
-        found = resample_when_low(self.scheme, log_weights, self.threshold, draws.of_group(row, "resample"))
-        return found, found.log_weights + total
+from align.sampling.tempering import Tempering
 
 
 @dataclass(frozen=True)
@@ -82,23 +50,14 @@ class Group:
     statistic: Tensor
     tilt: Tensor
 
-    def take(self, index: Tensor) -> Group:
-        """Particles by index, everything of theirs with them."""
-        return Group(*(getattr(self, field.name)[index] for field in fields(self)))
-
 
 class Filter(Keep, ABC):
-    """A selection by weights; a particle whose value is not finite has none.
-
-    Attributes:
-        resampling: how a group is resampled.
-    """
+    """A selection by weights; a particle whose value is not finite has none."""
 
     resampling: Resampling
 
     @property
     def reads_correction(self) -> bool:
-        """Whether ``Group.correction`` is looked at."""
         return False
 
     @abstractmethod
@@ -107,13 +66,13 @@ class Filter(Keep, ABC):
 
     def follow(self, group: Group, index: Tensor) -> Group:
         """The particles that go on, with what belongs to them."""
-        return group.take(index)
+        return Group(*(getattr(group, field.name)[index] for field in fields(group)))
 
     def move(self, group: Group, step: Step, draws: Draws) -> tuple[Group, Mapping[str, float]]:
         """The group after a step, and its figures for the trace."""
         weighed = self.weigh(group, step)
-        drawn, carried = self.resampling(weighed.log_weights, draws, int(group.rows[0]))
-        moved = replace(self.follow(weighed, drawn.index), log_weights=carried)
+        drawn = self.resampling(weighed.log_weights, draws, int(group.rows[0]))
+        moved = replace(self.follow(weighed, drawn.index), log_weights=drawn.log_weights)
         return moved, {"ess": drawn.ess, "resampled": drawn.happened}
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
@@ -174,9 +133,7 @@ class Tempered(Filter):
     ``State.statistic`` holds the temperature of the step before.
 
     Attributes:
-        tempering: the temperatures lambda.
         alpha: scale of the reward.
-        resampling: how.
         steps: number of sampling steps.
         guidance_scale: of classifier-free guidance, for the temperature of rule "freedom".
     """
@@ -188,11 +145,9 @@ class Tempered(Filter):
     guidance_scale: float = 1.0
 
     def reads(self, step: Step) -> bool:
-        """See ``Selection``: from the first tempered step on."""
         return self.tempering.tempers(step.index, self.steps)
 
     def tilts(self, step: Step) -> bool:
-        """See ``Selection``: likewise."""
         return self.reads(step)
 
     def reads_end(self) -> bool:
@@ -200,12 +155,24 @@ class Tempered(Filter):
 
     @property
     def reads_correction(self) -> bool:
-        """See ``Filter``."""
         return self.tempering.rule == "freedom"
 
     def weigh(self, group: Group, step: Step) -> Group:
         reward, base = group.value / self.alpha, group.log_weights - group.twist
-        scale = self._temperatures(group, step, base, reward)
+        previous = float(group.statistic[0])
+        scale = self.tempering.bounds(step.index, self.steps, previous)
+        # By the particles that have a weight and a reward; the bounds where there is none.
+        sound = torch.isfinite(base) & torch.isfinite(reward)
+        if bool(sound.any()):
+            scale = self.tempering.temperatures(
+                step.index,
+                self.steps,
+                previous,
+                base=base[sound],
+                reward=reward[sound],
+                correction=self.guidance_scale * group.correction,
+                gradient=group.gradient / self.alpha,
+            )
         weights, twist = weighed(base, scale.now * reward)
         return replace(
             group,
@@ -216,28 +183,10 @@ class Tempered(Filter):
         )
 
     def move(self, group: Group, step: Step, draws: Draws) -> tuple[Group, Mapping[str, float]]:
-        """See ``Filter``."""
         moved, figures = super().move(group, step, draws)
         return moved, {**figures, "temperature": float(moved.statistic[0])}
 
-    def _temperatures(self, group: Group, step: Step, base: Tensor, reward: Tensor) -> Temperatures:
-        """By the particles that have a weight and a reward; the bounds where there is none."""
-        previous = float(group.statistic[0])
-        sound = torch.isfinite(base) & torch.isfinite(reward)
-        if not bool(sound.any()):
-            return self.tempering.bounds(step.index, self.steps, previous)
-        return self.tempering.temperatures(
-            step.index,
-            self.steps,
-            previous,
-            base=base[sound],
-            reward=reward[sound],
-            correction=self.guidance_scale * group.correction,
-            gradient=group.gradient / self.alpha,
-        )
-
     def finish(self, state: State, value: Tensor) -> State:
-        """See ``Selection``: the last twist gives way to the finished picture's reward, at temperature 1."""
         return finished(state, value.to(state.log_weights) / self.alpha)
 
 
@@ -253,14 +202,10 @@ class Steering(Filter):
     The last is G_0 = exp(lambda r(x_0)) over the product of all before, so that the target is p(x) exp(lambda r(x)) whichever
     potential led there; the logarithm of this product is ``State.twist``.
 
-    Attributes:
-        potential: which.
-        rate: lambda.
-        at: indices of the steps.
-        resampling: how.
+    ``at`` are the indices of these steps.
     """
 
-    potential: Potential
+    potential: Literal["max", "diff", "add", "rt"]
     rate: float
     at: tuple[int, ...]
     resampling: Resampling
@@ -269,7 +214,6 @@ class Steering(Filter):
         return step.index in self.at
 
     def reads_end(self) -> bool:
-        """See ``Selection``."""
         return True
 
     @property

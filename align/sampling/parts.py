@@ -17,7 +17,7 @@ from align.sampling.objective import Terms
 from align.sampling.predict import Predict
 from align.sampling.recurrence import Recurrence
 from align.sampling.search import Search
-from align.sampling.selection import Keep, Selection
+from align.sampling.selection import Keep
 from align.sampling.state import Pictures, State
 
 NOTHING = Terms(0, False, False)
@@ -45,7 +45,7 @@ class Parts:
     process: Process
     guidance: Guidance | None = None
     recurrence: Recurrence = field(default_factory=Recurrence)
-    select: Selection = field(default_factory=Keep)
+    select: Keep = field(default_factory=Keep)
     search: Search | None = None
     weigh: bool = False
     select_children: bool = False
@@ -103,7 +103,6 @@ def suffices(parts: Parts, step: Step, candidates: Want) -> bool:
 
 
 def _guides(parts: Parts, step: Step) -> tuple[Terms, Literal["clean", "noisy"] | None]:
-    """The losses that guide at a step, and how far their gradient is walked back."""
     objective, guidance = parts.judge.objective, parts.guidance
     if objective is None:
         return NOTHING, None

@@ -21,10 +21,7 @@ class Predict:
     """The network of a backbone under classifier-free guidance.
 
     Attributes:
-        backbone: the frozen model.
-        guidance_scale: of classifier-free guidance.
         size: most rows of a call, see ``align.sampling.batching``.
-        guidance_rescale: of classifier-free guidance.
         correction: whether anything reads the classifier-free correction of predictions.
     """
 

@@ -28,14 +28,9 @@ def preference_loss(
     Each stage's graph is freed before the one below is walked back.  Copies are scored in parts whose gradients add up, so
     memory does not grow with their number.
 
-    Args:
-        x0: predicted clean latents (P, ...).
-        decode: latents to pictures (P, 3, H, W).
-        score: v pictures of each row one after the other, (P v, 3, H, W), to their values (P v,).
-        objective: how scores become a loss.
-        draws: of the altered copies that are scored too.
-        together: altered copies scored in one call beside each other; ``None`` for all.
-        foreign: whether ``score`` is a user's code.
+    ``decode`` takes latents (P, ...) to pictures (P, 3, H, W); ``score`` v pictures of each row, (P v, 3, H, W) one row after the
+    other, to their values (P v,).  Altered copies are drawn by ``draws``, and ``together`` of them are scored in one call; ``foreign`` if
+    ``score`` is a user's code.
 
     Returns:
         (P,) losses, (P, ...) gradients and the (P,) scores of the unaltered pictures, all without a graph.

@@ -34,7 +34,5 @@ class Recurrence:
         guided = estimate.gradient_norm > 0
         if self.rule == "fixed":
             return torch.where(guided | everywhere, self.rounds[terms.phase], 0).clamp(max=self.cap)
-        if self.rule == "gradient_norm":
-            wanted = (self.rate[terms.phase] * estimate.gradient_norm).clamp(max=self.cap)
-            return torch.where(guided, wanted, torch.zeros_like(wanted)).floor().long()
-        return torch.zeros(len(guided), dtype=torch.long, device=guided.device)
+        rate = self.rate[terms.phase] if self.rule == "gradient_norm" else 0.0
+        return torch.where(guided, rate * estimate.gradient_norm, 0.0).clamp(max=self.cap).floor().long()

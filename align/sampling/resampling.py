@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from align.sampling.noise import Draws
+
 Scheme = Literal["systematic", "stratified", "residual", "multinomial", "ssp"]
 """How offspring are drawn from N normalised weights W.
 
@@ -33,13 +35,7 @@ Uniforms = Callable[[int], Tensor]
 
 
 def normalised(log_weights: Tensor) -> Tensor:
-    """Log-weights that sum to 1 as weights.
-
-    Args:
-        log_weights: (..., N) unnormalised, below infinity; -inf is weight 0.
-
-    Returns:
-        (..., N) float64.
+    """(..., N) float64 log-weights that sum to 1 as weights, of (..., N) below infinity; -inf is weight 0.
 
     Raises:
         ValueError: one is NaN or +inf, or all of a group are -inf.
@@ -49,13 +45,7 @@ def normalised(log_weights: Tensor) -> Tensor:
 
 
 def ess(log_weights: Tensor) -> Tensor:
-    """Effective sample size (sum w)^2 / sum w^2, from 1 to N; exactly N where weights are equal.
-
-    Args:
-        log_weights: (..., N), as for ``normalised``.
-
-    Returns:
-        (...) float64.
+    """Effective sample size (sum w)^2 / sum w^2 of (..., N) log-weights, (...) float64: 1 to N, exactly N where all are equal.
 
     Raises:
         ValueError: as ``normalised``.
@@ -65,12 +55,7 @@ def ess(log_weights: Tensor) -> Tensor:
 
 
 def resample(scheme: Scheme, weights: Tensor, uniforms: Uniforms) -> Tensor:
-    """Draw ancestors.
-
-    Args:
-        scheme: how.
-        weights: (N,) of one group, at least 0, summing to 1.
-        uniforms: the draws.
+    """Draw ancestors by the (N,) weights of one group, at least 0, summing to 1.
 
     Returns:
         (N,) int64 indices into the group, on the CPU; none has weight 0.  Ascending, but for ``residual``, whose
@@ -95,7 +80,7 @@ class Resampled:
 
     Attributes:
         index: (N,) int64 ancestors, see ``resample``; 0 ... N - 1 where all were kept.
-        log_weights: (N,) float64, normalised; -log N after a draw.
+        log_weights: (N,) float64, which keep the group's log-sum-exp; equal after a draw.
         ess: of the weights that came in.
         happened: whether ancestors were drawn.
     """
@@ -106,27 +91,27 @@ class Resampled:
     happened: bool
 
 
-def resample_when_low(
-    scheme: Scheme, log_weights: Tensor, threshold: float | None, uniforms: Uniforms
-) -> Resampled:
-    """Draw ancestors if ESS < threshold N, otherwise carry the weights on.
+@dataclass(frozen=True)
+class Resampling:
+    """How a group is resampled: with ``scheme`` where ESS < ``threshold`` N, without a threshold always."""
 
-    Args:
-        scheme: how.
-        log_weights: (N,) of one group, unnormalised.
-        threshold: share of N; ``None`` draws always.
-        uniforms: the draws; asked for none when particles are kept.
+    scheme: Scheme = "systematic"
+    threshold: float | None = 0.5
 
-    Raises:
-        ValueError: as ``normalised``.
-    """
-    number = len(log_weights)
-    carried = normalised(log_weights)
-    size = ess(log_weights).item()
-    if threshold is not None and size >= threshold * number:
-        return Resampled(torch.arange(number), carried, size, happened=False)
-    index = resample(scheme, carried.exp(), uniforms)
-    return Resampled(index, torch.full_like(carried, -math.log(number)), size, happened=True)
+    def __call__(self, log_weights: Tensor, draws: Draws, row: int) -> Resampled:
+        """Ancestors of a group by (N,) log-weights, float64 on the CPU; asks for no draws where particles are kept.
+
+        A group in which no particle has any weight is left as it is, with an effective size of 0; ``row`` is its first.
+        """
+        number, total = len(log_weights), torch.logsumexp(log_weights, 0)
+        if not bool(torch.isfinite(total)):
+            return Resampled(torch.arange(number), log_weights, 0.0, happened=False)
+        carried, size = normalised(log_weights), ess(log_weights).item()
+        if self.threshold is not None and size >= self.threshold * number:
+            return Resampled(torch.arange(number), carried + total, size, happened=False)
+        index = resample(self.scheme, carried.exp(), draws.of_group(row, "resample"))
+        equal = torch.full_like(carried, -math.log(number)) + total
+        return Resampled(index, equal, size, happened=True)
 
 
 def _shifted(log_weights: Tensor) -> Tensor:
@@ -188,7 +173,6 @@ def _whole_and_rest(weights: list[float]) -> tuple[list[int], list[float]]:
 
 
 def _copies(children: list[int]) -> list[int]:
-    """Each index as often as it has children."""
     return [parent for parent, number in enumerate(children) for _ in range(number)]
 
 

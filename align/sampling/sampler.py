@@ -51,13 +51,9 @@ def keyed(request: Request, particle: int) -> Noise:
 
 @dataclass(frozen=True)
 class Population:
-    """The particles that a picture is chosen from.
+    """The particles that a picture is chosen from, so many in a group at the start.
 
-    Attributes:
-        particles: P in a group at the start.
-        returned: how many of a group become pictures: samples k * returned to (k + 1) * returned - 1 of a prompt share
-            a group.
-        choose: which.
+    ``returned`` of a group become pictures: samples k * returned to (k + 1) * returned - 1 of a prompt share a group.
     """
 
     particles: int = 1
@@ -70,11 +66,9 @@ class Outcome:
     """One picture made.
 
     Attributes:
-        picture: (3, H, W) float32 in [0, 1] on the CPU; ``None`` if it failed.
-        cost: evaluations spent on it; where a group returns several pictures, its equal share.
+        picture: (3, H, W) float32 in [0, 1] on the CPU; ``None`` if it failed, and ``error`` says why.
+        cost, seconds: evaluations and wall-clock time; where pictures were made together, its equal share.
         info: further figures for its row (``rounds``, ``nonfinite_gradients``, ``prompt_truncated``...).
-        error: why it failed, if it did.
-        seconds: its share of the wall-clock time of what it was made with.
     """
 
     picture: Tensor | None
@@ -87,13 +81,8 @@ class Outcome:
 class Sampler:
     """Runs one method on one backbone.
 
-    Args:
-        parts: the method's parts.
-        pairs: from a prompt, and how the backbone reads it, to its token pairs.
-        device: where the latents live.
-        population: particles of a picture.
-        noise: of a request's particle, where a request's ``sample`` is the number of its group; to sample from given or
-            learnt noise.
+    ``noise`` is that of a request's particle, where a request's ``sample`` is the number of its group; another one samples from
+    given or learnt noise.
     """
 
     def __init__(
@@ -115,12 +104,7 @@ class Sampler:
     def sample(
         self, requests: Sequence[Request], on_step: Callable[[float], None] | None = None
     ) -> list[Outcome]:
-        """Make the pictures of some requests; none of them influences another.
-
-        Args:
-            requests: what to make.
-            on_step: told the share of the work that is done.
-        """
+        """Make the pictures of some requests; none of them influences another.  ``on_step`` is told the share that is done."""
         returned = self.population.returned
         of = [replace(request, sample=request.sample // returned) for request in requests]
         groups = list(dict.fromkeys(of))
@@ -157,7 +141,6 @@ class Sampler:
         )
 
     def streams(self, requests: Sequence[Request]) -> Streams:
-        """The noise of (request number, particle)."""
         return lambda number, particle: self.noise(requests[number], particle)
 
     def run(
@@ -170,14 +153,9 @@ class Sampler:
     ) -> State:
         """The population of each request at the end of the process: clean latents and their weights.
 
-        Under ``torch.enable_grad`` the latents can be differentiated by noise that requires a gradient.
-
-        Args:
-            requests: each one's ``sample`` is the number of its group.
-            pictures: what ``encode`` made of them.
-            ledger: where evaluations are charged.
-            on_evaluation: told of every evaluation.
-            on_step: told the share of the steps that is done.
+        Under ``torch.enable_grad`` the latents can be differentiated by noise that requires a gradient.  Each request's
+        ``sample`` is the number of its group; ``pictures`` is what ``encode`` made of them; ``on_step`` is told the share of
+        the steps that is done.
         """
         streams, number = self.streams(requests), len(self.parts.process.steps)
         shape = self.parts.predict.backbone.latent_shape()
@@ -200,7 +178,6 @@ class Sampler:
         return self.parts.judge.score(pictures, prompts)
 
     def _sample(self, groups: Sequence[Request], on_step: Callable[[float], None]) -> list[list[Outcome]]:
-        """The pictures of some groups, made side by side."""
         began = time.perf_counter()
         pictures = self.encode(groups)
         ledger, steps = Ledger(len(groups)), len(self.parts.process.steps)
@@ -306,7 +283,6 @@ class _Log:
         self.traces: list[dict[str, list[float]]] = [{} for _ in range(groups)]
 
     def record(self, info: Info) -> None:
-        """One evaluation."""
         picture = info.state.picture
         if info.round:
             for group in set(picture.tolist()):
@@ -327,10 +303,7 @@ class _Log:
             {
                 "rounds": self.rounds[group],
                 "nonfinite_gradients": int(nonfinite[group]),
-                **{
-                    name: " ".join(f"{figure:.5g}" for figure in trace)
-                    for name, trace in self.traces[group].items()
-                },
+                **{name: " ".join(f"{figure:.5g}" for figure in trace) for name, trace in traces.items()},
             }
-            for group in range(len(self.traces))
+            for group, traces in enumerate(self.traces)
         ]

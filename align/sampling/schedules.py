@@ -23,13 +23,9 @@ def search_probabilities(name: SearchName, steps: int) -> list[float]:
 
 
 def populations(name: DropName, steps: int, start: int, end: int) -> list[int]:
-    """How many particles of a group go on after each of the selecting steps 0 .. S - 1, S = ``steps`` - 1.
+    """How many of a group's ``start`` particles B go on after each of the selecting steps 0 .. S - 1, S = ``steps`` - 1.
 
-    Args:
-        name: of the schedule; ``none`` keeps all.
-        steps: number of sampling steps.
-        start: B, particles that a group starts with.
-        end: how many there are in the end, also where a formula would leave more.
+    There are ``end`` in the end, also where a formula would leave more.
     """
     last = steps - 1
     if name == "none" or last < 1:
@@ -45,15 +41,10 @@ def populations(name: DropName, steps: int, start: int, end: int) -> list[int]:
 
 
 def searched_width(candidates: int, widen: float, budget: int, number: int) -> int:
-    """Candidates of each of ``number`` particles at a searched step, at least 1.
+    """Candidates of each of n = ``number`` particles at a searched step, floor(w M B / n), at least 1.
 
-    They are floor(w M B / n): as the population narrows the search widens, so a searched step always costs about w M B.
-
-    Args:
-        candidates: M.
-        widen: w.
-        budget: B, the population at the start; with fewer than ``number`` (or 0) the width is w M.
-        number: n.
+    As the population narrows the search widens, so a searched step always costs about w M B.  The ``budget`` B is the
+    population at the start; with fewer than n (or 0) the width is w M.
     """
     share = budget / number if budget > number else 1.0
     return max(1, math.floor(widen * candidates * share + 1e-9))

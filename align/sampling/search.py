@@ -50,17 +50,12 @@ class Search:
             return widths
         probability = self.probabilities[step.index]
         for rows in state.groups():
-            number = len(rows)
             # One coin a group, drawn only where it decides something.
-            searched = probability >= 1 or float(draws.of_group(int(rows[0]), "coin")(1)) < probability
-            widths[rows] = self.width(number, searched=searched)
+            if probability >= 1 or float(draws.of_group(int(rows[0]), "coin")(1)) < probability:
+                widths[rows] = searched_width(self.candidates, self.widen, self.budget, len(rows))
+            elif self.otherwise == "few":
+                widths[rows] = self.candidates
         return widths
-
-    def width(self, number: int, *, searched: bool) -> int:
-        """Candidates of each of the ``number`` particles that are left of a group."""
-        if not searched:
-            return self.candidates if self.otherwise == "few" else 1
-        return searched_width(self.candidates, self.widen, self.budget, number)
 
     def keys(self, value: Tensor, log_ratio: Tensor, draws: Draws) -> Tensor:
         """(P,) float64 numbers on the host, like what they are made of, of which the largest of a particle's candidates wins.
@@ -96,7 +91,6 @@ class Prune(Keep):
         return self.populations[before] if 0 <= before < len(self.populations) else None
 
     def reads(self, step: Step) -> bool:
-        """See ``Selection``: where particles are dropped or replaced."""
         if step.index == 0:
             return False
         wanted = self._wanted(step)
@@ -104,7 +98,7 @@ class Prune(Keep):
         return self.replace > 0 or (wanted is not None and (before is None or wanted < before))
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """See ``Selection``. Of equal values the first stays."""
+        """See ``Keep``. Of equal values the first stays."""
         if not self.reads(step):
             return super().__call__(state, estimate, step, draws)
         value = by_value(read(estimate.value))
@@ -118,16 +112,13 @@ class Prune(Keep):
                 uniforms = draws.of_group(int(rows[0]), "replace")(self.replace)
                 rows = rows[self.replaced(value[rows].double(), uniforms)]
             chosen.append(rows)
-        return Selected.by(state, estimate, torch.cat(chosen))
+        index = torch.cat(chosen)
+        return Selected(state.take(index), estimate.take(index), index)
 
     def replaced(self, value: Tensor, uniforms: Tensor) -> Tensor:
-        """Which of a group go on: the survivors in their order, then as many copies of them as were worst.
+        """Which of a group of (N,) float64 values go on: the survivors in their order, then as many copies of them as were worst.
 
-        One whose value is not finite is not copied while there is another.
-
-        Args:
-            value: (N,) float64, -inf where it is not finite.
-            uniforms: (``replace``,) of [0, 1).
+        One whose value is not finite, -inf here, is not copied while there is another.
         """
         worst = torch.sort(value, stable=True).indices[: self.replace]
         stays = torch.ones(len(value), dtype=torch.bool)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,54 +35,28 @@ class Selected:
     index: Tensor
     trace: Trace = field(default_factory=dict)
 
-    @staticmethod
-    def by(state: State, estimate: Estimate, index: Tensor) -> Selected:
-        """Particles by index, with nothing changed."""
-        return Selected(state.take(index), estimate.take(index), index)
 
-
-class Selection(Protocol):
-    """A rule."""
+class Keep:
+    """Every particle goes on; the base of all other rules."""
 
     def reads(self, step: Step) -> bool:
         """Whether it looks at values at this step."""
-        ...
+        return False
 
     def reads_end(self) -> bool:
         """Whether it looks at the finished pictures' rewards."""
-        ...
-
-    def tilts(self, step: Step) -> bool:
-        """Whether proposals made at this step follow ``State.tilt``; without, they are the model's own there."""
-        ...
-
-    def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
-        """Choose among the particles of each group; groups must stay in order."""
-        ...
-
-    def finish(self, state: State, value: Tensor) -> State:
-        """The state at the end, weights brought up to date with the (P,) rewards of the finished pictures."""
-        ...
-
-
-class Keep:
-    """Every particle goes on."""
-
-    def reads(self, step: Step) -> bool:
-        return False
-
-    def reads_end(self) -> bool:
-        """See ``Selection``."""
         return False
 
     def tilts(self, step: Step) -> bool:
-        """See ``Selection``: the tilt stays what it was at the start, 1."""
+        """Whether proposals made at this step follow ``State.tilt``, 1 at the start; without, they are the model's own there."""
         return True
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:
+        """Choose among the particles of each group; groups must stay in order."""
         return Selected(state, estimate, torch.arange(len(state.z)))
 
     def finish(self, state: State, value: Tensor) -> State:
+        """The state at the end, weights brought up to date with the (P,) rewards of the finished pictures."""
         return state
 
 

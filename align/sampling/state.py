@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,23 +20,23 @@ from align.sampling.host import send
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-Rows = TypeVar(
-    "Rows", bound="DataclassInstance"
-)  # of (P, ...) tensors: a state, an estimate, a prediction...
+Rows = TypeVar("Rows", bound="DataclassInstance")
+"""Of (P, ...) tensors: a state, an estimate, a prediction..."""
 HOST = ("picture", "group")
 
 
 def take(rows: Rows, index: Tensor) -> Rows:
     """Rows by (Q,) index on the host; all of them in order are themselves."""
-    names = {f.name: getattr(rows, f.name) for f in fields(rows)}
-    first: Tensor = next(iter(names.values()))
+    columns: dict[str, Tensor | None] = {f.name: getattr(rows, f.name) for f in fields(rows)}
+    first = next(iter(columns.values()))
+    assert first is not None
     if len(index) == len(first) and bool((index == torch.arange(len(index))).all()):
         return rows
     there = send(index, first.device)  # once, not again for every field
-    values: dict[str, Any] = {
-        name: None if part is None else part[index if name in HOST else there] for name, part in names.items()
-    }
-    return type(rows)(**values)
+    picked = (
+        part if part is None else part[index if name in HOST else there] for name, part in columns.items()
+    )
+    return type(rows)(*picked)
 
 
 def join(parts: Sequence[Rows]) -> Rows:
@@ -44,13 +44,8 @@ def join(parts: Sequence[Rows]) -> Rows:
     first = parts[0]
     if len(parts) == 1:
         return first
-    values: dict[str, Any] = {
-        f.name: None
-        if getattr(first, f.name) is None
-        else torch.cat([getattr(part, f.name) for part in parts])
-        for f in fields(first)
-    }
-    return type(first)(**values)
+    columns = ([getattr(part, f.name) for part in parts] for f in fields(first))
+    return type(first)(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
 def gather(parts: Sequence[tuple[Tensor, Rows]]) -> Rows:
@@ -82,11 +77,9 @@ class Pictures:
     truncated: Sequence[bool] = ()
 
     def prompts_of(self, state: State) -> list[str]:
-        """The text of each of P particles."""
         return [self.prompts[k] for k in state.picture.tolist()]
 
     def conditioning_of(self, state: State) -> Conditioning:
-        """The embeddings of P particles."""
         return self.conditioning.take(send(state.picture, self.conditioning.prompt.device))
 
 
@@ -134,20 +127,13 @@ class State:
         )
 
     def take(self, index: Tensor) -> State:
-        """Particles by index, everything of theirs with them."""
         return take(self, index)
-
-    @staticmethod
-    def join(parts: Sequence[State]) -> State:
-        """Particles of several states, one after the other."""
-        return join(parts)
 
     def slots(self) -> Tensor:
         """(P,) number of each particle within its group, from 0."""
         return torch.arange(len(self.group)) - torch.searchsorted(self.group, self.group)
 
     def groups(self) -> Iterator[Tensor]:
-        """Rows (n,) of each group, in order."""
         counts = torch.bincount(self.group)
         yield from torch.split(torch.arange(len(self.group)), counts[counts > 0].tolist())
 
@@ -193,10 +179,4 @@ class Estimate:
         )
 
     def take(self, index: Tensor) -> Estimate:
-        """Particles by index, everything of theirs with them."""
         return take(self, index)
-
-    @staticmethod
-    def join(parts: Sequence[Estimate]) -> Estimate:
-        """Several estimates one after the other."""
-        return join(parts)

@@ -10,15 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from align.sampling.resampling import ess
 
 
-@dataclass(frozen=True)
-class Temperatures:
+class Temperatures(NamedTuple):
     """``now`` weighs the reward in the twist of a step's state, ``next`` the gradient in the proposal made from it."""
 
     now: float
@@ -39,9 +38,6 @@ class Tempering:
         exponent: of the polynomial, above 0.
         start: share of steps sampled plainly before the first tempered one, in [0, 1).
         ess: share of particles to which the adaptive rule lets ESS fall, in (0, 1].
-
-    Raises:
-        ValueError: schedule "previous" without the adaptive rule: the temperature would never leave 0.
     """
 
     rule: Literal["schedule", "adaptive", "freedom", "full"] = "schedule"
@@ -51,29 +47,16 @@ class Tempering:
     start: float = 0.0
     ess: float = 0.5
 
-    def __post_init__(self) -> None:
-        if self.schedule == "previous" and self.rule != "adaptive":
-            raise ValueError(
-                f"schedule 'previous' with rule {self.rule!r} never leaves 0: give rule 'adaptive'"
-            )
-
     def first(self, steps: int) -> int:
-        """Index of the first of ``steps`` steps that is tempered."""
         # 0.29 of 100 steps is 29, though their product in floating point lies below.
         return math.floor(steps * self.start + 1e-9)
 
     def tempers(self, index: int, steps: int) -> bool:
-        """Whether a step is tempered, and not sampled plainly."""
         return index >= self.first(steps)
 
     def bounds(self, index: int, steps: int, previous: float = 0.0) -> Temperatures:
         """What is known of a step's temperatures before its rewards are: exact for rules "schedule" and "full", lower
-        bounds for "adaptive", nothing for "freedom".
-
-        Args:
-            index: of the step, 0 the noisiest; before the first tempered step both are 0.
-            steps: how many there are.
-            previous: temperature of the step before, for the adaptive rule.
+        bounds for "adaptive", nothing for "freedom".  Before the first tempered step both are 0.
         """
         count = index - self.first(steps)
         if count < 0:
@@ -101,7 +84,7 @@ class Tempering:
             index: of the step, 0 the noisiest.
             steps: how many there are.
             previous: temperature ``now`` of the step before; 0 at the first.
-            base: (P,) float64 log-weights without this step's twist: carried + log p - log q - previous twist.
+            base: (P,) float64 log-weights without the previous twist.
             reward: (P,) float64, r / alpha.
             correction: (P,) norms of guided less unguided noise predictions; read by "freedom" alone.
             gradient: (P,) norms of the gradients of r / alpha with respect to the latents, likewise.
@@ -138,11 +121,6 @@ def find_temperature(ess_of: Callable[[float], float], lower: float, target: flo
     ESS need not fall steadily where particles bring unequal weights: its first passage is sought in cells of 1/64 of
     the range, then bisected, and is met from below (the ESS found does not exceed the target).
 
-    Args:
-        ess_of: ESS at a temperature.
-        lower: bound, in [0, 1].
-        target: ESS to fall to.
-
     Returns:
         1 if ESS at 1 is still at least the target; ``lower`` if it is already no more there.
     """
@@ -150,8 +128,7 @@ def find_temperature(ess_of: Callable[[float], float], lower: float, target: flo
         return 1.0
     if ess_of(lower) <= target:
         return lower
-    cells = 64
-    edges = [lower + (1 - lower) * cell / cells for cell in range(1, cells)] + [1.0]
+    edges = [lower + (1 - lower) * cell / 64 for cell in range(1, 64)] + [1.0]
     above = lower
     for below in edges:
         if ess_of(below) <= target:
@@ -159,19 +136,13 @@ def find_temperature(ess_of: Callable[[float], float], lower: float, target: flo
         above = below
     for _ in range(40):
         middle = (above + below) / 2
-        if ess_of(middle) <= target:
-            below = middle
-        else:
-            above = middle
+        above, below = (above, middle) if ess_of(middle) <= target else (middle, below)
     return below
 
 
 def freedom_ratio(correction: Tensor, gradient: Tensor) -> float:
-    """FreeDoM's step size: root mean square of the classifier-free correction over that of the gradient, at most 1.
-
-    Args:
-        correction: (P,) norms of guided less unguided noise predictions.
-        gradient: (P,) norms of as many numbers, of the gradients of r / alpha.
+    """FreeDoM's step size: root mean square of the classifier-free correction over that of the gradient, at most 1, by (P,)
+    norms of both.
     """
     ratio = correction.double().norm() / gradient.double().norm().clamp(min=1e-30)
     return float(ratio.clamp(max=1))

@@ -50,11 +50,7 @@ class ValueShape:
 
 
 class ValueNetwork(nn.Module):
-    """A transformer over tokens of latents and of the prompt, read out at a token of the timestep.
-
-    Args:
-        shape: sizes.
-    """
+    """A transformer over tokens of latents and of the prompt, read out at a token of the timestep."""
 
     def __init__(self, shape: ValueShape) -> None:
         super().__init__()
@@ -98,7 +94,6 @@ class Layer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(P, N, width) to the same."""
         parts = self.qkv(self.norm1(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(parts[0], parts[1], parts[2])
         tokens = tokens + self.merge(mixed.transpose(1, 2).flatten(2))
@@ -133,17 +128,16 @@ def read_shape(folder: Path) -> ValueShape:
     content = read_json(folder / CONFIG)
     names = [field.name for field in fields(ValueShape) if field.name in content]
     try:
-        known: dict[str, Any] = {name: _tupled(content[name]) for name in names}
+        given = {name: content[name] for name in names}
+        known: dict[str, Any] = {
+            name: tuple(one) if isinstance(one, list) else one for name, one in given.items()
+        }
         shape = ValueShape(**known)
         if not len(shape.rewards) == len(shape.mean) == len(shape.deviation) > 0 or len(shape.latents) != 3:
             raise ValueError("its numbers do not belong together")
     except (TypeError, ValueError) as error:
         raise WrongWeights(f"{folder / CONFIG} is not of a value network: {error}") from None
     return shape
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def load_value_network(folder: Path, device: torch.device) -> ValueNetwork:

@@ -17,12 +17,6 @@ from align.processes.base import Step
 from align.sampling.noise import Draws
 from align.sampling.value_network import ValueNetwork
 
-Decode = Callable[[Tensor], Tensor]
-"""Clean latents (P, ...) to pictures (P, 3, H, W), about [0, 1]."""
-
-Score = Callable[[Tensor], Tensor]
-"""Pictures (P, 3, H, W) in [0, 1], each for its particle's own prompt, to their rewards (P,)."""
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -31,10 +25,7 @@ class Asked:
     Attributes:
         z: noisy latents (P, ...).
         x0: their predicted clean latents; anything if the value is of latents alone.
-        conditioning: of the P particles.
-        step: where in the process.
-        draws: of the P particles.
-        score: the reward of their pictures at this step.
+        score: pictures (P, 3, H, W) in [0, 1], each for its particle's own prompt, to their rewards (P,) at this step.
     """
 
     z: Tensor
@@ -42,7 +33,7 @@ class Asked:
     conditioning: Conditioning
     step: Step
     draws: Draws
-    score: Score
+    score: Callable[[Tensor], Tensor]
 
 
 class Value(Protocol):
@@ -51,35 +42,29 @@ class Value(Protocol):
     @property
     def costs(self) -> Mapping[str, int]:
         """What one row is charged beyond the network's own call, by the ledger's names."""
-        ...
 
     @property
     def of_prediction(self) -> bool:
         """Whether it is the score of the decoded x0, which a preference loss computes anyway."""
-        ...
 
     @property
     def of_latents(self) -> bool:
         """Whether it reads noisy latents alone, so that a candidate's value needs no prediction."""
-        ...
 
     def __call__(self, asked: Asked) -> Tensor:
         """(P,) float32 values, larger is better."""
-        ...
 
 
 class PosteriorMean:
     """r(D(E[x0 | z_t])): the reward of the one-step prediction (SVDD-PM, DSearch, FK steering, DAS).
 
-    Args:
-        decode: the backbone's decoder, or a smaller one.
-        own_decoder: whether it is the backbone's.
+    ``decode`` takes clean latents to pictures: the backbone's own decoder, or a smaller one.
     """
 
     costs: Mapping[str, int] = {"decoder_forward": 1, "reward_forward": 1}
     of_latents = False
 
-    def __init__(self, decode: Decode, *, own_decoder: bool = True) -> None:
+    def __init__(self, decode: Callable[[Tensor], Tensor], *, own_decoder: bool = True) -> None:
         self.decode = decode
         self.of_prediction = own_decoder
 
@@ -91,12 +76,8 @@ class PosteriorMean:
 class Looks:
     """The mean reward of several predictions, the first and those after noising it again.
 
-    Each further look draws z' ~ q(z_t | x0) = N(a x0, s^2 I) and predicts once more, so the pictures vary
-    as the posterior does where one posterior mean is a blur.
-
-    Attributes:
-        backbone, guidance_scale, guidance_rescale: for the further predictions.
-        looks: M, at least 1.
+    Each further look of M = ``looks``, at least 1, draws z' ~ q(z_t | x0) = N(a x0, s^2 I) and predicts once more, so the
+    pictures vary as the posterior does where one posterior mean is a blur.
     """
 
     backbone: Backbone
@@ -108,12 +89,8 @@ class Looks:
 
     @property
     def costs(self) -> Mapping[str, int]:
-        """M - 1 further predictions, M pictures."""
-        return {
-            "network_forward": self.looks - 1,
-            "decoder_forward": self.looks,
-            "reward_forward": self.looks,
-        }
+        pictures = dict.fromkeys(("decoder_forward", "reward_forward"), self.looks)
+        return {"network_forward": self.looks - 1, **pictures}
 
     def __call__(self, asked: Asked) -> Tensor:
         step = asked.step
@@ -136,9 +113,7 @@ class Looks:
 class Regressed:
     """A value network's answer on the noisy latents: nothing is predicted, decoded or scored (SVDD-MC, DSearch-MC).
 
-    Args:
-        regressor: trained for all of the rewards.
-        weights: of each reward in the sum, by name.
+    ``weights`` are those of each reward in the sum, by name.
 
     Raises:
         ValueError: the network was not trained for one of them.

@@ -47,11 +47,9 @@ class ViewDraws:
         return ViewDraws(**{name: uniform(name, 1 if name == "resize" else copies) for name in names})
 
     def take(self, rows: Tensor) -> ViewDraws:
-        """Those of some pictures."""
-        return ViewDraws(**{field.name: getattr(self, field.name)[rows.cpu()] for field in fields(self)})
+        return ViewDraws(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def copies(self, some: slice) -> ViewDraws:
-        """Those of some copies."""
         parts = {field.name: getattr(self, field.name)[:, some] for field in fields(self)}
         return ViewDraws(**{**parts, "resize": self.resize})
 
@@ -75,7 +73,6 @@ class Alterations:
 
     @staticmethod
     def of(draws: ViewDraws, pictures: Tensor) -> Alterations:
-        """Those that some draws decide for pictures of this size."""
         height, width = pictures.shape[-2:]
         brightness, saturation, contrast = (
             send(one.to(pictures.dtype), pictures.device)[:, :, None, None, None]
@@ -115,18 +112,8 @@ def shift_range(side: int) -> int:
 
 
 def moving(shift: Tensor, resize: Tensor, side: int, device: torch.device) -> Tensor:
-    """The matrices of an axis that read it a few pixels aside, then scale it by 0.8 + 0.4 u; zero is beyond the picture.
-
-    Scaled copies are padded or cropped in the middle to their old size.
-
-    Args:
-        shift: (P, V) draws.
-        resize: (P, 1) draws u.
-        side: pixels of the axis.
-        device: where they are wanted.
-
-    Returns:
-        (P V, side, side).
+    """The matrices (P V, side, side) of an axis that read it a few pixels aside, by draws (P, V), then scale it by 0.8 + 0.4 u,
+    draws (P, 1); zero is beyond the picture.  Scaled copies are padded or cropped in the middle to their old size.
     """
     most = shift_range(side)
     # Scaling reads pixel j of what was moved by m where it stood before, which is pixel j + m.
@@ -140,7 +127,6 @@ def moving(shift: Tensor, resize: Tensor, side: int, device: torch.device) -> Te
 
 
 def _scaling(side: int, u: float, device: torch.device) -> Tensor:
-    """The matrix (side, side) of an axis that scales it by 0.8 + 0.4 u."""
     scaled = int((0.8 + 0.4 * u) * side)
     first = (scaled - side) // 2 if scaled >= side else -((side - scaled) // 2)
     return axis(side, scaled, side, first, "bilinear", False, device)

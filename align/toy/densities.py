@@ -25,27 +25,21 @@ class Density(Protocol):
     @property
     def dimension(self) -> int:
         """D."""
-        ...
 
     def noised(self, a: float, s: float) -> Density:
         """The density of a x0 + s n; with 1 and 0 the density itself."""
-        ...
 
     def log_prob(self, x: Tensor) -> Tensor:
         """(P,) log-densities of points (P, D)."""
-        ...
 
     def score(self, x: Tensor) -> Tensor:
         """(P, D) gradients of the log-density at points (P, D)."""
-        ...
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
         """Independent draws (number, D) on the CPU."""
-        ...
 
     def to(self, device: torch.device) -> Density:
         """The same on another device."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -91,11 +85,9 @@ class Mixture:
 
     @property
     def weights(self) -> Tensor:
-        """(K,) masses of the components."""
         return self.log_weights.exp()
 
     def mean(self) -> Tensor:
-        """(D,) mean of the whole density."""
         return self.weights @ self.means
 
     def noised(self, a: float, s: float) -> Mixture:
@@ -117,7 +109,6 @@ class Mixture:
         return self.means.cpu()[chosen] + self.variance.cpu().sqrt() * noise
 
     def to(self, device: torch.device) -> Mixture:
-        """See ``Density``."""
         return Mixture(self.log_weights.to(device), self.means.to(device), self.variance.to(device))
 
     def _exponents(self, x: Tensor) -> Tensor:
@@ -138,7 +129,6 @@ class Band:
         return 1
 
     def noised(self, a: float, s: float) -> Band:
-        """See ``Density``."""
         return Band(a * self.half, a**2 * self.variance + s**2)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -160,11 +150,9 @@ class Band:
         return self.half * (2 * uniform - 1) + math.sqrt(self.variance) * noise
 
     def to(self, device: torch.device) -> Band:
-        """See ``Density``."""
         return self
 
     def mixture(self, nodes: int = 128) -> Mixture:
-        """The same density by quadrature, see ``Mixture.along``."""
         return Mixture.along(lambda t: t[:, None], -self.half, self.half, self.variance, nodes)
 
     def _ends(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,7 +164,6 @@ class Band:
 
     @staticmethod
     def _log_mass(near: Tensor, far: Tensor) -> Tensor:
-        """log(Phi(near) - Phi(far))."""
         log_near: Tensor = log_ndtr(near)
         return log_near + torch.log(-torch.expm1(log_ndtr(far) - log_near))
 
@@ -192,14 +179,12 @@ class Product:
         return sum(part.dimension for part in self.parts)
 
     def noised(self, a: float, s: float) -> Product:
-        """See ``Density``."""
         return Product(tuple(part.noised(a, s) for part in self.parts))
 
     def log_prob(self, x: Tensor) -> Tensor:
         return torch.stack([part.log_prob(own) for part, own in self.split(x)]).sum(dim=0)
 
     def score(self, x: Tensor) -> Tensor:
-        """See ``Density``."""
         return torch.cat([part.score(own) for part, own in self.split(x)], dim=1)
 
     def sample(self, number: int, generator: torch.Generator) -> Tensor:
@@ -209,6 +194,5 @@ class Product:
         return Product(tuple(part.to(device) for part in self.parts))
 
     def split(self, x: Tensor) -> list[tuple[Density, Tensor]]:
-        """Each group's density with its coordinates (P, D') of points (P, D)."""
         columns = torch.split(x, [part.dimension for part in self.parts], dim=1)
         return list(zip(self.parts, columns, strict=True))

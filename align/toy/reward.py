@@ -25,17 +25,14 @@ class Quadratic:
 
     @property
     def dimension(self) -> int:
-        """D."""
         return len(self.slope)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(P,) values of points (P, D), in float64."""
         x = x.double()
         slope, curvature, centre = self.tensors(x.device)
         return (slope * x - curvature * (x - centre).square().clamp(max=CLAMP)).sum(dim=1)
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Slope, curvature and centre, (D,) float64 each."""
         slope, curvature, centre = torch.tensor(
             [self.slope, self.curvature, self.centre], dtype=torch.float64, device=device
         )

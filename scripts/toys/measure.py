@@ -16,11 +16,11 @@ from torch import Tensor
 
 from align.backbones.analytic import SCHEDULE
 from align.processes.ddim import ddim
-from align.toy.chain import expectations
 from align.toy.densities import Density, Mixture, Product
 from align.toy.problems import DENSITIES
 from align.toy.reward import Quadratic
 from align.toy.target import expected_reward, tilted
+from scripts.toys.chain import expectations
 from scripts.toys.runs import Ensemble, ensemble, nearest, reward_of, sampler_of
 
 PROBLEMS = ("gaussian", "gmm", "gmm2", "swiss_roll")

@@ -14,7 +14,7 @@ from align.sampling.parts import Parts
 from align.sampling.state import Pictures
 from align.toy.picture import to_coordinates, to_pictures
 from align.toy.problems import DENSITIES, REWARDS, gaussian
-from align.toy.target import sampled_gaussian
+from scripts.toys.chain import sampled_gaussian
 
 PROCESS = ddim(SCHEDULE, 100, 1.0)
 

@@ -55,6 +55,11 @@ def test_released_presets_alone_have_some_and_each_is_in_one():
     assert all(any(quirk in texts[name] for name in having) for quirk in QUIRKS)
 
 
+def test_only_adaptive_temperatures_can_do_without_a_schedule():
+    with pytest.raises(ConfigError, match="never leaves 0"):
+        config_of("method=das", "method.tempering.rule=schedule", "method.tempering.schedule=previous")
+
+
 def test_a_mistyped_quirk_names_the_nearest():
     with pytest.raises(ConfigError, match="did you mean stale_gradients"):
         config_of("method=das", with_quirks("stale_gradient"))

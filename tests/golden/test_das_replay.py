@@ -18,9 +18,9 @@ from align.released.particles import StaleTempered
 from align.released.tempering import PublishedLadder
 from align.sampling.guidance import Guidance
 from align.sampling.objective import Objective
-from align.sampling.particles import Resampling, Tempered
+from align.sampling.particles import Tempered
 from align.sampling.parts import Parts
-from align.sampling.resampling import ess
+from align.sampling.resampling import Resampling, ess
 from align.sampling.sampler import Population
 from align.sampling.values import PosteriorMean
 

@@ -77,7 +77,7 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
         with torch.no_grad():
             maps = trace.backbone.predict(z, step, trace.pictures.conditioning, trace.scale, "both").attention
         proposal = trace.process.kernel(found.x0, found.eps, step)
-        shift = trace.parts.guidance.shift(found, terms, state.tilt, proposal.std)
+        shift = trace.parts.guidance.shift(found, terms, step, state.tilt)
         out = proposal.shifted(shift).sample(recorded["variance_noise"])
         total = record["total_loss"]
         differences = {

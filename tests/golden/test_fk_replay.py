@@ -16,8 +16,8 @@ from fakes import passes
 
 from align.processes.ddim import ddim
 from align.released.particles import ForgetfulSteering
-from align.sampling.particles import Resampling
 from align.sampling.parts import Parts
+from align.sampling.resampling import Resampling
 from align.sampling.sampler import Population
 from align.sampling.values import PosteriorMean
 
@@ -66,12 +66,12 @@ class RecordedResampling(Resampling):
     trace: Any = None
 
     def __call__(self, log_weights, draws, row):
-        found, after = super().__call__(log_weights, draws, row)
+        found = super().__call__(log_weights, draws, row)
         self.trace.decided[draws.step] = found.happened, torch.softmax(log_weights, 0)
         recorded = self.trace.get(f"step{draws.step}.indices")
         if found.happened and recorded is not None:
             found = replace(found, index=recorded)
-        return found, after
+        return found
 
 
 class FkTrace(Trace):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from align.processes.gaussian import Gaussian
+from align.processes.base import Gaussian
 
 
 def test_log_ratio_is_the_difference_of_independent_normals_log_densities():

@@ -123,9 +123,7 @@ def test_a_process_that_begins_without_any_signal_can_be_sampled_and_guided(form
     z, v = torch.randn(2, 1, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     one = torch.ones(1)
     found = Estimate(z, -v, v, v, one, torch.zeros_like(v), one, one, one.bool())
-    moved = Guidance(1.0, (1.0, 1.0, 1.0), "constant", form).adjust(
-        found, Terms(2, False, True), first, one, 1.0
-    )
+    moved = Guidance(1.0, (1.0, 1.0, 1.0), "constant", form).adjust(found, Terms(2, False, True), first, one)
     torch.testing.assert_close(
         first.a * moved.x0 + first.s * moved.eps, first.a * found.x0 + first.s * found.eps
     )

@@ -15,7 +15,6 @@ PROCESS = ddim(SCHEDULE, 10, 1.0)
 STEP = PROCESS.steps[4]
 TERMS = Terms(0, True, True)
 TILT = torch.tensor([1.0, 3.0, 0.5])
-STD = STEP.std
 
 
 def estimate(scale=1.0):
@@ -50,7 +49,7 @@ def noisy(found):
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
 def test_the_step_is_as_long_as_its_share_of_the_correction(phase, scale):
     found = estimate(scale)
-    shift = Guidance(0.5, (1.5, 1.0, 3.0)).shift(found, Terms(phase, True, True), TILT, STD)
+    shift = Guidance(0.5, (1.5, 1.0, 3.0)).shift(found, Terms(phase, True, True), STEP, TILT)
     expected = 0.5 * (1.5, 1.0, 3.0)[phase] * lengths(found.correction)
     torch.testing.assert_close(lengths(shift)[[0, 2]], expected[[0, 2]])
 
@@ -58,7 +57,7 @@ def test_the_step_is_as_long_as_its_share_of_the_correction(phase, scale):
 @pytest.mark.parametrize("rule", ["correction", "polyak", "value", "constant"])
 def test_every_step_goes_against_the_gradient_and_none_is_none(rule):
     found = estimate()
-    shift = Guidance(1, (1, 1, 1), rule).shift(found, TERMS, TILT, STD)
+    shift = Guidance(1, (1, 1, 1), rule).shift(found, TERMS, STEP, TILT)
     cosine = torch.cosine_similarity(shift.flatten(1), found.gradient.flatten(1))
     torch.testing.assert_close(cosine[[0, 2]], -torch.ones(2))
     assert not shift[1].any()
@@ -66,33 +65,33 @@ def test_every_step_goes_against_the_gradient_and_none_is_none(rule):
 
 def test_the_printed_step_is_polyaks():
     found = estimate()
-    shift = Guidance(1, (0.1, 1, 1), "polyak").shift(found, TERMS, TILT, STD)
+    shift = Guidance(1, (0.1, 1, 1), "polyak").shift(found, TERMS, STEP, TILT)
     torch.testing.assert_close(lengths(shift)[0], 0.1 * lengths(found.eps)[0] / found.gradient_norm[0])
 
 
 def test_dps_divides_by_the_size_of_the_reward():
     found = estimate()
-    shift = Guidance(1, (3.0, 1, 1), "value").shift(found, TERMS, TILT, STD)
+    shift = Guidance(1, (3.0, 1, 1), "value").shift(found, TERMS, STEP, TILT)
     torch.testing.assert_close(shift[2], -3.0 / 4.0 * found.gradient[2])
 
 
 def test_a_filters_proposal_follows_the_tempered_reward_by_the_kernels_variance():
     found = estimate()
-    shift = Guidance(1, (1, 1, 1), "variance").shift(found, TERMS, TILT, STD)
-    torch.testing.assert_close(shift, -(STD**2) * TILT.view(-1, 1, 1, 1) * found.gradient)
+    shift = Guidance(1, (1, 1, 1), "variance").shift(found, TERMS, STEP, TILT)
+    torch.testing.assert_close(shift, -(STEP.std**2) * TILT.view(-1, 1, 1, 1) * found.gradient)
 
 
 def test_universal_guidance_changes_the_noise_and_the_prediction_follows():
     found = estimate()
     guidance = Guidance(1, (0.2, 1, 1), "constant", "eps")
-    moved = guidance.adjust(found, TERMS, STEP, TILT, STD)
+    moved = guidance.adjust(found, TERMS, STEP, TILT)
     torch.testing.assert_close(moved.eps, found.eps + 0.2 * STEP.s * found.gradient)
     torch.testing.assert_close(noisy(moved), noisy(found))
-    assert guidance.shift(found, TERMS, TILT, STD) is None
+    assert guidance.shift(found, TERMS, STEP, TILT) is None
 
 
 def test_a_shift_of_the_mean_leaves_the_predictions():
-    assert Guidance(1, (1, 1, 1)).adjust(found := estimate(), TERMS, STEP, TILT, STD) is found
+    assert Guidance(1, (1, 1, 1)).adjust(found := estimate(), TERMS, STEP, TILT) is found
 
 
 def test_mpgd_moves_the_step_by_what_it_moves_the_clean_prediction():
@@ -120,7 +119,7 @@ def test_a_clean_step_is_as_long_as_its_share_of_the_correction():
 def test_a_particle_is_moved_by_its_own_numbers():
     found = estimate()
     other = replace(found, correction=found.correction * torch.tensor([1.0, 5.0, 9.0]).view(-1, 1, 1, 1))
-    one, two = (Guidance(1, (1, 1, 1)).shift(e, TERMS, TILT, STD) for e in (found, other))
+    one, two = (Guidance(1, (1, 1, 1)).shift(e, TERMS, STEP, TILT) for e in (found, other))
     assert torch.equal(one[0], two[0])
     assert not torch.equal(one[2], two[2])
 
@@ -135,6 +134,6 @@ def test_noise_guidance_moves_a_consistency_function_as_far_as_it_depends_on_the
         return clean_and_noise(eps, z, step, "epsilon")[0]
 
     found = replace(estimate(), x0=clean(estimate().eps))
-    moved = Guidance(0.5, (1.0, 1.0, 1.0), form="eps").adjust(found, TERMS, step, TILT, 0.0)
+    moved = Guidance(0.5, (1.0, 1.0, 1.0), form="eps").adjust(found, TERMS, step, TILT)
     torch.testing.assert_close(moved.x0, clean(moved.eps))
     assert not torch.equal(moved.x0, found.x0)

@@ -14,8 +14,9 @@ from align.released.particles import ForgetfulSteering, StaleTempered
 from align.sampling.guidance import Guidance
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
-from align.sampling.particles import Resampling, Steering, Tempered
+from align.sampling.particles import Steering, Tempered
 from align.sampling.parts import Parts
+from align.sampling.resampling import Resampling
 from align.sampling.sampler import Population, Request
 from align.sampling.state import Estimate, State
 from align.sampling.tempering import Tempering

@@ -2,7 +2,7 @@ from dataclasses import fields, replace
 
 import torch
 
-from align.sampling.state import Estimate, State
+from align.sampling.state import Estimate, State, join
 
 
 def state(pictures, offset=0):
@@ -33,7 +33,7 @@ def test_an_estimate_has_no_field_that_stays_behind():
 
 
 def test_joining_puts_one_after_the_other():
-    joined = State.join([state([1, 1, 3]), state([0, 2], offset=10), state([], offset=20)])
+    joined = join([state([1, 1, 3]), state([0, 2], offset=10), state([], offset=20)])
     assert joined.picture.tolist() == [1, 1, 3, 0, 2]
     assert joined.log_weights.tolist() == [0, 1, 2, 10, 11]
     assert joined.previous_x0[:, 0, 0, 0].tolist() == [100, 101, 102, 110, 111]

@@ -269,11 +269,6 @@ def test_a_broken_reward_is_refused_where_temperatures_are_sought():
         at(adaptive(), 1, reward=torch.tensor([0.0, 1.0, 2.0, math.nan]))
 
 
-def test_only_the_adaptive_rule_can_do_without_a_schedule():
-    with pytest.raises(ValueError, match="never leaves 0"):
-        Tempering("schedule", "previous")
-
-
 def test_freedom_is_the_ratio_of_root_mean_squares_over_the_group():
     correction, gradient = torch.tensor([[1.0, -1.0], [1.0, 7.0]]), torch.full((2, 2), -10.0)
     found = at(Tempering("freedom"), 0, correction=correction.norm(dim=1), gradient=gradient.norm(dim=1))

@@ -7,10 +7,10 @@ import torch
 
 from align.backbones.analytic import SCHEDULE
 from align.processes.ddim import ddim
-from align.toy.chain import expectations
 from align.toy.densities import Mixture
 from align.toy.problems import REWARDS, gaussian, gmm, gmm2, swiss_roll
-from align.toy.target import expected_reward, sampled_gaussian, tilted
+from align.toy.target import expected_reward, tilted
+from scripts.toys.chain import expectations, sampled_gaussian
 
 PROCESS = ddim(SCHEDULE, 100, 1.0)
 

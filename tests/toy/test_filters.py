@@ -15,9 +15,9 @@ import torch
 from align.backbones.analytic import SCHEDULE
 from align.processes.ddim import ddim
 from align.sampling.particles import Tempered
-from align.toy.chain import expectations
 from align.toy.problems import DENSITIES, REWARDS, gaussian
-from align.toy.target import expected_reward, sampled_gaussian, tilted
+from align.toy.target import expected_reward, tilted
+from scripts.toys.chain import expectations, sampled_gaussian
 from scripts.toys.runs import ensemble, nearest, reward_of, sampler_of
 
 FEW = ("sampler.steps=25", "method.tempering.gamma=0.035", "method.tempering.full_at=null")

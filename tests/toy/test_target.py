@@ -10,7 +10,8 @@ from align.processes.ddim import ddim
 from align.toy.densities import Mixture
 from align.toy.problems import DENSITIES, REWARDS, gaussian, gmm, gmm2
 from align.toy.reward import Quadratic
-from align.toy.target import expected_reward, sampled_gaussian, tilted
+from align.toy.target import expected_reward, tilted
+from scripts.toys.chain import sampled_gaussian
 
 PAIRS = [
     ("gaussian", "toy_linear"),

@@ -1,4 +1,4 @@
-"""What plain sampling in finitely many steps arrives at, by quadrature.
+"""What plain sampling in finitely many steps arrives at: of a Gaussian in closed form, of anything else by quadrature.
 
 Samplers are exact for the chain of their own steps, which ends a little away from the density itself: at 100 steps the evidence
 of ``toy_gmm`` is 4 % above that of ``align.toy.target``.  Backwards from the last step, V(z) = E[V'(m(z) + sigma n)] is a
@@ -16,7 +16,7 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from align.processes.base import Process, clean_and_noise
-from align.toy.densities import Density
+from align.toy.densities import Density, Mixture
 
 HALF = 10.0
 """Grids reach from -10 to 10 along each axis: five deviations of the noise, three of any mode and more."""
@@ -25,17 +25,10 @@ HALF = 10.0
 def expectations(
     process: Process, density: Density, functions: Callable[[Tensor], Tensor], spacing: float = 0.1
 ) -> Tensor:
-    """E[f(x)] of the points x that plain sampling ends at.
+    """E[f(x)], (K,) float64, of the points x that plain sampling ends at, ``functions`` taking (N, D) to (K, N).
 
-    Args:
-        process: the steps.
-        density: of at most two coordinates, whose exact denoiser samples; parts of a product are independent chains.
-        functions: from points (N, D) to (K, N) values of K functions.
-        spacing: of the grid. The error is of sixth order in it where functions are smooth; at 0.1 it is below 1e-4 of the
-            largest value for the problems of ``align.toy.problems``.
-
-    Returns:
-        (K,) float64.
+    The density's exact denoiser samples; parts of a product are independent chains.  The error is of sixth order in the grid's
+    ``spacing`` where functions are smooth; at 0.1 it is below 1e-4 of the largest value for ``align.toy.problems``.
 
     Raises:
         ValueError: more than two coordinates.
@@ -60,6 +53,29 @@ def expectations(
         )
     weights = torch.exp(-z.square().sum(dim=1) / 2)
     return torch.from_numpy(values).flatten(1) @ (weights / weights.sum())
+
+
+def sampled_gaussian(process: Process, density: Mixture) -> Mixture:
+    """What plain sampling of a single Gaussian arrives at with a process's steps, as they are finitely many.
+
+    With the exact denoiser the chain is linear, so the result is a Gaussian too: a mean m and a variance v become
+    c m + b and c^2 v + sigma^2 from step to step, from standard normal noise on.
+
+    Raises:
+        ValueError: the density is a mixture of several Gaussians.
+    """
+    if len(density.means) != 1:
+        raise ValueError("only a single Gaussian stays one in finitely many steps")
+    mean: Tensor = torch.zeros_like(density.means)
+    variance: Tensor = torch.ones_like(density.variance)
+    for step in process.steps:
+        noisy = density.noised(step.a, step.s)
+        # x0 = mu + a v (z - a mu) / noisy.variance and eps = s (z - a mu) / noisy.variance: both linear in z.
+        by_x0, by_eps = step.a * density.variance / noisy.variance, step.s / noisy.variance
+        factor = process.kernel(by_x0, by_eps, step).mean
+        mean = factor * (mean - noisy.means) + step.a_next * density.means
+        variance = factor.square() * variance + step.std**2
+    return Mixture(density.log_weights, mean, variance)
 
 
 def _score(density: Density, z: Tensor) -> Tensor:
