@@ -274,7 +274,7 @@ def _torch(config: Config, ours: bool = True) -> Iterator[None]:
 
     before = torch.get_deterministic_debug_mode(), torch.get_num_threads(), torch.backends.cudnn.benchmark
     fills = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    late = torch.cuda.is_initialized() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    late = torch.cuda.is_initialized() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ  # type: ignore[no-untyped-call]
     set_up_torch(config.run.threads)
     if late:
         del os.environ["CUBLAS_WORKSPACE_CONFIG"]
