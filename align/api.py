@@ -122,9 +122,10 @@ def improve(
     if isinstance(reward, str):
         own.append(f"reward={reward}")
     config = _config(prompts, [*own, *options], method, preset, seed, samples)
+    borrowed.check_options(options)
     with _torch(config, isinstance(reward, str)), borrowed.backbone(pipeline, config.backbone) as backbone:
-        texts = [prompts] if isinstance(prompts, str) else prompts
-        wanted = [Request(text, negative, seed, k) for text in texts for k in range(samples)]
+        asked = negative or config.negative, config.seed
+        wanted = [Request(text, *asked, k) for text in config.prompts.text for k in range(config.samples)]
         return _made(borrowed.sampler(config, backbone, reward, wanted), wanted)
 
 
@@ -146,6 +147,7 @@ def score(
         PictureError: a file holds no picture.
     """
     import pandas
+    from PIL.Image import Image
 
     from align.config.errors import ConfigError, suggestion
     from align.config.schema import MetricsConfig
@@ -155,6 +157,14 @@ def score(
     from align.runner.score import CHUNK, Scorer, failure
     from align.store.measured import CHECKER
 
+    if isinstance(prompts, str) or isinstance(metrics, str):
+        raise ConfigError("score: give lists of prompts and of metrics, not a text")
+    pictures, prompts, metrics = list(pictures), list(prompts), list(metrics)
+    for one in pictures:
+        if not isinstance(one, str | Path | Image):
+            raise ConfigError(
+                f"score: {type(one).__name__} is no picture: give Pillow images, or their files"
+            )
     if len(pictures) != len(prompts):
         raise ConfigError(f"score: {len(pictures)} pictures for {len(prompts)} prompts")
     for name in metrics:
@@ -232,6 +242,8 @@ def _config(
     from align.config.compose import jobs_of
     from align.config.errors import ConfigError
 
+    if not all(isinstance(option, str) for option in options):
+        raise ConfigError("options: give texts one by one, such as 'sampler.steps=8'")
     texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigError("prompts: give a text, or a list of texts")

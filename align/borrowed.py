@@ -47,6 +47,20 @@ def facts(pipeline: Any) -> tuple[str, list[str]]:
     return preset, [*options, f"run.device={pipeline.device}"]
 
 
+_RECOMPUTING = ("gradient_checkpointing", "_gradient_checkpointing_func", "forward")
+"""What ``backbone.checkpointing`` changes of a layer."""
+_STATED = ("weights", "single_file", "unet", "vae", "lora", "dtype", "decoder_dtype", "text_dtype", "compile")
+"""Options of a backbone that the pipeline states itself."""
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Raises ConfigError: one asks for other weights or numbers than the pipeline's."""
+    for option in options:
+        group, _, name = option.partition("=")[0].lstrip("+~").partition(".")
+        if group == "backbone" and name in _STATED:
+            raise ConfigError(f"improve: {option}: the pipeline has its own {name}: leave it out")
+
+
 @contextmanager
 def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
     """The pipeline's own modules as a backbone; afterwards they are as they were.
@@ -68,6 +82,11 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
     learning = [one for module in modules for one in module.parameters() if one.requires_grad]
     training = [module for module in modules if module.training]
     processors, device = pipeline.unet.attn_processors, pipeline.device
+    layers = [layer for module in modules for layer in module.modules()]
+    kept = [{name: vars(layer).get(name) for name in _RECOMPUTING} for layer in layers]
+    for layer in layers:
+        if "gradient_checkpointing" in vars(layer):
+            layer.gradient_checkpointing = False  # the user's own recomputing knows nothing of the probe
     overflows = pipeline.vae.dtype == torch.float16 and pipeline.vae.config.force_upcast
     if overflows:
         pipeline.vae.float()
@@ -84,6 +103,11 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
         yield made
     finally:
         pipeline.unet.set_attn_processor(processors)
+        for layer, own_parts in zip(layers, kept, strict=True):
+            for name, part in own_parts.items():
+                vars(layer).pop(name, None)
+                if part is not None:
+                    vars(layer)[name] = part
         if overflows:
             pipeline.vae.half()
         for module in modules:
@@ -105,6 +129,10 @@ def sampler(config: Config, backbone: Backbone, reward: str | Reward, wanted: Se
         judge = build_reward(config.reward, device)
     else:
         judge = reward
+        if not hasattr(judge, "differentiable"):
+            raise ConfigError(
+                f"improve: {type(reward).__name__} is no reward: give the name of one, or an align.rewards.base.Reward"
+            )
         if config.method.reward_needs_gradient and not judge.differentiable:
             raise ConfigError(
                 f"improve: method={config.method.name} follows the gradient of its reward, and {judge.name} has none: "

@@ -12,6 +12,7 @@ from PIL import Image
 from tiny import save_pipeline
 
 import align
+from align import borrowed
 from align.config.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +91,31 @@ def test_a_pipeline_is_afterwards_as_it_was(pipeline):
     assert torch.get_deterministic_debug_mode() == mode
 
 
+def test_recomputing_is_the_pipelines_own_again(pipeline):
+    pipeline.unet.enable_gradient_checkpointing()
+
+    def own():
+        layers = [*pipeline.unet.modules(), *pipeline.vae.modules()]
+        return [{name: vars(one).get(name) for name in borrowed._RECOMPUTING} for one in layers]
+
+    before = own()
+    for more in ((), ("backbone.checkpointing=true",), ()):
+        (made,) = align.improve(pipeline, "a red circle", *OPTIONS, *more, reward="shapes_pick")
+        assert made.error is None
+        assert own() == before
+
+
+def test_options_of_a_call_count_or_are_refused(pipeline):
+    given = (*OPTIONS, "seed=3", "samples=2", "negative=c")
+    made = align.improve(pipeline, iter(["a", "b"]), *given, method="none", reward="shapes_pick")
+    assert [(one.prompt, one.seed, one.sample) for one in made] == [(p, 3, k) for p in "ab" for k in (0, 1)]
+    (other,) = align.improve(pipeline, "a", *OPTIONS, method="none", reward="shapes_pick", seed=3)
+    assert other.image.tobytes() != made[0].image.tobytes()
+    for option in ("backbone.compile=true", "backbone.lora=x.safetensors", "backbone.dtype=float16"):
+        with pytest.raises(ConfigError, match="the pipeline has its own"):
+            align.improve(pipeline, "a", *OPTIONS, option, reward="shapes_pick")
+
+
 def test_loras_of_the_pipeline_count(pipeline):
     from peft import LoraConfig
 
@@ -103,6 +129,8 @@ def test_what_cannot_be_improved_is_one_line(pipeline):
     blind = SimpleNamespace(name="blind", differentiable=False)
     with pytest.raises(ConfigError, match="blind has none: give another reward"):
         align.improve(pipeline, "a", *OPTIONS, reward=blind)
+    with pytest.raises(ConfigError, match="NoneType is no reward"):
+        align.improve(pipeline, "a", *OPTIONS, reward=None)
     with pytest.raises(ConfigError, match="no UNet2DConditionModel"):
         align.improve(SimpleNamespace(), "a", reward="shapes_pick")
     with pytest.raises(ConfigError, match="no such reward"):
@@ -123,6 +151,20 @@ def test_what_cannot_be_had_is_one_line(tmp_path):
         align.score([], [], ["shapes_pic"])
     with pytest.raises(Exception, match="cannot be read"):
         align.open_run(tmp_path)
+
+
+def test_wrong_kinds_of_arguments_are_one_line():
+    grey = Image.new("RGB", (64, 64))
+    assert len(align.score(iter([grey]), iter(["a"]), iter(["checker"]))) == 1
+    for given, words in (
+        (([grey], "a", ["checker"]), "give lists"),
+        (([grey], ["a"], "checker"), "give lists"),
+        (([torch.zeros(3, 8, 8)], ["a"], ["checker"]), "Tensor is no picture"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            align.score(*given)
+    with pytest.raises(ConfigError, match="one by one"):
+        align.sample("a", ["sampler.steps=3"])
 
 
 def test_the_package_imports_nothing_heavy():
