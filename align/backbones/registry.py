@@ -32,12 +32,13 @@ def pieces(recipe: Recipe) -> tuple[Piece, ...]:
     return (*found, *(file_piece(name, role) for role, name in files.items() if name is not None))
 
 
-def stated(recipe: Recipe, found: Sequence[Piece]) -> Stated:
-    """What a backbone's files, its ``pieces``, state, checked.
+def stated(recipe: Recipe, found: Sequence[Piece] = ()) -> Stated:
+    """What a backbone's files state, checked; ``found`` are its ``pieces`` if they are known already.
 
     Raises:
         WrongWeights: if it cannot be sampled; all files have to be there.
     """
+    found = found or pieces(recipe)
     try:
         return read_stated(found, recipe)
     except (OSError, ValueError, TypeError) as error:
