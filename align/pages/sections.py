@@ -99,7 +99,7 @@ def _gains(pairs: pandas.DataFrame) -> dict[str, Mapping[str, Cell | str]]:
 def _win_rates(pairs: pandas.DataFrame) -> Table:
     found: dict[str, dict[str, Estimate]] = {}
     for row in records(pairs):
-        ties = f"({row['ties']} ties)" if row["ties"] else ""
+        ties = f"({row['ties']} tie{'s' * (row['ties'] > 1)})" if row["ties"] else ""
         rate = _estimate(row, "win_rate", "win_low", "win_high", ties)
         found.setdefault(row["value"], {})[row["arm"]] = rate
     return block(found)
