@@ -23,7 +23,7 @@ CLASSES = {
 """diffusers' schedulers of discrete variance-preserving processes, whose betas their files state, and the
 ``timestep_spacing`` of each where the file states none."""
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+PREDICTIONS = ("epsilon", "v_prediction")
 SPACINGS = ("leading", "trailing", "linspace")
 
 _CLIPPED = "cuts the predicted latents, which diffusers' pipelines do not with latent models either"

@@ -36,6 +36,7 @@ def stated(**changes):
         ({"trained_betas": [0.1, 0.2]}, "trained_betas lists 2"),
         ({"trained_betas": "file"}, "trained_betas is no list"),
         ({"prediction_type": "flow_prediction"}, "prediction_type=flow_prediction"),
+        ({"prediction_type": "sample"}, "prediction_type=sample"),
         ({"timestep_spacing": "karras"}, "timestep_spacing=karras"),
         ({"timestep_type": "continuous"}, "timestep_type=continuous"),
         ({"steps_offset": -1}, "steps_offset=-1"),
