@@ -30,7 +30,7 @@ os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")  # 
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig
 
@@ -92,14 +92,9 @@ def build_reward(dtype: torch.dtype, device: torch.device) -> StepAwareReward:
     # No tokenizer: the prompt's embedding is computed once a prompt and is no part of an evaluation.
     ids = torch.arange(TOKENS, device=device)[None]
 
-    def see(pixels: Tensor, step: Tensor | None) -> Tensor:
-        assert step is not None
-        embeddings: Tensor = model.see(pixels, step)
-        return embeddings
-
     read = model.read(ids)[0]
     size = config.vision_config.image_size
-    return StepAwareReward("smoke", model, see, lambda _: read, 100.0, size, "spo", dtype, device, {})
+    return StepAwareReward("smoke", model, model.see, lambda _: read, 100.0, size, "spo", dtype, device, {})
 
 
 def conditioning(backbone: UNetBackbone) -> Conditioning:

@@ -34,22 +34,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A finished comparison."""
+    """A finished comparison; its tables are those that the functions of these names make, mostly in ``paired``."""
 
     arms: list[Arm]
     """The baseline first."""
     summary: pandas.DataFrame
     """One row an arm: ``label`` and the columns of ``summary.summary``."""
     pairs: pandas.DataFrame
-    """One row an arm and value, see ``paired.paired_differences``."""
+    """``paired_differences``."""
     costs: pandas.DataFrame
-    """One row an arm and cost, see ``paired.costs``."""
     drift: pandas.DataFrame
-    """One row an arm, see ``drift.latent_drift``; none where latents were not measured."""
+    """``latent_drift``, without a row where latents were not measured."""
     prompts: pandas.DataFrame
-    """One row an arm and prompt, see ``paired.prompt_differences``."""
+    """``prompt_differences``."""
     traces: pandas.DataFrame
-    """One row an arm, trace and step, see ``traces.traces``; none where methods left none."""
     notes: list[str]
     """What was left out or is incomplete, one line each."""
     spread: Spread | None

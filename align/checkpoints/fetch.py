@@ -127,21 +127,16 @@ def _refuse_offline(what: str) -> None:
 
 
 def _why(repo: str, error: Exception) -> str:
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    if isinstance(error, GatedRepoError):
+    if isinstance(error, errors.GatedRepoError):
         return f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then run `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return f"{repo} is not on the hub, or is private: `hf auth login` if it is yours"
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return f"{repo} has no such revision"
-    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+    local = isinstance(error, errors.LocalEntryNotFoundError)
+    if isinstance(error, errors.EntryNotFoundError) and not local:
         return f"{repo} lacks a file: {_first_line(error)}"
     return f"{repo} cannot be fetched: {_first_line(error)}"
 

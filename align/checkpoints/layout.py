@@ -55,7 +55,8 @@ class Piece:
         found = hub_reference(self.reference)
         if found is None or not is_file(self.reference):
             return found
-        return replace(found, folder=_parent(found.folder))
+        parent = str(PurePosixPath(found.folder).parent)
+        return replace(found, folder="" if parent == "." else parent)
 
     @property
     def paths(self) -> list[Path]:
@@ -86,14 +87,10 @@ def convert_command(path: str, role: str, layout: Layout) -> str:
 def pipeline_piece(
     reference: str, layout: Layout, half: frozenset[str], swaps: dict[str, str], single: bool = False
 ) -> Piece:
-    """A whole pipeline.
+    """A whole pipeline, by embedded name, folder or repository.
 
-    Args:
-        reference: embedded name, folder or repository.
-        layout: which modules it has.
-        half: roles (``unet``, ``vae``, ``text``) that compute in 16 bit, for which half files will do.
-        swaps: references that modules come from instead.
-        single: whether all modules that are not swapped come from one file elsewhere.
+    Half files will do for the roles (``unet``, ``vae``, ``text``) in ``half``, which compute in 16 bit; ``swaps`` are references
+    that modules come from instead, with ``single`` all others come from one file elsewhere.
     """
     encoders = ("",) if layout == "sd" else ("", "_2")
     files: list[str] = ["scheduler/scheduler_config.json"]
@@ -224,8 +221,3 @@ def _tokenizer(reference: str, module: str) -> list[str]:
 
 def _within(module: str, names: Sequence[str]) -> list[str]:
     return [f"{module}/{name}" if module else name for name in names]
-
-
-def _parent(name: str) -> str:
-    parent = str(PurePosixPath(name).parent)
-    return "" if parent == "." else parent

@@ -18,22 +18,18 @@ _READ = (SAFE, ".json", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".
 
 @dataclass(frozen=True)
 class Needed:
-    """Files that something needs.
-
-    Attributes:
-        what: whose they are, such as "reward shapes_pick".
-        parts: files and sub-folders of ``folder`` that must be there.
-        mend: the exact command that brings them.
-        hub: the repository, and the folder within it, that the parts are of; ``None`` if they are not on the hub.
-        urls: files that come from elsewhere on the net, to be fetched as they are.
-    """
+    """Files that something needs, and the exact command that brings them."""
 
     what: str
+    """Whose they are, such as "reward shapes_pick"."""
     folder: Path
     parts: tuple[str, ...]
+    """Files and sub-folders of ``folder``."""
     mend: str
     hub: HubReference | None = None
+    """The repository, and the folder within it, that the parts are of; ``None`` if they are not on the hub."""
     urls: tuple[UrlFile, ...] = ()
+    """Files that come from elsewhere on the net, as they are."""
 
     @property
     def paths(self) -> list[Path]:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     from align.config.compose import jobs_of
     from align.config.errors import ConfigError
     from align.runner.graphs import graphs_of
-    from align.semantics.errors import GraphError
+    from align.semantics.graph import GraphError
 
     (job,) = jobs_of(command)
     try:

@@ -58,7 +58,6 @@ def write_report(made: Comparison, out: Path) -> list[Path]:
 
 
 def _figures(made: Comparison) -> list[Figure]:
-    """The drawings that there is something for."""
     marks = " Hollow marks: the method optimised this itself." if made.pairs["optimised"].any() else ""
     gain = Figure(TRADEOFF, "Gain and cost", f"Differences with their 95% intervals.{marks}")
     single = Figure(DIFFERENCES, "Prompts", "Differences of single prompts, sorted for each method.")

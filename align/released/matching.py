@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from align.semantics.errors import GraphError
+from align.semantics.graph import GraphError
 from align.semantics.knowledge import Knowledge
 from align.semantics.sources import PromptGraphs
 from align.semantics.tokens import ReadPrompt, TokenPairs

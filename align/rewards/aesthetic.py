@@ -43,20 +43,17 @@ def numbered(tensors: Mapping[str, Tensor], old: str, new: str) -> dict[str, Ten
 
 
 class Head(nn.Module):
-    """Linear maps from an embedding to one number.
+    """Linear maps from an embedding to one number, whose ``widths`` are the input's and those of every layer but the last.
 
-    Args:
-        widths: of the input and of every layer but the last, which is 1.
-        activation: "gelu" between the layers, or "none" (the published form).
+    ``activation`` is "gelu" between the layers, or "none" (the published form).
     """
 
     def __init__(self, widths: Sequence[int], activation: str):
         super().__init__()
         if activation not in ("gelu", "none"):
             raise WrongWeights(f"unknown activation {activation!r} of an aesthetic head")
-        sizes = [*widths, 1]
         self.activation = activation
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([*widths, 1]))
 
     def forward(self, embedding: Tensor) -> Tensor:
         """(P, d) unit embeddings to (P,)."""
@@ -95,19 +92,20 @@ def load_aesthetic(
     """An aesthetic predictor from a folder.
 
     It has ``config.json`` and ``model.safetensors`` of an image tower, or of a whole CLIP whose text tower is then left
-    out; without a published ``head`` also ``head.json`` and ``head.safetensors``.  ``dtype`` is the tower's.
-
-    Raises:
-        MissingWeights, WrongWeights: a file is not there, or holds something else.
+    out; without a published ``head`` also ``head.json`` and ``head.safetensors``.  ``dtype`` is the tower's. Raises
+    MissingWeights, WrongWeights.
     """
     tower, hashes = _load_tower(folder)
     head_path = head or folder / "head.safetensors"
-    perceptron = _published_head(head, tower.config.projection_dim) if head else _own_head(folder)
+    if head is None:
+        perceptron = _own_head(folder)
+    else:
+        widths = (tower.config.projection_dim, *PUBLISHED_WIDTHS)
+        tensors = numbered(read_weights(head), "layers.", "layers.")
+        perceptron = fill(build(lambda: Head(widths, "none")), tensors, head)
     made = {"architecture": "MLP on transformers CLIPVisionModelWithProjection"}
-    fingerprint = {**made, **hashes, head_path.name: sha256(head_path)}
-    return AestheticReward(
-        name, tower.to(device=device, dtype=dtype), perceptron.to(device=device), fingerprint
-    )
+    facts = {**made, **hashes, head_path.name: sha256(head_path)}
+    return AestheticReward(name, tower.to(device=device, dtype=dtype), perceptron.to(device=device), facts)
 
 
 def _load_tower(folder: Path) -> tuple[Any, dict[str, str]]:
@@ -134,9 +132,3 @@ def _own_head(folder: Path) -> Head:
     path = existing(folder / "head.safetensors")
     head = build(lambda: Head(shape["widths"], shape.get("activation", "none")))
     return fill(head, read_tensors(path), path)
-
-
-def _published_head(path: Path, width: int) -> Head:
-    """LAION's head on embeddings of some width; dropouts count among its layers."""
-    head = build(lambda: Head((width, *PUBLISHED_WIDTHS), "none"))
-    return fill(head, numbered(read_weights(path), "layers.", "layers."), path)

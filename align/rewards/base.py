@@ -22,41 +22,28 @@ if TYPE_CHECKING:
 
 
 class Reward(ABC):
-    """A differentiable or black-box judge of pictures.
-
-    Attributes:
-        name: as in configs and column names.
-        differentiable: whether gradients reach the pictures.
-        takes_timestep: whether ``step`` changes the value.
-        batch: the most pictures that one call takes; ``None`` for any number.
-        padded: whether a picture's value depends in its last bits on how many are scored beside it, so that calls are filled
-            up to one number; a reward that is not, such as a user's, sees real pictures alone.
-        foreign: whether it is a user's code, see ``align.startup.tolerant``.
-        fingerprint: identity of what is loaded: ids and sha256 of weight files.
-    """
+    """A differentiable or black-box judge of pictures; ``name`` is as in configs and column names."""
 
     name: str
     differentiable: bool = True
     takes_timestep: bool = False
+    """Whether ``step`` changes the value."""
     batch: int | None = None
+    """The most pictures that one call takes; ``None`` for any number."""
     padded: bool = False
+    """Whether a picture's value depends in its last bits on how many are scored beside it, so that calls are filled up to one
+    number; a reward that is not, such as a user's, sees real pictures alone."""
     foreign: bool = False
+    """Whether it is a user's code, see ``align.startup.tolerant``."""
     fingerprint: dict[str, str]
+    """Identity of what is loaded: ids and sha256 of weight files."""
 
     @abstractmethod
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        """Value of each picture for its prompt.
+        """Value (P,) float32 of each of P pictures (P, 3, H, W), float in [0, 1], for its prompt.
 
-        Args:
-            pictures: (P, 3, H, W) float in [0, 1].
-            prompts: P texts.
-            step: (P,) int64 training timesteps of one-step predictions; ``None`` for finished pictures.
-
-        Returns:
-            (P,) float32.
-
-        Raises:
-            ValueError: if the numbers of pictures, prompts and timesteps differ.
+        ``step`` are (P,) int64 training timesteps of one-step predictions; ``None`` for finished pictures. Raises ValueError if
+        the numbers of pictures, prompts and timesteps differ.
         """
 
     def score_rows(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None, real: int) -> Tensor:
@@ -102,14 +89,9 @@ CALL_PIXELS = 2**25
 def calls(sizes: Sequence[tuple[int, int]], batch: int) -> Iterator[tuple[list[int], list[int]]]:
     """Pictures of any sizes in calls of one size each, whose number of rows is told by that size alone.
 
-    So a value does not depend, in its last bits, on how many pictures are measured beside it.
-
-    Args:
-        sizes: of the pictures.
-        batch: rows of a call, fewer for pictures beyond ``CALL_PIXELS``.
-
-    Yields:
-        Places of the pictures of a call; and its rows, which are these places, the last repeated as padding.
+    So a value does not depend, in its last bits, on how many pictures are measured beside it. A call has ``batch`` rows, fewer
+    of pictures beyond ``CALL_PIXELS``. Yields the places of a call's pictures; and its rows, which are these places, the last
+    repeated as padding.
     """
     for size in dict.fromkeys(sizes):
         rows = max(1, min(batch, CALL_PIXELS // max(1, size[0] * size[1])))
@@ -120,11 +102,7 @@ def calls(sizes: Sequence[tuple[int, int]], batch: int) -> Iterator[tuple[list[i
 
 
 def check_pairing(pictures: Tensor, prompts: Sequence[str], step: Tensor | None) -> None:
-    """Refuse input whose parts do not belong together.
-
-    Raises:
-        ValueError: if ``pictures`` is not (P, 3, H, W), or there are not P prompts and P timesteps.
-    """
+    """Raise ValueError if ``pictures`` is not (P, 3, H, W), or there are not P prompts and P timesteps."""
     if pictures.ndim != 4 or pictures.shape[1] != 3:
         raise ValueError(f"pictures must be (P, 3, H, W), not {tuple(pictures.shape)}")
     if isinstance(prompts, str) or len(prompts) != len(pictures):
@@ -136,8 +114,7 @@ def check_pairing(pictures: Tensor, prompts: Sequence[str], step: Tensor | None)
 def one_a_picture(name: str, found: Any, number: int, device: torch.device | None = None) -> Tensor:
     """What a reward returned for ``number`` pictures, as (number,) float32 with its gradient.
 
-    Raises:
-        WrongAnswer: it is anything else, which would be spread over the pictures or taken for a value that is not finite.
+    Raises WrongAnswer for all else, which would be spread over the pictures or taken for a value that is not finite.
     """
     if not isinstance(found, Tensor):
         try:
@@ -170,9 +147,8 @@ def _described(found: Any) -> str:
 class TextCache:
     """Something computed once per distinct prompt, each prompt alone, so no prompt depends on its company.
 
-    Args:
-        compute: prompt to tensor (without the batch axis); it runs without gradients.
-        size: how many prompts are kept, the least recently used going first.
+    ``compute`` makes of a prompt a tensor (without the batch axis), without gradients; ``size`` prompts are kept, the least
+    recently used going first.
     """
 
     def __init__(self, compute: Callable[[str], Tensor], size: int = 1024):

@@ -7,6 +7,7 @@ transformers' own CLIPModel in its own on-disk layout, so any PickScore-like che
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,7 @@ def token_ids(tokenizer: CLIPTokenizer, prompt: str, length: int, pad: int | Non
 
 
 def clip_config(folder: Path) -> Any:
-    """Sizes of a CLIP from ``config.json``, a CLIPConfig (whose fields transformers types as unions).
-
-    Raises:
-        MissingWeights, WrongWeights: it is not there, or describes something else.
-    """
+    """The CLIPConfig of ``config.json``, whose fields transformers types as unions. Raises MissingWeights, WrongWeights."""
     content = read_json(folder / "config.json")
     if "text_config" not in content or "vision_config" not in content:
         raise WrongWeights(f"{folder / 'config.json'} does not describe a CLIP with two towers")
@@ -79,6 +76,7 @@ class TowerReward(Reward):
         return resize_images(images, self.size, self.variant)
 
 
+@dataclass(eq=False, repr=False)
 class ContrastiveReward(TowerReward):
     """Scale times the cosine of an image tower's and a text tower's embedding.
 
@@ -86,32 +84,23 @@ class ContrastiveReward(TowerReward):
     embeddings (P, d), in ``dtype`` on ``device``; ``read`` makes of a prompt its embedding (d,), on the CPU.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: nn.Module,
-        see: Callable[[Tensor, Tensor | None], Tensor],
-        read: Callable[[str], Tensor],
-        scale: float,
-        size: int,
-        variant: Variant,
-        dtype: torch.dtype,
-        device: torch.device,
-        fingerprint: dict[str, str],
-    ):
-        self.name = name
-        self.model = model
-        self.fingerprint = fingerprint
-        self.scale = scale
-        self.variant = variant
-        self.size = size
-        self._see = see
-        self._dtype, self._device = dtype, device
-        self.texts = TextCache(lambda prompt: F.normalize(read(prompt).float(), dim=-1).to(device))
+    name: str
+    model: nn.Module
+    see: Callable[[Tensor, Tensor | None], Tensor]
+    read: Callable[[str], Tensor]
+    scale: float
+    size: int
+    variant: Variant = field()
+    dtype: torch.dtype
+    device: torch.device
+    fingerprint: dict[str, str]
+
+    def __post_init__(self) -> None:
+        self.texts = TextCache(lambda prompt: F.normalize(self.read(prompt).float(), dim=-1).to(self.device))
 
     def features(self, pictures: Tensor, step: Tensor | None = None) -> Tensor:
         """Image embeddings (P, d) float32 as the tower gives them, not normalised."""
-        return self._see(self.pixels(pictures, self._device, self._dtype), step).float()
+        return self.see(self.pixels(pictures, self.device, self.dtype), step).float()
 
     def image_embeddings(self, pictures: Tensor, step: Tensor | None = None) -> Tensor:
         """Unit image embeddings (P, d) float32."""
@@ -134,10 +123,7 @@ def load_clip(
     """A CLIP reward from a folder in transformers' layout, which has the tokenizer too unless that is elsewhere.
 
     ``scaled`` multiplies the cosine by exp(logit_scale), as PickScore does and CLIPScore does not; ``dtype`` is the image
-    tower's.
-
-    Raises:
-        MissingWeights, WrongWeights: a file is not there, or holds something else.
+    tower's. Raises MissingWeights, WrongWeights.
     """
     config = clip_config(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
@@ -155,19 +141,9 @@ def load_clip(
         return embedding
 
     def see(pixels: Tensor, step: Tensor | None) -> Tensor:
-        pooled = model.vision_model(pixel_values=pixels).pooler_output
-        embedding: Tensor = model.visual_projection(pooled)
+        embedding: Tensor = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
         return embedding
 
-    return ContrastiveReward(
-        name,
-        model,
-        see,
-        read,
-        scale,
-        config.vision_config.image_size,
-        "clip",
-        dtype,
-        device,
-        {"architecture": "transformers CLIPModel", **hashes, "scale": f"{scale:g}"},
-    )
+    size = config.vision_config.image_size
+    facts = {"architecture": "transformers CLIPModel", **hashes, "scale": f"{scale:g}"}
+    return ContrastiveReward(name, model, see, read, scale, size, "clip", dtype, device, facts)

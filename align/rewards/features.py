@@ -35,12 +35,7 @@ def features_reward(name: str) -> str:
 
 
 def load_features(name: str, device: torch.device | str = "cpu") -> ContrastiveReward:
-    """The model of some features.
-
-    Raises:
-        UnknownReward: for another name than those of ``FEATURES``.
-        WeightsError: its weights are missing or hold something else.
-    """
+    """The model of some features. Raises UnknownReward, and WeightsError where its weights cannot be had."""
     from align.rewards.clip import ContrastiveReward
     from align.rewards.registry import load
 

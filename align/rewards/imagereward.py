@@ -9,7 +9,7 @@ whole text tower has to run for every picture; only token ids are kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,33 +34,19 @@ from align.rewards.pickles import read_weights
 
 PUBLISHED: Mapping[str, Any] = {
     "vision_config": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "image_size": 224,
-        "patch_size": 16,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-6,
+        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "image_size": 224, "patch_size": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-6,
     },
     "text_config": {
-        "vocab_size": 30524,
-        "hidden_size": 768,
-        "encoder_hidden_size": 1024,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "max_position_embeddings": 512,
-        "hidden_act": "gelu",
-        "layer_norm_eps": 1e-12,
-        "is_decoder": True,
-        "pad_token_id": 0,
+        "vocab_size": 30524, "hidden_size": 768, "encoder_hidden_size": 1024, "intermediate_size": 3072,
+        "num_hidden_layers": 12, "num_attention_heads": 12, "max_position_embeddings": 512, "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12, "is_decoder": True, "pad_token_id": 0,
     },
     "head": PUBLISHED_WIDTHS,
     "mean": 0.16717362830052426,
     "deviation": 1.0333394966054072,
     "max_length": 35,
-}
+}  # fmt: skip
 """ImageReward v1.0: ViT-L/16, BERT-base that attends to it, five linear maps; 35 tokens, later ones are cut."""
 
 
@@ -104,21 +90,13 @@ class BlipRegressor(nn.Module):
 
 
 class ImageRewardModel(TowerReward):
-    """Standardised regression value of a BLIP."""
+    """Standardised regression value of a BLIP; ``ids`` makes of a prompt token ids and mask, see ``padded``."""
 
     def __init__(
-        self,
-        name: str,
-        model: BlipRegressor,
-        tokenizer: CLIPTokenizer | BertTokenizer,
-        length: int,
-        size: int,
-        fingerprint: dict[str, str],
+        self, name: str, model: BlipRegressor, ids: Callable[[str], Tensor], size: int, facts: dict[str, str]
     ):
-        self.name, self.model, self.size = name, model, size
-        self.fingerprint = fingerprint
-        device = model.vision_model.embeddings.class_embedding.device
-        self.texts = TextCache(lambda prompt: padded(tokenizer, prompt, length).to(device))
+        self.name, self.model, self.size, self.fingerprint = name, model, size, facts
+        self.texts = TextCache(ids)
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         check_pairing(pictures, prompts, step)
@@ -138,10 +116,7 @@ def padded(tokenizer: CLIPTokenizer | BertTokenizer, prompt: str, length: int) -
 def bert_tokenizer(folder: Path) -> BertTokenizer:
     """bert-base-uncased's WordPiece with BLIP's two tokens behind its vocabulary, [DEC] 30522 and [ENC] 30523.
 
-    Neither token is put into a prompt; they matter to one that spells them out.
-
-    Raises:
-        MissingWeights, WrongWeights: ``vocab.txt`` is not there, or is no vocabulary.
+    Neither token is put into a prompt; they matter to one that spells them out. Raises MissingWeights, WrongWeights.
     """
     path = existing(folder / "vocab.txt")
     try:
@@ -207,10 +182,7 @@ def load_imagereward(
 
     It has the weights, safetensors or a pickle with the published names or transformers', and for other sizes than the
     published ones ``config.json`` with the keys of ``PUBLISHED``.  The tokenizer is BERT's where its folder, by default
-    the same, holds ``vocab.txt`` alone.  ``dtype`` is the towers'.
-
-    Raises:
-        MissingWeights, WrongWeights: a file is not there, or holds something else.
+    the same, holds ``vocab.txt`` alone.  ``dtype`` is the towers'. Raises MissingWeights, WrongWeights.
     """
     content = read_config(folder)
     path = existing(folder / file)
@@ -230,11 +202,9 @@ def load_imagereward(
             raise WrongWeights(
                 f"{words / 'vocab.txt'} makes {len(tokenizer)} tokens, the model reads {text.vocab_size}"
             )
+    facts = {"architecture": "BLIP with a regression head", file: sha256(path)}
+    size = int(content["vision_config"]["image_size"])
+    model = model.to(device=device, dtype=dtype)
     return ImageRewardModel(
-        name,
-        model.to(device=device, dtype=dtype),
-        tokenizer,
-        length,
-        int(content["vision_config"]["image_size"]),
-        {"architecture": "BLIP with a regression head", file: sha256(path)},
+        name, model, lambda prompt: padded(tokenizer, prompt, length).to(device), size, facts
     )

@@ -74,10 +74,7 @@ def load_open_clip(
     """An open_clip reward from a folder with the weights and, for another architecture than ViT-H-14, ``CONFIG``.
 
     The weights are safetensors or a pickle (HPSv2's are half-precision pickles); without a tokenizer's folder open_clip's
-    own is used; ``dtype`` is the image tower's.
-
-    Raises:
-        MissingWeights, WrongWeights: a file is not there, or holds something else.
+    own is used; ``dtype`` is the image tower's. Raises MissingWeights, WrongWeights.
     """
     config = read_config(folder)
     length, size = config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
@@ -95,15 +92,5 @@ def load_open_clip(
         embedding: Tensor = model.encode_image(pixels)  # type: ignore[operator]
         return embedding
 
-    return ContrastiveReward(
-        name,
-        model,
-        see,
-        read,
-        1.0,
-        size,
-        variant,
-        dtype,
-        device,
-        {"architecture": "open_clip CLIP", file: sha256(path), "preprocess": variant},
-    )
+    facts = {"architecture": "open_clip CLIP", file: sha256(path), "preprocess": variant}
+    return ContrastiveReward(name, model, see, read, 1.0, size, variant, dtype, device, facts)

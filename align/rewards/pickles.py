@@ -32,11 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, or of a pickle through its safetensors copy, on the CPU.
-
-    Raises:
-        MissingWeights, WrongWeights: the file is not there, or holds anything but tensors.
-    """
+    """All tensors of a safetensors file, or of a pickle through its safetensors copy, on the CPU. Raises WeightsError."""
     if path.suffix not in PICKLES:
         return read_tensors(path)
     copy = cache() / "converted" / f"{sha256(existing(path))}.safetensors"

@@ -33,13 +33,9 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
     The function is called as ``function(pictures, prompts)`` with pictures (P, 3, H, W), float in [0, 1], on the run's
     device, and P prompts; it returns P numbers, each of which depends on its own picture and prompt alone.  The whole
     file that it stands in is part of the identity of pictures that the reward decides about: another text of the file,
-    other pictures.
+    other pictures. ``differentiable`` says whether gradients reach the pictures, as methods that guide need.
 
-    Args:
-        differentiable: whether gradients reach the pictures, as methods that guide need.
-
-    Raises:
-        RewardError: another file has a reward of this name, or ``results.csv`` has another use for such a column.
+    Raises RewardError: another file has a reward of this name, or ``results.csv`` has another use for such a column.
     """
 
     def add(function: Judge) -> Judge:
@@ -66,12 +62,7 @@ def reward(*, differentiable: bool) -> Callable[[Judge], Judge]:
 
 
 def read_plugin(path: Path) -> list[str]:
-    """Run a Python file once in this process; the names of the rewards that it adds.
-
-    Raises:
-        OSError: it cannot be read.
-        Exception: whatever the file raises.
-    """
+    """Run a Python file once in this process; the names of the rewards that it adds. Raises what the file does, and OSError."""
     path = path.resolve()
     name = f"align_plugin_{path.stem}"
     known = sys.modules.get(name)

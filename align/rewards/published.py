@@ -5,17 +5,12 @@ Commits are not pinned: a run records the commit of the hub's cache and the hash
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from align.rewards.sources import Checkpoint
-from align.rewards.spec import RewardSpec
+from align.rewards.spec import RewardSpec, network
 
 if TYPE_CHECKING:
-    import torch
-
-    from align.rewards.base import Reward
     from align.rewards.preprocess import Variant
 
 _CLIP_FILES = ("config.json", "model.safetensors", "tokenizer.json")
@@ -37,39 +32,6 @@ AESTHETIC_HEAD = Checkpoint(
 """LAION's head, 3.7 MB, Apache-2.0; not on the hub."""
 
 
-def _clip(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.clip import load_clip
-
-    return load_clip(name, paths[0].parent, None, device, dtype, scaled=name != "clipscore")
-
-
-def _hps(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.open_clip import load_open_clip
-
-    folder, file = paths[0].parent, paths[0].name
-    variant: Variant = "hps2023" if name.endswith("_2023") else "hps"
-    return load_open_clip(name, folder, None, device, dtype, file=file, variant=variant)
-
-
-def _imagereward(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.imagereward import load_imagereward
-
-    weights, words = paths
-    return load_imagereward(name, weights.parent, words.parent, device, dtype, file=weights.name)
-
-
-def _aesthetic(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.aesthetic import load_aesthetic
-
-    return load_aesthetic(name, paths[0].parent, device, dtype, head=paths[-1])
-
-
-def _spm(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.step_aware import load_step_aware
-
-    return load_step_aware(name, paths[0].parent, None, device, dtype, weights=paths[-1])
-
-
 def _facts(model: str, version: str, preprocess: str = "clip") -> dict[str, str]:
     return {"model": model, "version": version, "preprocess": preprocess, "dtype": "float32"}
 
@@ -77,19 +39,23 @@ def _facts(model: str, version: str, preprocess: str = "clip") -> dict[str, str]
 def _hps_spec(version: str, file: str, variant: Variant) -> RewardSpec:
     when = "as its tables of 2023 resized" if variant == "hps2023" else "resized with antialiasing"
     summary = f"HPSv2 {version} (ViT-H/14): the bare cosine, {when}"
-    return RewardSpec(summary, _hps, (Checkpoint(_HPS, (file,)),), _facts(_HPS, version, variant))
+    load = network(
+        "open_clip", lambda paths: {"folder": paths[0].parent, "file": paths[0].name, "variant": variant}
+    )
+    return RewardSpec(summary, load, (Checkpoint(_HPS, (file,)),), _facts(_HPS, version, variant))
 
 
 def _spm_spec(base: str, file: str) -> RewardSpec:
     summary = f"SPO's step-aware preference model for {base}: exp(logit_scale) * cosine at a timestep"
     weights = (Checkpoint(_PICKSCORE, ("config.json", "tokenizer.json")), Checkpoint(_SPM, (file,)))
-    return RewardSpec(summary, _spm, weights, _facts(_SPM, base, "spo"), takes_timestep=True)
+    load = network("step_aware", lambda paths: {"folder": paths[0].parent, "weights": paths[-1]})
+    return RewardSpec(summary, load, weights, _facts(_SPM, base, "spo"), takes_timestep=True)
 
 
 PUBLISHED: dict[str, RewardSpec] = {
     "pickscore": RewardSpec(
         "PickScore v1 (ViT-H/14): exp(logit_scale) * cosine, about 19 to 24",
-        _clip,
+        network("clip", lambda paths: {"folder": paths[0].parent}),
         (Checkpoint(_PICKSCORE, _CLIP_FILES),),
         _facts(_PICKSCORE, "1"),
     ),
@@ -99,20 +65,27 @@ PUBLISHED: dict[str, RewardSpec] = {
     "hpsv21_2023": _hps_spec("2.1", "HPS_v2.1_compressed.pt", "hps2023"),
     "imagereward": RewardSpec(
         "ImageReward v1.0 (BLIP): standardised value, about -2.3 to 2",
-        _imagereward,
+        network(
+            "imagereward",
+            lambda paths: {
+                "folder": paths[0].parent,
+                "tokenizer_folder": paths[1].parent,
+                "file": paths[0].name,
+            },
+        ),
         (Checkpoint(_IMAGEREWARD, ("ImageReward.pt",)), Checkpoint(_BERT, ("vocab.txt",))),
         _facts(_IMAGEREWARD, "1.0"),
     ),
     "aesthetic": RewardSpec(
         "LAION aesthetic predictor v2 on CLIP ViT-L/14: about 4.5 to 7, prompt ignored",
-        _aesthetic,
+        network("aesthetic", lambda paths: {"folder": paths[0].parent, "head": paths[-1]}),
         (Checkpoint(_CLIP_L, ("config.json", "model.safetensors")), AESTHETIC_HEAD),
         _facts(AESTHETIC_HEAD.reference, "sac+logos+ava1-l14-linearMSE"),
         reads_prompt=False,
     ),
     "clipscore": RewardSpec(
         "CLIP ViT-L/14: the plain cosine, about 0.2 to 0.35",
-        _clip,
+        network("clip", lambda paths: {"folder": paths[0].parent, "scaled": False}),
         (Checkpoint(_CLIP_L, _CLIP_FILES),),
         _facts(_CLIP_L, "plain cosine"),
     ),

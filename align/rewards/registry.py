@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from align.errors import MissingWeights
 from align.rewards.errors import UnknownReward
 from align.rewards.published import PUBLISHED
 from align.rewards.sources import Checkpoint
-from align.rewards.spec import Loader, RewardSpec
+from align.rewards.spec import RewardSpec, network
 
 if TYPE_CHECKING:
     import torch
@@ -24,25 +23,14 @@ EMBEDDED = reference.EMBEDDED["shapes"]
 """Where the weights of the embedded world are."""
 
 
-def _shapes(module: str) -> Loader:
-    """What loads a folder of the embedded world, with that of the tokenizer if it reads prompts, by ``load_<module>``."""
-
-    def load(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-        loads = getattr(import_module(f"align.rewards.{module}"), f"load_{module}")
-        reward: Reward = loads(name, *paths, device=device, dtype=dtype)
-        return reward
-
-    return load
-
-
 def _jpeg(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.jpeg import JpegReward
+    from align.rewards.formulas import JpegReward
 
     return JpegReward(name, -1.0 if name == "jpeg_compressibility" else 1.0)
 
 
 def _toy(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-    from align.rewards.toy import ToyReward
+    from align.rewards.formulas import ToyReward
 
     return ToyReward(name)
 
@@ -54,28 +42,28 @@ def _embedded(*names: str) -> tuple[Checkpoint, ...]:
 REWARDS: dict[str, RewardSpec] = {
     "shapes_pick": RewardSpec(
         "CLIP tuned on preference pairs, like PickScore: exp(logit_scale) * cosine",
-        _shapes("clip"),
+        network("clip"),
         _embedded("shapes_pick", "tokenizer"),
     ),
     "shapes_hps": RewardSpec(
         "open_clip model tuned on rankings, like HPSv2: the bare cosine",
-        _shapes("open_clip"),
+        network("open_clip"),
         _embedded("shapes_hps", "tokenizer"),
     ),
     "shapes_imagereward": RewardSpec(
         "BLIP with a regression head, like ImageReward: standardised value",
-        _shapes("imagereward"),
+        network("imagereward"),
         _embedded("shapes_imagereward", "tokenizer"),
     ),
     "shapes_aesthetic": RewardSpec(
         "MLP on CLIP image embeddings, like the LAION aesthetic predictor: 0 to 10, prompt ignored",
-        _shapes("aesthetic"),
+        network("aesthetic"),
         _embedded("shapes_aesthetic"),
         reads_prompt=False,
     ),
     "shapes_spm": RewardSpec(
         "timestep-conditioned CLIP, like SPO's step-aware preference model: exp(logit_scale) * cosine",
-        _shapes("step_aware"),
+        network("step_aware"),
         _embedded("shapes_spm", "tokenizer"),
         takes_timestep=True,
     ),
@@ -122,16 +110,11 @@ def describe(name: str, found: Sequence[Needed]) -> dict[str, str]:
 
 
 def load(
-    name: str,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
-    folder: Path = EMBEDDED,
+    name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, folder: Path = EMBEDDED
 ) -> Reward:
     """Load a reward, its towers in float32 unless told otherwise, whatever the checkpoint's data type is.
 
-    Raises:
-        UnknownReward: for another name than those of ``REWARDS``.
-        MissingWeights, WrongWeights: a file is not there, or holds something else.
+    Raises UnknownReward for another name than those of ``REWARDS``; MissingWeights, WrongWeights.
     """
     import torch
 

@@ -21,18 +21,11 @@ BLOCK = 2**22
 
 @lru_cache(maxsize=32)
 def axis(
-    source: int,
-    scaled: int,
-    size: int,
-    first: int,
-    mode: Mode,
-    antialias: bool,
-    device: torch.device,
-    dtype: torch.dtype = torch.float32,
+    source: int, scaled: int, size: int, first: int, mode: Mode, antialias: bool, device: torch.device
 ) -> Tensor:
     """What brings an axis of ``source`` pixels to ``scaled``, and then to ``size`` of these from number ``first`` on.
 
-    What lies beyond the scaled picture is zero.  Returns (size, source).
+    What lies beyond the scaled picture is zero.  Returns (size, source) float32.
     """
     # On CUDA it is made there, as the host has enough to do; elsewhere torch may lack a way to resize.
     made = torch.eye(source, device=device if device.type == "cuda" else None)
@@ -41,7 +34,7 @@ def axis(
         made = torch.cat([_resized(part, scaled, mode, antialias) for part in parts], dim=1)
     made = F.pad(made, (0, 0, -first, first + size - scaled))
     # Of a leaf's kind, whatever the grad mode of the first who asks.
-    return made.to(device=device, dtype=dtype).detach()
+    return made.to(device).detach()
 
 
 def _resized(columns: Tensor, scaled: int, mode: Mode, antialias: bool) -> Tensor:

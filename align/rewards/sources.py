@@ -35,19 +35,14 @@ class Checkpoint:
     """One checkpoint, and what of it a reward reads.
 
     A pickle may be replaced by a file of the same name with the ending ``.safetensors``, which then goes first.
-
-    Attributes:
-        reference: whose the files are, in the grammar of ``align.checkpoints.reference``; for a download the
-            ``owner/name`` that it is published under.
-        names: files and sub-folders that must be there.
-        url: address of the only file, if it is not on the hub.
-        sha256: of the file at ``url``, 64 hex digits.
-        reward: name of a reward that reads the file at ``url``, for the command that fetches it.
     """
 
     reference: str
+    """As ``align.checkpoints.reference`` has it; for a download the ``owner/name`` that it is published under."""
     names: tuple[str, ...]
+    """Files and sub-folders that must be there."""
     url: str = ""
+    """Address of the only file, if it is not on the hub; its hash, 64 hex digits; a reward whose files ``doctor`` fetches."""
     sha256: str = ""
     reward: str = ""
 

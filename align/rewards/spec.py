@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.rewards.sources import Checkpoint
 
@@ -17,27 +18,35 @@ if TYPE_CHECKING:
 Loader = Callable[[str, Sequence[Path], "torch.device | str", "torch.dtype"], "Reward"]
 
 
+def network(
+    module: str,
+    arguments: Callable[[Sequence[Path]], dict[str, Any]] = lambda paths: dict(
+        zip(("folder", "tokenizer_folder"), paths, strict=False)
+    ),
+) -> Loader:
+    """What loads a network by ``load_<module>``, with the ``arguments`` that its paths make, by default one or two folders."""
+
+    def load(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
+        loads = getattr(import_module(f"align.rewards.{module}"), f"load_{module}")
+        reward: Reward = loads(name, **arguments(paths), device=device, dtype=dtype)
+        return reward
+
+    return load
+
+
 @dataclass(frozen=True)
 class RewardSpec:
-    """A reward in the registry.
-
-    Attributes:
-        summary: one line for ``--help``.
-        loader: called as ``loader(name, paths, device, dtype)`` with the paths of all files of ``weights`` in order;
-            imports what it needs.
-        weights: the files that it reads; none if it is not a model.
-        facts: what a run records of a published model: model, version, preprocessing, data type.
-        differentiable: whether guidance can use it.
-        takes_timestep: whether it judges one-step predictions by their timestep.
-        reads_prompt: whether the prompt has a part in the value.
-    """
+    """A reward in the registry; ``summary`` is one line for ``--help``."""
 
     summary: str
     loader: Loader
+    """Called with the name, the paths of all files of ``weights`` in order, device, data type; imports what it needs."""
     weights: tuple[Checkpoint, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    """What a run records of a published model: model, version, preprocessing, data type."""
     differentiable: bool = True
     takes_timestep: bool = False
+    """Whether it judges one-step predictions by their timestep."""
     reads_prompt: bool = True
 
     @property

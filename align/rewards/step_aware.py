@@ -69,19 +69,6 @@ class Layer(nn.Module):
         return out
 
 
-class Encoder(nn.Module):
-    """The stack of layers, under the name that the checkpoints give it."""
-
-    def __init__(self, config: Any):
-        super().__init__()
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-
-    def forward(self, tokens: Tensor, tau: Tensor) -> Tensor:
-        for layer in self.layers:
-            tokens = layer(tokens, tau)
-        return tokens
-
-
 class StepAwareVisionModel(nn.Module):
     """CLIP's image tower under adaptive layer norm; ``config`` is a CLIPVisionConfig."""
 
@@ -90,13 +77,16 @@ class StepAwareVisionModel(nn.Module):
         self.embeddings = CLIPVisionEmbeddings(config)
         # The name is misspelt in CLIP, and so in every checkpoint.
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.encoder = Encoder(config)
+        layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+        self.encoder = nn.ModuleDict({"layers": layers})
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.adaLN_modulation = _modulation(config.hidden_size, 2)
 
     def forward(self, pixels: Tensor, tau: Tensor) -> Tensor:
         """Pixels (P, 3, size, size) and timestep embeddings (P, width) to pooled tokens (P, width)."""
-        tokens = self.encoder(self.pre_layrnorm(self.embeddings(pixels)), tau)
+        tokens = self.pre_layrnorm(self.embeddings(pixels))
+        for layer in self.encoder["layers"].children():
+            tokens = layer(tokens, tau)
         shift, scale = self.adaLN_modulation(tau).chunk(2, dim=-1)
         out: Tensor = self.post_layernorm(tokens[:, 0]) * (1 + scale) + shift
         return out
@@ -121,8 +111,9 @@ class StepAwareModel(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         self.t_embedder = TimestepEmbedder(config.vision_config.hidden_size)
 
-    def see(self, pixels: Tensor, step: Tensor) -> Tensor:
-        """Normalised pixels (P, 3, size, size) and timesteps (P,) to image embeddings (P, projection)."""
+    def see(self, pixels: Tensor, step: Tensor | None) -> Tensor:
+        """Normalised pixels (P, 3, size, size) and timesteps (P,), which it needs, to image embeddings (P, projection)."""
+        assert step is not None
         out: Tensor = self.visual_projection(self.vision_model(pixels, self.t_embedder(step)))
         return out
 
@@ -141,7 +132,7 @@ class StepAwareReward(ContrastiveReward):
         """Unit image embeddings (P, d) float32."""
         if step is None:
             step = torch.zeros(len(pictures), dtype=torch.int64)
-        return super().image_embeddings(pictures, step.to(self._device))
+        return super().image_embeddings(pictures, step.to(self.device))
 
 
 def load_step_aware(
@@ -156,10 +147,8 @@ def load_step_aware(
     """A step-aware preference model from a folder.
 
     It has ``config.json`` (a CLIP's, for the released models PickScore's) and, unless they are elsewhere, the tokenizer
-    and the weights as ``model.safetensors``; a pickle will do.  ``dtype`` is the image tower's.
-
-    Raises:
-        MissingWeights, WrongWeights: a file is not there, or holds something else.
+    and the weights as ``model.safetensors``; a pickle will do.  ``dtype`` is the image tower's. Raises MissingWeights,
+    WrongWeights.
     """
     config = clip_config(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
@@ -171,22 +160,9 @@ def load_step_aware(
     def read(prompt: str) -> Tensor:
         return model.read(token_ids(tokenizer, prompt, length))[0]
 
-    def see(pixels: Tensor, step: Tensor | None) -> Tensor:
-        assert step is not None
-        return model.see(pixels, step)
-
-    return StepAwareReward(
-        name,
-        model,
-        see,
-        read,
-        float(model.logit_scale.float().exp()),
-        config.vision_config.image_size,
-        "spo",
-        dtype,
-        device,
-        {"architecture": "step-aware CLIP", path.name: sha256(path), "preprocess": "spo"},
-    )
+    scale, size = float(model.logit_scale.float().exp()), config.vision_config.image_size
+    facts = {"architecture": "step-aware CLIP", path.name: sha256(path), "preprocess": "spo"}
+    return StepAwareReward(name, model, model.see, read, scale, size, "spo", dtype, device, facts)
 
 
 def load_step_aware_model(config: Any, path: Path) -> StepAwareModel:

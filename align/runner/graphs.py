@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from align.config.errors import ConfigError
 from align.config.schema import Config, SemanticsConfig
 from align.runner.devices import torch_device
-from align.semantics.errors import GraphError
+from align.semantics.graph import GraphError
 from align.semantics.sources import PromptGraphs, WrittenSource, nothing
 
 if TYPE_CHECKING:

@@ -33,14 +33,10 @@ def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
 
 
 def semantic_loss(maps: Tensor, weights: Tensor) -> Tensor:
-    """Sum over pairs of weight times cosine distance.
+    """Sum over pairs of weight times cosine distance, (P,) float32 in [-1, 1].
 
-    Args:
-        maps: attention (P, R, R, tokens), averaged over layers and heads, rows summing to 1 over tokens.
-        weights: (P, tokens, tokens) of ``pair_weights``.
-
-    Returns:
-        (P,) float32: small when attributes look where their object is and objects look apart; in [-1, 1].
+    It is small when attributes look where their object is and objects look apart. ``maps`` are attention (P, R, R, tokens),
+    averaged over layers and heads, rows summing to 1 over tokens; ``weights`` (P, tokens, tokens) are of ``pair_weights``.
     """
     flat = 100 * maps.float().flatten(1, 2) + MAP_EPSILON  # (P, R*R, tokens)
     unit = flat / flat.norm(dim=1, keepdim=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from align.semantics.errors import GraphError, RefusedError
+from align.semantics.graph import GraphError, RefusedError
 
 MOST_TOKENS = 2048
 """Of an answer; the longest published graph takes a third of it."""

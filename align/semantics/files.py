@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from align.reading import read_text
-from align.semantics.errors import GraphError
+from align.semantics.graph import GraphError
 from align.semantics.knowledge import Knowledge, read_knowledge
 
 
@@ -36,8 +36,7 @@ class Library:
 def load_library(path: Path) -> Library:
     """The graphs of a ``.json`` or ``.jsonl`` file, or of all such files below a folder.
 
-    Raises:
-        GraphError: a file is missing or malformed, or two graphs of one prompt differ.
+    Raises GraphError: a file is missing or malformed, or two graphs of one prompt differ.
     """
     graphs: dict[str, Knowledge] = {}
     for place, value in _values(path):

@@ -9,6 +9,14 @@ Span = tuple[int, int]
 """Start (included) and end (excluded) of a word in the prompt, in characters."""
 
 
+class GraphError(Exception):
+    """A prompt's graph cannot be had or used; the message is one line for the user."""
+
+
+class RefusedError(GraphError):
+    """No graph of any prompt can be had this way: a wrong key, a model that is not there."""
+
+
 @dataclass(frozen=True)
 class Entity:
     """One object word and its attribute words."""
@@ -19,12 +27,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Graph:
-    """The objects of a prompt, in order; empty for a prompt that could not be read.
-
-    Attributes:
-        entities: objects with the words that describe them.
-        style: words about the whole picture, such as "watercolor".
-    """
+    """The objects of a prompt, in order, and words about the whole picture; empty for a prompt that could not be read."""
 
     entities: tuple[Entity, ...] = ()
     style: tuple[Span, ...] = ()

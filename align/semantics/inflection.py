@@ -6,27 +6,11 @@ import re
 from functools import lru_cache
 
 IRREGULAR = {
-    "men": "man",
-    "women": "woman",
-    "children": "child",
-    "people": "person",
-    "feet": "foot",
-    "teeth": "tooth",
-    "geese": "goose",
-    "mice": "mouse",
-    "oxen": "ox",
-    "leaves": "leaf",
-    "knives": "knife",
-    "wolves": "wolf",
-    "shelves": "shelf",
-    "loaves": "loaf",
-    "halves": "half",
-    "scarves": "scarf",
-    "calves": "calf",
-    "hooves": "hoof",
-    "cacti": "cactus",
-    "fungi": "fungus",
-}
+    "men": "man", "women": "woman", "children": "child", "people": "person", "feet": "foot", "teeth": "tooth",
+    "geese": "goose", "mice": "mouse", "oxen": "ox", "leaves": "leaf", "knives": "knife", "wolves": "wolf",
+    "shelves": "shelf", "loaves": "loaf", "halves": "half", "scarves": "scarf", "calves": "calf",
+    "hooves": "hoof", "cacti": "cactus", "fungi": "fungus",
+}  # fmt: skip
 """Plurals that no rule makes, by plural."""
 
 

@@ -10,18 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from align.semantics.errors import GraphError
-from align.semantics.graph import Graph, Span
+from align.semantics.graph import Graph, GraphError, Span
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """A graph by its words.
-
-    Attributes:
-        objects: object words with their attribute words, in order; an object may be listed again.
-        style: words about the whole picture.
-    """
+    """A graph by its words: objects with their attributes in order, one maybe several times; words about the whole picture."""
 
     objects: tuple[tuple[str, tuple[str, ...]], ...] = ()
     style: tuple[str, ...] = ()
@@ -36,10 +30,9 @@ class Knowledge:
 
 
 def read_knowledge(value: object) -> Knowledge:
-    """The graph of a JSON value in the published format; ``prompt`` is not looked at.
+    """The graph of a JSON value in the published format, whose ``prompt`` is not looked at.
 
-    Raises:
-        GraphError: it is something else; the message says what, not where.
+    Raises GraphError: it is something else; the message says what, not where.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("knowledge"), list):
         raise GraphError('it is no object with a list "knowledge"')

@@ -7,12 +7,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from align.reading import read_json
-from align.semantics.errors import GraphError, RefusedError
+from align.semantics.graph import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge, read_knowledge
 from align.semantics.prompting import messages, read_answer, reproach, template_hash
 from align.writing import write_text
@@ -54,16 +54,20 @@ class AskedGraphs:
     def __call__(self, prompt: str) -> Knowledge:
         """The graph of a prompt, from disk if it was asked for before.
 
-        Raises:
-            GraphError: no usable answer came; the line says why the last one was none.
-            RefusedError: the model cannot be asked at all.
+        Raises GraphError: no usable answer came, and why the last one was none; RefusedError: the model cannot be asked at all.
         """
         path = self.place(prompt)
-        kept = _kept(path)
-        if kept is not None:
-            return kept
+        with suppress(OSError, ValueError, GraphError):
+            return read_knowledge(read_json(path))
         graph = self._asked(prompt)
-        _keep(path, {**graph.to_json(prompt), "model": self.model, "template": template_hash()})
+        kept = {**graph.to_json(prompt), "model": self.model, "template": template_hash()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(kept, indent=1) + "\n")
+        except OSError as error:  # the run would ask again and again without anyone noticing
+            raise GraphError(
+                f"{path.parent} cannot be written ({error.strerror}): set HF_HOME to a folder that can"
+            ) from None
         return graph
 
     def _asked(self, prompt: str) -> Knowledge:
@@ -98,21 +102,3 @@ def answers_folder() -> Path:
     """Where answers are kept: ``$HF_HOME/align/graphs``, else ``~/.cache/align/graphs``."""
     home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(home).expanduser() / "align" / "graphs"
-
-
-def _kept(path: Path) -> Knowledge | None:
-    try:
-        return read_knowledge(read_json(path))
-    except (OSError, ValueError, GraphError):
-        return None
-
-
-def _keep(path: Path, value: dict[str, Any]) -> None:
-    """Raises GraphError: it cannot be written, and the run would ask again and again without anyone noticing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(value, indent=1) + "\n")
-    except OSError as error:
-        raise GraphError(
-            f"{path.parent} cannot be written ({error.strerror}): set HF_HOME to a folder that can"
-        ) from None

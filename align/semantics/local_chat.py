@@ -11,19 +11,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from align.semantics.endpoint import MOST_TOKENS
-from align.semantics.errors import RefusedError
+from align.semantics.graph import RefusedError
 from align.startup import tolerant
 
 
 class LocalChat:
     """A causal language model with a chat template, decoding greedily; no code that comes with it is ever run.
 
-    Args:
-        folder: its files; nothing is fetched.
-        device: where it computes.
-
-    Raises:
-        RefusedError: the folder holds no such model.
+    Nothing is fetched. Raises RefusedError: the folder holds no such model.
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
@@ -33,13 +28,11 @@ class LocalChat:
             )
         _refuse_code(folder)
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        dtype = "auto" if device.type == "cuda" else torch.float32
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                use_safetensors=True,
-                dtype="auto" if device.type == "cuda" else torch.float32,
-                **options,
+                folder, use_safetensors=True, dtype=dtype, **options
             )
         except (torch.OutOfMemoryError, MemoryError):
             raise

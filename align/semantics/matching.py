@@ -60,8 +60,7 @@ def _nouns(knowledge: Knowledge, find: _Finder) -> list[Span | None]:
     """
     nouns: list[Span | None] = [None] * len(knowledge.objects)
     order = sorted(
-        range(len(nouns)),
-        key=lambda k: (-len(knowledge.objects[k][0].split()), not knowledge.objects[k][1]),
+        range(len(nouns)), key=lambda k: (-len(knowledge.objects[k][0].split()), not knowledge.objects[k][1])
     )
     for k in order:
         noun, attributes = knowledge.objects[k]

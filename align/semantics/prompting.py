@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
-from align.semantics.errors import GraphError
+from align.semantics.graph import GraphError
 from align.semantics.knowledge import Knowledge, read_knowledge
 
 INSTRUCTION = """\
@@ -52,11 +51,7 @@ def template_hash() -> str:
 
 
 def read_answer(text: str) -> Knowledge:
-    """The graph in a model's answer; prose and code fences around it are passed over.
-
-    Raises:
-        GraphError: there is none.
-    """
+    """The graph in a model's answer; prose and code fences around it are passed over. Raises GraphError: there is none."""
     decoder = json.JSONDecoder()
     reason = "it holds no JSON object"
     start = text.find("{")
@@ -66,16 +61,11 @@ def read_answer(text: str) -> Knowledge:
         except (ValueError, RecursionError):
             start = text.find("{", start + 1)
             continue
+        if isinstance(value.get("knowledge"), dict):
+            value["knowledge"] = [value["knowledge"]]  # the slip that models make often: no list
         try:
-            return read_knowledge(_as_graph(value))
+            return read_knowledge(value)
         except GraphError as error:
             reason = str(error)
         start = text.find("{", end)
     raise GraphError(f"the answer is no graph ({reason}): {' '.join(text.split())!r:.80}")
-
-
-def _as_graph(value: Any) -> Any:
-    """Mend the one slip that models make often: all objects in one dictionary instead of a list."""
-    if isinstance(value, dict) and isinstance(value.get("knowledge"), dict):
-        return {**value, "knowledge": [value["knowledge"]]}
-    return value

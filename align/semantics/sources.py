@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from align.semantics.errors import GraphError, RefusedError
-from align.semantics.graph import Graph, GraphSource, with_style
+from align.semantics.graph import Graph, GraphError, GraphSource, RefusedError, with_style
 from align.semantics.knowledge import Knowledge, words_of
 from align.semantics.matching import match
 from align.semantics.tokens import ReadPrompt, TokenPairs, token_pairs
@@ -21,21 +20,16 @@ WrittenSource = Callable[[str], Knowledge | None]
 
 @dataclass
 class PromptGraphs:
-    """Graphs of prompts; each is made once.
-
-    Attributes:
-        read: the graph of a prompt that has none in words.
-        written: graphs in words; ``None`` for a source that has no words.
-        missing: what to do where ``written`` has none; ``read`` is used unless it is ``error``.
-        global_words: pair style words with every object.
-        without: prompts that ``written`` had no graph of, with the reason.
-    """
+    """Graphs of prompts, each made once: ``read`` is that of a prompt which has none in words."""
 
     read: GraphSource
     written: WrittenSource | None = None
     missing: Missing = "error"
+    """What to do where ``written`` has none; ``read`` is used unless it is ``error``."""
     global_words: bool = False
+    """Pair style words with every object."""
     without: dict[str, str] = field(default_factory=dict)
+    """Prompts that ``written`` had no graph of, with the reason."""
     _known: dict[str, Knowledge | None] = field(default_factory=dict)
     _graphs: dict[str, Graph] = field(default_factory=dict)
 

@@ -39,60 +39,47 @@ _BACKGROUND_VALUES = np.array([BACKGROUNDS[name] for name in _BACKGROUND_NAMES],
 
 @dataclass(frozen=True)
 class Found:
-    """One thing in a picture.
-
-    Attributes:
-        colour: palette name, or ``None`` if no palette colour is near.
-        shape: shape name, or ``None`` if malformed.
-        x, y: centre in pixels.
-        radius: half-extent in pixels.
-        area: pixels.
-        overlap: intersection over union with the best shape, 0 to 1.
-        colour_error: distance of its solid pixels' mean from the palette colour, sRGB 0..255.
-    """
+    """One thing in a picture: centre, half-extent and area in pixels."""
 
     colour: str | None
+    """``None`` if no palette colour is near."""
     shape: str | None
+    """``None`` if malformed."""
     x: float
     y: float
     radius: float
     area: float
     overlap: float
+    """Intersection over union with the best shape, 0 to 1."""
     colour_error: float
+    """Distance of its solid pixels' mean from the palette colour, sRGB 0..255."""
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a picture shows: things, background (name or ``None``), its sRGB, number and pixels of specks."""
+    """What a picture shows: things, background (name or ``None``), its sRGB, number of specks."""
 
     things: tuple[Found, ...]
     background: str | None
     background_colour: tuple[float, float, float]
     specks: int
-    speck_area: float
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which parts of a caption a picture fulfils.
-
-    Attributes:
-        objects: every shape that is asked for is there.
-        colours: every shape is there in the colour that is asked for.
-        counts: each kind as often as asked for, and nothing else.
-        relations: the relation holds (true if none is asked for).
-        sizes: things that are called small or large are.
-        background: the background is the one named (true if none is).
-        score: share of the single facts that are right, 0 to 1.
-    """
+    """Which parts of a caption a picture fulfils; of what is not asked for they are true."""
 
     objects: bool
+    """Every shape that is asked for is there."""
     colours: bool
+    """Also in the colour that is asked for."""
     counts: bool
+    """Each kind as often as asked for, and nothing else."""
     relations: bool
     sizes: bool
     background: bool
     score: float
+    """Share of the single facts that are right, 0 to 1."""
 
     @property
     def all(self) -> bool:
@@ -129,7 +116,6 @@ def _overlap(alpha: npt.NDArray[np.float32], shape: str) -> tuple[float, float, 
 def _read(
     mask: npt.NDArray[np.bool_], rgb: npt.NDArray[np.float32], background: npt.NDArray[np.float32]
 ) -> Found:
-    """Colour and shape of one area."""
     difference = np.linalg.norm(rgb - background, axis=-1)
     solid = mask & (difference >= 0.8 * np.percentile(difference[mask], 85))
     mean = np.median(rgb[solid], axis=0)
@@ -192,20 +178,18 @@ def segment(picture: npt.NDArray[np.uint8]) -> Segmentation:
     foreground = np.linalg.norm(rgb - background, axis=-1) > FOREGROUND
     labels, number = ndimage.label(foreground)
     things: list[Found] = []
-    specks, speck_area = 0, 0.0
+    specks = 0
     for k in range(1, number + 1):
         mask = labels == k
-        area = float(mask.sum())
-        if area < MIN_AREA:
-            specks, speck_area = specks + 1, speck_area + area
-            continue
-        things += [_read(part, rgb, background) for part in _split_by_colour(mask, rgb)]
+        if mask.sum() < MIN_AREA:
+            specks += 1
+        else:
+            things += [_read(part, rgb, background) for part in _split_by_colour(mask, rgb)]
     return Segmentation(
         things=tuple(things),
         background=_BACKGROUND_NAMES[nearest] if distances[nearest] <= BACKGROUND_REACH else None,
         background_colour=(float(background[0]), float(background[1]), float(background[2])),
         specks=specks,
-        speck_area=speck_area,
     )
 
 
@@ -230,10 +214,6 @@ def relation_holds(relation: str, first: list[Found], second: list[Found]) -> bo
     )
 
 
-def _size_right(thing: Found, size: str) -> bool:
-    return thing.radius < SMALL_BELOW if size == "small" else thing.radius > LARGE_ABOVE
-
-
 def check_picture(picture: npt.NDArray[np.uint8], caption: Caption) -> Verdict:
     """Judge a (64, 64, 3) uint8 sRGB picture by a caption."""
     return judge(segment(picture), caption)
@@ -255,7 +235,10 @@ def judge(seen: Segmentation, caption: Caption) -> Verdict:
     counts_right = [len(things) == phrase.count for things, phrase in zip(matched, phrases, strict=True)]
     nothing_else = len(seen.things) <= sum(max(1, len(things)) for things in matched)
     sizes_right = [
-        bool(things) and all(_size_right(thing, phrase.size) for thing in things)
+        bool(things)
+        and all(
+            one.radius < SMALL_BELOW if phrase.size == "small" else one.radius > LARGE_ABOVE for one in things
+        )
         for things, phrase in zip(matched, phrases, strict=True)
         if phrase.size
     ]

@@ -136,9 +136,6 @@ def parse(text: str) -> Caption | None:
     return caption if len(kinds) == len(phrases) else None
 
 
-# ---------------------------------------------------------------- split by combination
-
-
 def pair_split(colour: str, shape: str) -> Split:
     """Which split a colour-shape pair belongs to: 36 train, 6 validation, 6 test."""
     code = (list(COLOURS).index(colour) + 3 * SHAPES.index(shape)) % len(COLOURS)
@@ -167,21 +164,15 @@ def caption_split(caption: Caption) -> Split | None:
     a test arrangement; the rest may be anything but validation parts.
     """
     pairs = {pair_split(phrase.colour, phrase.shape) for phrase in caption.phrases}
-    arrangement: Split | None = None
-    if caption.relation and caption.relation != "and":
-        first, second = caption.phrases[0].shape, caption.phrases[1].shape
-        canonical = canonical_arrangement(first, caption.relation, second)
-        assert canonical is not None
-        arrangement = arrangement_split(*canonical)
+    shapes = [phrase.shape for phrase in caption.phrases]
+    canonical = canonical_arrangement(shapes[0], caption.relation, shapes[1]) if caption.relation else None
+    arrangement = arrangement_split(*canonical) if canonical else None
     if pairs == {"train"} and arrangement in (None, "train"):
         return "train"
     for split in ("val", "test"):
         if split in pairs and pairs <= {"train", split} and arrangement in (None, split):
             return split
     return None
-
-
-# ---------------------------------------------------------------- drawing captions
 
 
 def random_caption(rng: np.random.Generator, kinds: int, *, counts: bool = True) -> Caption:

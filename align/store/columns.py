@@ -61,8 +61,6 @@ TEXT = frozenset(
 )  # fmt: skip
 TAG = "tag_"
 """What begins the name of a column that holds a tag of prompts."""
-TIMING = frozenset({"seconds", "peak_memory_mb", "session"})
-"""Columns in which two runs of the same configuration may differ: by which process, how fast, in how much memory."""
 
 
 def is_check(name: str) -> bool:

@@ -112,9 +112,7 @@ def read_csv(path: Path | str) -> pandas.DataFrame:
     Columns of text have dtype object. Every other column is int64 where all its cells are whole numbers and
     float64 where all are numbers or empty (empty is NaN); a column that is neither stays text.
 
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not a table: no header, two columns of one name, a row longer or shorter than the header.
+    Raises OSError, and ValueError for no header, two columns of one name, or a row longer or shorter than the header.
     """
     import pandas
 

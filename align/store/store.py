@@ -73,7 +73,7 @@ class Store:
         Args:
             folder: the run folder, created with its parents when missing.
             manifest: what this is a run of.
-            plan: all items of the run, each key once, in the order of the rows.
+            plan: all items of the run, each key once (else ValueError), in the order of the rows.
             extend: allow a folder of another configuration and keep its rows after the new ones.
             shared: allow other processes that also say so; items are then to be claimed before work.
             verify: how finished pictures are checked, see ``pictures.intact``. Opening 100,000 finished items
@@ -84,10 +84,7 @@ class Store:
             foreign: keep rows outside of the plan in ``results.csv``; the journal keeps them anyway.
             guest: only measure what is there: status, plan and counts of ``run.json`` stay those of its run.
 
-        Raises:
-            StoreError: in use by another process, of another configuration, damaged, or not writable. Nothing
-                in the folder has changed then.
-            ValueError: the plan holds a key twice.
+        Raises StoreError: in use, of another configuration, damaged, or not writable; nothing in the folder has changed then.
         """
         self.folder = folder = Path(folder)
         self.shared = shared
@@ -257,16 +254,13 @@ class Store:
         """Keep a result: durable when this returns.
 
         Args:
-            item: an item of the plan.
+            item: an item of the plan, else ValueError.
             picture: PNG bytes, a PIL image or a file to keep as it is; None, or not kept, where the item failed.
             row: values by column, numbers of any array library; those of ``FILLED_IN`` count for nothing.
                 ``status`` is "ok" where not given and "failed: ..." for a failed item.
             hold: keep a claim on the item, because this process is going to measure its picture.
 
-        Raises:
-            StoreError: the disk is full or not writable; what was committed before is intact, and the item
-                can be committed again.
-            ValueError: the item is not in the plan.
+        Raises StoreError: not writable; what was committed before is intact, and the item can be committed again.
         """
         if item.key not in self._plan:
             raise ValueError(f"item {item.key[:16]} is not in the plan")

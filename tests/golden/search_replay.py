@@ -18,7 +18,7 @@ from align.backbones.base import Conditioning
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.rewards.base import Reward
-from align.rewards.jpeg import JpegReward
+from align.rewards.formulas import JpegReward
 from align.rewards.preprocess import normalise
 from align.runner.build import assemble
 from align.sampling.ledger import Ledger

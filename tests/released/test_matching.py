@@ -9,7 +9,7 @@ from transformers import CLIPTokenizer
 
 from align.released.matching import matched_words, released_pairs
 from align.semantics.attention_loss import pair_weights, semantic_loss
-from align.semantics.errors import GraphError
+from align.semantics.graph import GraphError
 from align.semantics.knowledge import read_knowledge
 from align.semantics.matching import match
 from align.semantics.tokens import TokenPairs

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from align.semantics.errors import GraphError
 from align.semantics.files import load_library
+from align.semantics.graph import GraphError
 
 RED = {"prompt": "A red cat", "knowledge": [{"cat": ["red"]}], "global": [{"style": []}]}
 BLUE = {"prompt": "a blue dog", "knowledge": [{"dog": ["blue"]}], "global": []}

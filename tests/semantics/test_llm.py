@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from align.semantics.endpoint import Endpoint, address_fault, key_fault
-from align.semantics.errors import GraphError, RefusedError
+from align.semantics.graph import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge
 from align.semantics.llm import AskedGraphs, Lazily, answers_folder
 from align.semantics.prompting import EXAMPLES, messages, read_answer, template_hash

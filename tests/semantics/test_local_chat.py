@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from align.semantics.errors import RefusedError
+from align.semantics.graph import RefusedError
 from align.semantics.local_chat import LocalChat
 
 CPU = torch.device("cpu")

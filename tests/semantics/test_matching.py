@@ -2,8 +2,7 @@ import logging
 
 import pytest
 
-from align.semantics.errors import GraphError
-from align.semantics.graph import with_style
+from align.semantics.graph import GraphError, with_style
 from align.semantics.inflection import same_stem
 from align.semantics.knowledge import Knowledge, read_knowledge, words_of
 from align.semantics.matching import match

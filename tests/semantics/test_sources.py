@@ -14,7 +14,7 @@ from align.runner import graphs as runner
 from align.runner.default_folder import in_folders
 from align.runner.graphs import check_graphs, graph_identity, graphs_of, reads_graphs
 from align.runner.plan import identity
-from align.semantics.errors import GraphError, RefusedError
+from align.semantics.graph import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge, words_of
 from align.semantics.rules.chunker import graph as rules
 from align.semantics.sources import PromptGraphs, nothing

@@ -69,18 +69,16 @@ class _Reader:
             else:
                 self._other(place, chunk)
 
+    def _word(self, place: int) -> Word | None:
+        """A chunk that is a single word outside phrases; ``None`` for others and beyond the ends."""
+        chunk = self.chunks[place] if 0 <= place < len(self.chunks) else None
+        return self.words[chunk.place] if isinstance(chunk, Other) else None
+
     def _text(self, place: int) -> str:
-        """Text of a chunk that is a single word outside phrases; empty for others and beyond the ends."""
-        if 0 <= place < len(self.chunks) and isinstance(chunk := self.chunks[place], Other):
-            return self.words[chunk.place].text
-        return ""
+        return word.text if (word := self._word(place)) else ""
 
     def _tag(self, place: int) -> str:
-        if 0 <= place < len(self.chunks) and isinstance(chunk := self.chunks[place], Other):
-            return self.words[chunk.place].tag
-        return ""
-
-    # Words outside phrases.
+        return word.tag if (word := self._word(place)) else ""
 
     def _other(self, place: int, chunk: Other) -> None:
         word = self.words[chunk.place]
@@ -146,8 +144,6 @@ class _Reader:
         ):
             thing = thing.governor
         return thing
-
-    # Phrases.
 
     def _phrase(self, place: int, chunk: Phrase) -> None:
         head = self.words[chunk.head].text

@@ -10,21 +10,9 @@ from align.semantics.graph import Span
 from align.semantics.rules import lexicon
 
 Tag = Literal[
-    "determiner",
-    "number",
-    "preposition",
-    "conjunction",
-    "pronoun",
-    "auxiliary",
-    "adverb",
-    "adjective",
-    "participle",
-    "gerund",
-    "verb",
-    "noun",
-    "possessive",
-    "stop",
-]
+    "determiner", "number", "preposition", "conjunction", "pronoun", "auxiliary", "adverb", "adjective", "participle",
+    "gerund", "verb", "noun", "possessive", "stop",
+]  # fmt: skip
 """A ``participle`` is a passive one (covered), a ``gerund`` any form in -ing; ``stop`` is punctuation."""
 
 _TOKEN = re.compile(r"['\u2019]s\b|(?i:close up)\b|[^\W_]+(?:[-'\u2019](?!s\b)[^\W_]+)*|[^\w\s]|_")

@@ -1,4 +1,4 @@
-"""Size of a picture as JPEG, the toy rewards of DDPO (arXiv 2305.13301).  Not differentiable."""
+"""Rewards that are no network: a picture's size as JPEG (DDPO's toys, arXiv 2305.13301), a function of what it stands for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from align.rewards.base import Reward, check_pairing
 from align.rewards.preprocess import to_images
+from align.toy.picture import to_coordinates
+from align.toy.problems import REWARDS
 
 QUALITY = 95
 
@@ -31,3 +33,18 @@ class JpegReward(Reward):
             image.save(file, format="JPEG", quality=QUALITY)
             sizes.append(file.tell() / 1000)
         return self.sign * torch.tensor(sizes, dtype=torch.float32, device=pictures.device)
+
+
+class ToyReward(Reward):
+    """A function of a few coordinates, by its name in ``REWARDS``; prompts are not read."""
+
+    padded = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.of_coordinates = REWARDS[name]
+        self.fingerprint = {"architecture": f"{self.of_coordinates} of the mean colour"}
+
+    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
+        check_pairing(pictures, prompts, step)
+        return self.of_coordinates(to_coordinates(pictures, self.of_coordinates.dimension)).float()
