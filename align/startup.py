@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import gc
 import importlib
 import importlib.util
@@ -19,7 +18,6 @@ USUAL = gc.get_threshold()
 UNREAD = ("scipy", "peft")
 """Packages that transformers and diffusers import whole where they are installed, for losses of training, for other solvers'
 sigmas and for adapters; all of which is a fifth of the time that models take to import."""
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h of glibc
 
 
 def hurry() -> None:
@@ -51,20 +49,6 @@ def _hidden(packages: Sequence[str]) -> Iterator[None]:
     finally:
         for name in packages:
             del sys.modules[name]
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next call, instead of giving it back and paying for every page again.
-
-    Tensors of decoders are larger than its usual threshold for memory of their own from the system.  No other library has
-    these settings, and none is needed for anything but speed.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    with suppress(OSError, AttributeError):
-        set_option = ctypes.CDLL(None).mallopt
-        for option, bits in ((M_MMAP_THRESHOLD, 30), (M_TRIM_THRESHOLD, 30), (M_TOP_PAD, 26)):
-            set_option(option, 1 << bits)
 
 
 def fix_workspace() -> bool:

@@ -4,8 +4,6 @@ import gc
 import subprocess
 import sys
 
-import pytest
-
 from align import startup
 
 END = """
@@ -62,10 +60,3 @@ def test_nothing_is_frozen_in_a_process_that_is_not_the_commands(monkeypatch):
     frozen = gc.get_freeze_count()
     startup.settle()
     assert gc.get_freeze_count() == frozen
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="settings of glibc")
-def test_memory_settings_that_are_not_there_are_no_error(monkeypatch):
-    startup.keep_freed_memory()
-    monkeypatch.setattr(startup.ctypes, "CDLL", lambda name: object())
-    startup.keep_freed_memory()

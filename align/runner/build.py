@@ -274,9 +274,8 @@ def set_up_torch(threads: int | None) -> None:
     import torch
     from torch.utils import deterministic
 
-    from align.startup import fix_workspace, keep_freed_memory
+    from align.startup import fix_workspace
 
-    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     # As use_deterministic_algorithms(True), which imports all of inductor.  Where it only warned, fused attention would
