@@ -107,7 +107,9 @@ def start_modulation(model: StepAwareModel) -> None:
         assert isinstance(linear, nn.Linear)
         nn.init.normal_(linear.weight, std=0.02)
         nn.init.zeros_(linear.bias)
-    modulations = [layer.adaLN_modulation for layer in model.vision_model.encoder.layers]
+    layers = model.vision_model.encoder.layers
+    assert isinstance(layers, nn.ModuleList)
+    modulations = [layer.adaLN_modulation for layer in layers]
     for modulation in [model.vision_model.adaLN_modulation, *modulations]:
         assert isinstance(modulation, nn.Sequential)
         linear = modulation[1]

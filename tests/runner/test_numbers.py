@@ -17,7 +17,7 @@ from align.rewards.combination import WeightedSum
 from align.rewards.function import FunctionReward
 from align.runner import build, graphs
 from align.sampling.sampler import Request
-from align.semantics.errors import RefusedError
+from align.semantics.graph import RefusedError
 from align.semantics.sources import no_pairs
 from align.startup import fix_workspace
 
