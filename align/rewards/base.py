@@ -7,8 +7,8 @@ Rewards compute in float32 unless told otherwise and always return float32.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -152,18 +152,23 @@ class TextCache:
     """
 
     def __init__(self, compute: Callable[[str], Tensor], size: int = 1024):
-        @lru_cache(maxsize=size)
-        @torch.no_grad()
-        def one(prompt: str) -> Tensor:
-            return compute(readable(prompt))
-
-        self._one = one
-
-    @property
-    def computed(self) -> int:
+        self._compute = compute
+        self._size = size
+        self._kept: OrderedDict[str, Tensor] = OrderedDict()
+        self.computed = 0
         """How often ``compute`` ran."""
-        return self._one.cache_info().misses
 
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """Stacked results, (len(prompts), ...)."""
-        return torch.stack([self._one(prompt) for prompt in prompts])
+        found: dict[str, Tensor] = {}  # not lru_cache, which a compiler looks through
+        for prompt in dict.fromkeys(prompts):
+            if prompt in self._kept:
+                self._kept.move_to_end(prompt)
+            else:
+                with torch.no_grad():
+                    self._kept[prompt] = self._compute(readable(prompt))
+                self.computed += 1
+            found[prompt] = self._kept[prompt]
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+        return torch.stack([found[prompt] for prompt in prompts])

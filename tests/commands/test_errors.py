@@ -106,11 +106,11 @@ WRONG = {
     "no negative half": (["backbone=lcm", "negative=ugly"], ["negative=ugly", "no negative half"]),
     "no pair": (
         ["backbone=lcm", "method=dymo"],
-        ["method.guidance.rule=correction", "value or constant", "method=dps"],
+        ["method.guidance.rule=correction", "constant or value", "method=dps"],
     ),
     "no pair, clean": (
         ["backbone=lcm", "method=mpgd"],
-        ["method.clean.rule=correction", "value or constant"],
+        ["method.clean.rule=correction", "constant or value"],
     ),
     "list length": (["method.recurrence.rate=[1,2]"], ["method.recurrence.rate", "list of 3"]),
     "not finite": (["sampler.guidance_scale=nan"], ["sampler.guidance_scale=nan"]),

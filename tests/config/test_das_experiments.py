@@ -46,7 +46,7 @@ def test_its_numbers_are_the_published_ones(backbone, reward):
     assert config.run.batch_size == rows
     assert config.prompts.name == prompts
     found = load_prompts(config.prompts)
-    assert found.size == int(prompts.rpartition("_")[2])
+    assert len(found.whole) == int(prompts.rpartition("_")[2])
     assert len(found.prompts) == pictures
 
 

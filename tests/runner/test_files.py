@@ -51,7 +51,7 @@ def no_store(monkeypatch):
     def opened(*given, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "open", opened)
+    monkeypatch.setattr(Store, "__init__", opened)
 
 
 def compose(*overrides):

@@ -13,6 +13,7 @@ from align import api
 from align.__main__ import main
 from align.commands.parser import parse
 from align.config.compose import jobs_of
+from align.config.schema import SemanticsConfig
 from align.rewards.combination import WeightedSum
 from align.rewards.function import FunctionReward
 from align.runner import build, graphs
@@ -122,7 +123,7 @@ def test_a_users_workspace_that_torch_would_refuse_is_only_warned_of(workspace, 
 def test_a_chat_model_that_is_asked_first_leaves_products_deterministic(monkeypatch, tmp_path):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     with pytest.raises(RefusedError):
-        graphs._local(str(tmp_path / "none"), "cpu")([])
+        graphs._asked(SemanticsConfig("llm", local=str(tmp_path / "none")), "cpu").chat([])
     assert fix_workspace()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
@@ -132,10 +133,11 @@ def test_in_a_process_of_the_user_nothing_is_refused_that_cannot_be_had(monkeypa
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: late)
     config = jobs_of(parse(["metrics=none", "run.threads=1"]))[0].config
+    before = torch.get_deterministic_debug_mode()
     for _ in range(2):
         with api._torch(config, ours):
             assert torch.get_deterministic_debug_mode() == mode
-    assert torch.get_deterministic_debug_mode() == 0
+    assert torch.get_deterministic_debug_mode() == before
 
 
 class Modes(torch.autograd.Function):

@@ -241,7 +241,7 @@ def test_pick_a_pic_is_filtered(hub):
     pytest.importorskip("pyarrow")
     found = loaded("prompts=pickapic_test")
     assert found.prompts == ("a lighthouse at dusk",)
-    assert (found.size, found.dropped) == (2, 1)
+    assert (len(found.whole), found.dropped) == (2, 1)
 
 
 def test_a_folder_stands_in_for_the_hub(tmp_path):
@@ -252,7 +252,7 @@ def test_a_folder_stands_in_for_the_hub(tmp_path):
 def test_a_pattern_stands_for_one_file(hub):
     with pytest.raises(ConfigError, match=r"fits benchmark/anime\.json, .*: name those that are meant"):
         loaded("prompts=hpdv2", "prompts.files=[benchmark/*.json]")
-    assert loaded("prompts=hpdv2", "prompts.files=[benchmark/ph*.json]").size == 2
+    assert len(loaded("prompts=hpdv2", "prompts.files=[benchmark/ph*.json]").whole) == 2
 
 
 def test_a_data_set_that_is_not_here_is_asked_for_with_the_weights(tmp_path, monkeypatch, capsys):
