@@ -90,7 +90,7 @@ def far_sampler(*options):
     backbone = build._backbone(config.backbone, files.pieces, CPU)
     reward = build.build_reward(config.reward, CPU)
     text = backbone.text
-    backbone.device = text.device = text._home = text._place = reward._device = THERE
+    backbone.device = text.device = text._home = text._place = reward.device = THERE
     for one in (backbone.unet, backbone.vae, *(encoder.model for encoder in text.encoders)):
         move(one)
     for name in ("vision_model", "visual_projection"):
