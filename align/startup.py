@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
-import importlib.util
 import io
 import os
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 USUAL = gc.get_threshold()
-UNREAD = ("scipy", "peft")
-"""Packages that transformers and diffusers import whole where they are installed, for losses of training, for other solvers'
-sigmas and for adapters; all of which is a fifth of the time that models take to import."""
 
 
 def hurry() -> None:
@@ -30,25 +24,6 @@ def settle() -> None:
     if gc.get_threshold() != USUAL:  # only where ``hurry`` was called, in the command's own process
         gc.freeze()
         gc.set_threshold(*USUAL)
-
-
-def import_libraries(names: Sequence[str], but: Sequence[str] = UNREAD) -> None:
-    """Import modules as if the packages ``but`` were not installed; their errors are for whoever imports them again."""
-    with _hidden([name for name in but if name not in sys.modules]):
-        for name in names:
-            with suppress(ImportError):
-                importlib.import_module(name)
-
-
-@contextmanager
-def _hidden(packages: Sequence[str]) -> Iterator[None]:
-    for name in packages:
-        sys.modules[name] = None  # type: ignore[assignment]  # the documented way to have an import fail
-    try:
-        yield
-    finally:
-        for name in packages:
-            del sys.modules[name]
 
 
 def fix_workspace() -> bool:

@@ -38,24 +38,6 @@ def test_files_threads_and_last_calls_are_seen_to_before_a_quick_end(tmp_path):
     assert written == {"file": "all of it", "thread": "waited for", "atexit": "called"}
 
 
-def test_a_package_is_hidden_while_libraries_are_imported_and_there_again(tmp_path, monkeypatch):
-    (tmp_path / "heavy.py").write_text("")
-    (tmp_path / "library.py").write_text(
-        "from importlib.util import find_spec\nfound = find_spec('heavy') is not None\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    startup.import_libraries(["library", "no_such_library"], but=["heavy"])
-    assert sys.modules["library"].found is False
-    assert "heavy" not in sys.modules
-    import heavy  # noqa: F401
-
-
-def test_a_package_that_is_there_already_stays(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "heavy", gc)
-    startup.import_libraries([], but=["heavy"])
-    assert sys.modules["heavy"] is gc
-
-
 def test_nothing_is_frozen_in_a_process_that_is_not_the_commands(monkeypatch):
     frozen = gc.get_freeze_count()
     startup.settle()

@@ -22,10 +22,8 @@ from align.runner.rows import make_row, to_image
 from align.runner.sampling import Sampling
 from align.runner.score import Scorer
 from align.runner.trial import try_rewards
-from align.startup import UNREAD, import_libraries, settle
+from align.startup import settle
 from align.store.store import Store
-
-MODELS = ("transformers.modeling_utils", "diffusers.models.autoencoders.vae", "diffusers.schedulers")
 
 
 class Work:
@@ -50,10 +48,6 @@ class Work:
         self._todo = deque(sorted(items, key=lambda item: item.key in failed))
         self._errors = ErrorLog(store.folder)
         self._sampling = Sampling(prepared.files, meter.say, self._errors)
-        if (
-            config.metrics.rewards or config.backbone.kind != "analytic"
-        ):  # without what no model of ours needs of them
-            import_libraries(MODELS, UNREAD if not config.backbone.lora else UNREAD[:1])
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)

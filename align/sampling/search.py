@@ -112,8 +112,7 @@ class Prune(Keep):
                 uniforms = draws.of_group(int(rows[0]), "replace")(self.replace)
                 rows = rows[self.replaced(value[rows].double(), uniforms)]
             chosen.append(rows)
-        index = torch.cat(chosen)
-        return Selected(state.take(index), estimate.take(index), index)
+        return Selected.by(state, estimate, torch.cat(chosen))
 
     def replaced(self, value: Tensor, uniforms: Tensor) -> Tensor:
         """Which of a group of (N,) float64 values go on: the survivors in their order, then as many copies of them as were worst.

@@ -35,6 +35,11 @@ class Selected:
     index: Tensor
     trace: Trace = field(default_factory=dict)
 
+    @staticmethod
+    def by(state: State, estimate: Estimate, index: Tensor) -> Selected:
+        """Particles by index, with nothing changed."""
+        return Selected(state.take(index), estimate.take(index), index)
+
 
 class Keep:
     """Every particle goes on; the base of all other rules."""
