@@ -81,7 +81,7 @@ def sample(
     config = _config(prompts, options, method, backbone, seed, samples)
     with _torch(config):
         (prepared,) = prepare([config])
-        sampler = build_sampler(prepared.config, prepared.config.run.batch_size or 1)
+        sampler = build_sampler(prepared.config, prepared.calls)
         wanted = [Request(item.prompt, item.negative, item.seed, item.sample) for item in prepared.items]
         return _made(sampler, wanted)
 

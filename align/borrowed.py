@@ -121,7 +121,7 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
 def sampler(config: Config, backbone: Backbone, reward: str | Reward, wanted: Sequence[Request]) -> Sampler:
     """The method of a configuration on a borrowed backbone. Raises ConfigError, WeightsError."""
     from align.runner.build import assemble, build_reward, pairs_of
-    from align.runner.calls import with_batch_size
+    from align.runner.calls import calls_of
     from align.runner.devices import torch_device
 
     device = torch_device(config.run.device)
@@ -138,5 +138,4 @@ def sampler(config: Config, backbone: Backbone, reward: str | Reward, wanted: Se
                 f"improve: method={config.method.name} follows the gradient of its reward, and {judge.name} has none: "
                 "give another reward, or method='best_of_n'"
             )
-    config = with_batch_size(config, wanted)
-    return assemble(config, backbone, judge, pairs_of(config), config.run.batch_size or 1, device)
+    return assemble(config, backbone, judge, pairs_of(config), calls_of(config, wanted), device)

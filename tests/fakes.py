@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from align.backbones.base import Encoded, Prediction, classifier_free
 from align.processes.base import clean_and_noise
 from align.rewards.base import Reward
+from align.sampling.batching import Calls
 from align.sampling.judge import Judge
 from align.sampling.loop import Loop
 from align.sampling.predict import Predict
@@ -178,8 +179,8 @@ def passes(
     backbone, scale, size, objective=None, reward=None, clean=None, judged=None, rescale=0.0, **judging
 ):
     """The first two parts of a method: network calls of ``size`` rows, decoder calls of ``judged`` or as many."""
-    judge = Judge(backbone, judged or size, reward, objective, clean, **judging)
-    return Predict(backbone, scale, size, rescale), judge
+    judge = Judge(backbone, Calls(judged or size), reward, objective, clean, **judging)
+    return Predict(backbone, scale, Calls(size), rescale), judge
 
 
 @contextmanager

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
+    from align.sampling.batching import Calls
     from align.sampling.parts import Parts
     from align.sampling.sampler import Sampler
     from align.sampling.search import Search
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from align.semantics.tokens import PairSource
 
 
-def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> Sampler:
+def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> Sampler:
     """The method of a checked configuration on its backbone, loaded. Raises WeightsError."""
     device = torch_device(config.run.device)
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
     reward = build_reward(config.reward, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, pairs_of(config), batch_size, device, files)
+    return assemble(config, backbone, reward, pairs_of(config), calls, device, files)
 
 
 def assemble(
@@ -45,7 +46,7 @@ def assemble(
     backbone: Backbone,
     reward: Reward | None,
     pairs: PairSource,
-    batch_size: int,
+    calls: Calls,
     device: torch.device,
     files: Files | None = None,
 ) -> Sampler:
@@ -53,7 +54,7 @@ def assemble(
     from align.sampling.sampler import Population, Sampler
 
     process = _process(config, backbone)
-    parts = _parts(files or Files(config), backbone, process, reward, batch_size, device)
+    parts = _parts(files or Files(config), backbone, process, reward, calls, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(parts, pairs, device, population)
@@ -77,7 +78,7 @@ def _parts(
     backbone: Backbone,
     process: Process,
     reward: Reward | None,
-    batch_size: int,
+    calls: Calls,
     device: torch.device,
 ) -> Parts:
     from align.released.objective import SignBlindObjective
@@ -105,10 +106,8 @@ def _parts(
     value = _value(files, backbone, device) if method.branches and reward is not None else None
     sampler = config.sampler
     return Parts(
-        Predict(
-            backbone, sampler.guidance_scale, batch_size, sampler.guidance_rescale, method.reads_correction
-        ),
-        Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
+        Predict(backbone, sampler.guidance_scale, calls, sampler.guidance_rescale, method.reads_correction),
+        Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,

@@ -11,7 +11,7 @@ import torch
 
 from align.backbones.base import Backbone, Halves, Prediction
 from align.processes.base import Step
-from align.sampling.batching import Cut
+from align.sampling.batching import Calls, Cut
 from align.sampling.ledger import Ledger
 from align.sampling.state import Pictures, State, gather, take
 
@@ -21,13 +21,13 @@ class Predict:
     """The network of a backbone under classifier-free guidance.
 
     Attributes:
-        size: most rows of a call, see ``align.sampling.batching``.
+        calls: how rows are cut into calls.
         correction: whether anything reads the classifier-free correction of predictions.
     """
 
     backbone: Backbone
     guidance_scale: float
-    size: int
+    calls: Calls
     guidance_rescale: float = 0.0
     correction: bool = True
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from align.backbones.base import Backbone, Conditioning
 from align.processes.base import Process
 from align.rewards.base import Reward
-from align.sampling.batching import one_call
+from align.sampling.batching import Calls, one_call
 from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
@@ -133,7 +133,7 @@ def sample(
 ) -> Paths:
     """Plain sampling of some prompts, everything kept; see ``collect``."""
     texts = [prompt for prompt in prompts for _ in range(samples)]
-    predict = Predict(backbone, guidance_scale, len(texts))
+    predict = Predict(backbone, guidance_scale, Calls(len(texts)))
     pictures = Pictures(
         prompts=texts,
         conditioning=Conditioning.of([backbone.encode(text, "") for text in texts]),
@@ -155,8 +155,9 @@ def sample(
         predicted.append(half(estimate.x0))
         noise = Draws.of(lambda picture, _: own[picture], state, step.index, 0).normal("step")
         state = replace(state, z=process.kernel(estimate.x0, estimate.eps, step).sample(noise))
-    judges = [Judge(backbone, len(texts), reward) for reward in rewards]
-    values = [judge.score(judge.decode(state.z), texts).cpu() for judge in judges]
+    judges = [Judge(backbone, Calls(len(texts)), reward) for reward in rewards]
+    rows = range(len(texts))
+    values = [judge.score(judge.decode(state.z, rows), texts, rows).cpu() for judge in judges]
     return Paths(
         prompts=np.array(texts),
         t=np.array([int(step.time) for step in process.steps]),

@@ -18,6 +18,7 @@ from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.places import group_choices
 from align.runner import build
+from align.sampling.batching import Calls
 from align.sampling.ledger import COUNTS
 from align.sampling.noise import NoiseStream
 from align.sampling.sampler import Request
@@ -68,7 +69,7 @@ def config_of(method, strength=1.0, steps=4):
 def build_method(method, backbone, reward, batch_size=2, graph=words_graph, **options):
     """What it comes to on a backbone."""
     pairs = PromptGraphs(graph).pairs
-    return build.assemble(config_of(method, **options), backbone, reward, pairs, batch_size, CPU)
+    return build.assemble(config_of(method, **options), backbone, reward, pairs, Calls(batch_size), CPU)
 
 
 class World:

@@ -17,6 +17,7 @@ from align.config.schema import SemanticsConfig
 from align.rewards.combination import WeightedSum
 from align.rewards.function import FunctionReward
 from align.runner import build, graphs
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request
 from align.semantics.graph import RefusedError
 from align.semantics.sources import no_pairs
@@ -55,7 +56,7 @@ class Refused(TorchDispatchMode):
 
 def sampler(*options):
     config = jobs_of(parse(["metrics=none", "run.batch_size=2", *options]))[0].config
-    return build.build_sampler(config, 2)
+    return build.build_sampler(config, Calls(2))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_what_a_users_reward_computes_is_not_refused_there_nor_back():
         Watched(own),
         WeightedSum([(0.5, reward)]),
         no_pairs,
-        2,
+        Calls(2),
         torch.device("cpu"),
     )
     sampler.sample([Request("a cat")])

@@ -41,7 +41,7 @@ def test_a_number_that_is_given_stays():
 def prepared(options):
     (job,) = jobs_of(parse([*options, "metrics=none"]))
     (run,) = prepare([job.config])
-    return run.config.run.batch_size
+    return run.calls.shared(run.config.method.particles)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def prepared(options):
         (["prompts.limit=1", "samples=20", "run.batch_size=3"], 3),
         (["prompts.limit=1", "method=best_of_n", "method.particles=6"], 6),
         (["prompts.limit=1", "method=best_of_n", "method.particles=4", "method.returned=2", "samples=2"], 4),
-        (["prompts.limit=1", "method=svdd", "method.search.candidates=20", "sampler=ddim_ancestral"], 8),
-        (["prompts.limit=3", "method=svdd", "method.search.candidates=2", "sampler=ddim_ancestral"], 6),
+        (["prompts.limit=1", "method=svdd", "method.search.candidates=20", "sampler=ddim_ancestral"], 1),
+        (["prompts.limit=3", "method=svdd", "method.search.candidates=2", "sampler=ddim_ancestral"], 3),
         (["backbone=toy_gmm", "prompts.limit=1", "samples=100"], 8),
     ],
 )
@@ -80,4 +80,4 @@ def test_rows_of_a_call_fit_the_device(options, gib, rows, monkeypatch):
     monkeypatch.setattr(calls, "gib_of", lambda device: gib)
     (job,) = jobs_of(parse(options))
     items = [Item(str(n), "a", "", 0, n, n) for n in range(100)]
-    assert calls.with_batch_size(job.config, items).run.batch_size == rows
+    assert calls.calls_of(job.config, items).most == rows

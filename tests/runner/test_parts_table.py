@@ -13,6 +13,7 @@ from align.config.places import group_choices
 from align.config.schema import Config
 from align.runner import build
 from align.runner.parts_table import PLACES, parts_lines, parts_of
+from align.sampling.batching import Calls
 from align.semantics.sources import no_pairs
 
 OTHERS = {
@@ -79,7 +80,7 @@ def test_the_table_is_what_is_built(case, called):
     config = config_of(*OTHERS.get(case, [f"method={case}"]))
     backbone = FakeBackbone()
     reward = FakeReward() if config.method.uses_reward else None
-    made = build.assemble(config, backbone, reward, no_pairs, 2, CPU)
+    made = build.assemble(config, backbone, reward, no_pairs, Calls(2), CPU)
     parts = parts_of(config)
     process = parts.pop("process")
     assert called[:1] == [process.name]  # a released one begins as the right one
@@ -109,5 +110,5 @@ def test_every_option_of_the_table_is_one():
 @pytest.mark.parametrize("estimate", ["network", "small_decoder"])
 def test_estimates_of_the_shapes_world(estimate):
     config = config_of("method=svdd", f"method.value.estimate={estimate}", "metrics=none")
-    made = classes_in(build.build_sampler(config, 2))
+    made = classes_in(build.build_sampler(config, Calls(2)))
     assert named(parts_of(config)["value estimate"].name) in made
