@@ -3,12 +3,16 @@
 import pytest
 import torch
 
+from align.__main__ import main
+from align.backbones.unet import UNetBackbone
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import calls
 from align.runner.pace import Pace
 from align.runner.plan import Item
 from align.runner.prepare import prepare
+
+from .helpers import files
 
 
 @pytest.mark.parametrize(
@@ -81,3 +85,19 @@ def test_rows_of_a_call_fit_the_device(options, gib, rows, monkeypatch):
     (job,) = jobs_of(parse(options))
     items = [Item(str(n), "a", "", 0, n, n) for n in range(100)]
     assert calls.calls_of(job.config, items).most == rows
+
+
+def test_a_small_plan_has_calls_of_its_size_however_many_are_left_or_made_together(tmp_path, monkeypatch):
+    predict, sizes = UNetBackbone.predict, set()
+
+    def counted(self, z, *given, **named):
+        sizes.add(len(z))
+        return predict(self, z, *given, **named)
+
+    monkeypatch.setattr(UNetBackbone, "predict", counted)
+    few = ["prompts=shapes_single", "prompts.limit=3", "sampler.steps=2", "metrics=none", "run.gallery=false"]
+    for together in (2, 3):
+        options = [f"run.in_flight={together}", f"run.folder={tmp_path / str(together)}", "run.threads=1"]
+        assert main([*few, *options]) == 0
+    assert sizes == {3}
+    assert files(tmp_path / "2") == files(tmp_path / "3")
