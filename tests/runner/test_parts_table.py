@@ -103,6 +103,15 @@ def test_what_a_table_says_is_what_the_configuration_has():
     assert list(lines) == list(PLACES)
 
 
+@pytest.mark.parametrize(
+    ("method", "option"), [("dsearch", "search.drop=exponential"), ("dsearch_r", "search.replace=0.25")]
+)
+def test_what_prunes_is_named_by_the_option_that_makes_it(method, option):
+    lines = {line.split("  ")[0]: line for line in parts_lines(config_of(f"method={method}"))}
+    assert f"method.{option} " in lines["select"]
+    assert "align/sampling/search.py Prune" in lines["select"]
+
+
 def test_every_option_of_the_table_is_one():
     assert {part.option for parts in PLACES.values() for part in parts} <= set(option_names(Config))
 
