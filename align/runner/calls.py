@@ -39,7 +39,7 @@ def calls_of(config: Config, items: Sequence[Item | Request]) -> Calls:
 
 def _most(config: Config) -> int:
     """Rows beyond which nothing gets faster, or memory runs out."""
-    if config.backbone.family in ("shapes", "toy"):
+    if config.backbone.family in ("shapes", "shapes_flow", "toy"):
         return MOST
     device = torch_device(config.run.device)
     if device.type != "cuda":

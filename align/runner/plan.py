@@ -58,14 +58,18 @@ def identity(
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
     places = ("weights", "alternatives", "single_file", "unet", "vae", "lora", "lora_required")
-    # ``consistency`` is what the sampler's kind says.
-    for name in ("name", "family", "consistency", *places, "checkpointing", "guidance_scale"):
+    # ``process`` and ``consistency`` are what the sampler's kind says.
+    for name in ("name", "family", "process", "consistency", *places, "checkpointing", "guidance_scale"):
         del backbone[name]
     # So that models keep the keys that they had before there were densities and compiled blocks.
     for name, usual in (("density", None), ("compile", False)):
         if backbone[name] == usual:
             del backbone[name]
     del sampler["name"]
+    # What other samplers do not read, and older keys do not have.
+    unread = () if sampler["kernel"] == "vp" else ("coefficient", "norm", "grid")
+    for name in (*unread, *(() if sampler["kind"] == "flow" else ("kernel", "phases"))):
+        del sampler[name]
     method["value"]["weights"] = value_weights
     method["quirks"].sort()
     # What lambda comes to counts, however it is said.
