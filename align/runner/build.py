@@ -106,7 +106,12 @@ def _parts(
     sampler = config.sampler
     return Parts(
         Predict(
-            backbone, sampler.guidance_scale, batch_size, sampler.guidance_rescale, method.reads_correction
+            backbone,
+            sampler.guidance_scale,
+            batch_size,
+            sampler.guidance_rescale,
+            method.reads_correction,
+            sampler.true_scale,
         ),
         Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
         process,
@@ -215,6 +220,13 @@ def pairs_of(config: Config) -> PairSource:
     return graphs_of(config).pairs if reads_graphs(config) else no_pairs
 
 
+_OF_KIND = {
+    "unet": ("attention_stride",),
+    "transformer": ("attention_blocks", "attention_maps", "max_sequence_length"),
+}
+"""Options that only one kind of network has."""
+
+
 @lru_cache(maxsize=1)
 def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
     if backbone.kind == "analytic":
@@ -225,13 +237,21 @@ def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch
         return AnalyticBackbone(density, device, backbone.height, backbone.width)
     from align.backbones.registry import load
 
-    size = (backbone.height, backbone.width, backbone.attention_stride)
-    loaded = load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing, found=pieces)
+    names = _OF_KIND[backbone.kind]
+    loaded: Backbone = load(
+        recipe(backbone),
+        device,
+        backbone.height,
+        backbone.width,
+        backbone.checkpointing,
+        pieces,
+        **{name: getattr(backbone, name) for name in names},
+    )
     if backbone.compile:
         from align.backbones.compiling import compile_blocks
 
         # A decoder whose layers are recomputed one by one has no block to compile.
-        compile_blocks(loaded.unet, *([] if backbone.checkpointing else [loaded.vae.decoder]))
+        compile_blocks(loaded.network, *([] if backbone.checkpointing else [loaded.vae.decoder]))
     return loaded
 
 

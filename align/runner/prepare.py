@@ -103,7 +103,7 @@ def _check_columns(prompts: PromptsConfig) -> None:
 def _check_negatives(config: Config, prompts: PromptSet) -> None:
     """Refuse rows with negative prompts of their own where nothing reads them."""
     row = next((row for row in prompts.rows if row.negative is not None), None)
-    if row is not None and (config.one_half or not config.backbone.reads_negative):
+    if row is not None and (config.one_half or not config.reads_negative):
         by = "at sampler.guidance_scale=1" if config.one_half else f"by backbone={config.backbone.name}"
         raise ConfigError(
             f"{row.place}: its negative prompt {shown(row.negative)} is not read {by}: "

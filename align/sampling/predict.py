@@ -23,6 +23,7 @@ class Predict:
     Attributes:
         size: most rows of a call, see ``align.sampling.batching``.
         correction: whether anything reads the classifier-free correction of predictions.
+        true_scale: classifier-free guidance of a network that reads ``guidance_scale`` itself.
     """
 
     backbone: Backbone
@@ -30,6 +31,7 @@ class Predict:
     size: int
     guidance_rescale: float = 0.0
     correction: bool = True
+    true_scale: float | None = None
 
     def __call__(self, state: State, pictures: Pictures, step: Step, ledger: Ledger, cut: Cut) -> Prediction:
         """Predictions of all particles of a state, (P, ...), in the calls of ``cut``."""
@@ -58,4 +60,5 @@ class Predict:
             attention=attention,
             guidance_rescale=self.guidance_rescale,
             correction=self.correction,
+            **({} if self.true_scale is None else {"true_scale": self.true_scale}),
         )
