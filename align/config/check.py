@@ -11,7 +11,14 @@ from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.method import MethodConfig
 from align.config.quirks import check_quirks
-from align.config.schema import BackboneConfig, Config, PromptsConfig, RewardConfig, SemanticsConfig
+from align.config.schema import (
+    BackboneConfig,
+    Config,
+    PromptsConfig,
+    RewardConfig,
+    SamplerConfig,
+    SemanticsConfig,
+)
 
 DISTILLED = 50
 """Steps that published consistency models are distilled on; theirs are among them."""
@@ -73,6 +80,11 @@ def _backbone(backbone: BackboneConfig) -> None:
             raise ConfigError(
                 f"backbone.{name}={shown(getattr(backbone, name))} is of a {kind} and backbone.kind={backbone.kind}: leave it out"
             )
+    if backbone.process == "flow" and (backbone.consistency or backbone.kind == "unet"):
+        kind = "backbone.consistency=true" if backbone.consistency else "backbone.kind=unet"
+        raise ConfigError(
+            f"backbone.process=flow and {kind} do not go together: give backbone.process=diffusion, or another preset"
+        )
     if backbone.lora is None and backbone.lora_required:
         raise ConfigError(
             f"backbone={backbone.name} has no published checkpoint: "
@@ -127,15 +139,7 @@ def _analytic(config: Config) -> None:
 
 def _sampler(config: Config) -> None:
     backbone, sampler, method = config.backbone, config.sampler, config.method
-    if (sampler.kind == "lcm") != backbone.consistency:
-        if backbone.consistency:
-            raise ConfigError(
-                f"sampler={sampler.name} does not fit backbone={backbone.name}, a consistency model: give sampler=lcm"
-            )
-        raise ConfigError(
-            f"sampler={sampler.name} needs a consistency model and backbone={backbone.name} is none: "
-            "give backbone=lcm, or sampler=ddim"
-        )
+    _kind(backbone, sampler)
     if config.one_half and config.negative:
         raise ConfigError(
             f"negative={shown(config.negative)} is not read at sampler.guidance_scale=1, which leaves the negative half out: "
@@ -175,6 +179,33 @@ def _sampler(config: Config) -> None:
             f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
             "leave it at 1; method.quirks=[lcm_variances] alone reads it, as method=das_released has it"
         )
+
+
+def _kind(backbone: BackboneConfig, sampler: SamplerConfig) -> None:
+    """A model is sampled by the process that it was trained on."""
+    kinds = {
+        "lcm": (backbone.consistency, "a consistency model", "backbone=lcm"),
+        "flow": (backbone.process == "flow", "a flow", "backbone=toy_flow_gmm"),
+    }
+    for kind, (fits, what, some) in kinds.items():
+        if fits and sampler.kind != kind:
+            raise ConfigError(
+                f"sampler={sampler.name} does not fit backbone={backbone.name}, {what}: give sampler={kind}"
+            )
+        if sampler.kind == kind and not fits:
+            raise ConfigError(
+                f"sampler={sampler.name} needs {what} and backbone={backbone.name} is none: "
+                f"give {some}, or sampler=ddim"
+            )
+    usual = SamplerConfig(sampler.name)
+    for key in ("coefficient", "norm", "grid", "kernel", "phases"):
+        reads = sampler.kind == "flow" and (key in ("kernel", "phases") or sampler.kernel == "vp")
+        value = getattr(sampler, key)
+        if not reads and value != getattr(usual, key):
+            by = "sampler.kind=flow" if key in ("kernel", "phases") else "sampler.kernel=vp"
+            raise ConfigError(
+                f"sampler.{key}={shown(value)} is read with {by} only: leave it at {shown(getattr(usual, key))}"
+            )
 
 
 def _method(method: MethodConfig) -> None:

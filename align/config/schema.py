@@ -34,6 +34,8 @@ class BackboneConfig:
     models) those of ``sdxl``, ``shapes_flow`` those of ``shapes``."""
     layout: Layout = "sd"
     """The pipeline's modules (``align/checkpoints/layout.py``), and how its network is fed."""
+    process: Literal["diffusion", "flow"] = "diffusion"
+    """What the network was trained on; ``flow`` predicts velocities between noise and pictures and is sampled by ``sampler=flow``."""
     consistency: bool = False
     """A latent consistency model: steps by ``sampler=lcm``, and the network reads the guidance scale (``guidance``)."""
     guidance: Guidance = "pair"
@@ -101,13 +103,30 @@ class SamplerConfig:
     """The process: how noise becomes a picture."""
 
     name: Annotated[str, Text("name")]
-    kind: Literal["ddim", "lcm"] = "ddim"
-    """DDIM (arXiv 2010.02502, equations 12 and 16), or multistep consistency sampling (arXiv 2310.04378, algorithm 3)."""
+    kind: Literal["ddim", "lcm", "flow"] = "ddim"
+    """DDIM (arXiv 2010.02502, equations 12 and 16), multistep consistency sampling (arXiv 2310.04378, algorithm 3), or flow matching
+    on the levels of the checkpoint."""
     steps: Annotated[int, Between(1, 1000)] = 25
     """N, number of sampling steps."""
     eta: Annotated[float, Between(0, 1)] = 1.0
     """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic.  ``lcm`` always draws all of it (and reads
     this only with the quirk ``lcm_variances``, whose guidance and weights take it, and the noise not)."""
+    kernel: Literal["eta", "cps", "stochastic", "flow_grpo", "vp"] = "eta"
+    """Of ``flow``, from the noise level s to s', which noise is drawn anew, of deviation: ``eta`` times the ancestral one, as DDIM;
+    ``cps`` s' sin(eta pi/2); ``stochastic`` eta s', for models of few steps; ``flow_grpo`` and ``vp`` those of the programs of Flow-GRPO
+    (its noise level is eta) and RBF, which add more than they take away: with few steps pictures are grainy."""
+    coefficient: Literal["square", "sigma", "constant", "sin", "linear", "clipping", "exp", "tan", "psi"] = (
+        "square"
+    )
+    """Of ``kernel=vp``, the shape of its noise g(r), r from 1 to 0."""
+    norm: Annotated[float, Between(0, 1e3)] = 3.0
+    """Likewise the factor of g, besides eta."""
+    grid: Literal["exp", "linear"] = "exp"
+    """Likewise where its steps lie: ``exp`` crowds them where there is almost only noise, ends far from clean (of 10 steps at s = 0.71)
+    and counts on a model whose one-step prediction is sharp there."""
+    phases: Literal["snr", "steps"] = "snr"
+    """What t/T is on a flow, by which phases of a method are placed: that of the timestep of Stable Diffusion of equal signal-to-noise
+    ratio, or the share of steps that are left."""
     guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
     """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u), or what a consistency model reads of it.  1 is no
     guidance: the negative half is not computed where nothing reads it."""
@@ -116,6 +135,11 @@ class SamplerConfig:
     true_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] | None = None
     """Classifier-free guidance of a network that reads ``guidance_scale`` itself or has none (FLUX): a second half, that of the
     negative prompt, goes through it.  null for none: there is no negative prompt then."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether no step draws noise."""
+        return self.kind != "lcm" and (self.eta == 0 or (self.kernel == "vp" and self.norm == 0))
 
 
 @dataclass(frozen=True)

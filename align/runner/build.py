@@ -61,15 +61,24 @@ def assemble(
 
 def _process(config: Config, backbone: Backbone) -> Process:
     from align.processes.ddim import ddim
+    from align.processes.flow import flow
     from align.processes.lcm import lcm
+    from align.processes.sde import flow_grpo, vp_converted
     from align.released.lcm import released_lcm
 
-    sampler = config.sampler
+    sampler, schedule = config.sampler, backbone.scheduler_config
+    if sampler.kind == "flow":
+        if sampler.kernel == "flow_grpo":
+            return flow_grpo(schedule, sampler.steps, sampler.eta, sampler.phases)
+        if sampler.kernel == "vp":
+            noise = sampler.eta * sampler.norm
+            return vp_converted(sampler.steps, noise, sampler.coefficient, sampler.grid, sampler.phases)
+        return flow(schedule, sampler.steps, sampler.eta, sampler.kernel, sampler.phases)
     if sampler.kind == "lcm" and "lcm_variances" in config.method.quirks:
-        return released_lcm(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return released_lcm(schedule, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
-        return lcm(backbone.scheduler_config, sampler.steps)
-    return ddim(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return lcm(schedule, sampler.steps)
+    return ddim(schedule, sampler.steps, sampler.eta)
 
 
 def _parts(
@@ -230,11 +239,12 @@ _OF_KIND = {
 @lru_cache(maxsize=1)
 def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
     if backbone.kind == "analytic":
-        from align.backbones.analytic import AnalyticBackbone
+        from align.backbones.analytic import SCHEDULES, AnalyticBackbone
         from align.toy.problems import DENSITIES
 
         density = DENSITIES[str(backbone.density)]()
-        return AnalyticBackbone(density, device, backbone.height, backbone.width)
+        schedule = SCHEDULES[backbone.process]
+        return AnalyticBackbone(density, device, backbone.height, backbone.width, schedule)
     from align.backbones.registry import load
 
     names = _OF_KIND[backbone.kind]

@@ -58,8 +58,9 @@ def identity(
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
     places = ("weights", "alternatives", "single_file", "unet", "transformer", "vae", "lora", "lora_required")
-    # ``consistency`` is what the sampler's kind says, ``guidance`` what the files say.
-    for name in ("name", "family", "consistency", "guidance", *places, "checkpointing", "guidance_scale"):
+    # ``process`` and ``consistency`` are what the sampler's kind says, ``guidance`` what the files say.
+    said = ("process", "consistency", "guidance")
+    for name in ("name", "family", *said, *places, "checkpointing", "guidance_scale"):
         del backbone[name]
     # So that models keep the keys that they had before there were these options.
     for group, kind in ((backbone, BackboneConfig), (sampler, SamplerConfig)):
@@ -67,6 +68,10 @@ def identity(
             if one.name in _LATER and group[one.name] == one.default:
                 del group[one.name]
     del sampler["name"]
+    # What other samplers do not read, and older keys do not have.
+    unread = () if sampler["kernel"] == "vp" else ("coefficient", "norm", "grid")
+    for name in (*unread, *(() if sampler["kind"] == "flow" else ("kernel", "phases"))):
+        del sampler[name]
     method["value"]["weights"] = value_weights
     method["quirks"].sort()
     # What lambda comes to counts, however it is said.

@@ -157,11 +157,12 @@ class Sampler:
         ``sample`` is the number of its group; ``pictures`` is what ``encode`` made of them; ``on_step`` is told the share of
         the steps that is done.
         """
-        streams, number = self.streams(requests), len(self.parts.process.steps)
+        streams, process = self.streams(requests), self.parts.process
+        number = len(process.steps)
         shape = self.parts.predict.backbone.latent_shape()
         return run(
             self.parts,
-            start(streams, len(requests), self.population.particles, shape, self.device),
+            start(streams, len(requests), self.population.particles, shape, self.device, process.initial),
             pictures,
             streams,
             ledger or Ledger(len(requests)),
