@@ -40,6 +40,7 @@ class Stated:
         unread: what that says of its own solver's steps.
         strides: how many times coarser than the latents cross-attention layers may be.
         shifts: which of ``SHIFTS`` the autoencoder states.
+        network: the network's config.
     """
 
     schedule: dict[str, Any]
@@ -47,6 +48,7 @@ class Stated:
     unread: list[str]
     strides: frozenset[int]
     shifts: tuple[str, ...]
+    network: dict[str, Any]
 
 
 def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
@@ -73,7 +75,7 @@ def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
     with _named(unet):
         _check_network(network, recipe, channels, texts)
     shifts = tuple(key for key in SHIFTS if autoencoder.get(key) not in (None, 0))
-    return Stated(schedule, path, unread(process), attention_strides(network), shifts)
+    return Stated(schedule, path, unread(process), attention_strides(network), shifts, network)
 
 
 def check_latents(autoencoder: Mapping[str, Any]) -> int:

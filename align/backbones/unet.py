@@ -17,13 +17,14 @@ from align.backbones.base import (
     Encoded,
     Halves,
     Prediction,
-    classifier_free,
     guidance_embedding,
     unscaled,
 )
 from align.backbones.checkpointing import checkpoint_blocks, checkpoint_decoder
+from align.backbones.guider import Guider
 from align.backbones.modules import Modules
 from align.backbones.text import TextReader
+from align.backbones.weakened import Weakened
 from align.processes.base import Step, clean_and_noise, noise_slope
 
 
@@ -60,6 +61,7 @@ class UNetBackbone:
                 f"backbone.attention_stride={attention_stride} is of no cross-attention layer: give {known}"
             )
         self.probe = AttentionProbe(self.unet, attention_stride or min(strides, default=1))
+        self.weakened = Weakened(self.unet)
         self.reads_scale = self.unet.config.time_cond_proj_dim is not None
         self.reads_size = self.unet.config.addition_embed_type == "text_time"
         size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
@@ -67,8 +69,12 @@ class UNetBackbone:
             modules.text, modules.zero_empty, self.device, size if self.reads_size else None
         )
         if checkpointing:
-            # A block is recomputed after the call: with the probe as it was then.
-            checkpoint_blocks(self.unet, lambda: self.probe.switched(self.probe.reading.on))
+            # A block is recomputed after the call: with the probe and the network as they were then.
+            checkpoint_blocks(
+                self.unet,
+                lambda: self.probe.switched(self.probe.reading.on),
+                lambda: self.weakened.switched(self.weakened.now),
+            )
             checkpoint_decoder(self.vae)
 
     def latent_shape(self) -> tuple[int, ...]:
@@ -83,29 +89,28 @@ class UNetBackbone:
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        guider: Guider,
         attention: Halves | None = None,
-        guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
         self.text.rest()
-        pair = guidance_scale != 1 or correction or attention == "both"
+        pair = guider.pairs(step) or correction or attention == "both"
         # Whose embeddings go through the network, in order: where it reads the scale there is no other half.
         halves = ("negative", "prompt") if pair and not self.reads_scale else ("prompt",)
         maps = None
         with self.probe.switched(on=attention is not None):
-            outputs = self._outputs(z, step, conditioning, guidance_scale, halves)
+            *others, own = self._outputs(z, step, conditioning, guider.embedded, halves)
             if attention is not None:
                 means = self.probe.mean(*z.shape[-2:]).chunk(len(halves))
                 maps = (means[0] + means[-1]) / 2 if attention == "both" else means[-1]
+        other = others[0] if others else None
+        weak: Tensor | None = None
+        if (weaker := guider.weakens(step)) is not None:
+            with self.weakened.switched(weaker):
+                (weak,) = self._outputs(z, step, conditioning, guider.embedded, ("prompt",))
         kind = self.scheduler_config["prediction_type"]
-        if len(outputs) == 2:
-            other, own = outputs
-            output = classifier_free(own, other, guidance_scale, guidance_rescale)
-            difference = noise_slope(step, kind) * (own - other)
-        else:
-            output, difference = outputs[0], torch.zeros_like(z)
-        x0, eps = clean_and_noise(output, z, step, kind)
+        difference = torch.zeros_like(z) if other is None else noise_slope(step, kind) * (own - other)
+        x0, eps = clean_and_noise(guider(step, own, other, weak), z, step, kind)
         return Prediction(eps, x0, difference, maps)
 
     def _outputs(
@@ -113,7 +118,7 @@ class UNetBackbone:
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        embedded: float,
         halves: Sequence[str],
     ) -> tuple[Tensor, ...]:
         """Raw network output of each of the halves, (P, *latent_shape) float32."""
@@ -123,7 +128,7 @@ class UNetBackbone:
         times = torch.full((len(latents),), step.time, device=z.device)
         scale: Tensor | None = None
         if self.reads_scale:
-            scale = guidance_embedding(guidance_scale, self.unet.config.time_cond_proj_dim)
+            scale = guidance_embedding(embedded, self.unet.config.time_cond_proj_dim)
             scale = scale.to(self.device, self.dtype).expand(len(latents), -1)
         output = self.unet(
             latents,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from align.config.guider import GuiderConfig
 from align.config.method import MethodConfig
 from align.config.ranges import Between, Multiple, Text
 
@@ -310,6 +311,7 @@ class Config:
     metrics: MetricsConfig
     prompts: PromptsConfig
     semantics: SemanticsConfig = field(default_factory=lambda: SemanticsConfig("auto"))
+    guider: GuiderConfig = field(default_factory=lambda: GuiderConfig("cfg"))
     runner: RunnerConfig = field(default_factory=lambda: RunnerConfig("local"))
     run: RunConfig = field(default_factory=RunConfig)
     seed: Annotated[int, Between(0, 2**63 - 1, below="there is no random seed")] = 0
@@ -335,6 +337,7 @@ class Config:
 GROUPS = (
     "backbone",
     "sampler",
+    "guider",
     "method",
     "reward",
     "metrics",
