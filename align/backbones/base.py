@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from align.backbones.guider import Guider
 from align.processes.base import Step
 from align.semantics.graph import Span
 
@@ -110,19 +111,6 @@ class Prediction:
     attention: Tensor | None = None
 
 
-def classifier_free(own: Tensor, other: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
-    """Output of the network after classifier-free guidance, ``other + scale (own - other)``, of both halves' (P, ...).
-
-    ``rescale`` is phi of section 3.4 of arXiv 2305.08891, 0 to 1: how far each picture's deviation is brought back to that of
-    the prompt's half, against over-exposure at large scales.
-    """
-    output = other + scale * (own - other)
-    if rescale == 0:
-        return output
-    wanted, there = (x.std(dim=tuple(range(1, x.ndim)), keepdim=True) for x in (own, output))
-    return (1 - rescale + rescale * wanted / there) * output
-
-
 def guidance_embedding(scale: float, width: int) -> Tensor:
     """What a network distilled from guided predictions reads of the guidance scale s, (width,) float32.
 
@@ -168,24 +156,22 @@ class Backbone(Protocol):
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        guider: Guider,
         attention: Halves | None = None,
-        guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
         """The only call of the network; both guidance halves, where there are two, go through it as one batch.
 
-        Whether a graph is kept is the caller's to say.  At a scale of 1 the prediction is the prompt's half itself: the other
-        goes through for its correction or for maps of both alone.
+        Whether a graph is kept is the caller's to say.  The negative half goes through where the guider combines it, or for its
+        correction or maps of both alone; a weaker network's pass is one of its own.
 
         Args:
             z: latents (P, *latent_shape).
             step: where in the process they are.
             conditioning: embeddings of the P particles.
-            guidance_scale: classifier-free guidance; the prompt's half counts this many times.  A network that was
-                distilled from guided predictions reads it, and the negative embeddings have no part.
+            guider: how the outputs become one.  A network that was distilled from guided predictions reads its scale, and the
+                negative embeddings have no part.
             attention: which halves' maps to return, if any.
-            guidance_rescale: phi of ``classifier_free``, for networks with a pair of halves.
             correction: whether anybody reads the prediction's ``correction``.
         """
 

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from align.backbones.attention import Probe
-from align.backbones.base import Conditioning, Encoded, Halves, Prediction, classifier_free
+from align.backbones.base import Conditioning, Encoded, Halves, Prediction
+from align.backbones.checkpointing import checkpoint_blocks
+from align.backbones.guider import Guider
 from align.backbones.recipe import Guidance
 from align.backbones.text import TextReader
+from align.backbones.weakened import Weakened
 from align.processes.base import Step, clean_and_noise, noise_slope
 
 
@@ -27,6 +30,7 @@ class LatentBackbone(ABC):
     width: int
     guidance: Guidance
     probe: Probe
+    weakened: Weakened
     text: TextReader
 
     def encode(self, prompt: str, negative: str) -> Encoded:
@@ -37,31 +41,29 @@ class LatentBackbone(ABC):
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        guider: Guider,
         attention: Halves | None = None,
-        guidance_rescale: float = 0.0,
         correction: bool = True,
-        true_scale: float | None = None,
     ) -> Prediction:
         self.text.rest()
-        weight = guidance_scale if self.guidance == "pair" else true_scale
-        pair = weight is not None and (weight != 1 or correction or attention == "both")
+        guider = self._own(guider)
+        other_half = (correction or attention == "both") and self.guidance == "pair"
         # Whose embeddings go through the network, in order.
-        halves = ("negative", "prompt") if pair else ("prompt",)
+        halves = ("negative", "prompt") if guider.pairs(step) or other_half else ("prompt",)
         maps = None
         with self.probe.switched(on=attention is not None):
-            outputs = self._outputs(z, step, conditioning, guidance_scale, halves)
+            *others, own = self._outputs(z, step, conditioning, guider.embedded, halves)
             if attention is not None:
                 means = self.probe.mean(*z.shape[-2:]).chunk(len(halves))
                 maps = (means[0] + means[-1]) / 2 if attention == "both" else means[-1]
+        other = others[0] if others else None
+        weak: Tensor | None = None
+        if (weaker := guider.weakens(step)) is not None:
+            with self.weakened.switched(weaker):
+                (weak,) = self._outputs(z, step, conditioning, guider.embedded, ("prompt",))
         kind = self.scheduler_config["prediction_type"]
-        if weight is not None and len(outputs) == 2:
-            other, own = outputs
-            output = self._guided(own, other, weight, guidance_rescale)
-            difference = noise_slope(step, kind) * (own - other)
-        else:
-            output, difference = outputs[0], torch.zeros_like(z)
-        x0, eps = clean_and_noise(output, z, step, kind)
+        difference = torch.zeros_like(z) if other is None else noise_slope(step, kind) * (own - other)
+        x0, eps = clean_and_noise(guider(step, own, other, weak), z, step, kind)
         return Prediction(eps, x0, difference, maps)
 
     @abstractmethod
@@ -70,13 +72,22 @@ class LatentBackbone(ABC):
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        embedded: float,
         halves: Sequence[str],
     ) -> tuple[Tensor, ...]:
         """Raw network output of each of the halves, (P, *latent_shape) float32."""
 
-    def _guided(self, own: Tensor, other: Tensor, scale: float, rescale: float) -> Tensor:
-        return classifier_free(own, other, scale, rescale)
+    def _own(self, guider: Guider) -> Guider:
+        """With the model's own formula, where it has one."""
+        return guider
+
+    def _checkpoint(self) -> None:
+        """A block is recomputed after the call: with the probe and the network as they were then."""
+        checkpoint_blocks(
+            self.network,
+            lambda: self.probe.switched(self.probe.reading.on),
+            lambda: self.weakened.switched(self.weakened.now),
+        )
 
     def describe(self, z0: Tensor) -> list[dict[str, float]]:
         return [{} for _ in z0]

@@ -43,6 +43,7 @@ class Stated:
         largest: sides that a network's table of positions is good for, in pixels; ``None`` for any.
         blocks: how many layers of joint attention a transformer has.
         shifts: which of ``SHIFTS`` the autoencoder states.
+        network: the network's config.
     """
 
     schedule: dict[str, Any]
@@ -50,6 +51,7 @@ class Stated:
     unread: list[str]
     strides: frozenset[int]
     shifts: tuple[str, ...]
+    network: dict[str, Any]
     side: int = 8
     largest: int | None = None
     blocks: int = 0
@@ -77,7 +79,7 @@ def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
             raise ValueError(f"out_channels={shown} make no picture: give an autoencoder of 3")
     factor = 2 ** (len(autoencoder.get("block_out_channels", [0] * 4)) - 1)
     shifts = tuple(key for key in SHIFTS if autoencoder.get(key) not in (None, 0))
-    found = Stated(schedule, path, unread(process), frozenset(), shifts, factor)
+    found = Stated(schedule, path, unread(process), frozenset(), shifts, network, factor)
     with _named(network_path):
         if form.network == "transformer":
             return replace(found, **read_transformer(network, recipe, channels, factor))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from align.backbones.attention import Probe
 from align.backbones.base import Conditioning
-from align.backbones.checkpointing import checkpoint_blocks, checkpoint_decoder
+from align.backbones.checkpointing import checkpoint_decoder
 from align.backbones.families import family
+from align.backbones.guider import Guider
 from align.backbones.joint_attention import JointProbe
 from align.backbones.latent import LatentBackbone
 from align.backbones.modules import Modules
 from align.backbones.recipe import Guidance
 from align.backbones.text import Text, TextReader
+from align.backbones.weakened import Weakened
 from align.checkpoints.layout import Layout
 from align.processes.base import Step
 
@@ -65,10 +68,10 @@ class TransformerBackbone(LatentBackbone):
             **self.family.levels(modules.scheduler_config, tokens),
         }
         self.text = TextReader(modules.text, self.family.read, self.family.find, self.device)
+        self.weakened = Weakened(self.network)
         self.probe = self._probe(attention_blocks, attention_maps)
         if checkpointing:
-            # A block is recomputed after the call: with the probe as it was then.
-            checkpoint_blocks(self.network, lambda: self.probe.switched(self.probe.reading.on))
+            self._checkpoint()
             checkpoint_decoder(self.vae)
 
     def _probe(self, blocks: Sequence[int] | None, maps: Maps) -> Probe:
@@ -92,19 +95,20 @@ class TransformerBackbone(LatentBackbone):
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        embedded: float,
         halves: Sequence[str],
     ) -> tuple[Tensor, ...]:
         states = torch.cat([getattr(conditioning, half) for half in halves])
         text = Text(states, *(_rows(conditioning, f"{name}_{{}}", halves) for name in ("pooled", "mask")))
         if isinstance(self.probe, JointProbe):
             self.probe.tokens = text.states.shape[1]
-        output = self.family.output(torch.cat([z] * len(halves)), step, text, guidance_scale)
+        output = self.family.output(torch.cat([z] * len(halves)), step, text, embedded)
         found: tuple[Tensor, ...] = output.to(z.dtype).contiguous().chunk(len(halves))
         return found
 
-    def _guided(self, own: Tensor, other: Tensor, scale: float, rescale: float) -> Tensor:
-        return self.family.guided(own, other, scale, rescale)
+    def _own(self, guider: Guider) -> Guider:
+        combine = self.family.combine(guider.scale) if guider.combine is None else None
+        return guider if combine is None else replace(guider, combine=combine)
 
     def decode(self, z0: Tensor) -> Tensor:
         return (self.family.decode(z0).float() + 1) / 2

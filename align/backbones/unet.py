@@ -12,10 +12,11 @@ from torch import Tensor
 
 from align.backbones.attention import AttentionProbe, cross_attention_layers
 from align.backbones.base import Conditioning, guidance_embedding, unscaled
-from align.backbones.checkpointing import checkpoint_blocks, checkpoint_decoder
+from align.backbones.checkpointing import checkpoint_decoder
 from align.backbones.latent import LatentBackbone
 from align.backbones.modules import Modules
 from align.backbones.text import Text, TextReader, clip_text, words
+from align.backbones.weakened import Weakened
 from align.processes.base import Step
 
 
@@ -53,6 +54,7 @@ class UNetBackbone(LatentBackbone):
                 f"backbone.attention_stride={attention_stride} is of no cross-attention layer: give {known}"
             )
         self.probe = AttentionProbe(self.unet, attention_stride or min(strides, default=1))
+        self.weakened = Weakened(self.unet)
         self.guidance = "pair" if self.unet.config.time_cond_proj_dim is None else "embedded"
         self.reads_size = self.unet.config.addition_embed_type == "text_time"
         size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
@@ -72,8 +74,7 @@ class UNetBackbone(LatentBackbone):
             size if self.reads_size else None,
         )
         if checkpointing:
-            # A block is recomputed after the call: with the probe as it was then.
-            checkpoint_blocks(self.unet, lambda: self.probe.switched(self.probe.reading.on))
+            self._checkpoint()
             checkpoint_decoder(self.vae)
 
     def latent_shape(self) -> tuple[int, ...]:
@@ -85,7 +86,7 @@ class UNetBackbone(LatentBackbone):
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        embedded: float,
         halves: Sequence[str],
     ) -> tuple[Tensor, ...]:
         """Raw network output of each of the halves, (P, *latent_shape) float32."""
@@ -95,7 +96,7 @@ class UNetBackbone(LatentBackbone):
         times = torch.full((len(latents),), step.time, device=z.device)
         scale: Tensor | None = None
         if self.guidance == "embedded":
-            scale = guidance_embedding(guidance_scale, self.unet.config.time_cond_proj_dim)
+            scale = guidance_embedding(embedded, self.unet.config.time_cond_proj_dim)
             scale = scale.to(self.device, self.dtype).expand(len(latents), -1)
         output = self.unet(
             latents,

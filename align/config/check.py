@@ -9,6 +9,7 @@ from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.config.check_particles import check_particles
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
+from align.config.guider import check_guider
 from align.config.method import MethodConfig
 from align.config.quirks import check_quirks
 from align.config.schema import (
@@ -39,6 +40,7 @@ def check_config(config: Config) -> None:
     if config.backbone.kind == "analytic":
         _analytic(config)
     _sampler(config)
+    check_guider(config)
     if config.negative and not config.reads_negative:
         raise ConfigError(
             f"negative={shown(config.negative)} is not read by backbone={config.backbone.name}, which has no negative half: "

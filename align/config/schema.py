@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from align.backbones.recipe import Guidance
 from align.checkpoints.layout import Layout
+from align.config.guider import GuiderConfig
 from align.config.method import MethodConfig
 from align.config.ranges import Between, Multiple, Text
 
@@ -354,6 +355,7 @@ class Config:
     metrics: MetricsConfig
     prompts: PromptsConfig
     semantics: SemanticsConfig = field(default_factory=lambda: SemanticsConfig("auto"))
+    guider: GuiderConfig = field(default_factory=lambda: GuiderConfig("cfg"))
     runner: RunnerConfig = field(default_factory=lambda: RunnerConfig("local"))
     run: RunConfig = field(default_factory=RunConfig)
     seed: Annotated[int, Between(0, 2**63 - 1, below="there is no random seed")] = 0
@@ -371,6 +373,12 @@ class Config:
         return self.backbone.pair or self.sampler.true_scale is not None
 
     @property
+    def pair_scale(self) -> float:
+        """How many times the prompt's half counts; 1 where there is no other."""
+        sampler = self.sampler
+        return sampler.guidance_scale if self.backbone.pair else sampler.true_scale or 1.0
+
+    @property
     def one_half(self) -> bool:
         """Whether the negative half is left out of every evaluation: at scale 1 nothing but these reads it."""
         method = self.method
@@ -378,13 +386,13 @@ class Config:
             method.guidance.rule != "none" and method.guidance.strength > 0 and method.objective.semantic > 0
         )
         both = maps and method.objective.attention_half == "both"
-        scale = self.sampler.guidance_scale if self.backbone.pair else self.sampler.true_scale
-        return self.reads_negative and scale == 1 and not (both or method.reads_correction)
+        return self.reads_negative and self.pair_scale == 1 and not (both or method.reads_correction)
 
 
 GROUPS = (
     "backbone",
     "sampler",
+    "guider",
     "method",
     "reward",
     "metrics",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from align.config.convert import plain
+from align.config.guider import GuiderConfig
 from align.config.schema import BackboneConfig, Config, SamplerConfig
 from align.runner.prompt_files import PromptRow
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Raised when the same configuration comes to mean another picture."""
+
+
+_USUAL = {one.name: one.default for one in fields(GuiderConfig) if one.name != "name"}
+"""What a guider's options are unless they count."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def identity(
         shorter = {} if config.reward.shorter is None else {"dtype": config.reward.shorter}
         reward = {name: {"weight": weight, "files": reward_weights[name]} | shorter for name, weight in terms}
     semantics = {} if graphs is None else {"semantics": dict(graphs)}
+    guider = {name: value for name, value in plain(config.guider).items() if value != _USUAL.get(name, value)}
     return {
         "format": FORMAT,
         "backbone": {**backbone, "files": backbone_weights},
@@ -92,6 +98,7 @@ def identity(
         "reward": reward,
         "negative": config.negative,
         **semantics,
+        **({"guider": guider} if guider else {}),
     }
 
 

@@ -3,11 +3,15 @@
 Ours run freely from the recorded start, so every difference counts; the limits leave room for another torch.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from align.backbones.base import Conditioning
+from align.backbones.diffusers_guiders import borrowed
 from align.backbones.families.flux import packed, places, unpacked
+from align.backbones.guider import Guider, Weak
 from align.processes.base import kernel
 
 from .flow import Trace, far, pytest_cases
@@ -70,48 +74,46 @@ def conditioning(trace):
     return Conditioning(kinds[0], kinds[2], kinds[1], kinds[3])
 
 
-def skip_layer(trace, step, own, conditioning, z):
-    """What skip-layer guidance adds to the velocity: the prompt's half less that without some blocks."""
+def guider(trace):
+    """The guidance of a pipeline's call."""
     call, number = trace.settings, len(trace.process.steps)
-    if (
-        not number * call["skip_layer_guidance_start"]
-        < step.index
-        < number * call["skip_layer_guidance_stop"]
-    ):
-        return torch.zeros_like(z)
-    from align.backbones.text import Text
-
-    text = Text(conditioning.prompt, conditioning.pooled_prompt)
-    less = trace.backbone.family.output(z, step, text, 1.0, skipped=call["skip_guidance_layers"])
-    return call["skip_layer_guidance_scale"] * (own - less)
+    scale = call["guidance_scale"]
+    pair = scale if trace.kind == "sd3" else call.get("true_cfg_scale", 1.0)
+    made = Guider(max(pair, 1.0), embedded=scale)
+    if (layers := call.get("skip_guidance_layers")) is None:
+        return made
+    options = {
+        "start": 0.0,
+        "stop": 1.0,
+        "weak_scale": call["skip_layer_guidance_scale"],
+        "weak_start": call["skip_layer_guidance_start"],
+        "weak_stop": call["skip_layer_guidance_stop"],
+    }
+    combine = borrowed("slg", pair, number, options)
+    ends = (number * call[f"skip_layer_guidance_{end}"] for end in ("start", "stop"))
+    steps = [k for begins, stops in [ends] for k in range(number) if begins < k < stops]
+    weak = Weak("skip", None, tuple(layers))
+    return replace(made, combine=combine, weak=weak, weak_steps=range(steps[0], steps[-1] + 1))
 
 
 @torch.no_grad()
 def test_the_whole_run_is_the_recorded_one(trace):
-    backbone, call = trace.backbone, trace.settings
-    given = conditioning(trace)
-    scale = call["guidance_scale"]
+    backbone = trace.backbone
+    given, guides = conditioning(trace), guider(trace)
     z = latents(trace, "s00/latents_in")
     worst = {"velocity": 0.0, "latents": 0.0}
     for step in trace.process.steps:
-        found = backbone.predict(
-            z, step, given, scale, correction=False, true_scale=call.get("true_cfg_scale")
-        )
-        velocity, x0, eps = found.eps - found.x0, found.x0, found.eps
-        if "skip_guidance_layers" in call:
-            own = backbone.predict(z, step, given, 1.0, correction=False)
-            velocity = velocity + skip_layer(trace, step, own.eps - own.x0, given, z)
-            x0, eps = z - step.s * velocity, z + step.a * velocity
+        found = backbone.predict(z, step, given, guides, correction=False)
+        velocity = found.eps - found.x0
         name = f"s{step.index:02d}/velocity"
         if name in trace.tensors:
             worst["velocity"] = max(worst["velocity"], far(velocity, latents(trace, name)))
-        z = kernel(x0, eps, step).mean
+        z = kernel(found.x0, found.eps, step).mean
         last = step.index + 1 == len(trace.process.steps)
         recorded = "final/latents" if last else f"s{step.index + 1:02d}/latents_in"
         worst["latents"] = max(worst["latents"], far(z, latents(trace, recorded)))
     decoded = 2 * backbone.decode(z) - 1
     worst["decoded"] = far(decoded, trace.tensors["final/decoded"])
-    print(trace.name, worst)
     assert max(worst.values()) < 1e-4, worst
 
 

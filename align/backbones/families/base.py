@@ -17,7 +17,8 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
-from align.backbones.base import classifier_free, unscaled
+from align.backbones.base import unscaled
+from align.backbones.guider import Combine
 from align.backbones.joint_attention import JointRecorder
 from align.backbones.modules import Modules
 from align.backbones.text import Text, Words
@@ -64,9 +65,9 @@ class Family:
         """
         raise NotImplementedError
 
-    def guided(self, own: Tensor, other: Tensor, scale: float, rescale: float) -> Tensor:
-        """The output from those of the prompt's half and of the other."""
-        return classifier_free(own, other, scale, rescale)
+    def combine(self, scale: float) -> Combine | None:
+        """Its pipeline's own formula of guidance, where that is not other + scale (own - other)."""
+        return None
 
     def layers(self) -> list[nn.Module]:
         """Layers of joint attention, in order, and of which the first are read unless others are chosen."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor, nn
@@ -58,17 +56,13 @@ class SD3(Family):
             found["t5"] = words(self.encoders[2].tokenizer, text, self.tokens)
         return found
 
-    def output(
-        self, z: Tensor, step: Step, text: Text, scale: float, skipped: Collection[int] = ()
-    ) -> Tensor:
-        """``skipped`` blocks are left out altogether, for skip-layer guidance."""
+    def output(self, z: Tensor, step: Step, text: Text, scale: float) -> Tensor:
         assert text.pooled is not None
         output: Tensor = self.network(
             z.to(self.dtype),
             encoder_hidden_states=text.states.to(self.dtype),
             pooled_projections=text.pooled.to(self.dtype),
             timestep=torch.full((len(z),), step.time, device=z.device),
-            skip_layers=list(skipped) or None,
             return_dict=False,
         )[0]
         return output
