@@ -33,7 +33,12 @@ class SD3Recorder:
         self.report, self.fused = report, fused
 
     def __call__(
-        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor, *more: Any, **keywords: Any
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        *more: Any,
+        **keywords: Any,
     ) -> Any:
         """As diffusers' own processors: image tokens (batch, cells, width) beside text tokens (batch, tokens, width)."""
         query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)

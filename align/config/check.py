@@ -120,7 +120,7 @@ def _sampler(config: Config) -> None:
         if rule == "correction" and not backbone.reads_negative:
             raise ConfigError(
                 f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
-                f"has not: give method.{part}.rule=constant or value, or method=dps"
+                f"has not: give method.{part}.rule=velocity, constant or value, or method=dps"
             )
     if not backbone.consistency:
         return
