@@ -9,7 +9,8 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
-from align.backbones.base import Encoded, Prediction, classifier_free
+from align.backbones.base import Encoded, Prediction
+from align.backbones.guider import Guider
 from align.processes.base import clean_and_noise, noise_slope
 from align.rewards.base import Reward
 from align.sampling.judge import Judge
@@ -88,13 +89,15 @@ class FakeBackbone:
         z,
         step,
         conditioning,
-        guidance_scale,
+        guider,
         attention=None,
-        guidance_rescale=0.0,
         correction=True,
     ):
         self.attention_asked.append(attention)
         self.batches.append(len(z))
+        weak = None
+        if guider.weakens(step) is not None:  # The weaker network sees neither text nor its neighbours.
+            weak = 0.4 * counted(z, self.counts, "network")
         z = counted(z, self.counts, "network")
         base = torch.tanh(F.conv2d(z, self.conv, padding=1)) * (0.5 + step.fraction)
         query = z.flatten(2).transpose(1, 2) @ self.query
@@ -104,8 +107,7 @@ class FakeBackbone:
             mixed = (maps @ (states @ self.value)).transpose(1, 2).unflatten(2, (SIDE, SIDE))
             halves.append((0.5 * z + base + 0.3 * mixed, maps.unflatten(1, (SIDE, SIDE))))
         (other, other_maps), (own, own_maps) = halves
-        eps = classifier_free(own, other, guidance_scale, guidance_rescale)
-        kind = self.scheduler_config["prediction_type"]
+        eps, kind = guider(step, own, other, weak), self.scheduler_config["prediction_type"]
         x0, eps = clean_and_noise(eps, z, step, kind)
         maps = {None: None, "both": (other_maps + own_maps) / 2, "prompt": own_maps}[attention]
         return Prediction(eps, x0, noise_slope(step, kind) * (own - other), maps)
@@ -188,7 +190,7 @@ def passes(
 ):
     """The first two parts of a method: network calls of ``size`` rows, decoder calls of ``judged`` or as many."""
     judge = Judge(backbone, judged or size, reward, objective, clean, **judging)
-    return Predict(backbone, scale, size, rescale), judge
+    return Predict(backbone, Guider(scale, rescale, scale), size), judge
 
 
 @contextmanager

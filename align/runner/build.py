@@ -5,10 +5,11 @@ A multirun builds a backbone or reward once for all its runs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from align.config.guider import WEAKENS
 from align.config.schema import BackboneConfig, Config, RewardConfig
 from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from align.backbones.base import Backbone
+    from align.backbones.guider import Guider
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
@@ -54,7 +56,8 @@ def assemble(
     from align.sampling.sampler import Population, Sampler
 
     process = _process(config, backbone)
-    parts = _parts(files or Files(config), backbone, process, reward, batch_size, device)
+    guider = _guider(config, backbone)
+    parts = _parts(files or Files(config), backbone, process, guider, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(parts, pairs, device, population)
@@ -82,10 +85,31 @@ def _process(config: Config, backbone: Backbone) -> Process:
     return ddim(schedule, sampler.steps, sampler.eta)
 
 
+def _guider(config: Config, backbone: Backbone) -> Guider:
+    from align.backbones.guider import Guider, Weak
+
+    sampler, options = config.sampler, config.guider
+    scale = config.pair_scale
+    made = Guider(scale, sampler.guidance_rescale, sampler.guidance_scale, options.steps(sampler.steps))
+    if options.kind == "cfg":
+        return made
+    from align.backbones.diffusers_guiders import borrowed
+
+    made = replace(made, combine=borrowed(options.kind, scale, sampler.steps, asdict(options)))
+    if options.further_pass:
+        weak = Weak(WEAKENS[options.kind], options.stack, options.layers)
+        return replace(made, weak=weak, weak_steps=options.weak_steps(sampler.steps))
+    if options.kind == "cfg_zero_star":
+        flows = backbone.scheduler_config["prediction_type"] == "velocity"
+        return replace(made, zero_steps=int(flows) if options.zero_steps is None else options.zero_steps)
+    return made
+
+
 def _parts(
     files: Files,
     backbone: Backbone,
     process: Process,
+    guider: Guider,
     reward: Reward | None,
     batch_size: int,
     device: torch.device,
@@ -112,12 +136,9 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = _value(files, backbone, device) if method.branches and reward is not None else None
-    sampler = config.sampler
+    value = _value(files, backbone, guider, device) if method.branches and reward is not None else None
     return Parts(
-        Predict(
-            backbone, sampler.guidance_scale, batch_size, sampler.guidance_rescale, method.reads_correction
-        ),
+        Predict(backbone, guider, batch_size, method.reads_correction),
         Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
@@ -130,7 +151,7 @@ def _parts(
     )
 
 
-def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
+def _value(files: Files, backbone: Backbone, guider: Guider, device: torch.device) -> Value:
     import torch
 
     from align.sampling.values import Looks, PosteriorMean
@@ -138,8 +159,7 @@ def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
     config, piece = files.config, files.value_piece
     value = config.method.value
     if value.estimate == "looks":
-        sampler = config.sampler
-        return Looks(backbone, sampler.guidance_scale, value.looks, sampler.guidance_rescale)
+        return Looks(backbone, guider, value.looks)
     if piece is None:
         return PosteriorMean(backbone.decode)
     if value.estimate == "network":
@@ -237,6 +257,13 @@ def pairs_of(config: Config) -> PairSource:
     return graphs_of(config).pairs if reads_graphs(config) else no_pairs
 
 
+_OF_KIND = {
+    "unet": ("attention_stride",),
+    "transformer": ("attention_blocks", "attention_maps", "max_sequence_length"),
+}
+"""Options that only one kind of network has."""
+
+
 @lru_cache(maxsize=1)
 def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
     if backbone.kind == "analytic":
@@ -248,14 +275,23 @@ def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch
         return AnalyticBackbone(density, device, backbone.height, backbone.width, schedule)
     from align.backbones.registry import load
 
-    size = (backbone.height, backbone.width, backbone.attention_stride)
-    loaded = load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing, found=pieces)
+    names = _OF_KIND[backbone.kind]
+    loaded: Any = load(
+        recipe(backbone),
+        device,
+        backbone.height,
+        backbone.width,
+        backbone.checkpointing,
+        pieces,
+        **{name: getattr(backbone, name) for name in names},
+    )
     if backbone.compile:
         from align.backbones.compiling import compile_blocks
 
         # A decoder whose layers are recomputed one by one has no block to compile.
-        compile_blocks(loaded.unet, *([] if backbone.checkpointing else [loaded.vae.decoder]))
-    return loaded
+        compile_blocks(loaded.network, *([] if backbone.checkpointing else [loaded.vae.decoder]))
+    made: Backbone = loaded
+    return made
 
 
 @lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ from align.backbones.stated import check_small_decoder
 from align.checkpoints.needed import joint_fingerprint, missing_text
 from align.config.convert import shown
 from align.config.errors import ConfigError
+from align.config.guider import WEAKENS
 from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import check_steps, is_flow
@@ -103,7 +104,7 @@ def _check_columns(prompts: PromptsConfig) -> None:
 def _check_negatives(config: Config, prompts: PromptSet) -> None:
     """Refuse rows with negative prompts of their own where nothing reads them."""
     row = next((row for row in prompts.rows if row.negative is not None), None)
-    if row is not None and (config.one_half or not config.backbone.reads_negative):
+    if row is not None and (config.one_half or not config.reads_negative):
         by = "at sampler.guidance_scale=1" if config.one_half else f"by backbone={config.backbone.name}"
         raise ConfigError(
             f"{row.place}: its negative prompt {shown(row.negative)} is not read {by}: "
@@ -148,6 +149,8 @@ def _check_backbone(files: Files) -> list[str]:
         raise ConfigError(
             f"backbone.attention_stride={stride} is of no cross-attention layer of the network: give {known}"
         )
+    if files.config.guider.further_pass:
+        _check_weakened(files.config, stated.network)
     piece = files.value_piece
     if piece is not None and piece.role == "small_decoder":
         try:
@@ -155,6 +158,23 @@ def _check_backbone(files: Files) -> list[str]:
         except (OSError, ValueError) as error:
             raise WrongWeights(f"method.value.estimate=small_decoder: {error}") from error
     return stated.unread
+
+
+def _check_weakened(config: Config, network: dict[str, Any]) -> None:
+    """Refuse blocks that the network does not have, or not of a kind that can be weakened."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from align.backbones.guider import Weak
+    from align.backbones.weakened import altered
+
+    guider = config.guider
+    with torch.device("meta"):
+        empty = UNet2DConditionModel.from_config(network)
+    try:
+        list(altered(empty, Weak(WEAKENS[guider.kind], guider.stack, guider.layers)))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -> None:

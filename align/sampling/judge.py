@@ -201,7 +201,7 @@ class Judge:
                 self._scoring(pictures.prompts_of(some), step.timestep, chunk.real),
             )
             parts.append((chunk.rows[: chunk.real], self.value(asked)[: chunk.real].float()))
-        for what, each in self.value.costs.items():
+        for what, each in self.value.costs(step).items():
             ledger.charge(state.picture.tolist(), what, each)
         values = torch.cat([part for _, part in parts])
         return values[send(torch.argsort(torch.cat([rows for rows, _ in parts])), values.device)]

@@ -203,7 +203,8 @@ class Loop:
             (gradient,) = torch.autograd.grad(
                 [one for one, _ in pairs], state.z, [slope for _, slope in pairs], retain_graph=outer
             )
-            self.ledger.charge(state.picture[:real].tolist(), "network_backward")
+            passes = parts.predict.guider.calls(step)
+            self.ledger.charge(state.picture[:real].tolist(), "network_backward", passes)
             by = gradient
         assert by is not None
         estimate = Estimate(

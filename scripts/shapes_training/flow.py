@@ -98,7 +98,8 @@ class Teacher:
         a, s = ((x / (level**2 + (1 - level) ** 2).sqrt()) for x in (1 - level, level))
         z = a * clean + s * noise
         v = self.unet(z.contiguous(memory_format=torch.channels_last), t, states, return_dict=False)[0]
-        return (a * v + s * z) - (a * z - s * v)
+        velocity: Tensor = (a * v + s * z) - (a * z - s * v)
+        return velocity
 
 
 def run(
