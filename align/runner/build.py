@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from align.processes.base import Process
     from align.rewards.base import Reward
     from align.sampling.parts import Parts
+    from align.sampling.rollover import Rollover
     from align.sampling.sampler import Sampler
     from align.sampling.search import Search
     from align.sampling.selection import Keep
@@ -144,6 +145,7 @@ def _parts(
         recurrence,
         select=_selection(config),
         search=_search(config),
+        rollover=_rollover(config),
         weigh=method.weighs and (guidance is not None or clean is not None),
         select_children="steered_children" in method.quirks,
     )
@@ -199,6 +201,17 @@ def _search(config: Config) -> Search | None:
     return Search(
         search.candidates, search.widen, plan.probabilities, plan.budget, search.otherwise, search.temperature
     )
+
+
+def _rollover(config: Config) -> Rollover | None:
+    from align.released.rollover import AnyLevel
+    from align.sampling.rollover import Rollover
+
+    method = config.method
+    if not method.rolls:
+        return None
+    rolls = AnyLevel if "any_level" in method.quirks else Rollover
+    return rolls(method.rollover.budget, method.rollover.first)
 
 
 def _selection(config: Config) -> Keep:

@@ -41,6 +41,7 @@ def _prunes(config: Config) -> bool:
 
 _weighs = attrgetter("method.weighs")
 _steers = attrgetter("method.steers")
+_rolls = attrgetter("method.rolls")
 _tempers = attrgetter("method.tempers")
 
 
@@ -130,6 +131,10 @@ PLACES: dict[str, tuple[Part, ...]] = {
             "method.search.candidates",
             lambda c: bool(searching(c).probabilities),
         ),
+    ),
+    "rollover": (
+        Part("align.released.rollover:AnyLevel", BY_QUIRK, _quirk("any_level", _rolls)),
+        Part("align.sampling.rollover:Rollover", "method.rollover.budget", _rolls),
     ),
     "recurrence": (Part("align.sampling.recurrence:Recurrence", "method.recurrence.rule"),),
     "choose": (Part("align.sampling.sampler:Population", "method.choose"),),
