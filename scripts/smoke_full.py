@@ -76,7 +76,7 @@ def made(name: str, make: Callable[[], nn.Module], dtype: torch.dtype, device: t
 def build_modules(name: str, dtype: torch.dtype, device: torch.device) -> Modules:
     """Network and autoencoder of a backbone."""
     return Modules(
-        unet=made(name, lambda: UNet2DConditionModel(**UNETS[name]), dtype, device),
+        network=made(name, lambda: UNet2DConditionModel(**UNETS[name]), dtype, device),
         vae=made("vae", lambda: AutoencoderKL(**VAE, scaling_factor=SCALING[name]), dtype, device),
         text=(),
         zero_empty=name == "sdxl",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,14 +29,34 @@ SCHEDULE: dict[str, Any] = {
 """100 steps are at 991, 981, ..., 1; what comes out of the last one is at timestep 0, not quite clean."""
 
 
+FLOW: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "prediction_type": "velocity",
+    "shift": 1.0,
+    "shift_terminal": None,
+    "spaced": True,
+}
+"""Levels 1, 1 - 1/N, ..., 1/N; the last step ends at clean latents."""
+SCHEDULES = {"diffusion": SCHEDULE, "flow": FLOW}
+FAINTEST = 1e-6
+"""The least share of signal that a prediction of clean latents is computed with."""
+
+
 class AnalyticBackbone:
     """A density of at most three coordinates in a model's place, on a device that has float64; a prompt is only a label."""
 
-    def __init__(self, density: Density, device: torch.device, height: int = 8, width: int = 8) -> None:
+    def __init__(
+        self,
+        density: Density,
+        device: torch.device,
+        height: int = 8,
+        width: int = 8,
+        schedule: Mapping[str, Any] = SCHEDULE,
+    ) -> None:
         self.density = density.to(device)
         self.device = device
         self.height, self.width = height, width
-        self.scheduler_config = dict(SCHEDULE)
+        self.scheduler_config = dict(schedule)
 
     def latent_shape(self) -> tuple[int, ...]:
         return self.density.dimension, 1, 1  # coordinates are channels of a single place
@@ -62,6 +84,8 @@ class AnalyticBackbone:
         if attention is not None:
             raise ValueError("an analytic backbone has no attention maps")
         x = z.flatten(1).double()
+        # Without any signal x0 is the density's mean, the limit of what the score says: in float64 a little signal is as good.
+        step = replace(step, a=max(step.a, FAINTEST))
         x0, eps = clean_and_noise(-step.s * self.density.noised(step.a, step.s).score(x), x, step, "epsilon")
         return Prediction(
             eps.view(z.shape).to(z.dtype), x0.view(z.shape).to(z.dtype), correction=torch.zeros_like(z)

@@ -25,8 +25,11 @@ class Encoded:
         prompt, negative: embeddings (L, width) of the prompt and of the negative (empty) prompt.
         offsets: character span of each of the L tokens, (0, 0) for special ones.
         limit: index of the first token that is not a word of the prompt.
-        truncated: whether the prompt was longer than the model reads.
+        truncated: whether the prompt was longer than the model reads: than each of its encoders.
+        parts: which tokens, from one up to another, are of the same encoder, where the rows of several follow each other.
+        cut: names of the encoders that did not read all of the prompt.
         pooled_prompt, pooled_negative: a vector (D,) of each text as a whole, for models that read one.
+        mask_prompt, mask_negative: (L,) bool, which rows count, for models that read it.
         size: (6,) float32 picture height and width, top and left of the crop, target height and width in pixels,
             for models that read them.
         pieces: all word pieces of the prompt as the vocabulary spells them, special ones too, not truncated.
@@ -39,8 +42,12 @@ class Encoded:
     truncated: bool
     pooled_prompt: Tensor | None = None
     pooled_negative: Tensor | None = None
+    mask_prompt: Tensor | None = None
+    mask_negative: Tensor | None = None
     size: Tensor | None = None
     pieces: tuple[str, ...] = ()
+    parts: tuple[tuple[int, int], ...] = ()
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Conditioning:
     Attributes:
         prompt, negative: embeddings, (P, L, width).
         pooled_prompt, pooled_negative: (P, D), for models that read them.
+        mask_prompt, mask_negative: (P, L) bool, likewise.
         size: (P, 6) float32, likewise; see ``Encoded``.
     """
 
@@ -58,6 +66,8 @@ class Conditioning:
     pooled_prompt: Tensor | None = None
     pooled_negative: Tensor | None = None
     size: Tensor | None = None
+    mask_prompt: Tensor | None = None
+    mask_negative: Tensor | None = None
 
     @staticmethod
     def of(encoded: Sequence[Encoded]) -> Conditioning:
@@ -74,7 +84,7 @@ class Conditioning:
         )
 
 
-_OPTIONAL = ("pooled_prompt", "pooled_negative", "size")
+_OPTIONAL = ("pooled_prompt", "pooled_negative", "size", "mask_prompt", "mask_negative")
 """Fields that ``Encoded`` and ``Conditioning`` share and that not every model reads."""
 
 

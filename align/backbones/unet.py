@@ -6,29 +6,21 @@ Latent consistency models among them read the guidance scale in place of having 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from align.backbones.attention import AttentionProbe, cross_attention_layers
-from align.backbones.base import (
-    Conditioning,
-    Encoded,
-    Halves,
-    Prediction,
-    guidance_embedding,
-    unscaled,
-)
-from align.backbones.checkpointing import checkpoint_blocks, checkpoint_decoder
-from align.backbones.guider import Guider
+from align.backbones.base import Conditioning, guidance_embedding, unscaled
+from align.backbones.checkpointing import checkpoint_decoder
+from align.backbones.latent import LatentBackbone
 from align.backbones.modules import Modules
-from align.backbones.text import TextReader
+from align.backbones.text import Text, TextReader, clip_text, words
 from align.backbones.weakened import Weakened
-from align.processes.base import Step, clean_and_noise, noise_slope
+from align.processes.base import Step
 
 
-class UNetBackbone:
+class UNetBackbone(LatentBackbone):
     """A diffusers pipeline as a denoiser.
 
     Args:
@@ -49,10 +41,11 @@ class UNetBackbone:
         checkpointing: bool = False,
     ) -> None:
         self.device = modules.device
-        self.unet, self.vae = modules.unet, modules.vae
+        self.unet = self.network = modules.network
+        self.vae = modules.vae
         # Asked once: diffusers walks through all of a network's modules for it.
         self.dtype, self.decoder_dtype = self.unet.dtype, self.vae.dtype
-        self.scheduler_config: dict[str, Any] = modules.scheduler_config
+        self.scheduler_config = modules.scheduler_config
         self.height, self.width = height, width
         strides = cross_attention_layers(self.unet).keys()
         if attention_stride is not None and attention_stride not in strides:
@@ -62,56 +55,31 @@ class UNetBackbone:
             )
         self.probe = AttentionProbe(self.unet, attention_stride or min(strides, default=1))
         self.weakened = Weakened(self.unet)
-        self.reads_scale = self.unet.config.time_cond_proj_dim is not None
+        self.guidance = "pair" if self.unet.config.time_cond_proj_dim is None else "embedded"
         self.reads_size = self.unet.config.addition_embed_type == "text_time"
         size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
+        encoders = modules.text
+
+        def read(text: str) -> Text:
+            found = clip_text(encoders, text, self.device)
+            return found if self.reads_size else Text(found.states)
+
         self.text = TextReader(
-            modules.text, modules.zero_empty, self.device, size if self.reads_size else None
+            encoders,
+            read,
+            # The encoders share one vocabulary, so the first tells where the words are.
+            lambda text: {"clip": words(encoders[0].tokenizer, text)},
+            self.device,
+            modules.zero_empty,
+            size if self.reads_size else None,
         )
         if checkpointing:
-            # A block is recomputed after the call: with the probe and the network as they were then.
-            checkpoint_blocks(
-                self.unet,
-                lambda: self.probe.switched(self.probe.reading.on),
-                lambda: self.weakened.switched(self.weakened.now),
-            )
+            self._checkpoint()
             checkpoint_decoder(self.vae)
 
     def latent_shape(self) -> tuple[int, ...]:
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return self.unet.config.in_channels, self.height // factor, self.width // factor
-
-    def encode(self, prompt: str, negative: str) -> Encoded:
-        return self.text.encode(prompt, negative)
-
-    def predict(
-        self,
-        z: Tensor,
-        step: Step,
-        conditioning: Conditioning,
-        guider: Guider,
-        attention: Halves | None = None,
-        correction: bool = True,
-    ) -> Prediction:
-        self.text.rest()
-        pair = guider.pairs(step) or correction or attention == "both"
-        # Whose embeddings go through the network, in order: where it reads the scale there is no other half.
-        halves = ("negative", "prompt") if pair and not self.reads_scale else ("prompt",)
-        maps = None
-        with self.probe.switched(on=attention is not None):
-            *others, own = self._outputs(z, step, conditioning, guider.embedded, halves)
-            if attention is not None:
-                means = self.probe.mean(*z.shape[-2:]).chunk(len(halves))
-                maps = (means[0] + means[-1]) / 2 if attention == "both" else means[-1]
-        other = others[0] if others else None
-        weak: Tensor | None = None
-        if (weaker := guider.weakens(step)) is not None:
-            with self.weakened.switched(weaker):
-                (weak,) = self._outputs(z, step, conditioning, guider.embedded, ("prompt",))
-        kind = self.scheduler_config["prediction_type"]
-        difference = torch.zeros_like(z) if other is None else noise_slope(step, kind) * (own - other)
-        x0, eps = clean_and_noise(guider(step, own, other, weak), z, step, kind)
-        return Prediction(eps, x0, difference, maps)
 
     def _outputs(
         self,
@@ -127,7 +95,7 @@ class UNetBackbone:
         states = torch.cat([getattr(conditioning, half) for half in halves]).to(self.dtype)
         times = torch.full((len(latents),), step.time, device=z.device)
         scale: Tensor | None = None
-        if self.reads_scale:
+        if self.guidance == "embedded":
             scale = guidance_embedding(embedded, self.unet.config.time_cond_proj_dim)
             scale = scale.to(self.device, self.dtype).expand(len(latents), -1)
         output = self.unet(
@@ -157,6 +125,3 @@ class UNetBackbone:
         latents = unscaled(z0, self.vae.config).to(self.decoder_dtype)
         pictures: Tensor = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return (pictures.float() + 1) / 2
-
-    def describe(self, z0: Tensor) -> list[dict[str, float]]:
-        return [{} for _ in z0]

@@ -5,17 +5,33 @@ from __future__ import annotations
 import os
 import re
 
-from align.checkpoints.layout import PICKLES, convert_command, is_file
+from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.method import MethodConfig
 from align.config.quirks import check_quirks
-from align.config.schema import BackboneConfig, Config, PromptsConfig, RewardConfig, SemanticsConfig
+from align.config.schema import (
+    BackboneConfig,
+    Config,
+    PromptsConfig,
+    RewardConfig,
+    SamplerConfig,
+    SemanticsConfig,
+)
 
 DISTILLED = 50
 """Steps that published consistency models are distilled on; theirs are among them."""
+
+_OF_KIND = {
+    "unet": "unet",
+    "attention_stride": "unet",
+    "transformer": "transformer",
+    "attention_blocks": "transformer",
+    "max_sequence_length": "transformer",
+}
+"""Options of the backbone that only one kind of it has."""
 
 
 def check_config(config: Config) -> None:
@@ -25,7 +41,7 @@ def check_config(config: Config) -> None:
         _analytic(config)
     _sampler(config)
     check_guider(config)
-    if config.negative and not config.backbone.reads_negative:
+    if config.negative and not config.reads_negative:
         raise ConfigError(
             f"negative={shown(config.negative)} is not read by backbone={config.backbone.name}, which has no negative half: "
             'leave it ""'
@@ -51,12 +67,37 @@ def _backbone(backbone: BackboneConfig) -> None:
             f"backbone.density={shown(backbone.density)} and backbone.kind={backbone.kind} do not go together: "
             "give backbone.kind=analytic with a density such as gmm, or backbone.kind=unet with null"
         )
+    if backbone.consistency and backbone.guidance != "embedded":
+        raise ConfigError(
+            f"backbone.consistency=true is of a network that reads the guidance scale, and backbone.guidance={backbone.guidance}: "
+            "give backbone.guidance=embedded"
+        )
+    if (FORMS[backbone.layout].network == "transformer") != (backbone.kind == "transformer"):
+        right = FORMS[backbone.layout].network
+        raise ConfigError(
+            f"backbone.layout={backbone.layout} is of a {right}: give backbone.kind={right}, or another layout"
+        )
+    for name, kind in _OF_KIND.items():
+        if backbone.kind != kind and getattr(backbone, name) is not None:
+            raise ConfigError(
+                f"backbone.{name}={shown(getattr(backbone, name))} is of a {kind} and backbone.kind={backbone.kind}: leave it out"
+            )
+    if backbone.process == "flow" and (backbone.consistency or backbone.kind == "unet"):
+        kind = "backbone.consistency=true" if backbone.consistency else "backbone.kind=unet"
+        raise ConfigError(
+            f"backbone.process=flow and {kind} do not go together: give backbone.process=diffusion, or another preset"
+        )
     if backbone.lora is None and backbone.lora_required:
         raise ConfigError(
             f"backbone={backbone.name} has no published checkpoint: "
             "give backbone.lora=FILE.safetensors, a LoRA of your own training"
         )
-    for role in ("weights", "single_file", "unet", "vae", "lora"):
+    if backbone.kind == "transformer" and backbone.single_file is not None:
+        raise ConfigError(
+            f"backbone.single_file={shown(backbone.single_file)}: of a transformer's pipeline only diffusers' layout is read: give "
+            "backbone.weights, or backbone.transformer for the network alone"
+        )
+    for role in ("weights", "single_file", "unet", "transformer", "vae", "lora"):
         if (reference := getattr(backbone, role)) is not None:
             _check_form(role, reference, backbone)
 
@@ -100,26 +141,34 @@ def _analytic(config: Config) -> None:
 
 def _sampler(config: Config) -> None:
     backbone, sampler, method = config.backbone, config.sampler, config.method
-    if (sampler.kind == "lcm") != backbone.consistency:
-        if backbone.consistency:
-            raise ConfigError(
-                f"sampler={sampler.name} does not fit backbone={backbone.name}, a consistency model: give sampler=lcm"
-            )
-        raise ConfigError(
-            f"sampler={sampler.name} needs a consistency model and backbone={backbone.name} is none: "
-            "give backbone=lcm, or sampler=ddim"
-        )
+    _kind(backbone, sampler)
     if config.one_half and config.negative:
         raise ConfigError(
             f"negative={shown(config.negative)} is not read at sampler.guidance_scale=1, which leaves the negative half out: "
             'give a scale above 1, or leave it ""'
         )
     for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
-        if rule == "correction" and not backbone.reads_negative:
+        if rule == "correction" and not config.reads_negative:
             raise ConfigError(
                 f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
                 f"has not: give method.{part}.rule=constant or value, or method=dps"
             )
+    if sampler.true_scale is not None and (
+        backbone.kind == "analytic" or backbone.pair or backbone.consistency
+    ):
+        raise ConfigError(
+            f"sampler.true_scale={sampler.true_scale:g} is of a network that reads the guidance scale itself, as FLUX's, and "
+            f"backbone={backbone.name} is none: give sampler.guidance_scale"
+        )
+    if backbone.guidance == "none" and sampler.guidance_scale != 1:
+        raise ConfigError(
+            f"sampler.guidance_scale={sampler.guidance_scale:g} is not read by backbone={backbone.name}, which has none: leave it at 1"
+        )
+    if sampler.guidance_rescale != 0 and not config.reads_negative:
+        raise ConfigError(
+            f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
+            "leave it at 0"
+        )
     if not backbone.consistency:
         return
     if sampler.steps > DISTILLED:
@@ -132,11 +181,33 @@ def _sampler(config: Config) -> None:
             f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
             "leave it at 1; method.quirks=[lcm_variances] alone reads it, as method=das_released has it"
         )
-    if sampler.guidance_rescale != 0:
-        raise ConfigError(
-            f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
-            "leave it at 0"
-        )
+
+
+def _kind(backbone: BackboneConfig, sampler: SamplerConfig) -> None:
+    """A model is sampled by the process that it was trained on."""
+    kinds = {
+        "lcm": (backbone.consistency, "a consistency model", "backbone=lcm"),
+        "flow": (backbone.process == "flow", "a flow", "backbone=toy_flow_gmm"),
+    }
+    for kind, (fits, what, some) in kinds.items():
+        if fits and sampler.kind != kind:
+            raise ConfigError(
+                f"sampler={sampler.name} does not fit backbone={backbone.name}, {what}: give sampler={kind}"
+            )
+        if sampler.kind == kind and not fits:
+            raise ConfigError(
+                f"sampler={sampler.name} needs {what} and backbone={backbone.name} is none: "
+                f"give {some}, or sampler=ddim"
+            )
+    usual = SamplerConfig(sampler.name)
+    for key in ("coefficient", "norm", "grid", "kernel", "phases"):
+        reads = sampler.kind == "flow" and (key in ("kernel", "phases") or sampler.kernel == "vp")
+        value = getattr(sampler, key)
+        if not reads and value != getattr(usual, key):
+            by = "sampler.kind=flow" if key in ("kernel", "phases") else "sampler.kernel=vp"
+            raise ConfigError(
+                f"sampler.{key}={shown(value)} is read with {by} only: leave it at {shown(getattr(usual, key))}"
+            )
 
 
 def _method(method: MethodConfig) -> None:

@@ -44,11 +44,11 @@ def check_guider(config: Config) -> None:
     alone = guider.kind == "cfg" and (guider.start, guider.stop) == (0, 1)
     if alone or (guider.further_pass and (guider.start, guider.stop) == (0, 1)):
         return
-    if not config.backbone.reads_negative:
+    if not config.reads_negative:
         raise ConfigError(
             f"guider={guider.name} combines a guidance pair, and backbone={config.backbone.name} has none: give guider=cfg"
         )
-    if config.sampler.guidance_scale == 1:
+    if config.pair_scale == 1:
         raise ConfigError(
             f"guider={guider.name} combines a guidance pair, and at sampler.guidance_scale=1 there is none: give a scale above 1"
         )

@@ -29,15 +29,16 @@ def check_particles(config: Config) -> None:
             f"method.particles={method.particles} makes more than method.returned={method.returned}: "
             "give method.choose=best, or as many particles as are returned"
         )
-    if method.branches and config.sampler.kind == "ddim" and config.sampler.eta == 0:
+    ancestral = "flow_ancestral" if config.sampler.kind == "flow" else "ddim_ancestral"
+    if method.branches and config.sampler.deterministic:
         raise ConfigError(
             f"sampler.eta=0 draws no noise, by which method={method.name} tells particles apart: "
-            "give sampler=ddim_ancestral or sampler.eta=1"
+            f"give sampler={ancestral} or sampler.eta=1"
         )
-    if method.guidance.rule == "variance" and config.sampler.kind == "ddim" and config.sampler.eta == 0:
+    if method.guidance.rule == "variance" and config.sampler.deterministic:
         raise ConfigError(
             "method.guidance.rule=variance moves a step by its noise's variance, and with sampler.eta=0 there is none: "
-            "give sampler=ddim_ancestral or sampler.eta=1"
+            f"give sampler={ancestral} or sampler.eta=1"
         )
     if method.searches and method.weighs:
         raise ConfigError(

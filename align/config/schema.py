@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from align.backbones.recipe import Guidance
+from align.checkpoints.layout import Layout
 from align.config.guider import GuiderConfig
 from align.config.method import MethodConfig
 from align.config.ranges import Between, Multiple, Text
@@ -23,18 +25,24 @@ class BackboneConfig:
 
     name: Annotated[str, Text("name")]
     """What rows and folders call it."""
-    kind: Literal["unet", "analytic"] = "unet"
+    kind: Literal["unet", "transformer", "analytic"] = "unet"
     """Family of the denoiser; decides which backbone class loads it.  ``analytic`` is a known density's exact denoiser."""
     density: Literal["gaussian", "gmm", "gmm2", "swiss_roll"] | None = None
     """The known density (``align/toy/problems.py``); ``analytic`` reads this and the picture's size only."""
-    family: Literal["shapes", "sd15", "sdxl", "lcm", "toy"] = "sd15"
+    family: Literal["shapes", "sd15", "sdxl", "lcm", "toy", "sd3", "flux", "flow", "shapes_flow"] = "sd15"
     """Whose settings a method takes: those published for Stable Diffusion 1.5 or XL or for toy densities, or those of the
-    shapes world.  ``lcm`` has those of ``sd15`` where it has none of its own."""
-    layout: Literal["sd", "sdxl"] = "sd"
-    """Modules of the pipeline: ``sdxl`` has two text encoders and reads pooled embeddings and picture sizes."""
+    shapes world.  ``lcm`` has those of ``sd15`` where it has none of its own, ``sd3``, ``flux`` and ``flow`` (all other flow
+    models) those of ``sdxl``, ``shapes_flow`` those of ``shapes``."""
+    layout: Layout = "sd"
+    """The pipeline's modules (``align/checkpoints/layout.py``), and how its network is fed."""
+    process: Literal["diffusion", "flow"] = "diffusion"
+    """What the network was trained on; ``flow`` predicts velocities between noise and pictures and is sampled by ``sampler=flow``."""
     consistency: bool = False
-    """A latent consistency model: steps by ``sampler=lcm``, and the network reads the guidance scale, so there is neither
-    a negative half nor a classifier-free correction."""
+    """A latent consistency model: steps by ``sampler=lcm``, and the network reads the guidance scale (``guidance``)."""
+    guidance: Guidance = "pair"
+    """What the network makes of the guidance scale: a ``pair`` of halves goes through it, of the prompt and of the negative
+    prompt; it is ``embedded``, read by the network itself, which knows no negative prompt and no classifier-free correction;
+    or ``none``: there is no scale."""
     weights: str = "shapes"
     """``shapes`` for the weights that come with the package, a folder in diffusers' layout, or a repository of the
     hub: ``owner/name[@revision][:folder]``."""
@@ -44,12 +52,19 @@ class BackboneConfig:
     single_file: str | None = None
     """UNet, autoencoder and text encoders in one file (the original layout, as web interfaces read it):
     FILE.safetensors or ``owner/name:FILE.safetensors``.  Sizes, tokenizers and scheduler are those of ``weights``."""
+    t5: bool = True
+    """Read prompts by T5 too, where the pipeline can do without (``sd3``); its rows are zeros otherwise."""
+    max_sequence_length: Annotated[int, Between(1, 4096)] | None = None
+    """Tokens of a transformer's long text encoder, by which a prompt's embedding depends on what fills it up; null for what its
+    pipeline takes by itself (``sd3`` 256, ``flux`` 512)."""
+    transformer: str | None = None
+    """Transformer to use instead of the pipeline's: a folder or repository, or a file in diffusers' names."""
     unet: str | None = None
     """UNet to use instead of the pipeline's: a folder or repository, or a file as in ``single_file``."""
     vae: str | None = None
     """Autoencoder to use instead of the pipeline's: a folder or repository, or a file as in ``single_file``."""
     lora: str | None = None
-    """Low-rank updates (LoRA, DoRA) of the UNet and the text encoders, merged into them, as diffusers, kohya or peft
+    """Low-rank updates (LoRA, DoRA) of the network and the text encoders, merged into them, as diffusers, kohya or peft
     name them: FILE.safetensors or ``owner/name:FILE.safetensors``."""
     lora_required: bool = False
     """No checkpoint is published: ``lora`` has to be given."""
@@ -72,12 +87,16 @@ class BackboneConfig:
     guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
     """Default of ``sampler.guidance_scale`` for this model."""
     attention_stride: Annotated[int, Between(1, 64)] | None = None
-    """Read the cross-attention layers this many times coarser than the latents; null for the finest."""
+    """Read a UNet's cross-attention layers this many times coarser than the latents; null for the finest."""
+    attention_blocks: Annotated[tuple[int, ...], Between(0, 999)] | None = None
+    """Blocks of a transformer whose joint attention is read; null for the first half of them, or those of two streams."""
+    attention_maps: Literal["share", "joint"] = "share"
+    """What its maps are: which text a place looks at, of what it looks at text at all, or of all that it looks at."""
 
     @property
-    def reads_negative(self) -> bool:
-        """Whether a negative prompt has a part in the pictures: neither densities nor consistency models have a negative half."""
-        return self.kind != "analytic" and not self.consistency
+    def pair(self) -> bool:
+        """Whether both halves of classifier-free guidance go through the network."""
+        return self.kind != "analytic" and self.guidance == "pair"
 
 
 @dataclass(frozen=True)
@@ -85,18 +104,43 @@ class SamplerConfig:
     """The process: how noise becomes a picture."""
 
     name: Annotated[str, Text("name")]
-    kind: Literal["ddim", "lcm"] = "ddim"
-    """DDIM (arXiv 2010.02502, equations 12 and 16), or multistep consistency sampling (arXiv 2310.04378, algorithm 3)."""
+    kind: Literal["ddim", "lcm", "flow"] = "ddim"
+    """DDIM (arXiv 2010.02502, equations 12 and 16), multistep consistency sampling (arXiv 2310.04378, algorithm 3), or flow matching
+    on the levels of the checkpoint."""
     steps: Annotated[int, Between(1, 1000)] = 25
     """N, number of sampling steps."""
     eta: Annotated[float, Between(0, 1)] = 1.0
     """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic.  ``lcm`` always draws all of it (and reads
     this only with the quirk ``lcm_variances``, whose guidance and weights take it, and the noise not)."""
+    kernel: Literal["eta", "cps", "stochastic", "flow_grpo", "vp"] = "eta"
+    """Of ``flow``, from the noise level s to s', which noise is drawn anew, of deviation: ``eta`` times the ancestral one, as DDIM;
+    ``cps`` s' sin(eta pi/2); ``stochastic`` eta s', for models of few steps; ``flow_grpo`` and ``vp`` those of the programs of Flow-GRPO
+    (its noise level is eta) and RBF, which add more than they take away: with few steps pictures are grainy."""
+    coefficient: Literal["square", "sigma", "constant", "sin", "linear", "clipping", "exp", "tan", "psi"] = (
+        "square"
+    )
+    """Of ``kernel=vp``, the shape of its noise g(r), r from 1 to 0."""
+    norm: Annotated[float, Between(0, 1e3)] = 3.0
+    """Likewise the factor of g, besides eta."""
+    grid: Literal["exp", "linear"] = "exp"
+    """Likewise where its steps lie: ``exp`` crowds them where there is almost only noise, ends far from clean (of 10 steps at s = 0.71)
+    and counts on a model whose one-step prediction is sharp there."""
+    phases: Literal["snr", "steps"] = "snr"
+    """What t/T is on a flow, by which phases of a method are placed: that of the timestep of Stable Diffusion of equal signal-to-noise
+    ratio, or the share of steps that are left."""
     guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
     """s of classifier-free guidance, eps = eps_u + s (eps_c - eps_u), or what a consistency model reads of it.  1 is no
     guidance: the negative half is not computed where nothing reads it."""
     guidance_rescale: Annotated[float, Between(0, 1)] = 0.0
     """phi of arXiv 2305.08891, section 3.4: bring the deviation of eps back to that of eps_c; 0 leaves it."""
+    true_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] | None = None
+    """Classifier-free guidance of a network that reads ``guidance_scale`` itself or has none (FLUX): a second half, that of the
+    negative prompt, goes through it.  null for none: there is no negative prompt then."""
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether no step draws noise."""
+        return self.kind != "lcm" and (self.eta == 0 or (self.kernel == "vp" and self.norm == 0))
 
 
 @dataclass(frozen=True)
@@ -324,14 +368,25 @@ class Config:
     """The published table that the protocol is of; a run by itself does not read it."""
 
     @property
+    def reads_negative(self) -> bool:
+        """Whether a negative prompt has a part in the pictures: there is a half of it to go through the network."""
+        return self.backbone.pair or self.sampler.true_scale is not None
+
+    @property
+    def pair_scale(self) -> float:
+        """How many times the prompt's half counts; 1 where there is no other."""
+        sampler = self.sampler
+        return sampler.guidance_scale if self.backbone.pair else sampler.true_scale or 1.0
+
+    @property
     def one_half(self) -> bool:
         """Whether the negative half is left out of every evaluation: at scale 1 nothing but these reads it."""
-        method, network = self.method, self.backbone.kind == "unet" and not self.backbone.consistency
+        method = self.method
         maps = (
             method.guidance.rule != "none" and method.guidance.strength > 0 and method.objective.semantic > 0
         )
         both = maps and method.objective.attention_half == "both"
-        return network and self.sampler.guidance_scale == 1 and not (both or method.reads_correction)
+        return self.reads_negative and self.pair_scale == 1 and not (both or method.reads_correction)
 
 
 GROUPS = (

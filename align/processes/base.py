@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ class Step:
         a_next, s_next: of those that go out; 1 and 0 where they are clean.
         std: deviation of the kernel; 0 where the step is deterministic.
         fraction: share of the process that is still to come, in [0, 1]: schedules are placed by it.
+        timestep: of Stable Diffusion, at which as much is noise: what a judge of noisy pictures was trained with.
         c_out, c_skip: clean latents are ``c_out x0 + c_skip z``.  A consistency function is tied to z where there is no
             noise left; everything else takes x0 itself.
     """
@@ -41,6 +42,7 @@ class Step:
     s_next: float
     std: float
     fraction: float
+    timestep: int
     c_out: float = 1.0
     c_skip: float = 0.0
 
@@ -98,7 +100,16 @@ def chain(levels: Sequence[Level], training: float, std: Callable[[Level, Level]
         std: the kernel's deviation between two levels.
     """
     return tuple(
-        Step(index, here.time, there.time, *here[1:], *there[1:], std(here, there), here.time / training)
+        Step(
+            index,
+            here.time,
+            there.time,
+            *here[1:],
+            *there[1:],
+            std(here, there),
+            here.time / training,
+            int(here.time),
+        )
         for index, (here, there) in enumerate(pairwise(levels))
     )
 
@@ -162,9 +173,15 @@ def noise_slope(step: Step, prediction_type: str) -> float:
 
 @dataclass(frozen=True)
 class Process:
-    """A discrete reverse process with Gaussian kernels: its steps, from the noisiest on."""
+    """A discrete reverse process with Gaussian kernels.
+
+    Attributes:
+        steps: from the noisiest on.
+        initial: deviation of the latents that the first one takes.
+    """
 
     steps: tuple[Step, ...]
+    initial: float = field(default=1.0, kw_only=True)
 
     def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
         """See ``kernel``; published programs have others."""

@@ -2,6 +2,8 @@
 
 The file names a solver too, which is not read: how steps are taken is ``sampler``'s to say.  All that the file states of
 the process is honoured or refused.  Imports no torch, so that it is told before anything is loaded.
+
+There are two kinds: variance-preserving diffusion, whose betas the file states, and flow matching, whose levels it spaces.
 """
 
 from __future__ import annotations
@@ -22,9 +24,15 @@ CLASSES = {
 }
 """diffusers' schedulers of discrete variance-preserving processes, whose betas their files state, and the
 ``timestep_spacing`` of each where the file states none."""
+FLOW = "FlowMatchEulerDiscreteScheduler"
+"""diffusers' scheduler of flows; a network that predicts the velocity eps - x0."""
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTIONS = ("epsilon", "v_prediction")
+VELOCITY = "velocity"
 SPACINGS = ("leading", "trailing", "linspace")
+SHIFTS = ("exponential", "linear")
+CURVES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+"""Other ways to space a flow's levels, of which at most one can be on.  A diffusion's belong to its own solver."""
 
 _CLIPPED = "cuts the predicted latents, which diffusers' pipelines do not with latent models either"
 _REFUSED = {
@@ -49,18 +57,21 @@ whose other values are refused."""
 
 
 def read_schedule(stated: Mapping[str, Any]) -> dict[str, Any]:
-    """The process that the JSON object of a scheduler file states, complete, as ``ddim`` and ``lcm`` take it.
+    """The process that the JSON object of a scheduler file states, complete, as ``ddim``, ``lcm`` and ``flow`` take it.
 
-    Betas have to stand in the file.  Other keys that do not have the default of the class that it names.
+    Betas have to stand in the file.  Other keys that do not have the default of the class that it names.  A flow's is told by
+    its ``prediction_type``, which is ``velocity``.
 
     Raises:
         ValueError: naming the key and the mend.
     """
     name = str(stated.get("_class_name"))
+    if name == FLOW:
+        return _read_flow(stated)
     if name not in CLASSES:
         raise ValueError(
-            f"_class_name={name} is not of a discrete process of given betas, on which alone networks are sampled here: "
-            "give a checkpoint whose scheduler is DDIMScheduler, EulerDiscreteScheduler or the like"
+            f"_class_name={name} is neither of a discrete process of given betas nor of a flow, on which alone networks are "
+            f"sampled here: give a checkpoint whose scheduler is DDIMScheduler, EulerDiscreteScheduler or the like, or {FLOW}"
         )
     for key, wrong in _REFUSED.items():
         if stated.get(key):
@@ -95,14 +106,77 @@ def read_schedule(stated: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def is_flow(schedule: Mapping[str, Any]) -> bool:
+    """Whether what ``read_schedule`` found is a flow's."""
+    return bool(schedule["prediction_type"] == VELOCITY)
+
+
+def _read_flow(stated: Mapping[str, Any]) -> dict[str, Any]:
+    if stated.get("invert_sigmas"):
+        raise ValueError(
+            "invert_sigmas=true is of a network whose time runs from noise, 0, to pictures, 1: give another checkpoint"
+        )
+    terminal = stated.get("shift_terminal")
+    if terminal is not None and not (is_number(terminal) and 0 <= terminal < 1):
+        raise ValueError(
+            f"shift_terminal={_shown(terminal)} is no level from 0 to below 1: give one, or null"
+        )
+    found = {
+        "num_train_timesteps": _number(stated, "num_train_timesteps", 1000, 1),
+        "prediction_type": VELOCITY,
+        "shift": _number(stated, "shift", 1.0, 1e-6),
+        "use_dynamic_shifting": _switch(stated, "use_dynamic_shifting", False),
+        "base_shift": _number(stated, "base_shift", 0.5, 0),
+        "max_shift": _number(stated, "max_shift", 1.15, 0),
+        "base_image_seq_len": _number(stated, "base_image_seq_len", 256, 1),
+        "max_image_seq_len": _number(stated, "max_image_seq_len", 4096, 1),
+        "time_shift_type": _one_of(stated, "time_shift_type", SHIFTS, "exponential"),
+        "shift_terminal": terminal or None,
+        **{key: _switch(stated, key, False) for key in CURVES},
+    }
+    if found["max_image_seq_len"] <= found["base_image_seq_len"]:
+        raise ValueError(
+            f"max_image_seq_len={found['max_image_seq_len']} is not above base_image_seq_len={found['base_image_seq_len']}: "
+            "give two lengths that a line can be drawn through"
+        )
+    on = [key for key in CURVES if found[key]]
+    if len(on) > 1:
+        raise ValueError(
+            f"{on[0]}=true and {on[1]}=true are two ways to space levels: put false at one of them"
+        )
+    return found
+
+
+def dynamic_shift(schedule: Mapping[str, Any], tokens: int) -> float | None:
+    """mu, by which a flow's levels are shifted for pictures of so many tokens, not clamped; ``None`` where nothing is."""
+    if not schedule["use_dynamic_shifting"]:
+        return None
+    low, high = schedule["base_image_seq_len"], schedule["max_image_seq_len"]
+    slope = (schedule["max_shift"] - schedule["base_shift"]) / (high - low)
+    return float(schedule["base_shift"] + slope * (tokens - low))
+
+
 def unread(stated: Mapping[str, Any]) -> list[str]:
     """What a scheduler file states that has no part here and is not off: how its own solver chooses levels, unknown keys."""
-    known = {*_SOLVER.split(), *_REFUSED, *_READ}
+    if stated.get("_class_name") == FLOW:
+        known = {"_class_name", "_diffusers_version", "invert_sigmas", *_read_flow(stated)}
+    else:
+        known = {*_SOLVER.split(), *_REFUSED, *_READ}
     return [
         f"{key}={_shown(value)}"
         for key, value in stated.items()
         if key not in known and value not in (None, False)
     ]
+
+
+def check_steps(schedule: Mapping[str, Any], steps: int) -> None:
+    """Refuse a number of sampling steps that a schedule cannot place. Raises ValueError, which tells the number that it can."""
+    if not is_flow(schedule):
+        timesteps(schedule, steps)
+    elif steps == 1 and schedule["shift_terminal"] is not None:
+        raise ValueError(
+            "shift_terminal stretches the levels to one that a single step has not: the least number is 2"
+        )
 
 
 def timesteps(schedule: Mapping[str, Any], steps: int) -> list[int]:
@@ -173,7 +247,7 @@ def _one_of(stated: Mapping[str, Any], key: str, known: tuple[str, ...], default
     )
 
 
-def _number(stated: Mapping[str, Any], key: str, default: float, least: int) -> Any:
+def _number(stated: Mapping[str, Any], key: str, default: float, least: float) -> Any:
     """A number of the default's type."""
     value = stated.get(key)
     if value is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.config.guider import WEAKENS
 from align.config.schema import BackboneConfig, Config, RewardConfig
@@ -64,22 +64,31 @@ def assemble(
 
 def _process(config: Config, backbone: Backbone) -> Process:
     from align.processes.ddim import ddim
+    from align.processes.flow import flow
     from align.processes.lcm import lcm
+    from align.processes.sde import flow_grpo, vp_converted
     from align.released.lcm import released_lcm
 
-    sampler = config.sampler
+    sampler, schedule = config.sampler, backbone.scheduler_config
+    if sampler.kind == "flow":
+        if sampler.kernel == "flow_grpo":
+            return flow_grpo(schedule, sampler.steps, sampler.eta, sampler.phases)
+        if sampler.kernel == "vp":
+            noise = sampler.eta * sampler.norm
+            return vp_converted(sampler.steps, noise, sampler.coefficient, sampler.grid, sampler.phases)
+        return flow(schedule, sampler.steps, sampler.eta, sampler.kernel, sampler.phases)
     if sampler.kind == "lcm" and "lcm_variances" in config.method.quirks:
-        return released_lcm(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return released_lcm(schedule, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
-        return lcm(backbone.scheduler_config, sampler.steps)
-    return ddim(backbone.scheduler_config, sampler.steps, sampler.eta)
+        return lcm(schedule, sampler.steps)
+    return ddim(schedule, sampler.steps, sampler.eta)
 
 
 def _guider(config: Config, backbone: Backbone) -> Guider:
     from align.backbones.guider import Guider, Weak
 
     sampler, options = config.sampler, config.guider
-    scale = sampler.guidance_scale if config.backbone.reads_negative else 1.0
+    scale = config.pair_scale
     made = Guider(scale, sampler.guidance_rescale, sampler.guidance_scale, options.steps(sampler.steps))
     if options.kind == "cfg":
         return made
@@ -235,24 +244,41 @@ def pairs_of(config: Config) -> PairSource:
     return graphs_of(config).pairs if reads_graphs(config) else no_pairs
 
 
+_OF_KIND = {
+    "unet": ("attention_stride",),
+    "transformer": ("attention_blocks", "attention_maps", "max_sequence_length"),
+}
+"""Options that only one kind of network has."""
+
+
 @lru_cache(maxsize=1)
 def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
     if backbone.kind == "analytic":
-        from align.backbones.analytic import AnalyticBackbone
+        from align.backbones.analytic import SCHEDULES, AnalyticBackbone
         from align.toy.problems import DENSITIES
 
         density = DENSITIES[str(backbone.density)]()
-        return AnalyticBackbone(density, device, backbone.height, backbone.width)
+        schedule = SCHEDULES[backbone.process]
+        return AnalyticBackbone(density, device, backbone.height, backbone.width, schedule)
     from align.backbones.registry import load
 
-    size = (backbone.height, backbone.width, backbone.attention_stride)
-    loaded = load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing, found=pieces)
+    names = _OF_KIND[backbone.kind]
+    loaded: Any = load(
+        recipe(backbone),
+        device,
+        backbone.height,
+        backbone.width,
+        backbone.checkpointing,
+        pieces,
+        **{name: getattr(backbone, name) for name in names},
+    )
     if backbone.compile:
         from align.backbones.compiling import compile_blocks
 
         # A decoder whose layers are recomputed one by one has no block to compile.
-        compile_blocks(loaded.unet, *([] if backbone.checkpointing else [loaded.vae.decoder]))
-    return loaded
+        compile_blocks(loaded.network, *([] if backbone.checkpointing else [loaded.vae.decoder]))
+    made: Backbone = loaded
+    return made
 
 
 @lru_cache(maxsize=16)

@@ -48,6 +48,10 @@ def _estimated(by: str) -> Callable[[Config], bool]:
     return lambda config: _valued(config) and config.method.value.estimate == by
 
 
+def _kernel(name: str) -> Callable[[Config], bool]:
+    return lambda config: config.sampler.kernel == name
+
+
 def _quirk(name: QuirkName, stands: Callable[[Config], bool]) -> Callable[[Config], bool]:
     """Where ``stands`` does, and the method has the fault."""
     return lambda config: name in config.method.quirks and stands(config)
@@ -62,6 +66,9 @@ PLACES: dict[str, tuple[Part, ...]] = {
             _quirk("lcm_variances", lambda c: c.sampler.kind == "lcm"),
         ),
         Part("align.processes.lcm:lcm", "sampler.kind", lambda c: c.sampler.kind == "lcm"),
+        Part("align.processes.sde:flow_grpo", "sampler.kernel", _kernel("flow_grpo")),
+        Part("align.processes.sde:vp_converted", "sampler.kernel", _kernel("vp")),
+        Part("align.processes.flow:flow", "sampler.kernel", lambda c: c.sampler.kind == "flow"),
         Part("align.processes.ddim:ddim", "sampler.kind"),
     ),
     "loss of pictures": (

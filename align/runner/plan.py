@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.convert import plain
 from align.config.guider import GuiderConfig
-from align.config.schema import Config
+from align.config.schema import BackboneConfig, Config, SamplerConfig
 from align.runner.prompt_files import PromptRow
 
 if TYPE_CHECKING:
@@ -62,15 +62,21 @@ def identity(
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
-    places = ("weights", "alternatives", "single_file", "unet", "vae", "lora", "lora_required")
-    # ``consistency`` is what the sampler's kind says.
-    for name in ("name", "family", "consistency", *places, "checkpointing", "guidance_scale"):
+    places = ("weights", "alternatives", "single_file", "unet", "transformer", "vae", "lora", "lora_required")
+    # ``process`` and ``consistency`` are what the sampler's kind says, ``guidance`` what the files say.
+    said = ("process", "consistency", "guidance")
+    for name in ("name", "family", *said, *places, "checkpointing", "guidance_scale"):
         del backbone[name]
-    # So that models keep the keys that they had before there were densities and compiled blocks.
-    for name, usual in (("density", None), ("compile", False)):
-        if backbone[name] == usual:
-            del backbone[name]
+    # So that models keep the keys that they had before there were these options.
+    for group, kind in ((backbone, BackboneConfig), (sampler, SamplerConfig)):
+        for one in fields(kind):
+            if one.name in _LATER and group[one.name] == one.default:
+                del group[one.name]
     del sampler["name"]
+    # What other samplers do not read, and older keys do not have.
+    unread = () if sampler["kernel"] == "vp" else ("coefficient", "norm", "grid")
+    for name in (*unread, *(() if sampler["kind"] == "flow" else ("kernel", "phases"))):
+        del sampler[name]
     method["value"]["weights"] = value_weights
     method["quirks"].sort()
     # What lambda comes to counts, however it is said.
@@ -94,6 +100,12 @@ def identity(
         **semantics,
         **({"guider": guider} if guider else {}),
     }
+
+
+_LATER = (
+    *("density", "compile", "t5", "max_sequence_length", "attention_blocks", "attention_maps"),
+    "true_scale",
+)
 
 
 class Keys:

@@ -16,7 +16,7 @@ from align.config.errors import ConfigError
 from align.config.guider import WEAKENS
 from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
-from align.processes.schedule import timesteps
+from align.processes.schedule import check_steps, is_flow
 from align.reading import read_json
 from align.runner.calls import with_batch_size
 from align.runner.devices import check_device, torch_device
@@ -104,7 +104,7 @@ def _check_columns(prompts: PromptsConfig) -> None:
 def _check_negatives(config: Config, prompts: PromptSet) -> None:
     """Refuse rows with negative prompts of their own where nothing reads them."""
     row = next((row for row in prompts.rows if row.negative is not None), None)
-    if row is not None and (config.one_half or not config.backbone.reads_negative):
+    if row is not None and (config.one_half or not config.reads_negative):
         by = "at sampler.guidance_scale=1" if config.one_half else f"by backbone={config.backbone.name}"
         raise ConfigError(
             f"{row.place}: its negative prompt {shown(row.negative)} is not read {by}: "
@@ -131,11 +131,17 @@ def _check_backbone(files: Files) -> list[str]:
     """Refuse what the backbone's files do not allow; what they say of their own solver, which is not read."""
     sampler, backbone = files.config.sampler, files.config.backbone
     if backbone.kind == "analytic":
-        from align.backbones.analytic import SCHEDULE
+        from align.backbones.analytic import SCHEDULES
 
-        _check_steps(sampler, SCHEDULE, f"backbone={backbone.name}")
+        _check_steps(sampler, SCHEDULES[backbone.process], f"backbone={backbone.name}")
         return []
     stated = files.stated
+    if is_flow(stated.schedule) != (backbone.process == "flow"):
+        found = "flow" if is_flow(stated.schedule) else "diffusion"
+        raise WrongWeights(
+            f"{stated.path} is a {found}'s, and backbone.process={backbone.process}: give backbone.process={found} with a network "
+            "of that kind, or other weights"
+        )
     _check_steps(sampler, stated.schedule, str(stated.path))
     stride = backbone.attention_stride
     if stride is not None and stride not in stated.strides:
@@ -181,7 +187,7 @@ def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -
             )
         return
     try:
-        timesteps(schedule, sampler.steps)
+        check_steps(schedule, sampler.steps)
     except ValueError as error:
         raise ConfigError(f"sampler.steps={sampler.steps} does not fit {where}: {error}") from None
 

@@ -103,7 +103,7 @@ class Judge:
         for first in range(0, real, self.size):
             rows = torch.arange(first, min(first + self.size, number))
             some = state.take(rows)
-            score = self._scoring(pictures.prompts_of(some), int(step.time), min(real - first, len(rows)))
+            score = self._scoring(pictures.prompts_of(some), step.timestep, min(real - first, len(rows)))
             loss = partial(
                 preference_loss,
                 decode=self.backbone.decode,
@@ -195,7 +195,7 @@ class Judge:
                 pictures.conditioning_of(some),
                 step,
                 draws.take(chunk.rows),
-                self._scoring(pictures.prompts_of(some), int(step.time), chunk.real),
+                self._scoring(pictures.prompts_of(some), step.timestep, chunk.real),
             )
             parts.append((chunk.rows[: chunk.real], self.value(asked)[: chunk.real].float()))
         for what, each in self.value.costs(step).items():

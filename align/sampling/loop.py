@@ -44,12 +44,18 @@ class Info:
 
 
 def start(
-    streams: Streams, pictures: int, particles: int, shape: tuple[int, ...], device: torch.device
+    streams: Streams,
+    pictures: int,
+    particles: int,
+    shape: tuple[int, ...],
+    device: torch.device,
+    deviation: float = 1.0,
 ) -> State:
     """Pure noise: ``particles`` for each of ``pictures``."""
     picture = torch.arange(pictures).repeat_interleave(particles)
     empty = State.of(torch.empty(len(picture), *shape, device=device), picture)
-    return replace(empty, z=Draws.of(streams, empty, 0, 0).normal("initial"))
+    z = Draws.of(streams, empty, 0, 0).normal("initial")
+    return replace(empty, z=z if deviation == 1 else deviation * z)
 
 
 def run(

@@ -135,7 +135,7 @@ class Sampler:
         return Pictures(
             prompts=[request.prompt for request in requests],
             conditioning=Conditioning.of(read),
-            pair_weights=send(pair_weights(pairs, len(read[0].offsets)), self.device),
+            pair_weights=send(pair_weights(pairs, len(read[0].offsets), read[0].parts), self.device),
             has_pairs=torch.tensor([bool(pair) for pair in pairs]),
             truncated=[one.truncated for one in read],
         )
@@ -157,11 +157,12 @@ class Sampler:
         ``sample`` is the number of its group; ``pictures`` is what ``encode`` made of them; ``on_step`` is told the share of
         the steps that is done.
         """
-        streams, number = self.streams(requests), len(self.parts.process.steps)
+        streams, process = self.streams(requests), self.parts.process
+        number = len(process.steps)
         shape = self.parts.predict.backbone.latent_shape()
         return run(
             self.parts,
-            start(streams, len(requests), self.population.particles, shape, self.device),
+            start(streams, len(requests), self.population.particles, shape, self.device, process.initial),
             pictures,
             streams,
             ledger or Ledger(len(requests)),

@@ -98,6 +98,17 @@ WRONG = {
     ),
     "float64": (["backbone=toy_gmm", "run.device=mps"], ["float64", "run.device=cpu"]),
     "consistency sampler": (["sampler=lcm"], ["sampler=lcm needs", "backbone=lcm", "sampler=ddim"]),
+    "flow": (["backbone=toy_flow_gmm", "sampler=ddim"], ["sampler=ddim", "give sampler=flow"]),
+    "no flow": (["sampler=flow"], ["backbone=shapes", "give backbone=toy_flow_gmm"]),
+    "no flow's noise": (["sampler.kernel=cps"], ["sampler.kernel=cps", "leave it at eta"]),
+    "no grid": (
+        ["backbone=toy_flow_gmm", "sampler.grid=linear"],
+        ["sampler.grid=linear", "sampler.kernel=vp"],
+    ),
+    "flow without noise": (
+        ["backbone=toy_flow_gmm", "method=svdd", "sampler.eta=0"],
+        ["sampler.eta=0", "sampler=flow_ancestral"],
+    ),
     "consistency model": (["backbone=lcm", "sampler=ddim"], ["sampler=ddim", "give sampler=lcm"]),
     "consistency steps": (["backbone=lcm", "sampler.steps=51"], ["sampler.steps=51", "1 to 50"]),
     "no variance": (["method=gradient", "sampler.eta=0"], ["method.guidance.rule=variance", "sampler.eta=1"]),

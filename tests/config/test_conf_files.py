@@ -28,6 +28,7 @@ CHOICES = [
 MORE = {
     ("backbone", "alignprop_sd15"): ["backbone.lora=mine.safetensors"],
     ("sampler", "lcm"): ["backbone=lcm"],
+    **{("sampler", name): ["backbone=toy_flow_gmm"] for name in group_choices("sampler") if "flow" in name},
     ("prompts", "text"): ['prompts.text=["a red circle"]'],
     ("prompts", "file"): ["prompts.path=prompts.txt", "run.folder=mine"],
     ("semantics", "file"): ["semantics.path=graphs"],

@@ -34,7 +34,7 @@ def replay(golden):
     facts = json.loads((golden / "dymo/trace_sdxl_full.json").read_text())
     folder = golden / "tiny/tiny-sdxl"
     modules = Modules(
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        network=UNet2DConditionModel.from_pretrained(folder / "unet"),
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
         text=(),
         zero_empty=True,

@@ -26,7 +26,7 @@ def stated(**changes):
     ("changes", "words"),
     [
         ({"_class_name": "EDMEulerScheduler"}, "_class_name=EDMEulerScheduler"),
-        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "_class_name=FlowMatchEulerDiscreteScheduler"),
+        ({"_class_name": "FlowMatchHeunDiscreteScheduler"}, "_class_name=FlowMatchHeunDiscreteScheduler"),
         ({"_class_name": "CogVideoXDDIMScheduler"}, "_class_name=CogVideoXDDIMScheduler"),
         ({"_class_name": "left out"}, "_class_name=None"),
         ({"beta_start": "left out"}, "beta_start=null"),
