@@ -390,15 +390,6 @@ class Config:
 
 
 GROUPS = (
-    "backbone",
-    "sampler",
-    "guider",
-    "method",
-    "reward",
-    "metrics",
-    "prompts",
-    "semantics",
-    "runner",
-    "experiment",
-)
+    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "experiment",
+)  # fmt: skip
 """The config groups, in the order of the help."""

@@ -5,14 +5,14 @@ A multirun builds a backbone or reward once for all its runs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from align.config.guider import WEAKENS
 from align.config.schema import BackboneConfig, Config, RewardConfig
 from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
+from align.runner.guiders import guider_of
 from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def assemble(
     from align.sampling.sampler import Population, Sampler
 
     process = _process(config, backbone)
-    guider = _guider(config, backbone)
+    guider = guider_of(config, backbone)
     parts = _parts(files or Files(config), backbone, process, guider, reward, batch_size, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
@@ -83,26 +83,6 @@ def _process(config: Config, backbone: Backbone) -> Process:
     if sampler.kind == "lcm":
         return lcm(schedule, sampler.steps)
     return ddim(schedule, sampler.steps, sampler.eta)
-
-
-def _guider(config: Config, backbone: Backbone) -> Guider:
-    from align.backbones.guider import Guider, Weak
-
-    sampler, options = config.sampler, config.guider
-    scale = config.pair_scale
-    made = Guider(scale, sampler.guidance_rescale, sampler.guidance_scale, options.steps(sampler.steps))
-    if options.kind == "cfg":
-        return made
-    from align.backbones.diffusers_guiders import borrowed
-
-    made = replace(made, combine=borrowed(options.kind, scale, sampler.steps, asdict(options)))
-    if options.further_pass:
-        weak = Weak(WEAKENS[options.kind], options.stack, options.layers)
-        return replace(made, weak=weak, weak_steps=options.weak_steps(sampler.steps))
-    if options.kind == "cfg_zero_star":
-        flows = backbone.scheduler_config["prediction_type"] == "velocity"
-        return replace(made, zero_steps=int(flows) if options.zero_steps is None else options.zero_steps)
-    return made
 
 
 def _parts(

@@ -13,7 +13,6 @@ from align.backbones.stated import check_small_decoder
 from align.checkpoints.needed import joint_fingerprint, missing_text
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.config.guider import WEAKENS
 from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import check_steps, is_flow
@@ -23,6 +22,7 @@ from align.runner.devices import check_device, torch_device
 from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
+from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 
@@ -149,8 +149,13 @@ def _check_backbone(files: Files) -> list[str]:
         raise ConfigError(
             f"backbone.attention_stride={stride} is of no cross-attention layer of the network: give {known}"
         )
-    if files.config.guider.further_pass:
-        _check_weakened(files.config, stated.network)
+    if (weak := weak_of(files.config.guider)) is not None:
+        from align.backbones.weakened import check_weak
+
+        try:
+            check_weak(stated.network, weak)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     piece = files.value_piece
     if piece is not None and piece.role == "small_decoder":
         try:
@@ -158,23 +163,6 @@ def _check_backbone(files: Files) -> list[str]:
         except (OSError, ValueError) as error:
             raise WrongWeights(f"method.value.estimate=small_decoder: {error}") from error
     return stated.unread
-
-
-def _check_weakened(config: Config, network: dict[str, Any]) -> None:
-    """Refuse blocks that the network does not have, or not of a kind that can be weakened."""
-    import torch
-    from diffusers import UNet2DConditionModel
-
-    from align.backbones.guider import Weak
-    from align.backbones.weakened import altered
-
-    guider = config.guider
-    with torch.device("meta"):
-        empty = UNet2DConditionModel.from_config(network)
-    try:
-        list(altered(empty, Weak(WEAKENS[guider.kind], guider.stack, guider.layers)))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -> None:
