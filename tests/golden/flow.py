@@ -95,4 +95,4 @@ class Trace:
 
 def at(sigma, following=0.0):
     """A step of a flow by its levels."""
-    return Step(0, 1000 * sigma, 1000 * following, 1 - sigma, sigma, 1 - following, following, 0.0, sigma)
+    return Step(0, 1000 * sigma, 1000 * following, 1 - sigma, sigma, 1 - following, following, 0.0, sigma, 0)
