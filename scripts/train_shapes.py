@@ -6,6 +6,7 @@ Stages, each resumable and runnable alone, with their budgets in minutes of one 
     autoencoder                30  its decoder alone for the last 7
     denoiser                   70  text encoder and UNet; both processes train it together
     refine                     40  the same on, in a second cycle
+    flow                      110  a flow transformer, taught by the denoiser
     generate                   29  pictures of the model as ``denoiser`` left it, for the reward models
     clip                       22  base CLIP on rendered pictures
     practice                   10  the same on, on generated pictures
@@ -26,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-SECONDS = {"autoencoder": 1400.0, "decoder": 400.0, "denoiser": 4200.0, "refine": 2400.0}
+SECONDS = {"autoencoder": 1400.0, "decoder": 400.0, "denoiser": 4200.0, "refine": 2400.0, "flow": 6600.0}
 REWARDS = ("clip", "practice", "pick", "spm", "hps", "imagereward", "aesthetic")
 WAVES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("tokenizer",),),
@@ -34,6 +35,7 @@ WAVES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("denoiser",),),
     (("refine",), ("generate", "practice")),
     (("pick", "spm", "hps"), ("imagereward", "aesthetic")),
+    (("flow",),),
 )
 """What runs one after the other, and in it what runs side by side."""
 SHARED = ("denoiser",)
@@ -97,8 +99,8 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizer
 
-    from scripts.shapes_training import autoencoder, denoiser, export, generate, reward_stages, tokenizer
-    from scripts.shapes_training.data import rendered
+    from scripts.shapes_training import autoencoder, denoiser, export, flow, generate, reward_stages, tokenizer
+    from scripts.shapes_training.data import Rendered, rendered
     from scripts.shapes_training.loop import Budget
 
     torch.set_num_threads(args.threads)
@@ -110,6 +112,15 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
 
     def budget(stage: str) -> Budget:
         return Budget(steps=args.steps, seconds=SECONDS[stage] * args.scale / together)
+
+    def encoded(data: Rendered) -> torch.Tensor:
+        """Scaled latents (n, c, 8, 8) of the pictures, made once."""
+        path = args.folder / "latents.pt"
+        if not path.exists():
+            vae = AutoencoderKL.from_pretrained(args.weights / "vae").float().to(device)
+            torch.save(autoencoder.encode(vae, data.pictures) * vae.config.scaling_factor, path)
+        latents: torch.Tensor = torch.load(path, weights_only=True)
+        return latents
 
     if "tokenizer" in stages:
         tokenizer.run(args.weights / "tokenizer")
@@ -127,11 +138,7 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         if stage not in stages:
             continue
         data = rendered("train", args.pictures, 1, args.folder)
-        path = args.folder / "latents.pt"
-        if not path.exists():
-            vae = AutoencoderKL.from_pretrained(args.weights / "vae").float().to(device)
-            torch.save(autoencoder.encode(vae, data.pictures) * vae.config.scaling_factor, path)
-        latents = torch.load(path, weights_only=True)
+        latents = encoded(data)
         again = stage == "refine"
         trained = denoiser.run(
             latents,
@@ -154,6 +161,14 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         reward_stages.run(
             args.folder, args.weights, args.pictures, args.scale, args.steps, args.seed, device, some
         )
+    if "flow" in stages:
+        data = rendered("train", args.pictures, 1, args.folder)
+        latents = encoded(data)
+        teacher = denoiser.shipped(args.weights, len(words), latents.shape[1])
+        network = flow.run(
+            latents, data.captions, data.regions, words, teacher, budget("flow"), args.folder, args.seed, device
+        )
+        export.export_flow(network, args.weights)
 
 
 if __name__ == "__main__":

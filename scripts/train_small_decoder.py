@@ -124,10 +124,10 @@ def main() -> None:
             "psnr": float(-10 * torch.log10(square.detach() / 4))
         }
 
-    def alike(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def alike(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         return pixels(*decode(rng)[1:])
 
-    def judged(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def judged(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         some, small, full = decode(rng)
         loss, figures = pixels(small, full)
         judge = step % len(judges)

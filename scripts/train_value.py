@@ -115,7 +115,7 @@ def learn(
     torch.manual_seed(seed)
     network = ValueNetwork(shape).to(device)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         z, fraction, text, target = (part.to(device) for part in examples.batch(rng, batch, renoised))
         error = (network(z, fraction, text) - target).unflatten(0, (-1, examples.samples))
         apart = (error - error.mean(dim=1, keepdim=True)).square().mean()

@@ -74,7 +74,7 @@ def usual_features(arm: Arm) -> str | None:
         family = str(read_json(arm.folders[0] / "run.json")["record"]["config"]["backbone"]["family"])
     if family == "toy":
         return None
-    return "shapes_pick" if "shapes" in (family, arm.backbone) else "clip_vit_l14"
+    return "shapes_pick" if {"shapes", "shapes_flow"} & {family, arm.backbone} else "clip_vit_l14"
 
 
 def measure(arms: Sequence[Arm], baseline: Arm, *, embed: Embed, features: str | None = None) -> Spread:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-EMBEDDED = {"shapes": Path(__file__).parent.parent / "shapes" / "weights"}
+_SHAPES = Path(__file__).parent.parent / "shapes" / "weights"
+EMBEDDED = {"shapes": _SHAPES, "shapes_flow": _SHAPES / "flow"}
 """Weights that come with the package, by name."""
 
 Kind = Literal["model", "dataset"]

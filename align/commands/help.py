@@ -11,7 +11,7 @@ from align.config.schema import GROUPS
 HEAD = """\
 align is inference-time alignment of text-to-image diffusion models: one sampling loop, many methods.
 
-verbs (python -m align VERB --help tells more of each):"""
+verbs (python -m align is the same as align; --help tells more of each):"""
 TAIL = """\
 common options (--cfg job shows all of them, with their values):
   seed=0               seed of the noise            samples=1            pictures of each prompt
@@ -29,7 +29,7 @@ exit codes:
 
 def overview(more: Path | None = None) -> str:
     """All of it; ``more`` is the user's own folder of config groups."""
-    verbs = {f"{name} {verb.arguments}": verb.summary for name, verb in VERBS.items()}
+    verbs = {f"align {name} {verb.arguments}": verb.summary for name, verb in VERBS.items()}
     wide = max(map(len, verbs))
     lines = [HEAD, *(f"  {words:<{wide}}  {summary}" for words, summary in verbs.items())]
     lines += ["", "groups (* default):"]

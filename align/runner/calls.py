@@ -52,7 +52,7 @@ def fitting(most: int, groups: int, rows: int) -> int:
 
 def _most(config: Config) -> int:
     """Rows beyond which nothing gets faster, or memory runs out."""
-    if config.backbone.family in ("shapes", "toy"):
+    if config.backbone.family in ("shapes", "shapes_flow", "toy"):
         return MOST
     device = torch_device(config.run.device)
     if device.type != "cuda":

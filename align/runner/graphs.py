@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.checkpoints.reference import EMBEDDED
 from align.config.errors import ConfigError
 from align.config.schema import Config, SemanticsConfig
 from align.runner.devices import torch_device
@@ -23,7 +24,7 @@ def source_kind(config: Config) -> str:
     """What ``semantics.source=auto`` means: the grammar's parse on the shapes world, else the rules."""
     if config.semantics.source != "auto":
         return config.semantics.source
-    return "shapes" if config.backbone.weights == "shapes" else "rules"
+    return "shapes" if config.backbone.weights in EMBEDDED else "rules"
 
 
 def reads_graphs(config: Config) -> bool:

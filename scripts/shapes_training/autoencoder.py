@@ -111,7 +111,7 @@ def polish(
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(rng: np.random.Generator, spent: float) -> tuple[torch.Tensor, dict[str, float]]:
         pictures = data.tensor(rng.integers(len(data), size=WHOLE_BATCH)).to(device)
         with torch.no_grad():
             posterior = model.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist

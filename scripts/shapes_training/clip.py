@@ -230,7 +230,7 @@ def run(
     model = (Supervised(start) if start is not None else build(len(tokenizer))).to(device)
     rendered = PAIRS if shown is None else PAIRS // 4
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         pictures, *labels, texts = batch(data, rng.integers(len(data), size=rendered))
         pictures, levels = corrupt(pictures, rng)
         if shown is not None:

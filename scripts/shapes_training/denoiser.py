@@ -191,7 +191,7 @@ def run(
     latents = latents.to(device)
     alphas = scheduler().alphas_cumprod.to(device)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         index = torch.from_numpy(rng.integers(len(captions), size=BATCH)).to(device)
         dropped = torch.from_numpy(rng.random(BATCH) < DROP_CAPTION).to(device)
         ids = torch.where(dropped[:, None], empty, all_ids[index])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, SD3Transformer2DModel
 from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPModel, CLIPVisionModelWithProjection
@@ -17,6 +18,7 @@ from align.rewards.aesthetic import Head
 from align.rewards.imagereward import BlipRegressor
 from align.rewards.preprocess import CLIP_MEAN, CLIP_STD
 from align.rewards.step_aware import StepAwareModel
+from scripts.shapes_training import flow
 from scripts.shapes_training.denoiser import Denoiser, scheduler
 from scripts.shapes_training.tokenizer import MAX_LENGTH
 from scripts.shapes_training.towers import HEAD
@@ -39,6 +41,15 @@ def export_denoiser(model: Denoiser, weights: Path) -> None:
     half.unet.save_pretrained(weights / "unet")
     half.text_encoder.save_pretrained(weights / "text_encoder")
     scheduler().save_pretrained(weights / "scheduler")
+
+
+def export_flow(model: SD3Transformer2DModel, weights: Path) -> None:
+    """``weights/flow``: transformer and scheduler, and copies of what they share with the denoiser."""
+    folder = weights / "flow"
+    copy.deepcopy(model).cpu().to(torch.float16).save_pretrained(folder / "transformer")
+    flow.scheduler().save_pretrained(folder / "scheduler")
+    for name in ("vae", "text_encoder", "tokenizer"):
+        shutil.copytree(weights / name, folder / name, dirs_exist_ok=True)
 
 
 def _save_half(module: nn.Module, path: Path) -> None:

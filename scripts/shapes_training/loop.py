@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-Loss = Callable[[np.random.Generator, int], tuple[Tensor, dict[str, float]]]
+Loss = Callable[[np.random.Generator, float], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def train(
     Args:
         stage: name of the stage, also of its state file.
         module: what to train; its ``requires_grad`` parameters are optimised.
-        loss: called as ``loss(rng, step)``; returns a scalar and figures to log.
+        loss: called as ``loss(rng, spent)`` with the share of the budget that is spent; returns a scalar and figures to log.
         recipe: numbers of the stage.
         folder: where the state lives; an existing state is resumed.
         seed: seed of the stage's random streams.
@@ -133,7 +133,7 @@ def train(
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        value, figures = loss(rng, step)
+        value, figures = loss(rng, spent)
         torch.autograd.backward(value)
         if ranks > 1:
             _average_gradients(parameters, ranks)

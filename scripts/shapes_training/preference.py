@@ -55,7 +55,7 @@ def preference_stage(
 ) -> nn.Module:
     """Train a model on preferences between pictures for a caption, and between captions for a picture."""
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         batch = draw(pools, rng, groups, early=early)
         scores = scorer(batch).cpu()
         pictures, right = pair_loss(scores, batch.utilities)

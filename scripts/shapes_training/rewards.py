@@ -161,7 +161,7 @@ def run_aesthetic(
     model = nn.ModuleDict({"tower": tower, "head": Head([tower.config.projection_dim, *HEAD], "gelu")})
     model.to(base.device)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         shown, wanted = [], []
         for part, size in ((pools.spoiled, 16), (pools.generated, 48)):
             for k, j in zip(rng.integers(len(part), size=size), rng.integers(GROUP, size=size), strict=True):
