@@ -6,10 +6,10 @@ import os
 import re
 
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
+from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
-from align.config.guider import check_guider
 from align.config.method import MethodConfig
 from align.config.quirks import check_quirks
 from align.config.schema import (
