@@ -46,7 +46,9 @@ def test_predictions_and_picture(trace):
     assert far(found.x0, trace.tensors["x0"]) < 1e-4
     assert far(found.eps, trace.tensors["eps"]) < 1e-4
     recorded = trace.tensors["picture"]
-    assert min(far(backbone.decode(found.x0), recorded), far(2 * backbone.decode(found.x0) - 1, recorded)) < 1e-4
+    assert (
+        min(far(backbone.decode(found.x0), recorded), far(2 * backbone.decode(found.x0) - 1, recorded)) < 1e-4
+    )
 
 
 @torch.no_grad()
@@ -75,7 +77,7 @@ def test_the_gradient_of_a_reward(trace):
     z = trace.tensors["latents"].clone().requires_grad_()
     backbone, found = predicted(trace, z)
     value = reward(backbone, found.x0)
-    assert float(value) == pytest.approx(trace.facts["reward"], abs=1e-5)
+    assert value.item() == pytest.approx(trace.facts["reward"], abs=1e-5)
     (gradient,) = torch.autograd.grad(value, z, retain_graph=True)
     assert far(gradient, trace.tensors["grad_reward"]) < 1e-3
     (gradient,) = torch.autograd.grad(value, found.x0)
@@ -84,7 +86,7 @@ def test_the_gradient_of_a_reward(trace):
 
 @pytest.mark.parametrize(
     ("name", "attention", "maps"),
-    [("both", "both", "joint"), ("prompt", "prompt", "joint"), ("share", "prompt", "share")],
+    [("both", "both", "joint"), ("prompt", "prompt", "joint"), ("share", "prompt", "joint_share")],
 )
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_the_gradient_of_the_attention_loss(trace, name, attention, maps, checkpointing):
@@ -98,7 +100,7 @@ def test_the_gradient_of_the_attention_loss(trace, name, attention, maps, checkp
         *(tuple((one, two) for one, two in trace.facts[kind]) for kind in ("positive", "negative"))
     )
     loss = semantic_loss(found.attention, pair_weights([pairs], found.attention.shape[-1]))
-    assert float(loss) == pytest.approx(trace.facts[f"loss_attention_{name}"], abs=1e-6)
+    assert loss.item() == pytest.approx(trace.facts[f"loss_attention_{name}"], abs=1e-6)
     (gradient,) = torch.autograd.grad(loss.sum(), z)
     assert far(gradient, trace.tensors[f"grad_attention_{name}"]) < 1e-3
 
