@@ -190,7 +190,8 @@ def passes(
 ):
     """The first two parts of a method: network calls of ``size`` rows, decoder calls of ``judged`` or as many."""
     judge = Judge(backbone, judged or size, reward, objective, clean, **judging)
-    return Predict(backbone, Guider(scale, rescale, scale), size), judge
+    pair = scale if getattr(backbone, "guidance", "pair") == "pair" else 1.0
+    return Predict(backbone, Guider(pair, rescale, scale), size), judge
 
 
 @contextmanager

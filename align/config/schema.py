@@ -90,8 +90,9 @@ class BackboneConfig:
     """Read a UNet's cross-attention layers this many times coarser than the latents; null for the finest."""
     attention_blocks: Annotated[tuple[int, ...], Between(0, 999)] | None = None
     """Blocks of a transformer whose joint attention is read; null for the first half of them, or those of two streams."""
-    attention_maps: Literal["share", "joint"] = "share"
-    """What its maps are: which text a place looks at, of what it looks at text at all, or of all that it looks at."""
+    attention_maps: Literal["share", "joint", "joint_share"] = "share"
+    """What its maps are: which text a place looks at, of what it looks at text at all; or of all that it looks at; or the latter
+    over its sum over text, so that heads that look at text more count more.  The first needs far less memory."""
 
     @property
     def pair(self) -> bool:

@@ -62,7 +62,7 @@ def network(latent_channels: int, side: int = 8) -> SD3Transformer2DModel:
         qk_norm="rms_norm",
     )
     for name, parameter in model.named_parameters():
-        if ".linear." in name and "norm" in name or name.startswith("proj_out"):
+        if (".linear." in name and "norm" in name) or name.startswith("proj_out"):
             nn.init.zeros_(parameter)
     return model
 
@@ -127,7 +127,9 @@ def run(
         dropped = torch.from_numpy(rng.random(BATCH) < DROP_CAPTION).to(device)
         ids = torch.where(dropped[:, None], empty, all_ids[index])
         u = torch.from_numpy((rng.permutation(BATCH) + rng.random(BATCH)) / BATCH).float()
-        sigma = torch.sigmoid(TIME_MEAN + TIME_SPREAD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).to(device)
+        sigma = torch.sigmoid(TIME_MEAN + TIME_SPREAD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).to(
+            device
+        )
         clean = latents[index]
         noise = torch.randn_like(clean)
         with torch.no_grad():
