@@ -13,6 +13,7 @@ from tiny import save_pipeline
 
 import align
 from align import borrowed
+from align.__main__ import main
 from align.config.errors import ConfigError
 from align.pictures import PictureError
 from align.rewards.base import Reward
@@ -44,9 +45,7 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
 def test_a_sample_has_the_bytes_of_the_command(tmp_path):
     options = ["sampler.steps=3", "run.batch_size=2", "seed=5"]
     command = [*options, "prompts=text", "prompts.text=[a red circle]", "run.gallery=false", "metrics=none"]
-    subprocess.run(
-        [sys.executable, "-m", "align", *command, f"run.folder={tmp_path / 'run'}"], cwd=ROOT, check=True
-    )
+    assert main([*command, f"run.folder={tmp_path / 'run'}"]) == 0
     (made,) = align.sample("a red circle", *options[:2], seed=5)
     assert made.image.tobytes() == align.open_run(tmp_path / "run").image(0).tobytes()
 

@@ -49,7 +49,14 @@ def sampler_of(options, backbone, calls, steps=6):
     return build.assemble(config, backbone, FakeReward(), PromptGraphs(words_graph).pairs, calls, CPU)
 
 
-@pytest.mark.parametrize("calls", [Calls(2), Calls(4), Calls(4, len(PROMPTS)), Calls(8, 3)])
+SIZES = [
+    Calls(4),
+    Calls(4, len(PROMPTS)),
+    *(pytest.param(one, marks=pytest.mark.slow) for one in (Calls(2), Calls(8, 3))),
+]
+
+
+@pytest.mark.parametrize("calls", SIZES)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_picture_has_the_same_bytes_in_any_company(method, calls):
     sampler = sampler_of(METHODS[method], Rounding(), calls)

@@ -111,7 +111,9 @@ def test_what_is_no_network_has_no_other_numbers(name, capsys):
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("workspace", "mode"), [(":16:8", 2), (":32768:8", 1)])
+@pytest.mark.parametrize(
+    ("workspace", "mode"), [pytest.param(":16:8", 2, marks=pytest.mark.slow), (":32768:8", 1)]
+)
 def test_a_users_workspace_that_torch_would_refuse_is_only_warned_of(workspace, mode):
     code = (
         "from align.runner.build import set_up_torch; set_up_torch(1); import torch;"

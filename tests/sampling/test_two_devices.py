@@ -121,7 +121,9 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", ["dymo", "das", *(pytest.param(one, marks=pytest.mark.slow) for one in ("svdd", "mpgd"))]
+)
 def test_nothing_mixes_the_host_and_the_device(method):
     sampler = far_sampler(f"method={method}", *METHODS[method])
     with Given(), Device():
