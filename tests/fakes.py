@@ -13,6 +13,7 @@ from align.backbones.base import Encoded, Prediction
 from align.backbones.guider import Guider
 from align.processes.base import clean_and_noise, noise_slope
 from align.rewards.base import Reward
+from align.sampling.batching import Calls
 from align.sampling.judge import Judge
 from align.sampling.loop import Loop
 from align.sampling.predict import Predict
@@ -189,9 +190,9 @@ def passes(
     backbone, scale, size, objective=None, reward=None, clean=None, judged=None, rescale=0.0, **judging
 ):
     """The first two parts of a method: network calls of ``size`` rows, decoder calls of ``judged`` or as many."""
-    judge = Judge(backbone, judged or size, reward, objective, clean, **judging)
+    judge = Judge(backbone, Calls(judged or size), reward, objective, clean, **judging)
     pair = scale if getattr(backbone, "guidance", "pair") == "pair" else 1.0
-    return Predict(backbone, Guider(pair, rescale, scale), size), judge
+    return Predict(backbone, Guider(pair, rescale, scale), Calls(size)), judge
 
 
 @contextmanager

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
+    from align.sampling.batching import Calls
     from align.sampling.parts import Parts
     from align.sampling.rollover import Rollover
     from align.sampling.sampler import Sampler
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
     from align.semantics.tokens import PairSource
 
 
-def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> Sampler:
+def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> Sampler:
     """The method of a checked configuration on its backbone, loaded. Raises WeightsError."""
     device = torch_device(config.run.device)
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
     reward = build_reward(config.reward, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, pairs_of(config), batch_size, device, files)
+    return assemble(config, backbone, reward, pairs_of(config), calls, device, files)
 
 
 def assemble(
@@ -48,7 +49,7 @@ def assemble(
     backbone: Backbone,
     reward: Reward | None,
     pairs: PairSource,
-    batch_size: int,
+    calls: Calls,
     device: torch.device,
     files: Files | None = None,
 ) -> Sampler:
@@ -57,7 +58,7 @@ def assemble(
 
     process = _process(config, backbone)
     guider = guider_of(config, backbone)
-    parts = _parts(files or Files(config), backbone, process, guider, reward, batch_size, device)
+    parts = _parts(files or Files(config), backbone, process, guider, reward, calls, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(parts, pairs, device, population)
@@ -91,7 +92,7 @@ def _parts(
     process: Process,
     guider: Guider,
     reward: Reward | None,
-    batch_size: int,
+    calls: Calls,
     device: torch.device,
 ) -> Parts:
     from align.released.objective import SignBlindObjective
@@ -118,8 +119,8 @@ def _parts(
     )
     value = _value(files, backbone, guider, device) if method.branches and reward is not None else None
     return Parts(
-        Predict(backbone, guider, batch_size, method.reads_correction),
-        Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
+        Predict(backbone, guider, calls, method.reads_correction),
+        Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from align.processes.base import Step
-from align.sampling.batching import calls
 from align.sampling.host import read
 from align.sampling.noise import Candidate, Draws, Streams
 from align.sampling.parts import NOTHING, Parts, Want
@@ -128,7 +126,7 @@ class _Log:
 
 def _evaluated(parts: Parts, evaluate: Evaluate, state: State, step: Step, draws: Draws) -> Kept:
     every = torch.ones(len(state.picture), dtype=torch.bool)
-    want = Want(NOTHING, None, ~every, every, partial(calls, size=parts.predict.size))
+    want = Want(NOTHING, None, ~every, every, parts.predict.calls)
     estimate = evaluate(state, step, want, draws)
     return Kept(state, estimate, by_value(read(estimate.value)).double())
 

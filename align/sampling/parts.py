@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from align.processes.base import Process, Step
-from align.sampling.batching import Cut, calls, later, one_call
+from align.sampling.batching import Cut, one_call
 from align.sampling.guidance import Guidance
 from align.sampling.judge import Judge
 from align.sampling.objective import Terms
@@ -86,8 +85,7 @@ def wants(parts: Parts, step: Step, state: State, pictures: Pictures, round: int
         judged = pictures.has_pairs[state.picture]
     told = terms.preference and parts.judge.values_by_loss()
     valued = torch.full_like(judged, parts.select.reads(step) and not told)
-    cut = partial(calls, size=later(parts.predict.size, round))
-    return Want(terms, back, judged, valued, cut)
+    return Want(terms, back, judged, valued, parts.predict.calls.later(round))
 
 
 def wants_of_candidates(parts: Parts, step: Step, widths: Tensor, size: int) -> Want:
