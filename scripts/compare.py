@@ -46,6 +46,7 @@ def backward_cost(device: str, batch: int) -> float:
     import torch
 
     from align.backbones.base import Conditioning
+    from align.backbones.guider import Guider
     from align.backbones.registry import load_folder
     from align.processes.ddim import ddim
     from align.runner.devices import torch_device
@@ -65,7 +66,7 @@ def backward_cost(device: str, batch: int) -> float:
             began = time.perf_counter()
             leaf = z.clone().requires_grad_(back)
             with torch.set_grad_enabled(back):
-                found = backbone.predict(leaf, step, read, 4.0).x0
+                found = backbone.predict(leaf, step, read, Guider(4.0)).x0
             if back:
                 torch.autograd.grad(found.sum(), leaf)
             if where.type == "cuda":

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from align.backbones.guider import Guider
 from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.checkpoints.weight_files import sha256 as file_hash
@@ -38,7 +39,9 @@ from scripts.shapes_training.spoil import to_uint8
 def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
     """Plain sampling."""
     process = ddim(backbone.scheduler_config, steps, eta)
-    parts = Parts(Predict(backbone, guidance_scale, Calls(batch)), Judge(backbone, Calls(batch)), process)
+    parts = Parts(
+        Predict(backbone, Guider(guidance_scale), Calls(batch)), Judge(backbone, Calls(batch)), process
+    )
     return Sampler(parts, PromptGraphs(graph).pairs, backbone.device)
 
 

@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPConfig
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.processes.base import Process, Step
@@ -76,7 +77,7 @@ def made(name: str, make: Callable[[], nn.Module], dtype: torch.dtype, device: t
 def build_modules(name: str, dtype: torch.dtype, device: torch.device) -> Modules:
     """Network and autoencoder of a backbone."""
     return Modules(
-        unet=made(name, lambda: UNet2DConditionModel(**UNETS[name]), dtype, device),
+        network=made(name, lambda: UNet2DConditionModel(**UNETS[name]), dtype, device),
         vae=made("vae", lambda: AutoencoderKL(**VAE, scaling_factor=SCALING[name]), dtype, device),
         text=(),
         zero_empty=name == "sdxl",
@@ -190,7 +191,7 @@ def measure(
     process = ddim(SCHEDULE, 50, 1.0)
     steps = steps_of(objective, process, args.steps)
     parts = Parts(
-        Predict(backbone, GUIDANCE[args.backbone], Calls(1)),
+        Predict(backbone, Guider(GUIDANCE[args.backbone]), Calls(1)),
         Judge(backbone, Calls(1), reward, objective, views_together=args.views_together),
         process,
         Guidance(1.0, (1.0, 1.0, 1.0)),

@@ -172,7 +172,9 @@ def main(argv: Sequence[str]) -> None:
     model, sampler = config.backbone, config.sampler
     chosen = any(word.startswith("reward") for word in args.overrides) or model.family != "shapes"
     names = tuple(config.reward.terms) if chosen else REWARD_NAMES
-    backbone = registry.load(recipe(model), device, model.height, model.width, model.attention_stride)
+    backbone = registry.load(
+        recipe(model), device, model.height, model.width, attention_stride=model.attention_stride
+    )
     process = ddim(backbone.scheduler_config, sampler.steps, sampler.eta)
     rewards = [load(name, device) for name in names]
     if args.prompts_file is not None:

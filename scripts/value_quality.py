@@ -27,6 +27,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from align.backbones.base import Conditioning, Encoded
+from align.backbones.guider import Guider
 from align.backbones.small_decoder import load_small_decoder
 from align.processes.base import Step
 from align.rewards.base import Reward
@@ -124,7 +125,7 @@ def main() -> None:
         "posterior": PosteriorMean(backbone.decode),
         "small_decoder": PosteriorMean(small, own_decoder=False),
         "network": Regressed(network, {args.reward: 1.0}),
-        "looks": Looks(backbone, GUIDANCE, LOOKS),
+        "looks": Looks(backbone, Guider(GUIDANCE), LOOKS),
     }
     found: dict[str, np.ndarray] = {}
     for name in args.estimates:

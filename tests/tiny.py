@@ -63,4 +63,11 @@ def save_pipeline(folder):
 def load_tiny(folder, *, height=64, width=64, attention_stride=None, checkpointing=False, **recipe):
     """The backbone in a folder, on the CPU."""
     found = registry.Recipe((str(folder),), **recipe)
-    return registry.load(found, torch.device("cpu"), height, width, attention_stride, checkpointing)
+    return registry.load(
+        found,
+        torch.device("cpu"),
+        height,
+        width,
+        checkpointing=checkpointing,
+        attention_stride=attention_stride,
+    )

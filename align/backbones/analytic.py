@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Conditioning, Encoded, Halves, Prediction
+from align.backbones.guider import Guider
 from align.processes.base import Step, clean_and_noise
 from align.toy.densities import Density
 from align.toy.picture import to_pictures
@@ -69,14 +70,13 @@ class AnalyticBackbone:
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        guider: Guider,
         attention: Halves | None = None,
-        guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
         """See ``Backbone``: the noise is -s times the score at the step's level (Tweedie's formula).
 
-        There is no prompt, so both guidance halves are equal and the scale changes nothing.
+        There is no prompt, so both guidance halves are equal and guidance changes nothing.
 
         Raises:
             ValueError: attention maps are asked for; there are none.

@@ -58,16 +58,15 @@ class _Reading(NamedTuple):
     total: Tensor | None = None
 
 
-class AttentionProbe:
-    """The cross-attention layers ``stride`` times coarser than the latents, found once: closed, they are as diffusers has them."""
+class Probe:
+    """Layers whose attention is read while it is open, which are found once: closed, they are as diffusers has them.
 
-    def __init__(self, unet: UNet2DConditionModel, stride: int) -> None:
-        self.stride = stride
+    ``stride`` is how many times coarser than the latents their maps are.
+    """
+
+    def __init__(self, stride: int, layers: int) -> None:
+        self.stride, self.layers = stride, layers
         self.reading = _Reading()
-        found = cross_attention_layers(unet).get(stride, ())
-        self.layers = len(found)
-        for layer in found:
-            layer.processor = _Switched(self, layer.processor)
 
     def switched(self, on: bool = True) -> AbstractContextManager[None]:
         """While the context is open the layers are read, or are not; it can be entered again, within others too."""
@@ -81,19 +80,29 @@ class AttentionProbe:
         """Average over the layers, (batch, R, R', tokens) for latents of a given size; odd sides are rounded up.
 
         Raises:
-            RuntimeError: no layer has the resolution that was asked for.
+            RuntimeError: no layer was read.
         """
         if self.reading.total is None:
-            raise RuntimeError("no cross-attention layer has the resolution asked for")
+            raise RuntimeError("no attention layer has the resolution asked for")
         sides = math.ceil(height / self.stride), math.ceil(width / self.stride)
         mean = self.reading.total / self.layers
         return mean.view(len(mean), *sides, -1)
 
 
+class AttentionProbe(Probe):
+    """The cross-attention layers of a UNet ``stride`` times coarser than the latents."""
+
+    def __init__(self, unet: UNet2DConditionModel, stride: int) -> None:
+        found = cross_attention_layers(unet).get(stride, ())
+        super().__init__(stride, len(found))
+        for layer in found:
+            layer.processor = _Switched(self, layer.processor)
+
+
 class _Switched(Recorder):
     """The processor of one layer: a recorder while the probe is open, what was there before when it is closed."""
 
-    def __init__(self, probe: AttentionProbe, fused: Callable[..., Tensor]) -> None:
+    def __init__(self, probe: Probe, fused: Callable[..., Tensor]) -> None:
         super().__init__(probe.add)
         self.probe, self.fused = probe, fused
 
@@ -104,7 +113,7 @@ class _Switched(Recorder):
 
 
 class _Open(AbstractContextManager[None]):
-    def __init__(self, probe: AttentionProbe, on: bool) -> None:
+    def __init__(self, probe: Probe, on: bool) -> None:
         self.probe, self.on = probe, on
         self.before: list[_Reading] = []
 

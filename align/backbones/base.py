@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from align.backbones.guider import Guider
 from align.processes.base import Step
 from align.semantics.graph import Span
 
@@ -24,8 +25,11 @@ class Encoded:
         prompt, negative: embeddings (L, width) of the prompt and of the negative (empty) prompt.
         offsets: character span of each of the L tokens, (0, 0) for special ones.
         limit: index of the first token that is not a word of the prompt.
-        truncated: whether the prompt was longer than the model reads.
+        truncated: whether the prompt was longer than the model reads: than each of its encoders.
+        parts: which tokens, from one up to another, are of the same encoder, where the rows of several follow each other.
+        cut: names of the encoders that did not read all of the prompt.
         pooled_prompt, pooled_negative: a vector (D,) of each text as a whole, for models that read one.
+        mask_prompt, mask_negative: (L,) bool, which rows count, for models that read it.
         size: (6,) float32 picture height and width, top and left of the crop, target height and width in pixels,
             for models that read them.
         pieces: all word pieces of the prompt as the vocabulary spells them, special ones too, not truncated.
@@ -38,8 +42,12 @@ class Encoded:
     truncated: bool
     pooled_prompt: Tensor | None = None
     pooled_negative: Tensor | None = None
+    mask_prompt: Tensor | None = None
+    mask_negative: Tensor | None = None
     size: Tensor | None = None
     pieces: tuple[str, ...] = ()
+    parts: tuple[tuple[int, int], ...] = ()
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,7 @@ class Conditioning:
     Attributes:
         prompt, negative: embeddings, (P, L, width).
         pooled_prompt, pooled_negative: (P, D), for models that read them.
+        mask_prompt, mask_negative: (P, L) bool, likewise.
         size: (P, 6) float32, likewise; see ``Encoded``.
     """
 
@@ -57,6 +66,8 @@ class Conditioning:
     pooled_prompt: Tensor | None = None
     pooled_negative: Tensor | None = None
     size: Tensor | None = None
+    mask_prompt: Tensor | None = None
+    mask_negative: Tensor | None = None
 
     @staticmethod
     def of(encoded: Sequence[Encoded]) -> Conditioning:
@@ -73,7 +84,7 @@ class Conditioning:
         )
 
 
-_OPTIONAL = ("pooled_prompt", "pooled_negative", "size")
+_OPTIONAL = ("pooled_prompt", "pooled_negative", "size", "mask_prompt", "mask_negative")
 """Fields that ``Encoded`` and ``Conditioning`` share and that not every model reads."""
 
 
@@ -98,19 +109,6 @@ class Prediction:
     x0: Tensor
     correction: Tensor
     attention: Tensor | None = None
-
-
-def classifier_free(own: Tensor, other: Tensor, scale: float, rescale: float = 0.0) -> Tensor:
-    """Output of the network after classifier-free guidance, ``other + scale (own - other)``, of both halves' (P, ...).
-
-    ``rescale`` is phi of section 3.4 of arXiv 2305.08891, 0 to 1: how far each picture's deviation is brought back to that of
-    the prompt's half, against over-exposure at large scales.
-    """
-    output = other + scale * (own - other)
-    if rescale == 0:
-        return output
-    wanted, there = (x.std(dim=tuple(range(1, x.ndim)), keepdim=True) for x in (own, output))
-    return (1 - rescale + rescale * wanted / there) * output
 
 
 def guidance_embedding(scale: float, width: int) -> Tensor:
@@ -158,24 +156,22 @@ class Backbone(Protocol):
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        guider: Guider,
         attention: Halves | None = None,
-        guidance_rescale: float = 0.0,
         correction: bool = True,
     ) -> Prediction:
         """The only call of the network; both guidance halves, where there are two, go through it as one batch.
 
-        Whether a graph is kept is the caller's to say.  At a scale of 1 the prediction is the prompt's half itself: the other
-        goes through for its correction or for maps of both alone.
+        Whether a graph is kept is the caller's to say.  The negative half goes through where the guider combines it, or for its
+        correction or maps of both alone; a weaker network's pass is one of its own.
 
         Args:
             z: latents (P, *latent_shape).
             step: where in the process they are.
             conditioning: embeddings of the P particles.
-            guidance_scale: classifier-free guidance; the prompt's half counts this many times.  A network that was
-                distilled from guided predictions reads it, and the negative embeddings have no part.
+            guider: how the outputs become one.  A network that was distilled from guided predictions reads its scale, and the
+                negative embeddings have no part.
             attention: which halves' maps to return, if any.
-            guidance_rescale: phi of ``classifier_free``, for networks with a pair of halves.
             correction: whether anybody reads the prediction's ``correction``.
         """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -14,18 +14,16 @@ from diffusers.models.upsampling import Upsample2D
 from torch.utils.checkpoint import checkpoint
 
 
-def checkpoint_blocks(
-    model: ModelMixin, surroundings: Callable[[], AbstractContextManager[None]] = nullcontext
-) -> None:
+def checkpoint_blocks(model: ModelMixin, *surroundings: Callable[[], AbstractContextManager[None]]) -> None:
     """Checkpoint every block of a diffusers model whenever gradients are wanted; its arithmetic stays the same.
 
     Works in eval mode: diffusers' blocks ask only whether gradients are enabled.  ``surroundings`` are asked when a block runs
-    for the context in which it is recomputed, as often as a graph is walked back: a recomputation must be the same as the first
-    run, so what was changed for a while then (a probe) is put back by it.
+    for the contexts in which it is recomputed, as often as a graph is walked back: a recomputation must be the same as the first
+    run, so what was changed for a while then (a probe) is put back by them.
     """
 
     def run(module: Callable[..., Any], *arguments: Any) -> Any:
-        again = surroundings()
+        again = _Together([one() for one in surroundings])
         return checkpoint(
             module,
             *arguments,
@@ -35,6 +33,21 @@ def checkpoint_blocks(
         )
 
     model.enable_gradient_checkpointing(run)
+
+
+class _Together(AbstractContextManager[None]):
+    """Contexts of which each can be entered again."""
+
+    def __init__(self, contexts: Sequence[AbstractContextManager[None]]) -> None:
+        self.contexts = contexts
+
+    def __enter__(self) -> None:
+        for one in self.contexts:
+            one.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for one in reversed(self.contexts):
+            one.__exit__(*error)
 
 
 def checkpoint_decoder(vae: AutoencoderKL) -> None:

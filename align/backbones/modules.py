@@ -10,17 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
+import transformers
+from diffusers import AutoencoderKL, ModelMixin
 from diffusers.utils import logging as diffusers_logging
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from align.backbones.original import check_training, is_original, load_network, load_text
 from align.backbones.recipe import Recipe
 from align.backbones.stated import read_object, read_stated
 from align.backbones.text import TextEncoder
-from align.checkpoints.layout import INDEX, MODEL, SAFE, Piece, check_shards, entry, is_file
+from align.checkpoints.layout import INDEX, MODEL, SAFE, Piece, check_shards, entry, is_file, tokenizer_of
 from align.errors import WrongWeights
 from align.processes.ddim import scheduler_of
 
@@ -32,12 +34,13 @@ class Modules:
     """A pipeline, loaded and on its device.
 
     Attributes:
-        text: text encoders, one or two; none for a backbone that is only fed embeddings.
+        network: the UNet or transformer.
+        text: text encoders, in their order; none for a backbone that is only fed embeddings.
         zero_empty: whether an empty negative prompt is all zeros.
         scheduler_config: the process that it was trained on; see ``read_schedule``.
     """
 
-    unet: UNet2DConditionModel
+    network: ModelMixin
     vae: AutoencoderKL
     text: tuple[TextEncoder, ...]
     zero_empty: bool
@@ -45,9 +48,9 @@ class Modules:
     device: torch.device
 
     def __post_init__(self) -> None:
-        for module in (self.unet, self.vae, *(encoder.model for encoder in self.text)):
+        for module in (self.network, self.vae, *(encoder.model for encoder in self.text)):
             module.requires_grad_(False).eval()
-        self.unet.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device, memory_format=torch.channels_last)
         self.vae.to(self.device, memory_format=torch.channels_last)
 
 
@@ -60,24 +63,25 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     transformers_logging.disable_progress_bar()  # the run has a progress line of its own
     diffusers_logging.disable_progress_bar()
     by_role = {piece.role: piece for piece in pieces}
-    pipeline = by_role["pipeline"]
+    pipeline, form = by_role["pipeline"], recipe.form
     schedule = read_stated(pieces, recipe).schedule
-    unet = _module(UNet2DConditionModel, by_role, "unet", getattr(torch, recipe.dtype))
+    network_kind, vae_kind = (getattr(diffusers, form.parts[role].kind) for role in (form.network, "vae"))
+    network = _module(network_kind, by_role, form.network, getattr(torch, recipe.dtype))
     vae_dtype = decoder_dtype(_source(by_role, "vae")[0].parent, recipe)
-    vae = _module(AutoencoderKL, by_role, "vae", vae_dtype)
-    text = tuple(_text_encoders(by_role, recipe))
+    vae = _module(vae_kind, by_role, "vae", vae_dtype)
+    text = dict(_text_encoders(by_role, recipe))
     if "single_file" in by_role:
         trained = scheduler_of(schedule).alphas_cumprod
         check_training(by_role["single_file"].paths[0], schedule["prediction_type"], trained)
     if "lora" in by_role:
         from align.backbones.lora import merge
 
-        encoders = {f"text_encoder{number}": one.model for number, one in zip(("", "_2"), text, strict=False)}
-        merge(by_role["lora"].paths[0], {"unet": unet, **encoders})
+        encoders = {role: one.model for role, one in text.items()}
+        merge(by_role["lora"].paths[0], {form.network: network, **encoders})
     zero_empty = recipe.layout == "sdxl" and bool(
         read_object(pipeline.folder / "model_index.json").get("force_zeros_for_empty_prompt", True)
     )
-    return Modules(unet, vae, text, zero_empty, schedule, device)
+    return Modules(network, vae, tuple(text.values()), zero_empty, schedule, device)
 
 
 def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
@@ -117,18 +121,25 @@ def _module(kind: type[Module], pieces: dict[str, Piece], role: str, dtype: torc
     return _converted(load_network, kind, config, weights[0], dtype)
 
 
-def _text_encoders(pieces: dict[str, Piece], recipe: Recipe) -> Iterator[TextEncoder]:
+def _text_encoders(pieces: dict[str, Piece], recipe: Recipe) -> Iterator[tuple[str, TextEncoder]]:
     dtype = getattr(torch, recipe.text_dtype or recipe.dtype)
-    for number in ("",) if recipe.layout == "sd" else ("", "_2"):
-        # Only the second encoder's pooled output is projected; of the first, hidden states alone are read.
-        kind: Any = CLIPTextModelWithProjection if number else CLIPTextModel
-        config, *weights = _source(pieces, f"text_encoder{number}")
+    there = {path.parent.name for path in pieces["pipeline"].paths}
+    for role, part in recipe.form.encoders.items():
+        if role not in there:
+            continue
+        config, *weights = _source(pieces, role)
+        kind: Any = getattr(transformers, part.kind)
+        if kind is CLIPTextModelWithProjection and read_object(config).get("architectures") == [
+            "CLIPTextModel"
+        ]:
+            kind = CLIPTextModel
         if weights[0].parent == config.parent:
             # Sizes that differ are told by _filled: transformers' own error names no tensor.
             model = _filled(kind, [config, *weights], dtype=dtype, ignore_mismatched_sizes=True)
         else:
             model = _converted(load_text, kind, config, weights[0], dtype)
-        yield TextEncoder(_tokenizer(pieces["pipeline"].folder / f"tokenizer{number}"), model)
+        folder = pieces["pipeline"].folder / tokenizer_of(role)
+        yield role, TextEncoder(_tokenizer(folder, str(part.tokenizer)), model)
 
 
 def _converted(
@@ -227,9 +238,13 @@ def _contained() -> Iterator[None]:
         torch.set_default_dtype(dtype)
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
+def _tokenizer(folder: Path, kind: str) -> PreTrainedTokenizerBase:
     try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        found: PreTrainedTokenizerBase = getattr(transformers, kind).from_pretrained(
+            folder, local_files_only=True
+        )
+        return found
     except Exception as error:  # the parser of vocabularies has no class of its own for what it refuses
+        name = kind.removesuffix("Tokenizer")
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{folder} holds no CLIP tokenizer: {first}") from error
+        raise ValueError(f"{folder} holds no {name} tokenizer: {first}") from error

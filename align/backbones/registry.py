@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.backbones.recipe import Recipe
 from align.backbones.stated import Stated, read_stated
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 def pieces(recipe: Recipe) -> tuple[Piece, ...]:
     """The files of a backbone by where they come from, the pipeline first; of alternatives the first complete one."""
-    chosen = {"unet": recipe.dtype, "vae": recipe.decoder_dtype, "text": recipe.text_dtype}
+    chosen = {recipe.form.network: recipe.dtype, "vae": recipe.decoder_dtype, "text": recipe.text_dtype}
     half = frozenset(role for role, dtype in chosen.items() if (dtype or recipe.dtype) != "float32")
-    swaps = {role: name for role, name in (("unet", recipe.unet), ("vae", recipe.vae)) if name is not None}
-    single = recipe.single_file is not None
-    whole = (pipeline_piece(name, recipe.layout, half, swaps, single) for name in recipe.weights)
+    swaps, single = recipe.swaps, recipe.single_file is not None
+    whole = (
+        pipeline_piece(name, recipe.layout, half, swaps, single, recipe.without) for name in recipe.weights
+    )
     first = next(whole)
     found = [next((piece for piece in (first, *whole) if piece.complete()), first)]
     files = {"single_file": recipe.single_file, "lora": recipe.lora}
@@ -50,11 +51,13 @@ def load(
     device: torch.device,
     height: int,
     width: int,
-    attention_stride: int | None = None,
     checkpointing: bool = False,
     found: Sequence[Piece] = (),
-) -> UNetBackbone:
-    """Load a backbone; for the arguments see ``UNetBackbone``; ``found`` are its ``pieces`` if they are known already.
+    **options: Any,
+) -> Any:
+    """Load a backbone, a ``UNetBackbone`` or a ``TransformerBackbone``, which see for the arguments and options.
+
+    ``found`` are its ``pieces`` if they are known already.
 
     Raises:
         MissingWeights: if a file is not there.
@@ -68,11 +71,17 @@ def load(
     from safetensors import SafetensorError
 
     from align.backbones.modules import load_modules
-    from align.backbones.unet import UNetBackbone
 
     try:
         modules = load_modules(found, recipe, device)
-        return UNetBackbone(modules, height, width, attention_stride, checkpointing)
+        if recipe.form.network == "unet":
+            from align.backbones.unet import UNetBackbone
+
+            return UNetBackbone(modules, height, width, checkpointing=checkpointing, **options)
+        from align.backbones.transformer import TransformerBackbone
+
+        options = {"guidance": recipe.guidance, "checkpointing": checkpointing, **options}
+        return TransformerBackbone(modules, recipe.layout, height, width, **options)
     except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError, OSError, AttributeError) as error:
         if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
             raise
@@ -80,8 +89,9 @@ def load(
 
 
 def load_folder(folder: Path, device: torch.device) -> UNetBackbone:
-    """A folder in diffusers' layout, in float32 and for pictures of the embedded world's size."""
-    return load(Recipe((str(folder),)), device, 64, 64)
+    """A folder in Stable Diffusion's layout, in float32 and for pictures of the embedded world's size."""
+    loaded: UNetBackbone = load(Recipe((str(folder),)), device, 64, 64)
+    return loaded
 
 
 def _wrong(found: Sequence[Piece], error: Exception) -> WrongWeights:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,11 @@ class Stated:
         path: of the scheduler file.
         unread: what that says of its own solver's steps.
         strides: how many times coarser than the latents cross-attention layers may be.
+        side: of the smallest part of a picture, in pixels.
+        largest: sides that a network's table of positions is good for, in pixels; ``None`` for any.
+        blocks: how many layers of joint attention a transformer has.
         shifts: which of ``SHIFTS`` the autoencoder states.
+        network: the network's config.
     """
 
     schedule: dict[str, Any]
@@ -47,6 +51,10 @@ class Stated:
     unread: list[str]
     strides: frozenset[int]
     shifts: tuple[str, ...]
+    network: dict[str, Any]
+    side: int = 8
+    largest: int | None = None
+    blocks: int = 0
 
 
 def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
@@ -60,20 +68,52 @@ def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
     folders = {piece.role: piece.folder for piece in pieces if not is_file(piece.reference)}
     pipeline = folders["pipeline"]
     path = pipeline / "scheduler/scheduler_config.json"
-    unet, vae = (folders.get(role, pipeline / role) / "config.json" for role in ("unet", "vae"))
-    process, network, autoencoder = (read_object(one) for one in (path, unet, vae))
+    form = recipe.form
+    network_path, vae = (folders.get(role, pipeline / role) / "config.json" for role in (form.network, "vae"))
+    process, network, autoencoder = (read_object(one) for one in (path, network_path, vae))
     with _named(path):
         schedule = read_schedule(process)
     with _named(vae):
         channels = check_latents(autoencoder)
         if (shown := autoencoder.get("out_channels", 3)) != 3:
             raise ValueError(f"out_channels={shown} make no picture: give an autoencoder of 3")
-    numbers = ("",) if recipe.layout == "sd" else ("", "_2")
-    texts = [_sizes(pipeline / f"text_encoder{number}/config.json") for number in numbers]
-    with _named(unet):
-        _check_network(network, recipe, channels, texts)
+    factor = 2 ** (len(autoencoder.get("block_out_channels", [0] * 4)) - 1)
     shifts = tuple(key for key in SHIFTS if autoencoder.get(key) not in (None, 0))
-    return Stated(schedule, path, unread(process), attention_strides(network), shifts)
+    found = Stated(schedule, path, unread(process), frozenset(), shifts, network, factor)
+    with _named(network_path):
+        if form.network == "transformer":
+            return replace(found, **read_transformer(network, recipe, channels, factor))
+        texts = [_sizes(pipeline / role / "config.json") for role in form.encoders]
+        _check_network(network, recipe, channels, texts)
+    return replace(found, strides=attention_strides(network))
+
+
+def read_transformer(
+    network: Mapping[str, Any], recipe: Recipe, channels: int, factor: int
+) -> dict[str, Any]:
+    """What counts of a transformer's config, as ``Stated`` has it; of its inputs and outputs those that name another task are
+    refused. Raises ValueError.
+    """
+    embeds = network.get("guidance_embeds")
+    if embeds is not None and bool(embeds) != (recipe.guidance == "embedded"):
+        raise ValueError(
+            f"guidance_embeds={str(embeds).lower()} is not of backbone.guidance={recipe.guidance}: "
+            f"give {'embedded' if embeds else 'none'}"
+        )
+    packed = recipe.form.patch
+    for key in ("in_channels", "out_channels"):
+        if network.get(key) not in (None, (packed or 1) ** 2 * channels):
+            raise ValueError(
+                f"{key}={network[key]}, and latents have {channels} channels (vae/config.json): it is a network of another "
+                "task, such as editing, or for other latents; give one that draws from text alone"
+            )
+    patch = packed or _whole(network, "patch_size", 2)
+    table = network.get("pos_embed_max_size")
+    return {
+        "side": patch * factor,
+        "largest": table * patch * factor if isinstance(table, int) else None,
+        "blocks": sum(network.get(key, 0) for key in ("num_layers", "num_single_layers")),
+    }
 
 
 def check_latents(autoencoder: Mapping[str, Any]) -> int:

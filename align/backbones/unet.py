@@ -6,28 +6,21 @@ Latent consistency models among them read the guidance scale in place of having 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from align.backbones.attention import AttentionProbe, cross_attention_layers
-from align.backbones.base import (
-    Conditioning,
-    Encoded,
-    Halves,
-    Prediction,
-    classifier_free,
-    guidance_embedding,
-    unscaled,
-)
-from align.backbones.checkpointing import checkpoint_blocks, checkpoint_decoder
+from align.backbones.base import Conditioning, guidance_embedding, unscaled
+from align.backbones.checkpointing import checkpoint_decoder
+from align.backbones.latent import LatentBackbone
 from align.backbones.modules import Modules
-from align.backbones.text import TextReader
-from align.processes.base import Step, clean_and_noise, noise_slope
+from align.backbones.text import Text, TextReader, clip_text, words
+from align.backbones.weakened import Weakened
+from align.processes.base import Step
 
 
-class UNetBackbone:
+class UNetBackbone(LatentBackbone):
     """A diffusers pipeline as a denoiser.
 
     Args:
@@ -48,10 +41,11 @@ class UNetBackbone:
         checkpointing: bool = False,
     ) -> None:
         self.device = modules.device
-        self.unet, self.vae = modules.unet, modules.vae
+        self.unet = self.network = modules.network
+        self.vae = modules.vae
         # Asked once: diffusers walks through all of a network's modules for it.
         self.dtype, self.decoder_dtype = self.unet.dtype, self.vae.dtype
-        self.scheduler_config: dict[str, Any] = modules.scheduler_config
+        self.scheduler_config = modules.scheduler_config
         self.height, self.width = height, width
         strides = cross_attention_layers(self.unet).keys()
         if attention_stride is not None and attention_stride not in strides:
@@ -60,60 +54,39 @@ class UNetBackbone:
                 f"backbone.attention_stride={attention_stride} is of no cross-attention layer: give {known}"
             )
         self.probe = AttentionProbe(self.unet, attention_stride or min(strides, default=1))
-        self.reads_scale = self.unet.config.time_cond_proj_dim is not None
+        self.weakened = Weakened(self.unet)
+        self.guidance = "pair" if self.unet.config.time_cond_proj_dim is None else "embedded"
         self.reads_size = self.unet.config.addition_embed_type == "text_time"
         size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
+        encoders = modules.text
+
+        def read(text: str) -> Text:
+            found = clip_text(encoders, text, self.device)
+            return found if self.reads_size else Text(found.states)
+
         self.text = TextReader(
-            modules.text, modules.zero_empty, self.device, size if self.reads_size else None
+            encoders,
+            read,
+            # The encoders share one vocabulary, so the first tells where the words are.
+            lambda text: {"clip": words(encoders[0].tokenizer, text)},
+            self.device,
+            modules.zero_empty,
+            size if self.reads_size else None,
         )
         if checkpointing:
-            # A block is recomputed after the call: with the probe as it was then.
-            checkpoint_blocks(self.unet, lambda: self.probe.switched(self.probe.reading.on))
+            self._checkpoint()
             checkpoint_decoder(self.vae)
 
     def latent_shape(self) -> tuple[int, ...]:
         factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
         return self.unet.config.in_channels, self.height // factor, self.width // factor
 
-    def encode(self, prompt: str, negative: str) -> Encoded:
-        return self.text.encode(prompt, negative)
-
-    def predict(
-        self,
-        z: Tensor,
-        step: Step,
-        conditioning: Conditioning,
-        guidance_scale: float,
-        attention: Halves | None = None,
-        guidance_rescale: float = 0.0,
-        correction: bool = True,
-    ) -> Prediction:
-        self.text.rest()
-        pair = guidance_scale != 1 or correction or attention == "both"
-        # Whose embeddings go through the network, in order: where it reads the scale there is no other half.
-        halves = ("negative", "prompt") if pair and not self.reads_scale else ("prompt",)
-        maps = None
-        with self.probe.switched(on=attention is not None):
-            outputs = self._outputs(z, step, conditioning, guidance_scale, halves)
-            if attention is not None:
-                means = self.probe.mean(*z.shape[-2:]).chunk(len(halves))
-                maps = (means[0] + means[-1]) / 2 if attention == "both" else means[-1]
-        kind = self.scheduler_config["prediction_type"]
-        if len(outputs) == 2:
-            other, own = outputs
-            output = classifier_free(own, other, guidance_scale, guidance_rescale)
-            difference = noise_slope(step, kind) * (own - other)
-        else:
-            output, difference = outputs[0], torch.zeros_like(z)
-        x0, eps = clean_and_noise(output, z, step, kind)
-        return Prediction(eps, x0, difference, maps)
-
     def _outputs(
         self,
         z: Tensor,
         step: Step,
         conditioning: Conditioning,
-        guidance_scale: float,
+        embedded: float,
         halves: Sequence[str],
     ) -> tuple[Tensor, ...]:
         """Raw network output of each of the halves, (P, *latent_shape) float32."""
@@ -122,8 +95,8 @@ class UNetBackbone:
         states = torch.cat([getattr(conditioning, half) for half in halves]).to(self.dtype)
         times = torch.full((len(latents),), step.time, device=z.device)
         scale: Tensor | None = None
-        if self.reads_scale:
-            scale = guidance_embedding(guidance_scale, self.unet.config.time_cond_proj_dim)
+        if self.guidance == "embedded":
+            scale = guidance_embedding(embedded, self.unet.config.time_cond_proj_dim)
             scale = scale.to(self.device, self.dtype).expand(len(latents), -1)
         output = self.unet(
             latents,
@@ -152,6 +125,3 @@ class UNetBackbone:
         latents = unscaled(z0, self.vae.config).to(self.decoder_dtype)
         pictures: Tensor = self.vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         return (pictures.float() + 1) / 2
-
-    def describe(self, z0: Tensor) -> list[dict[str, float]]:
-        return [{} for _ in z0]

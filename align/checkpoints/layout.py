@@ -8,17 +8,87 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from align.checkpoints.reference import HubReference, folder_of, hub_reference
 from align.errors import WrongWeights
 from align.reading import read_json
 
-Layout = Literal["sd", "sdxl"]
-"""Stable Diffusion's one text encoder, or Stable Diffusion XL's two."""
+Layout = Literal["sd", "sdxl", "sd3", "flux"]
+
+
+class Part(NamedTuple):
+    """A module of a pipeline: its class, and for a text encoder that of its tokenizer, of diffusers or transformers."""
+
+    kind: str
+    tokenizer: str | None = None
+    optional: bool = False
+    """A pipeline without it says so in its ``model_index.json``."""
+
+
+class Form(NamedTuple):
+    """What a pipeline consists of: its class, and its modules by their names, the network first.
+
+    ``patch`` is the side of a token in latents where latents are packed before the network is called.
+    """
+
+    pipeline: str
+    parts: dict[str, Part]
+    patch: int | None = None
+
+    @property
+    def network(self) -> str:
+        return next(iter(self.parts))
+
+    @property
+    def encoders(self) -> dict[str, Part]:
+        return {name: part for name, part in self.parts.items() if part.tokenizer is not None}
+
+
+_AUTOENCODER = Part("AutoencoderKL")
+_CLIP = Part("CLIPTextModel", "CLIPTokenizer")
+_PROJECTED = Part("CLIPTextModelWithProjection", "CLIPTokenizer")
+_T5 = Part("T5EncoderModel", "T5Tokenizer")
+FORMS: dict[Layout, Form] = {
+    "sd": Form(
+        "StableDiffusionPipeline",
+        {"unet": Part("UNet2DConditionModel"), "vae": _AUTOENCODER, "text_encoder": _CLIP},
+    ),
+    "sdxl": Form(
+        "StableDiffusionXLPipeline",
+        {
+            "unet": Part("UNet2DConditionModel"),
+            "vae": _AUTOENCODER,
+            # Only the second encoder's pooled output is projected; of the first, hidden states alone are read.
+            "text_encoder": _CLIP,
+            "text_encoder_2": _PROJECTED,
+        },
+    ),
+    "sd3": Form(
+        "StableDiffusion3Pipeline",
+        {
+            "transformer": Part("SD3Transformer2DModel"),
+            "vae": _AUTOENCODER,
+            "text_encoder": _PROJECTED,
+            "text_encoder_2": _PROJECTED._replace(optional=True),
+            "text_encoder_3": _T5._replace(optional=True),
+        },
+    ),
+    "flux": Form(
+        "FluxPipeline",
+        {
+            "transformer": Part("FluxTransformer2DModel"),
+            "vae": _AUTOENCODER,
+            "text_encoder": _CLIP,
+            "text_encoder_2": _T5,
+        },
+        patch=2,
+    ),
+}
+"""Pipelines that are read, by ``backbone.layout``; what each does in its own way is in ``align/backbones/families``."""
 
 HALF_FILES = frozenset(
     {"stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"}
@@ -27,8 +97,6 @@ HALF_FILES = frozenset(
 
 MODEL = "diffusion_pytorch_model"
 """Stem of diffusers' weight files; transformers' is ``model``."""
-
-_PIPELINES = {"sd": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 SAFE = ".safetensors"
@@ -73,39 +141,65 @@ def is_file(reference: str) -> bool:
 
 def convert_command(path: str, role: str, layout: Layout) -> str:
     """What makes safetensors in diffusers' layout of a checkpoint in another form; pickles are read as plain tensors."""
-    name, ending = json.dumps(path), Path(path).suffix
-    if ending in PICKLES and role in ("unet", "vae", "lora"):
+    name, ending, form = json.dumps(path), Path(path).suffix, FORMS[layout]
+    if ending in PICKLES and role in (form.network, "vae", "lora"):
         target = json.dumps(path.removesuffix(ending) + SAFE)
         code = f"import torch, safetensors.torch as s; s.save_file(torch.load({name}, weights_only=True), {target})"
     else:
-        kind = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}.get(role, _PIPELINES[layout])
+        kind = form.parts[role].kind if role in form.parts else form.pipeline
         how = "from_single_file" if ending in (SAFE, *PICKLES) else "from_pretrained"
         code = f'from diffusers import {kind} as P; P.{how}({name}).save_pretrained("converted")'
     return f"python -c {shlex.quote(code)}"
 
 
 def pipeline_piece(
-    reference: str, layout: Layout, half: frozenset[str], swaps: dict[str, str], single: bool = False
+    reference: str,
+    layout: Layout,
+    half: frozenset[str],
+    swaps: dict[str, str],
+    single: bool = False,
+    without: Collection[str] = (),
 ) -> Piece:
     """A whole pipeline, by embedded name, folder or repository.
 
-    Half files will do for the roles (``unet``, ``vae``, ``text``) in ``half``, which compute in 16 bit; ``swaps`` are references
-    that modules come from instead, with ``single`` all others come from one file elsewhere.
+    Half files will do for the roles (the network, ``vae``, ``text``) in ``half``, which compute in 16 bit; ``swaps`` are
+    references that modules come from instead, with ``single`` all others come from one file elsewhere; ``without`` are
+    optional modules to leave out, beside those that its ``model_index.json`` does not have.
     """
-    encoders = ("",) if layout == "sd" else ("", "_2")
+    form, folder = FORMS[layout], folder_of(reference)
     files: list[str] = ["scheduler/scheduler_config.json"]
-    # Says whether the empty prompt is zeros.
-    files += ["model_index.json"] if layout == "sdxl" else []
-    for module in ("unet", "vae"):
+    # Says whether the empty prompt is zeros, and which modules there are.
+    files += ["model_index.json"] if layout != "sd" else []
+    absent = {*without, *missing_parts(folder, layout)}
+    for module in (form.network, "vae"):
         if module not in swaps and not single:
             files += _weights(reference, module, MODEL, module in half)
         elif is_file(swaps.get(module, SAFE)):
             files.append(f"{module}/config.json")  # a file alone does not say its sizes
-    for number in encoders:
-        module = f"text_encoder{number}"
+    for module, part in form.encoders.items():
+        if part.optional and module in absent:
+            continue
         files += [f"{module}/config.json"] if single else _weights(reference, module, "model", "text" in half)
-        files += _tokenizer(reference, f"tokenizer{number}")
-    return Piece("pipeline", reference, folder_of(reference), tuple(sorted(files)))
+        files += _tokenizer(reference, tokenizer_of(module), str(part.tokenizer))
+    return Piece("pipeline", reference, folder, tuple(sorted(files)))
+
+
+def tokenizer_of(encoder: str) -> str:
+    """The sub-folder of a text encoder's tokenizer."""
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def missing_parts(folder: Path, layout: Layout) -> list[str]:
+    """Optional modules that the pipeline in a folder does not have, by its ``model_index.json`` if that is there."""
+    optional = [name for name, part in FORMS[layout].parts.items() if part.optional]
+    path = folder / "model_index.json"
+    if not optional or not path.is_file():
+        return []
+    try:
+        index = read_json(path)
+        return [name for name in optional if index.get(name) in (None, [None, None])]
+    except (ValueError, AttributeError):
+        return []  # told when it is read
 
 
 def module_piece(reference: str, role: str, half: bool) -> Piece:
@@ -206,12 +300,20 @@ def _weights(reference: str, module: str, stem: str, half: bool) -> list[str]:
     return _within(module, ("config.json", *files))
 
 
-def _tokenizer(reference: str, module: str) -> list[str]:
-    """One file in today's layout, vocabulary and merges in that of the older repositories."""
+_TOKENIZERS = {
+    "CLIPTokenizer": ("merges.txt", "vocab.json"),
+    "T5Tokenizer": ("spiece.model",),
+}
+"""Files of a vocabulary in the layout of the older repositories, by class."""
+
+
+def _tokenizer(reference: str, module: str, kind: str) -> list[str]:
+    """One file in today's layout, vocabulary and merges (or a SentencePiece model) in that of the older repositories."""
     new = ("tokenizer.json", "tokenizer_config.json")
-    old = ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
-    bare = ("merges.txt", "tokenizer_config.json", "vocab.json")
-    wanted = new if hub_reference(reference) is None else old
+    bare = (*_TOKENIZERS[kind], "tokenizer_config.json")
+    old = (*bare, "special_tokens_map.json")
+    # Repositories with CLIP's vocabulary are older than today's layout, all others have it too.
+    wanted = tuple(sorted(old)) if kind == "CLIPTokenizer" and hub_reference(reference) is not None else new
     folder = folder_of(reference) / module
     forms = (new, old, bare)
     return _within(

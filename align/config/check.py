@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from align.checkpoints.layout import PICKLES, convert_command, is_file
+from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
+from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
@@ -23,6 +24,15 @@ from align.config.schema import (
 DISTILLED = 50
 """Steps that published consistency models are distilled on; theirs are among them."""
 
+_OF_KIND = {
+    "unet": "unet",
+    "attention_stride": "unet",
+    "transformer": "transformer",
+    "attention_blocks": "transformer",
+    "max_sequence_length": "transformer",
+}
+"""Options of the backbone that only one kind of it has."""
+
 
 def check_config(config: Config) -> None:
     """Refuse what cannot work, naming the option and the mend. Imports no torch. Raises ConfigError."""
@@ -30,7 +40,8 @@ def check_config(config: Config) -> None:
     if config.backbone.kind == "analytic":
         _analytic(config)
     _sampler(config)
-    if config.negative and not config.backbone.reads_negative:
+    check_guider(config)
+    if config.negative and not config.reads_negative:
         raise ConfigError(
             f"negative={shown(config.negative)} is not read by backbone={config.backbone.name}, which has no negative half: "
             'leave it ""'
@@ -56,6 +67,21 @@ def _backbone(backbone: BackboneConfig) -> None:
             f"backbone.density={shown(backbone.density)} and backbone.kind={backbone.kind} do not go together: "
             "give backbone.kind=analytic with a density such as gmm, or backbone.kind=unet with null"
         )
+    if backbone.consistency and backbone.guidance != "embedded":
+        raise ConfigError(
+            f"backbone.consistency=true is of a network that reads the guidance scale, and backbone.guidance={backbone.guidance}: "
+            "give backbone.guidance=embedded"
+        )
+    if (FORMS[backbone.layout].network == "transformer") != (backbone.kind == "transformer"):
+        right = FORMS[backbone.layout].network
+        raise ConfigError(
+            f"backbone.layout={backbone.layout} is of a {right}: give backbone.kind={right}, or another layout"
+        )
+    for name, kind in _OF_KIND.items():
+        if backbone.kind != kind and getattr(backbone, name) is not None:
+            raise ConfigError(
+                f"backbone.{name}={shown(getattr(backbone, name))} is of a {kind} and backbone.kind={backbone.kind}: leave it out"
+            )
     if backbone.process == "flow" and (backbone.consistency or backbone.kind == "unet"):
         kind = "backbone.consistency=true" if backbone.consistency else "backbone.kind=unet"
         raise ConfigError(
@@ -66,7 +92,12 @@ def _backbone(backbone: BackboneConfig) -> None:
             f"backbone={backbone.name} has no published checkpoint: "
             "give backbone.lora=FILE.safetensors, a LoRA of your own training"
         )
-    for role in ("weights", "single_file", "unet", "vae", "lora"):
+    if backbone.kind == "transformer" and backbone.single_file is not None:
+        raise ConfigError(
+            f"backbone.single_file={shown(backbone.single_file)}: of a transformer's pipeline only diffusers' layout is read: give "
+            "backbone.weights, or backbone.transformer for the network alone"
+        )
+    for role in ("weights", "single_file", "unet", "transformer", "vae", "lora"):
         if (reference := getattr(backbone, role)) is not None:
             _check_form(role, reference, backbone)
 
@@ -117,11 +148,27 @@ def _sampler(config: Config) -> None:
             'give a scale above 1, or leave it ""'
         )
     for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
-        if rule == "correction" and not backbone.reads_negative:
+        if rule == "correction" and not config.reads_negative:
             raise ConfigError(
                 f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
-                f"has not: give method.{part}.rule=constant or value, or method=dps"
+                f"has not: give method.{part}.rule=velocity, constant or value, or method=dps"
             )
+    if sampler.true_scale is not None and (
+        backbone.kind == "analytic" or backbone.pair or backbone.consistency
+    ):
+        raise ConfigError(
+            f"sampler.true_scale={sampler.true_scale:g} is of a network that reads the guidance scale itself, as FLUX's, and "
+            f"backbone={backbone.name} is none: give sampler.guidance_scale"
+        )
+    if backbone.guidance == "none" and sampler.guidance_scale != 1:
+        raise ConfigError(
+            f"sampler.guidance_scale={sampler.guidance_scale:g} is not read by backbone={backbone.name}, which has none: leave it at 1"
+        )
+    if sampler.guidance_rescale != 0 and not config.reads_negative:
+        raise ConfigError(
+            f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
+            "leave it at 0"
+        )
     if not backbone.consistency:
         return
     if sampler.steps > DISTILLED:
@@ -133,11 +180,6 @@ def _sampler(config: Config) -> None:
         raise ConfigError(
             f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
             "leave it at 1; method.quirks=[lcm_variances] alone reads it, as method=das_released has it"
-        )
-    if sampler.guidance_rescale != 0:
-        raise ConfigError(
-            f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
-            "leave it at 0"
         )
 
 

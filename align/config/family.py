@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 NAME = "by_family"
-ORIGIN = {"lcm": "sd15"}
-"""Families that take the values of another where a method names none for them: what they were distilled from."""
+ORIGIN = {"lcm": "sd15", "sd3": "sdxl", "flux": "sdxl", "flow": "sdxl", "shapes_flow": "shapes"}
+"""Families that take the values of another where a method names none for them: what they were distilled from, or what is most
+like them."""
 
 
 def by_family(values: Mapping[str, Any], *, _root_: DictConfig) -> Any:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from align.backbones.recipe import Guidance
+from align.checkpoints.layout import Layout
+from align.config.guider import GuiderConfig
 from align.config.method import MethodConfig
 from align.config.ranges import Between, Multiple, Text
 
@@ -22,20 +25,24 @@ class BackboneConfig:
 
     name: Annotated[str, Text("name")]
     """What rows and folders call it."""
-    kind: Literal["unet", "analytic"] = "unet"
+    kind: Literal["unet", "transformer", "analytic"] = "unet"
     """Family of the denoiser; decides which backbone class loads it.  ``analytic`` is a known density's exact denoiser."""
     density: Literal["gaussian", "gmm", "gmm2", "swiss_roll"] | None = None
     """The known density (``align/toy/problems.py``); ``analytic`` reads this and the picture's size only."""
-    family: Literal["shapes", "sd15", "sdxl", "lcm", "toy"] = "sd15"
+    family: Literal["shapes", "sd15", "sdxl", "lcm", "toy", "sd3", "flux", "flow", "shapes_flow"] = "sd15"
     """Whose settings a method takes: those published for Stable Diffusion 1.5 or XL or for toy densities, or those of the
-    shapes world.  ``lcm`` has those of ``sd15`` where it has none of its own."""
-    layout: Literal["sd", "sdxl"] = "sd"
-    """Modules of the pipeline: ``sdxl`` has two text encoders and reads pooled embeddings and picture sizes."""
+    shapes world.  ``lcm`` has those of ``sd15`` where it has none of its own, ``sd3``, ``flux`` and ``flow`` (all other flow
+    models) those of ``sdxl``, ``shapes_flow`` those of ``shapes``."""
+    layout: Layout = "sd"
+    """The pipeline's modules (``align/checkpoints/layout.py``), and how its network is fed."""
     process: Literal["diffusion", "flow"] = "diffusion"
     """What the network was trained on; ``flow`` predicts velocities between noise and pictures and is sampled by ``sampler=flow``."""
     consistency: bool = False
-    """A latent consistency model: steps by ``sampler=lcm``, and the network reads the guidance scale, so there is neither
-    a negative half nor a classifier-free correction."""
+    """A latent consistency model: steps by ``sampler=lcm``, and the network reads the guidance scale (``guidance``)."""
+    guidance: Guidance = "pair"
+    """What the network makes of the guidance scale: a ``pair`` of halves goes through it, of the prompt and of the negative
+    prompt; it is ``embedded``, read by the network itself, which knows no negative prompt and no classifier-free correction;
+    or ``none``: there is no scale."""
     weights: str = "shapes"
     """``shapes`` for the weights that come with the package, a folder in diffusers' layout, or a repository of the
     hub: ``owner/name[@revision][:folder]``."""
@@ -45,12 +52,19 @@ class BackboneConfig:
     single_file: str | None = None
     """UNet, autoencoder and text encoders in one file (the original layout, as web interfaces read it):
     FILE.safetensors or ``owner/name:FILE.safetensors``.  Sizes, tokenizers and scheduler are those of ``weights``."""
+    t5: bool = True
+    """Read prompts by T5 too, where the pipeline can do without (``sd3``); its rows are zeros otherwise."""
+    max_sequence_length: Annotated[int, Between(1, 4096)] | None = None
+    """Tokens of a transformer's long text encoder, by which a prompt's embedding depends on what fills it up; null for what its
+    pipeline takes by itself (``sd3`` 256, ``flux`` 512)."""
+    transformer: str | None = None
+    """Transformer to use instead of the pipeline's: a folder or repository, or a file in diffusers' names."""
     unet: str | None = None
     """UNet to use instead of the pipeline's: a folder or repository, or a file as in ``single_file``."""
     vae: str | None = None
     """Autoencoder to use instead of the pipeline's: a folder or repository, or a file as in ``single_file``."""
     lora: str | None = None
-    """Low-rank updates (LoRA, DoRA) of the UNet and the text encoders, merged into them, as diffusers, kohya or peft
+    """Low-rank updates (LoRA, DoRA) of the network and the text encoders, merged into them, as diffusers, kohya or peft
     name them: FILE.safetensors or ``owner/name:FILE.safetensors``."""
     lora_required: bool = False
     """No checkpoint is published: ``lora`` has to be given."""
@@ -73,12 +87,17 @@ class BackboneConfig:
     guidance_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] = 4.0
     """Default of ``sampler.guidance_scale`` for this model."""
     attention_stride: Annotated[int, Between(1, 64)] | None = None
-    """Read the cross-attention layers this many times coarser than the latents; null for the finest."""
+    """Read a UNet's cross-attention layers this many times coarser than the latents; null for the finest."""
+    attention_blocks: Annotated[tuple[int, ...], Between(0, 999)] | None = None
+    """Blocks of a transformer whose joint attention is read; null for the first half of them, or those of two streams."""
+    attention_maps: Literal["share", "joint", "joint_share"] = "share"
+    """What its maps are: which text a place looks at, of what it looks at text at all; or of all that it looks at; or the latter
+    over its sum over text, so that heads that look at text more count more.  The first needs far less memory."""
 
     @property
-    def reads_negative(self) -> bool:
-        """Whether a negative prompt has a part in the pictures: neither densities nor consistency models have a negative half."""
-        return self.kind != "analytic" and not self.consistency
+    def pair(self) -> bool:
+        """Whether both halves of classifier-free guidance go through the network."""
+        return self.kind != "analytic" and self.guidance == "pair"
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,9 @@ class SamplerConfig:
     guidance: the negative half is not computed where nothing reads it."""
     guidance_rescale: Annotated[float, Between(0, 1)] = 0.0
     """phi of arXiv 2305.08891, section 3.4: bring the deviation of eps back to that of eps_c; 0 leaves it."""
+    true_scale: Annotated[float, Between(1, 100, below=NO_GUIDANCE)] | None = None
+    """Classifier-free guidance of a network that reads ``guidance_scale`` itself or has none (FLUX): a second half, that of the
+    negative prompt, goes through it.  null for none: there is no negative prompt then."""
 
     @property
     def deterministic(self) -> bool:
@@ -334,6 +356,7 @@ class Config:
     metrics: MetricsConfig
     prompts: PromptsConfig
     semantics: SemanticsConfig = field(default_factory=lambda: SemanticsConfig("auto"))
+    guider: GuiderConfig = field(default_factory=lambda: GuiderConfig("cfg"))
     runner: RunnerConfig = field(default_factory=lambda: RunnerConfig("local"))
     run: RunConfig = field(default_factory=RunConfig)
     seed: Annotated[int, Between(0, 2**63 - 1, below="there is no random seed")] = 0
@@ -346,25 +369,28 @@ class Config:
     """The published table that the protocol is of; a run by itself does not read it."""
 
     @property
+    def reads_negative(self) -> bool:
+        """Whether a negative prompt has a part in the pictures: there is a half of it to go through the network."""
+        return self.backbone.pair or self.sampler.true_scale is not None
+
+    @property
+    def pair_scale(self) -> float:
+        """How many times the prompt's half counts; 1 where there is no other."""
+        sampler = self.sampler
+        return sampler.guidance_scale if self.backbone.pair else sampler.true_scale or 1.0
+
+    @property
     def one_half(self) -> bool:
         """Whether the negative half is left out of every evaluation: at scale 1 nothing but these reads it."""
-        method, network = self.method, self.backbone.kind == "unet" and not self.backbone.consistency
+        method = self.method
         maps = (
             method.guidance.rule != "none" and method.guidance.strength > 0 and method.objective.semantic > 0
         )
         both = maps and method.objective.attention_half == "both"
-        return network and self.sampler.guidance_scale == 1 and not (both or method.reads_correction)
+        return self.reads_negative and self.pair_scale == 1 and not (both or method.reads_correction)
 
 
 GROUPS = (
-    "backbone",
-    "sampler",
-    "method",
-    "reward",
-    "metrics",
-    "prompts",
-    "semantics",
-    "runner",
-    "experiment",
-)
+    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "experiment",
+)  # fmt: skip
 """The config groups, in the order of the help."""

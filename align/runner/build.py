@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.config.schema import BackboneConfig, Config, RewardConfig
 from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
+from align.runner.guiders import guider_of
 from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     import torch
 
     from align.backbones.base import Backbone
+    from align.backbones.guider import Guider
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
     from align.sampling.batching import Calls
     from align.sampling.parts import Parts
+    from align.sampling.rollover import Rollover
     from align.sampling.sampler import Sampler
     from align.sampling.search import Search
     from align.sampling.selection import Keep
@@ -54,7 +57,8 @@ def assemble(
     from align.sampling.sampler import Population, Sampler
 
     process = _process(config, backbone)
-    parts = _parts(files or Files(config), backbone, process, reward, calls, device)
+    guider = guider_of(config, backbone)
+    parts = _parts(files or Files(config), backbone, process, guider, reward, calls, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(parts, pairs, device, population)
@@ -86,6 +90,7 @@ def _parts(
     files: Files,
     backbone: Backbone,
     process: Process,
+    guider: Guider,
     reward: Reward | None,
     calls: Calls,
     device: torch.device,
@@ -112,22 +117,22 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = _value(files, backbone, device) if method.branches and reward is not None else None
-    sampler = config.sampler
+    value = _value(files, backbone, guider, device) if method.branches and reward is not None else None
     return Parts(
-        Predict(backbone, sampler.guidance_scale, calls, sampler.guidance_rescale, method.reads_correction),
+        Predict(backbone, guider, calls, method.reads_correction),
         Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,
         select=_selection(config),
         search=_search(config),
+        rollover=_rollover(config),
         weigh=method.weighs and (guidance is not None or clean is not None),
         select_children="steered_children" in method.quirks,
     )
 
 
-def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
+def _value(files: Files, backbone: Backbone, guider: Guider, device: torch.device) -> Value:
     import torch
 
     from align.sampling.values import Looks, PosteriorMean
@@ -135,8 +140,7 @@ def _value(files: Files, backbone: Backbone, device: torch.device) -> Value:
     config, piece = files.config, files.value_piece
     value = config.method.value
     if value.estimate == "looks":
-        sampler = config.sampler
-        return Looks(backbone, sampler.guidance_scale, value.looks, sampler.guidance_rescale)
+        return Looks(backbone, guider, value.looks)
     if piece is None:
         return PosteriorMean(backbone.decode)
     if value.estimate == "network":
@@ -178,6 +182,17 @@ def _search(config: Config) -> Search | None:
     return Search(
         search.candidates, search.widen, plan.probabilities, plan.budget, search.otherwise, search.temperature
     )
+
+
+def _rollover(config: Config) -> Rollover | None:
+    from align.released.rollover import AnyLevel
+    from align.sampling.rollover import Rollover
+
+    method = config.method
+    if not method.rolls:
+        return None
+    rolls = AnyLevel if "any_level" in method.quirks else Rollover
+    return rolls(method.rollover.budget, method.rollover.first)
 
 
 def _selection(config: Config) -> Keep:
@@ -223,6 +238,13 @@ def pairs_of(config: Config) -> PairSource:
     return graphs_of(config).pairs if reads_graphs(config) else no_pairs
 
 
+_OF_KIND = {
+    "unet": ("attention_stride",),
+    "transformer": ("attention_blocks", "attention_maps", "max_sequence_length"),
+}
+"""Options that only one kind of network has."""
+
+
 @lru_cache(maxsize=1)
 def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
     if backbone.kind == "analytic":
@@ -234,14 +256,23 @@ def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch
         return AnalyticBackbone(density, device, backbone.height, backbone.width, schedule)
     from align.backbones.registry import load
 
-    size = (backbone.height, backbone.width, backbone.attention_stride)
-    loaded = load(recipe(backbone), device, *size, checkpointing=backbone.checkpointing, found=pieces)
+    names = _OF_KIND[backbone.kind]
+    loaded: Any = load(
+        recipe(backbone),
+        device,
+        backbone.height,
+        backbone.width,
+        backbone.checkpointing,
+        pieces,
+        **{name: getattr(backbone, name) for name in names},
+    )
     if backbone.compile:
         from align.backbones.compiling import compile_blocks
 
         # A decoder whose layers are recomputed one by one has no block to compile.
-        compile_blocks(loaded.unet, *([] if backbone.checkpointing else [loaded.vae.decoder]))
-    return loaded
+        compile_blocks(loaded.network, *([] if backbone.checkpointing else [loaded.vae.decoder]))
+    made: Backbone = loaded
+    return made
 
 
 @lru_cache(maxsize=16)

@@ -12,8 +12,12 @@ from align.sampling.schedules import searched_width
 def network_evaluations(config: Config) -> tuple[float, float]:
     """Least and most network evaluations of one picture; both halves of a guidance pair are one."""
     method = config.method
-    plain = config.sampler.steps * method.particles / method.returned
+    plain = sum(_calls(config)) * method.particles / method.returned
     least, most = plain, plain
+    if method.rolls:
+        last = 1 if "any_level" in method.quirks else 0
+        looks = method.value.looks if method.value.estimate == "looks" else 1
+        least = most = (method.rollover.budget - last) * looks * method.particles / method.returned
     if method.searches:
         least, most = (_searched(config, lucky=lucky) / method.returned for lucky in (False, True))
     recurrence = method.recurrence
@@ -26,13 +30,21 @@ def network_evaluations(config: Config) -> tuple[float, float]:
     return least, most * (1 + (rounds[recurrence.rule] if repeats else 0))
 
 
+def _calls(config: Config) -> list[int]:
+    """Evaluations of one particle at each step: two where a weaker network is asked too."""
+    weak = config.guider.weak_steps(config.sampler.steps)
+    return [1 + (step in weak) for step in range(config.sampler.steps)]
+
+
 def _searched(config: Config, *, lucky: bool) -> float:
     """Of a group; ``lucky`` if every step is searched that can be."""
     method, search, plan = config.method, config.method.search, searching(config)
     looks = method.value.looks if method.value.estimate == "looks" else 1
     number = method.particles
-    total = float(number)
-    for step in range(config.sampler.steps - 1):
+    first, *later = _calls(config)
+    total = float(number * first)
+    # What a step searches is evaluated where it arrives, at the next one.
+    for step, calls in enumerate(later):
         if 0 < step <= len(plan.populations):
             number = min(number, plan.populations[step - 1])
         chance = plan.probabilities[step] if step < len(plan.probabilities) else 0
@@ -40,11 +52,11 @@ def _searched(config: Config, *, lucky: bool) -> float:
         if chance >= 1 or (lucky and chance > 0):
             width = searched_width(search.candidates, search.widen, plan.budget, number)
         if method.value.estimate == "network" and width > 1:  # Only the chosen candidate is evaluated.
-            total += number
+            total += number * calls
             continue
-        total += number * width * (looks if width > 1 else 1)
+        total += number * width * calls * (looks if width > 1 else 1)
         if method.guided and width > 1:  # The chosen candidate is evaluated again, with a gradient.
-            total += number
+            total += number * calls
     return total
 
 
@@ -58,6 +70,8 @@ def cost_line(config: Config, pictures: int) -> str:
     how = (", guided" if config.method.guided else "") + (
         ", no negative half at scale 1" if config.one_half else ""
     )
+    if weak := config.guider.weak_steps(config.sampler.steps):
+        how += f", {len(weak)} steps with a further pass ({config.guider.name})"
     return f"{each} network evaluations a picture{how}; {total} in all"
 
 

@@ -44,6 +44,7 @@ def _replaces(config: Config) -> bool:
 
 _weighs = attrgetter("method.weighs")
 _steers = attrgetter("method.steers")
+_rolls = attrgetter("method.rolls")
 _tempers = attrgetter("method.tempers")
 
 
@@ -74,6 +75,7 @@ PLACES: dict[str, tuple[Part, ...]] = {
         Part("align.processes.flow:flow", "sampler.kernel", lambda c: c.sampler.kind == "flow"),
         Part("align.processes.ddim:ddim", "sampler.kind"),
     ),
+    "guider": (Part("align.backbones.guider:Guider", "guider.kind"),),
     "loss of pictures": (
         Part(
             "align.sampling.preference:preference_loss",
@@ -139,6 +141,10 @@ PLACES: dict[str, tuple[Part, ...]] = {
             lambda c: bool(searching(c).probabilities),
         ),
     ),
+    "rollover": (
+        Part("align.released.rollover:AnyLevel", BY_QUIRK, _quirk("any_level", _rolls)),
+        Part("align.sampling.rollover:Rollover", "method.rollover.budget", _rolls),
+    ),
     "recurrence": (Part("align.sampling.recurrence:Recurrence", "method.recurrence.rule"),),
     "choose": (Part("align.sampling.sampler:Population", "method.choose"),),
 }
@@ -184,7 +190,7 @@ def _given(config: Config, option: str) -> str:
     if section in (config.method, config.sampler):  # whose other options belong to other places, or to none
         return ""
     told = {part.option for parts in PLACES.values() for part in parts}
-    usual = {one.name: one.default for one in fields(section)}
+    usual = {one.name: one.default for one in fields(section) if one.name != "name"}
     values = {name: getattr(section, name) for name in usual if f"{_section(option)}.{name}" not in told}
     given = {
         name: value for name, value in values.items() if value != usual[name] and not is_dataclass(value)

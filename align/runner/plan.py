@@ -12,11 +12,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from align.config.convert import plain
-from align.config.schema import Config
+from align.config.guider import GuiderConfig
+from align.config.schema import BackboneConfig, Config, SamplerConfig
 from align.runner.prompt_files import PromptRow
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Raised when the same configuration comes to mean another picture."""
+
+
+_USUAL = {one.name: one.default for one in fields(GuiderConfig) if one.name != "name"}
+"""What a guider's options are unless they count."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,16 @@ def identity(
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
-    places = ("weights", "alternatives", "single_file", "unet", "vae", "lora", "lora_required")
-    # ``process`` and ``consistency`` are what the sampler's kind says.
-    for name in ("name", "family", "process", "consistency", *places, "checkpointing", "guidance_scale"):
+    places = ("weights", "alternatives", "single_file", "unet", "transformer", "vae", "lora", "lora_required")
+    # ``process`` and ``consistency`` are what the sampler's kind says, ``guidance`` what the files say.
+    said = ("process", "consistency", "guidance")
+    for name in ("name", "family", *said, *places, "checkpointing", "guidance_scale"):
         del backbone[name]
-    # So that models keep the keys that they had before there were densities and compiled blocks.
-    for name, usual in (("density", None), ("compile", False)):
-        if backbone[name] == usual:
-            del backbone[name]
+    # So that models keep the keys that they had before there were these options.
+    for group, kind in ((backbone, BackboneConfig), (sampler, SamplerConfig)):
+        for one in fields(kind):
+            if one.name in _LATER and group[one.name] == one.default:
+                del group[one.name]
     del sampler["name"]
     # What other samplers do not read, and older keys do not have.
     unread = () if sampler["kernel"] == "vp" else ("coefficient", "norm", "grid")
@@ -72,6 +79,8 @@ def identity(
         del sampler[name]
     method["value"]["weights"] = value_weights
     method["quirks"].sort()
+    if not config.method.rolls:
+        del method["rollover"]
     # What lambda comes to counts, however it is said.
     ladder = method["tempering"]
     if ladder.pop("full_at") is not None and ladder["gamma"] is None:
@@ -82,6 +91,7 @@ def identity(
         shorter = {} if config.reward.shorter is None else {"dtype": config.reward.shorter}
         reward = {name: {"weight": weight, "files": reward_weights[name]} | shorter for name, weight in terms}
     semantics = {} if graphs is None else {"semantics": dict(graphs)}
+    guider = {name: value for name, value in plain(config.guider).items() if value != _USUAL.get(name, value)}
     return {
         "format": FORMAT,
         "backbone": {**backbone, "files": backbone_weights},
@@ -90,7 +100,14 @@ def identity(
         "reward": reward,
         "negative": config.negative,
         **semantics,
+        **({"guider": guider} if guider else {}),
     }
+
+
+_LATER = (
+    *("density", "compile", "t5", "max_sequence_length", "attention_blocks", "attention_maps"),
+    "true_scale",
+)
 
 
 class Keys:

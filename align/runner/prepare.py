@@ -22,6 +22,7 @@ from align.runner.devices import check_device, torch_device
 from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
+from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 
@@ -107,7 +108,7 @@ def _check_columns(prompts: PromptsConfig) -> None:
 def _check_negatives(config: Config, prompts: PromptSet) -> None:
     """Refuse rows with negative prompts of their own where nothing reads them."""
     row = next((row for row in prompts.rows if row.negative is not None), None)
-    if row is not None and (config.one_half or not config.backbone.reads_negative):
+    if row is not None and (config.one_half or not config.reads_negative):
         by = "at sampler.guidance_scale=1" if config.one_half else f"by backbone={config.backbone.name}"
         raise ConfigError(
             f"{row.place}: its negative prompt {shown(row.negative)} is not read {by}: "
@@ -152,6 +153,13 @@ def _check_backbone(files: Files) -> list[str]:
         raise ConfigError(
             f"backbone.attention_stride={stride} is of no cross-attention layer of the network: give {known}"
         )
+    if (weak := weak_of(files.config.guider)) is not None:
+        from align.backbones.weakened import check_weak
+
+        try:
+            check_weak(stated.network, weak)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     piece = files.value_piece
     if piece is not None and piece.role == "small_decoder":
         try:

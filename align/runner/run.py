@@ -178,7 +178,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
     method = config.method.name + (f", reward {config.reward.label}" if config.method.uses_reward else "")
     process = (
         f"{config.sampler.steps} steps, eta {config.sampler.eta:g}, scale {config.sampler.guidance_scale:g}"
-    )
+    ) + ("" if config.guider.name == "cfg" else f", guider {config.guider.name}")
     if store.unclosed:
         left = f"going on with {pending} items left" + (f", {backlog} pictures to measure" if backlog else "")
         _print(console, f"an earlier session ended without closing; {left}")

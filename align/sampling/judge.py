@@ -115,7 +115,9 @@ class Judge:
             )
             weights = pictures.pair_weights[send(some.picture, pictures.pair_weights.device)]
             parts.append(
-                self._losses(take(prediction, rows), some.previous_x0, weights, terms, loss, differentiate)
+                self._losses(
+                    take(prediction, rows), some.previous_x0, weights, step, terms, loss, differentiate
+                )
             )
         if terms.preference:
             times = self.clean.iterations if self.clean is not None else 1
@@ -130,6 +132,7 @@ class Judge:
         prediction: Prediction,
         previous: Tensor,
         pair_weights: Tensor,
+        step: Step,
         terms: Terms,
         preference: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
         differentiate: bool,
@@ -168,10 +171,10 @@ class Judge:
         shift = torch.zeros_like(x0)
         if self.clean is not None and terms.preference:
             estimate = replace(Estimate.of(eps, x0, correction), loss=total)
-            shift = self.clean.step(through, estimate)
+            shift = self.clean.step(through, estimate, step)
             for _ in range(self.clean.iterations - 1):
                 _, through, _ = preference(x0 + shift)
-                shift = shift + self.clean.step(through, estimate)
+                shift = shift + self.clean.step(through, estimate, step)
         return Judgement(total, value, by_x0, by_attention, shift)
 
     def values(
@@ -198,7 +201,7 @@ class Judge:
                 self._scoring(pictures.prompts_of(some), step.timestep, chunk.real),
             )
             parts.append((chunk.rows[: chunk.real], self.value(asked)[: chunk.real].float()))
-        for what, each in self.value.costs.items():
+        for what, each in self.value.costs(step).items():
             ledger.charge(state.picture.tolist(), what, each)
         return in_order(parts)
 

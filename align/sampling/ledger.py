@@ -13,7 +13,8 @@ class Cost:
     """Evaluations spent on one picture.
 
     Attributes:
-        network_forward: network calls; both halves of a guidance pair are one, as is the prompt's half where it goes alone.
+        network_forward: network calls; both halves of a guidance pair are one, as is the prompt's half where it goes alone, and a
+            pass through a weaker version of the network.
         network_backward: calls differentiated with respect to the latents.
         decoder_forward, decoder_backward: pictures decoded, and decoded with a gradient.
         reward_forward, reward_backward: pictures scored by the guiding reward, and with a gradient.

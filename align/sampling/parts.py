@@ -15,6 +15,7 @@ from align.sampling.judge import Judge
 from align.sampling.objective import Terms
 from align.sampling.predict import Predict
 from align.sampling.recurrence import Recurrence
+from align.sampling.rollover import Rollover
 from align.sampling.search import Search
 from align.sampling.selection import Keep
 from align.sampling.state import Pictures, State
@@ -34,6 +35,7 @@ class Parts:
         recurrence: rounds per step.
         select: which particles go on, at every step.
         search: candidates for each particle's next state; ``None`` draws one.
+        rollover: how a particle's budget is spent, where each has one; nothing guides, selects or searches beside it.
         weigh: account for the shift in the log-weights (needs eta > 0).
         select_children: select among the children of a step by what their parents were evaluated to, as Feynman-Kac
             steering was released; copies then start the next step at the same latents.
@@ -46,6 +48,7 @@ class Parts:
     recurrence: Recurrence = field(default_factory=Recurrence)
     select: Keep = field(default_factory=Keep)
     search: Search | None = None
+    rollover: Rollover | None = None
     weigh: bool = False
     select_children: bool = False
 

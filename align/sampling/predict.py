@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from align.backbones.base import Backbone, Halves, Prediction
+from align.backbones.guider import Guider
 from align.processes.base import Step
 from align.sampling.batching import Calls, Cut
 from align.sampling.ledger import Ledger
@@ -18,7 +19,7 @@ from align.sampling.state import Pictures, State, gather, take
 
 @dataclass(frozen=True)
 class Predict:
-    """The network of a backbone under classifier-free guidance.
+    """The network of a backbone under guidance.
 
     Attributes:
         calls: how rows are cut into calls.
@@ -26,9 +27,8 @@ class Predict:
     """
 
     backbone: Backbone
-    guidance_scale: float
+    guider: Guider
     calls: Calls
-    guidance_rescale: float = 0.0
     correction: bool = True
 
     def __call__(self, state: State, pictures: Pictures, step: Step, ledger: Ledger, cut: Cut) -> Prediction:
@@ -49,13 +49,12 @@ class Predict:
         attention: Halves | None = None,
     ) -> Prediction:
         """One call: of its rows the first ``real`` are charged, the others fill it up; ``attention`` for maps beside."""
-        ledger.charge(state.picture[:real].tolist(), "network_forward")
+        ledger.charge(state.picture[:real].tolist(), "network_forward", self.guider.calls(step))
         return self.backbone.predict(
             state.z,
             step,
             pictures.conditioning_of(state),
-            self.guidance_scale,
+            self.guider,
             attention=attention,
-            guidance_rescale=self.guidance_rescale,
             correction=self.correction,
         )

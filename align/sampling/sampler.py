@@ -135,7 +135,7 @@ class Sampler:
         return Pictures(
             prompts=[request.prompt for request in requests],
             conditioning=Conditioning.of(read),
-            pair_weights=send(pair_weights(pairs, len(read[0].offsets)), self.device),
+            pair_weights=send(pair_weights(pairs, len(read[0].offsets), read[0].parts), self.device),
             has_pairs=torch.tensor([bool(pair) for pair in pairs]),
             truncated=[one.truncated for one in read],
         )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Backbone, Conditioning
+from align.backbones.guider import Guider
 from align.processes.base import Step
 from align.sampling.noise import Draws
 from align.sampling.value_network import ValueNetwork
@@ -39,8 +40,7 @@ class Asked:
 class Value(Protocol):
     """An estimate, and what it costs."""
 
-    @property
-    def costs(self) -> Mapping[str, int]:
+    def costs(self, step: Step) -> Mapping[str, int]:
         """What one row is charged beyond the network's own call, by the ledger's names."""
 
     @property
@@ -61,12 +61,14 @@ class PosteriorMean:
     ``decode`` takes clean latents to pictures: the backbone's own decoder, or a smaller one.
     """
 
-    costs: Mapping[str, int] = {"decoder_forward": 1, "reward_forward": 1}
     of_latents = False
 
     def __init__(self, decode: Callable[[Tensor], Tensor], *, own_decoder: bool = True) -> None:
         self.decode = decode
         self.of_prediction = own_decoder
+
+    def costs(self, step: Step) -> Mapping[str, int]:
+        return {"decoder_forward": 1, "reward_forward": 1}
 
     def __call__(self, asked: Asked) -> Tensor:
         return asked.score(self.decode(asked.x0).clamp(0, 1))
@@ -81,16 +83,14 @@ class Looks:
     """
 
     backbone: Backbone
-    guidance_scale: float
+    guider: Guider
     looks: int
-    guidance_rescale: float = 0.0
     of_prediction: bool = False
     of_latents: bool = False
 
-    @property
-    def costs(self) -> Mapping[str, int]:
+    def costs(self, step: Step) -> Mapping[str, int]:
         pictures = dict.fromkeys(("decoder_forward", "reward_forward"), self.looks)
-        return {"network_forward": self.looks - 1, **pictures}
+        return {"network_forward": (self.looks - 1) * self.guider.calls(step), **pictures}
 
     def __call__(self, asked: Asked) -> Tensor:
         step = asked.step
@@ -98,14 +98,7 @@ class Looks:
         for look in range(1, self.looks):
             noise = asked.draws.normal(f"look {look}")
             seen = step.a * asked.x0 + step.s * noise
-            again = self.backbone.predict(
-                seen,
-                step,
-                asked.conditioning,
-                self.guidance_scale,
-                guidance_rescale=self.guidance_rescale,
-                correction=False,
-            )
+            again = self.backbone.predict(seen, step, asked.conditioning, self.guider, correction=False)
             total = total + asked.score(self.backbone.decode(again.x0).clamp(0, 1))
         return total / self.looks
 
@@ -119,7 +112,6 @@ class Regressed:
         ValueError: the network was not trained for one of them.
     """
 
-    costs: Mapping[str, int] = {"value_forward": 1}
     of_prediction, of_latents = False, True
 
     def __init__(self, regressor: ValueNetwork, weights: Mapping[str, float]) -> None:
@@ -135,6 +127,9 @@ class Regressed:
             [w * d for w, d in zip(by_reward, shape.deviation, strict=True)], dtype=torch.float32
         )
         self.constant = sum(w * m for w, m in zip(by_reward, shape.mean, strict=True))
+
+    def costs(self, step: Step) -> Mapping[str, int]:
+        return {"value_forward": 1}
 
     def __call__(self, asked: Asked) -> Tensor:
         fraction = torch.full((len(asked.z),), asked.step.fraction, device=asked.z.device)

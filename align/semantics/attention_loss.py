@@ -17,18 +17,22 @@ MAP_EPSILON = 1e-8
 COUNT_EPSILON = 1e-6
 
 
-def pair_weights(pairs: Sequence[TokenPairs], tokens: int) -> Tensor:
+def pair_weights(pairs: Sequence[TokenPairs], tokens: int, parts: Sequence[tuple[int, int]] = ()) -> Tensor:
     """Weight of every token pair's distance: (P, tokens, tokens) float32.
 
     ``1 / (|positive| + 1e-6)`` at positive pairs, ``-1 / (|negative| + 1e-6)`` at negative ones.  A pair of a
-    token that has no map (``released/matching.py`` makes such) has no weight but is counted.
+    token that has no map (``released/matching.py`` makes such) has no weight but is counted.  Where tokens are of several
+    encoders, each with its own ``parts`` of them, these are the means of each, and what counts is the average of those.
     """
     weights = torch.zeros(len(pairs), tokens, tokens)
     for row, pair in enumerate(pairs):
         for indices, sign in ((pair.positive, 1.0), (pair.negative, -1.0)):
-            for one, two in indices:
-                if max(one, two) < tokens:
-                    weights[row, one, two] += sign / (len(indices) + COUNT_EPSILON)
+            inside = [[one for one in indices if start <= one[0] < end] for start, end in parts]
+            groups = [one for one in inside or [list(indices)] if one]
+            for group in groups:
+                for one, two in group:
+                    if max(one, two) < tokens:
+                        weights[row, one, two] += sign / (len(group) + COUNT_EPSILON) / len(groups)
     return weights
 
 

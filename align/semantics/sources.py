@@ -63,7 +63,7 @@ class PromptGraphs:
 
     def pairs(self, prompt: str, read: ReadPrompt) -> TokenPairs:
         """Token pairs of a prompt: the run's ``PairSource``. Raises GraphError."""
-        return token_pairs(self.graph(prompt), read.offsets, read.limit)
+        return token_pairs(self.graph(prompt), read.offsets, read.limit, read.parts)
 
     def check(self, prompt: str) -> None:
         """Find what can be wrong with a prompt's graph before anything is loaded. Raises GraphError."""

@@ -38,6 +38,11 @@ class ReadPrompt(Protocol):
         ...
 
     @property
+    def parts(self) -> Sequence[tuple[int, int]]:
+        """Which tokens, from one up to another, are of the same encoder; none where there is one."""
+        ...
+
+    @property
     def pieces(self) -> Sequence[str]:
         """All word pieces of the prompt, with start and end token, not truncated."""
         ...
@@ -53,20 +58,29 @@ def tokens_of(span: Span, offsets: Sequence[Span], limit: int) -> tuple[int, ...
     return tuple(k for k, (first, last) in enumerate(offsets[:limit]) if start <= first < last <= end)
 
 
-def token_pairs(graph: Graph, offsets: Sequence[Span], limit: int) -> TokenPairs:
+def token_pairs(
+    graph: Graph, offsets: Sequence[Span], limit: int, parts: Sequence[tuple[int, int]] = ()
+) -> TokenPairs:
     """Pairs of DyMO's semantic objective (section 3.2 of the paper).
 
     Positive: every noun token with every token of its attributes.  Negative: noun tokens of every two
     objects.  Attributes of different objects are not contrasted.  Words cut off by truncation are left out
-    before counting.
+    before counting.  Where several encoders read the prompt, each has its own ``parts`` of the tokens, and pairs are formed
+    inside each: maps of two encoders are not alike.
     """
-    nouns = [tokens_of(entity.noun, offsets, limit) for entity in graph.entities]
-    positive = [
-        (noun, other)
-        for entity, indices in zip(graph.entities, nouns, strict=True)
-        for attribute in entity.attributes
-        for noun in indices
-        for other in tokens_of(attribute, offsets, limit)
-    ]
-    negative = [(one, two) for first, second in combinations(nouns, 2) for one in first for two in second]
+    positive: list[tuple[int, int]] = []
+    negative: list[tuple[int, int]] = []
+    for part in parts or ((0, limit),):
+        here = [(0, 0)] * part[0] + list(offsets[part[0] : part[1]])
+        nouns = [tokens_of(entity.noun, here, limit) for entity in graph.entities]
+        positive += [
+            (noun, other)
+            for entity, indices in zip(graph.entities, nouns, strict=True)
+            for attribute in entity.attributes
+            for noun in indices
+            for other in tokens_of(attribute, here, limit)
+        ]
+        negative += [
+            (one, two) for first, second in combinations(nouns, 2) for one in first for two in second
+        ]
     return TokenPairs(tuple(positive), tuple(negative))

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from align.backbones.base import Backbone, Conditioning
+from align.backbones.guider import Guider
 from align.backbones.recipe import Recipe
 from align.backbones.registry import load as load_backbone
 from align.backbones.unet import UNetBackbone
@@ -66,7 +67,9 @@ def bare(
     def call(read: Conditioning, rows: int, through: str) -> None:
         some = z[:rows].clone().requires_grad_(through == "guided")
         with torch.set_grad_enabled(through == "guided"):
-            x0 = backbone.predict(some, step, read.take(torch.zeros(rows, dtype=torch.long)), scale).x0
+            x0 = backbone.predict(
+                some, step, read.take(torch.zeros(rows, dtype=torch.long)), Guider(scale, embedded=scale)
+            ).x0
             if through != "plain":
                 leaf = x0.detach().requires_grad_(through == "guided")
                 worth = reward.score(backbone.decode(leaf).clamp(0, 1), [PROMPT] * rows, None)

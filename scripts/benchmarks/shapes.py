@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.backbones.registry import load_folder
 from align.processes.base import Process
 from align.processes.ddim import ddim
@@ -67,13 +68,15 @@ def main(args: argparse.Namespace) -> None:
     times = torch.full((args.batch,), 300)
 
     def plain(steps: Process) -> Sampler:
-        parts = Parts(Predict(backbone, 4.0, Calls(args.batch)), Judge(backbone, Calls(args.batch)), steps)
+        parts = Parts(
+            Predict(backbone, Guider(4.0), Calls(args.batch)), Judge(backbone, Calls(args.batch)), steps
+        )
         return Sampler(parts, PromptGraphs(graph).pairs, device)
 
     # One preference gradient per step and no time travel, so that the bare calls can be counted out.
     objective = Objective(preference=1.0, semantic=0.0, semantic_until=1.0, both_until=1.0)
     guided_parts = Parts(
-        Predict(backbone, 4.0, Calls(args.batch)),
+        Predict(backbone, Guider(4.0), Calls(args.batch)),
         Judge(backbone, Calls(args.batch), reward, objective),
         process,
         guidance=Guidance(1.0, (1.0, 1.0, 1.0)),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
@@ -90,7 +91,7 @@ def make(
     if path.exists():
         return
     process = ddim(backbone.scheduler_config, steps, eta)
-    predict = Predict(backbone, GUIDANCE, Calls(batch))
+    predict = Predict(backbone, Guider(GUIDANCE), Calls(batch))
     texts = [caption.text() for caption in wanted for _ in range(SEEDS)]
     made: list[np.ndarray] = []
     looks: list[np.ndarray] = []

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from align.backbones.base import Backbone, Conditioning
+from align.backbones.guider import Guider
 from align.processes.base import Process
 from align.rewards.base import Reward
 from align.sampling.batching import Calls, one_call
@@ -133,7 +134,7 @@ def sample(
 ) -> Paths:
     """Plain sampling of some prompts, everything kept; see ``collect``."""
     texts = [prompt for prompt in prompts for _ in range(samples)]
-    predict = Predict(backbone, guidance_scale, Calls(len(texts)))
+    predict = Predict(backbone, Guider(guidance_scale, embedded=guidance_scale), Calls(len(texts)))
     pictures = Pictures(
         prompts=texts,
         conditioning=Conditioning.of([backbone.encode(text, "") for text in texts]),

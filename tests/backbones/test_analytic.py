@@ -6,6 +6,7 @@ from fakes import CPU, passes
 
 from align.backbones.analytic import SCHEDULE, AnalyticBackbone
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.processes.ddim import ddim
 from align.rewards.registry import load
 from align.sampling.ledger import Ledger
@@ -25,7 +26,7 @@ def backbone_of(name):
 
 def predict(backbone, z, step, scale=1.0):
     conditioning = Conditioning.of([backbone.encode("sample", "")] * len(z))
-    return backbone.predict(z, step, conditioning, scale)
+    return backbone.predict(z, step, conditioning, Guider(scale))
 
 
 def test_the_steps_of_the_reference_runs():
@@ -118,7 +119,9 @@ def test_maps_are_refused():
     backbone = backbone_of("gmm")
     conditioning = Conditioning.of([backbone.encode("sample", "")])
     with pytest.raises(ValueError, match="no attention maps"):
-        backbone.predict(torch.zeros(1, 2, 1, 1), PROCESS.steps[0], conditioning, 1.0, attention="both")
+        backbone.predict(
+            torch.zeros(1, 2, 1, 1), PROCESS.steps[0], conditioning, Guider(1.0), attention="both"
+        )
 
 
 class Impulse:

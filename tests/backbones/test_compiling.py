@@ -7,6 +7,7 @@ from hub_box import sd_unet, sdxl_unet, seeded, vae
 from align.__main__ import main
 from align.backbones.base import Conditioning
 from align.backbones.compiling import compile_blocks
+from align.backbones.guider import Guider
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
@@ -71,7 +72,7 @@ def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, g
     z = torch.randn(1, *ours.latent_shape(), generator=torch.Generator().manual_seed(0)).requires_grad_()
 
     def predict(z):
-        made = ours.predict(z, STEP, texts, 5.0, attention=attention)
+        made = ours.predict(z, STEP, texts, Guider(5.0), attention=attention)
         return made.x0, made.attention
 
     eager, (x0, maps) = predict(z), torch.compile(predict, fullgraph=True, backend=backend)(z)
@@ -129,7 +130,7 @@ def test_compiled_blocks_predict_and_decode_the_same(name, graphs):
     z = torch.randn(1, *ours.latent_shape(), generator=torch.Generator().manual_seed(0)).requires_grad_()
 
     def evaluated():
-        made = ours.predict(z, STEP, texts, 5.0, attention="both")
+        made = ours.predict(z, STEP, texts, Guider(5.0), attention="both")
         (gradient,) = torch.autograd.grad(made.attention.square().sum() + ours.decode(made.x0).sum(), z)
         return made.x0, made.attention, gradient
 

@@ -10,6 +10,7 @@ from fakes import SCHEDULE, FakeReward, passes
 from tiny import load_tiny
 
 from align.backbones.base import Conditioning, guidance_embedding
+from align.backbones.guider import Guider
 from align.backbones.recipe import Recipe
 from align.backbones.registry import load
 from align.errors import WrongWeights
@@ -99,7 +100,7 @@ def test_a_call_is_the_networks_on_one_row_a_particle(lcm, process):
     rows = []
     handle = lcm.unet.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     step = process.steps[1]
-    found = lcm.predict(z, step, conditioning, 7.5)
+    found = lcm.predict(z, step, conditioning, Guider(embedded=7.5))
     handle.remove()
     assert rows == [2]
     embedding = guidance_embedding(7.5, WIDTH).expand(2, -1)
@@ -108,20 +109,26 @@ def test_a_call_is_the_networks_on_one_row_a_particle(lcm, process):
     x0 = (z - step.s * raw) / step.a
     torch.testing.assert_close(found.x0, step.c_out * x0 + step.c_skip * z)
     assert not found.correction.any()
-    assert not torch.equal(found.eps, lcm.predict(z, step, conditioning, 2.0).eps)
+    assert not torch.equal(found.eps, lcm.predict(z, step, conditioning, Guider(embedded=2.0)).eps)
 
 
 def test_the_negative_prompt_has_no_part(lcm, process):
     z, conditioning = batch(lcm, "red cat")
     other = Conditioning(conditioning.prompt, torch.full_like(conditioning.negative, torch.nan))
-    one, two = (lcm.predict(z, process.steps[1], given, 7.5, "both") for given in (conditioning, other))
+    one, two = (
+        lcm.predict(z, process.steps[1], given, Guider(embedded=7.5), "both")
+        for given in (conditioning, other)
+    )
     assert torch.equal(one.x0, two.x0)
     assert torch.equal(one.attention, two.attention)
 
 
 def test_both_halves_maps_are_the_prompts(lcm, process):
     z, conditioning = batch(lcm, "red cat", "dog")
-    both, prompt = (lcm.predict(z, process.steps[1], conditioning, 7.5, half) for half in ("both", "prompt"))
+    both, prompt = (
+        lcm.predict(z, process.steps[1], conditioning, Guider(embedded=7.5), half)
+        for half in ("both", "prompt")
+    )
     assert torch.equal(both.attention, prompt.attention)
     torch.testing.assert_close(both.attention.sum(-1), torch.ones(2, 8, 8))
 
@@ -131,7 +138,7 @@ def test_recomputing_blocks_changes_no_gradient(folder, lcm, process):
     for backbone in (lcm, open_lcm(folder, checkpointing=True)):
         z, conditioning = batch(backbone, "red cat")
         z.requires_grad_()
-        found = backbone.predict(z, process.steps[1], conditioning, 7.5, "both")
+        found = backbone.predict(z, process.steps[1], conditioning, Guider(embedded=7.5), "both")
         loss = backbone.decode(found.x0).square().mean() + found.attention[..., 1].square().mean()
         gradients.append(torch.autograd.grad(loss, z)[0])
     assert gradients[0].abs().max() > 0

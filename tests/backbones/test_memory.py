@@ -6,6 +6,7 @@ from hub_box import write_sd, write_sdxl
 from tiny import load_tiny
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.processes.ddim import ddim
 
 CPU = torch.device("cpu")
@@ -56,7 +57,7 @@ def test_checkpointing_changes_no_gradient_and_keeps_less(make, halves):
         backbone = make(checkpointing)
         assert not backbone.unet.training
         z, step, conditioning = inputs(backbone)
-        prediction, kept = saved(lambda: backbone.predict(z, step, conditioning, 3, halves))  # noqa: B023
+        prediction, kept = saved(lambda: backbone.predict(z, step, conditioning, Guider(3), halves))  # noqa: B023
         maps = torch.zeros(1) if halves is None else prediction.attention[..., 1]
         loss = maps.square().sum() * 100 + prediction.x0.square().sum()
         # Twice, so that the graph is walked back and recomputed more than once.
@@ -88,4 +89,4 @@ def test_nothing_is_recomputed_without_gradients(make, monkeypatch):
     z, step, conditioning = inputs(backbone)
     monkeypatch.setattr("align.backbones.checkpointing.checkpoint", None)
     with torch.no_grad():
-        backbone.decode(backbone.predict(z, step, conditioning, 3, "both").x0)
+        backbone.decode(backbone.predict(z, step, conditioning, Guider(3), "both").x0)

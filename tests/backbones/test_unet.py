@@ -7,7 +7,8 @@ from fakes import SCHEDULE
 from tiny import LONGEST, load_tiny
 
 from align.backbones.attention import Recorder, cross_attention_layers
-from align.backbones.base import Conditioning, classifier_free
+from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.errors import WrongWeights
 from align.processes.ddim import ddim
 from align.text import readable
@@ -39,7 +40,7 @@ def test_latents_have_the_pictures_proportions(folder):
 
 def test_guidance_weighs_the_halves_of_one_call(unet):
     z, conditioning = batch(unet, "red cat")
-    none, one, two = (unet.predict(z, STEP, conditioning, scale) for scale in (0, 1, 2))
+    none, one, two = (unet.predict(z, STEP, conditioning, Guider(scale)) for scale in (0, 1, 2))
     torch.testing.assert_close(one.eps - none.eps, one.correction)
     torch.testing.assert_close(two.eps, none.eps + 2 * one.correction)
     raw = unet.unet(z, STEP.time, conditioning.prompt).sample
@@ -51,10 +52,10 @@ def test_at_scale_one_the_negative_half_goes_through_for_those_who_read_it_alone
     z, conditioning = batch(unet, "red cat", "dog")
     rows = []
     handle = unet.unet.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
-    pair = unet.predict(z, STEP, conditioning, 1, attention="prompt")
-    alone = unet.predict(z, STEP, conditioning, 1, attention="prompt", guidance_rescale=0.7, correction=False)
-    unet.predict(z, STEP, conditioning, 1, attention="both", correction=False)
-    unet.predict(z, STEP, conditioning, 2, correction=False)
+    pair = unet.predict(z, STEP, conditioning, Guider(1), attention="prompt")
+    alone = unet.predict(z, STEP, conditioning, Guider(1, 0.7), attention="prompt", correction=False)
+    unet.predict(z, STEP, conditioning, Guider(1), attention="both", correction=False)
+    unet.predict(z, STEP, conditioning, Guider(2), correction=False)
     handle.remove()
     assert rows == [4, 2, 4, 4]
     for name in ("eps", "x0", "attention"):
@@ -68,19 +69,19 @@ def test_all_ways_of_predicting_agree_on_what_z_is(folder, kind):
     unet = load_tiny(folder, height=32, width=32)
     unet.scheduler_config["prediction_type"] = kind
     z, conditioning = batch(unet, "red cat")
-    one, two = (unet.predict(z, STEP, conditioning, scale) for scale in (1, 2))
+    one, two = (unet.predict(z, STEP, conditioning, Guider(scale)) for scale in (1, 2))
     torch.testing.assert_close(STEP.a * two.x0 + STEP.s * two.eps, z)
     torch.testing.assert_close(two.eps - one.eps, one.correction)
 
 
 def test_reading_attention_changes_nothing_and_leaves_nothing_behind(unet):
     z, conditioning = batch(unet, "red cat", "dog")
-    plain = unet.predict(z, STEP, conditioning, 3)
-    read = unet.predict(z, STEP, conditioning, 3, attention="both")
+    plain = unet.predict(z, STEP, conditioning, Guider(3))
+    read = unet.predict(z, STEP, conditioning, Guider(3), attention="both")
     assert plain.attention is None
     torch.testing.assert_close(read.eps, plain.eps)
     assert unet.probe.reading == (False, None)
-    assert torch.equal(unet.predict(z, STEP, conditioning, 3).eps, plain.eps)
+    assert torch.equal(unet.predict(z, STEP, conditioning, Guider(3)).eps, plain.eps)
 
 
 def test_the_probe_is_closed_when_a_call_fails(unet):
@@ -95,7 +96,7 @@ def test_no_call_walks_through_the_network_to_find_its_parts(folder, monkeypatch
     z, conditioning = batch(unet, "red cat")
     z.requires_grad_()
     monkeypatch.setattr(torch.nn.Module, "named_modules", None)
-    found = unet.predict(z, STEP, conditioning, 3, attention="both")
+    found = unet.predict(z, STEP, conditioning, Guider(3), attention="both")
     (found.attention.sum() + unet.decode(found.x0).sum()).backward()
 
 
@@ -116,7 +117,7 @@ def test_logits_are_scaled_before_they_are_rounded():
 def test_maps_have_the_resolution_asked_for_and_sum_to_one(folder, stride, sides):
     unet = load_tiny(folder, height=32, width=48, attention_stride=stride)
     z, conditioning = batch(unet, "red cat", "dog")
-    maps = unet.predict(z, STEP, conditioning, 3, attention="prompt").attention
+    maps = unet.predict(z, STEP, conditioning, Guider(3), attention="prompt").attention
     assert maps.shape == (2, *sides, LONGEST)
     torch.testing.assert_close(maps.sum(-1), torch.ones(2, *sides))
 
@@ -124,16 +125,21 @@ def test_maps_have_the_resolution_asked_for_and_sum_to_one(folder, stride, sides
 def test_odd_latents_round_the_maps_sides_up(folder):
     unet = load_tiny(folder, height=36, width=44, attention_stride=2)
     z, conditioning = batch(unet, "red cat")
-    assert unet.predict(z, STEP, conditioning, 3, attention="both").attention.shape == (1, 5, 6, LONGEST)
+    assert unet.predict(z, STEP, conditioning, Guider(3), attention="both").attention.shape == (
+        1,
+        5,
+        6,
+        LONGEST,
+    )
 
 
 def test_both_halves_average_the_prompts_and_the_negatives_maps(unet):
     z, conditioning = batch(unet, "red cat")
-    prompt = unet.predict(z, STEP, conditioning, 3, attention="prompt").attention
+    prompt = unet.predict(z, STEP, conditioning, Guider(3), attention="prompt").attention
     negative = unet.predict(
-        z, STEP, Conditioning(conditioning.negative, conditioning.prompt), 3, attention="prompt"
+        z, STEP, Conditioning(conditioning.negative, conditioning.prompt), Guider(3), attention="prompt"
     ).attention
-    both = unet.predict(z, STEP, conditioning, 3, attention="both").attention
+    both = unet.predict(z, STEP, conditioning, Guider(3), attention="both").attention
     torch.testing.assert_close(both, (prompt + negative) / 2)
 
 
@@ -152,11 +158,11 @@ def test_each_layers_own_probabilities_are_averaged(unet):
     layers = cross_attention_layers(unet.unet)
     assert sorted(layers) == [1, 2]
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in layers[1]]
-    unet.predict(z, STEP, conditioning, 3)
+    unet.predict(z, STEP, conditioning, Guider(3))
     for handle in handles:
         handle.remove()
     expected = torch.stack(collected).mean(0).chunk(2)[1].unflatten(1, (8, 8))
-    maps = unet.predict(z, STEP, conditioning, 3, attention="prompt").attention
+    maps = unet.predict(z, STEP, conditioning, Guider(3), attention="prompt").attention
     torch.testing.assert_close(maps, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -168,7 +174,7 @@ def test_an_unknown_resolution_is_an_error(folder):
 def test_gradients_reach_the_latents_through_network_maps_and_decoder(unet):
     z, conditioning = batch(unet, "red cat")
     z.requires_grad_()
-    found = unet.predict(z, STEP, conditioning, 3, attention="both")
+    found = unet.predict(z, STEP, conditioning, Guider(3), attention="both")
     for value in (found.attention[..., 1].square(), unet.decode(found.x0)):
         (gradient,) = torch.autograd.grad(value.sum(), z, retain_graph=True)
         assert gradient.abs().max() > 0
@@ -209,6 +215,6 @@ def test_guidance_can_be_rescaled_as_diffusers_does(rescale):
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
     own, other = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    ours = classifier_free(own, other, 7.5, rescale)
+    ours = Guider(7.5, rescale)(STEP, own, other)
     theirs = rescale_noise_cfg(other + 7.5 * (own - other), own, rescale)
     torch.testing.assert_close(ours, theirs)

@@ -6,6 +6,7 @@ from hub_box import save, sdxl_unet, write_sd, write_sdxl
 from tiny import load_tiny
 
 from align.backbones.base import Conditioning, guidance_embedding
+from align.backbones.guider import Guider
 from align.backbones.recipe import Recipe
 from align.backbones.registry import load
 from align.errors import MissingWeights, WrongWeights
@@ -101,7 +102,7 @@ def test_words_are_found_by_character_and_truncation_is_told(xl):
 
 def test_the_network_is_given_pooled_embeddings_and_sizes_of_both_halves(xl, step):
     z, conditioning = batch(xl, "a red cat", "dogs")
-    found = xl.predict(z, step, conditioning, 3.0)
+    found = xl.predict(z, step, conditioning, Guider(3.0))
     halves = []
     for states, pooled in (
         (conditioning.negative, conditioning.pooled_negative),
@@ -116,15 +117,15 @@ def test_the_network_is_given_pooled_embeddings_and_sizes_of_both_halves(xl, ste
 
 def test_pictures_of_a_batch_do_not_mix_and_rows_are_taken_with_all_they_have(xl, step):
     z, conditioning = batch(xl, "a red cat", "dogs", "a tree")
-    whole = xl.predict(z, step, conditioning, 3.0)
+    whole = xl.predict(z, step, conditioning, Guider(3.0))
     rows = torch.tensor([2, 0, 0])
-    some = xl.predict(z[rows], step, conditioning.take(rows), 3.0)
+    some = xl.predict(z[rows], step, conditioning.take(rows), Guider(3.0))
     torch.testing.assert_close(some.eps, whole.eps[rows])
     assert conditioning.take(rows).size.shape == (3, 6)
     plain = Conditioning(conditioning.prompt, conditioning.negative)
     assert plain.take(rows).pooled_prompt is None
     with pytest.raises(ValueError, match="pooled"):
-        xl.predict(z, step, plain, 3.0)
+        xl.predict(z, step, plain, Guider(3.0))
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 136), (72, 40)])
@@ -132,7 +133,7 @@ def test_rectangles(folder, height, width):
     xl = load_tiny(folder, height=height, width=width, layout="sdxl", attention_stride=4)
     step = ddim(xl.scheduler_config, 10, 1).steps[4]
     z, conditioning = batch(xl, "a red cat")
-    found = xl.predict(z, step, conditioning, 3.0, attention="both")
+    found = xl.predict(z, step, conditioning, Guider(3.0), attention="both")
     sides = (-(-height // 32), -(-width // 32))
     assert found.attention.shape == (1, *sides, 77)
     torch.testing.assert_close(found.attention.sum(-1), torch.ones(1, *sides))
@@ -144,7 +145,7 @@ def test_encoders_leave_the_device_before_the_network_runs(xl, step, monkeypatch
     text = xl.text
     monkeypatch.setattr(text, "_move", moves.append)
     z, conditioning = batch(xl, "something new")
-    xl.predict(z, step, conditioning, 3.0)
+    xl.predict(z, step, conditioning, Guider(3.0))
     assert moves[-1] == text._home
     assert moves[0] == text.device
 
@@ -214,4 +215,4 @@ def test_a_network_that_reads_the_guidance_scale_is_given_the_prompts_half_of_al
         timestep_cond=guidance_embedding(7.5, 8).expand(2, -1),
         added_cond_kwargs={"text_embeds": conditioning.pooled_prompt, "time_ids": conditioning.size},
     ).sample
-    torch.testing.assert_close(xl.predict(z, step, conditioning, 7.5).eps, raw)
+    torch.testing.assert_close(xl.predict(z, step, conditioning, Guider(embedded=7.5)).eps, raw)

@@ -54,7 +54,7 @@ def tiny(name):
         return tiny_lcm()
     folder = SLIM / "tiny" / name
     modules = Modules(
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        network=UNet2DConditionModel.from_pretrained(folder / "unet"),
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
         text=(),
         zero_empty=True,

@@ -73,7 +73,7 @@ def far(ours, recorded):
 def tiny_backbone(folder, height, width, attention_stride=None):
     """A tiny pipeline without its text encoders: embeddings are recorded."""
     modules = Modules(
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        network=UNet2DConditionModel.from_pretrained(folder / "unet"),
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
         text=(),
         zero_empty=True,

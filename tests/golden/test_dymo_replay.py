@@ -6,6 +6,7 @@ Slim copies come with the tests; ``--golden DIR`` replays every trace of a folde
 import pytest
 import torch
 
+from align.backbones.guider import Guider
 from align.processes.base import renoise
 from align.sampling.ledger import Ledger
 from align.sampling.loop import Loop, run, start
@@ -75,7 +76,9 @@ def test_every_evaluation_fed_with_the_recorded_latents(trace):
         found = loop.evaluate(state, step, wants(trace.parts, step, state, trace.pictures), draws)
         terms = trace.objective.terms(step)
         with torch.no_grad():
-            maps = trace.backbone.predict(z, step, trace.pictures.conditioning, trace.scale, "both").attention
+            maps = trace.backbone.predict(
+                z, step, trace.pictures.conditioning, Guider(trace.scale), "both"
+            ).attention
         proposal = trace.process.kernel(found.x0, found.eps, step)
         shift = trace.parts.guidance.shift(found, terms, step, state.tilt)
         out = proposal.shifted(shift).sample(recorded["variance_noise"])

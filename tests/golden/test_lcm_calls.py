@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from align.backbones.base import Conditioning, guidance_embedding
+from align.backbones.guider import Guider
 from align.processes.lcm import lcm
 
 from .tiny_lcm import tiny_lcm
@@ -45,7 +46,9 @@ def at(recorded, index):
 
 
 def predict(recorded, z, step):
-    return recorded.backbone.predict(z, step, recorded.conditioning, recorded.facts["guidance_scale"])
+    return recorded.backbone.predict(
+        z, step, recorded.conditioning, Guider(embedded=recorded.facts["guidance_scale"])
+    )
 
 
 def reward(recorded, x0):

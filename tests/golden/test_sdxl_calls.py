@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.backbones.modules import Modules
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
@@ -33,7 +34,7 @@ def replay(golden):
     facts = json.loads((golden / "dymo/trace_sdxl_full.json").read_text())
     folder = golden / "tiny/tiny-sdxl"
     modules = Modules(
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet"),
+        network=UNet2DConditionModel.from_pretrained(folder / "unet"),
         vae=AutoencoderKL.from_pretrained(folder / "vae"),
         text=(),
         zero_empty=True,
@@ -84,7 +85,7 @@ def test_every_call(replay):
         step = replay.process.steps[number]
         assert step.time == replay.facts["steps"][number]["t"]
         found = replay.backbone.predict(
-            recorded["latents_in"], step, replay.conditioning, 5.0, attention="both"
+            recorded["latents_in"], step, replay.conditioning, Guider(5.0), attention="both"
         )
         other, own = recorded["eps_uncond_text"]
         kernel = replay.process.kernel(found.x0, found.eps, step)
@@ -108,8 +109,12 @@ def test_every_call(replay):
 @torch.no_grad()
 def test_the_empty_half_of_the_maps_is_uniform(replay):
     z = replay.tensors["init/latents"]
-    maps = replay.backbone.predict(z, replay.process.steps[0], replay.conditioning, 5.0, "prompt").attention
-    both = replay.backbone.predict(z, replay.process.steps[0], replay.conditioning, 5.0, "both").attention
+    maps = replay.backbone.predict(
+        z, replay.process.steps[0], replay.conditioning, Guider(5.0), "prompt"
+    ).attention
+    both = replay.backbone.predict(
+        z, replay.process.steps[0], replay.conditioning, Guider(5.0), "both"
+    ).attention
     torch.testing.assert_close(2 * both - maps, torch.full_like(maps, 1 / 77))
 
 

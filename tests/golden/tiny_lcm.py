@@ -20,7 +20,7 @@ def tiny_lcm(side=128):
     unet = UNet2DConditionModel.from_config({**config, "time_cond_proj_dim": weight.shape[1]})
     unet.load_state_dict(load_file(base / "unet/diffusion_pytorch_model.safetensors") | own)
     modules = Modules(
-        unet=unet,
+        network=unet,
         vae=AutoencoderKL.from_pretrained(base / "vae"),
         text=(),
         zero_empty=False,

@@ -7,6 +7,7 @@ import torch
 from fakes import SCHEDULE, GaussianBackbone
 from safetensors.torch import load_file
 
+from align.backbones.guider import Guider
 from align.processes.base import clean_and_noise, renoise
 from align.processes.ddim import ddim
 
@@ -74,7 +75,7 @@ def test_the_exact_score_of_gaussian_data_gives_back_its_mean_and_variance(eta):
         number, 1, 1, 1, generator=generator
     )
     for step in process.steps:
-        found = backbone.predict(z, step, None, 1)
+        found = backbone.predict(z, step, None, Guider(1))
         z = process.kernel(found.x0, found.eps, step).sample(torch.randn(z.shape, generator=generator))
     # Four standard errors, and 0.5 % for the finite number of steps.
     assert float(z.mean()) == pytest.approx(mean, abs=4 * deviation / number**0.5 + 0.005 * mean)

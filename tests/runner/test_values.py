@@ -97,7 +97,7 @@ def test_a_missing_decoder_ends_a_run_before_it_starts(tmp_path, monkeypatch, ca
 def test_looks_are_guided_as_the_prediction_is(reward, backbone):
     config = compose(*SVDD, "method.value.estimate=looks", "sampler.guidance_rescale=0.7")
     value = build.assemble(config, backbone, reward, None, Calls(2), torch.device("cpu")).parts.judge.value
-    assert (value.guidance_scale, value.guidance_rescale) == (config.sampler.guidance_scale, 0.7)
+    assert (value.guider.scale, value.guider.rescale) == (config.sampler.guidance_scale, 0.7)
 
 
 @pytest.mark.parametrize("estimate", ["posterior", "looks"])

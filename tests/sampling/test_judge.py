@@ -8,6 +8,7 @@ import torch
 from fakes import SCHEDULE, TOKENS, FakeBackbone, FakeReward, passes, words_graph
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.processes.ddim import ddim
 from align.released.objective import SignBlindObjective
 from align.sampling.guidance import CleanGuidance, Guidance
@@ -62,7 +63,7 @@ def whole_loss(backbone, objective, reward, step, state):
     z = state.z.clone().requires_grad_()
     pictures = pictures_of(backbone)
     rows = state.picture
-    found = backbone.predict(z, step, pictures.conditioning.take(rows), 3.0, objective.attention_half)
+    found = backbone.predict(z, step, pictures.conditioning.take(rows), Guider(3.0), objective.attention_half)
     phase = objective.terms(step).phase
     semantic = objective.semantic * semantic_loss(found.attention, pictures.pair_weights[rows])
     times = torch.full((len(z),), int(step.time)) if reward.takes_timestep else None
@@ -196,7 +197,9 @@ def test_rows_come_back_in_the_order_they_went_in(backbone, reward):
     """In the first phase guided and unguided particles are computed apart."""
     state = state_of(backbone, picture=(0, 0, 1, 1, 2, 2))
     found, _ = evaluate(backbone, reward, PHASES[0], state=state, size=4)
-    plain = backbone.predict(state.z, PHASES[0], pictures_of(backbone).conditioning.take(state.picture), 3.0)
+    plain = backbone.predict(
+        state.z, PHASES[0], pictures_of(backbone).conditioning.take(state.picture), Guider(3.0)
+    )
     torch.testing.assert_close(found.eps, plain.eps)
     assert found.gradient.flatten(1).any(dim=1).tolist() == [True, True, False, False, True, True]
 
@@ -244,7 +247,7 @@ def test_views_in_any_parts_give_the_gradient_of_all_of_them(backbone, reward, k
     assert [cost.decoder_backward for cost in ledger.costs] == [1, 1, 1]
 
     z = state.z.clone().requires_grad_()
-    shown = backbone.decode(backbone.predict(z, step, pictures.conditioning, 3.0).x0)
+    shown = backbone.decode(backbone.predict(z, step, pictures.conditioning, Guider(3.0)).x0)
     draws = Draws.of(streams, state, step.index, 0)
     shown = torch.cat([shown[:, None], views(shown, ViewDraws.of(draws.uniform, 3))], dim=1)
     times = torch.full((3,), int(step.time))

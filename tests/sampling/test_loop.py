@@ -8,6 +8,7 @@ import torch
 from fakes import CPU, SCHEDULE, FakeReward, GaussianBackbone, passes, words_graph
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.processes.ddim import ddim
 from align.sampling.guidance import Guidance
 from align.sampling.ledger import Ledger
@@ -59,7 +60,7 @@ def test_plain_sampling_is_the_textbook_loop(backbone, eta):
     read = backbone.encode(prompt, "")
     z = stream.normal("initial", 0, 0, shape)[None]
     for step in process.steps:
-        found = backbone.predict(z, step, Conditioning.of([read]), 3.0)
+        found = backbone.predict(z, step, Conditioning.of([read]), Guider(3.0))
         z = step.a_next * found.x0 + (step.s_next**2 - step.std**2) ** 0.5 * found.eps
         z = z + step.std * stream.normal("step", step.index, 0, shape)[None]
     torch.testing.assert_close(outcome.picture, backbone.decode(z)[0].clamp(0, 1))
@@ -117,7 +118,7 @@ def test_time_travel_returns_to_the_level_it_came_from(backbone, reward):
     stream = NoiseStream(7, PROMPTS[0], 0)
     shape = backbone.latent_shape()
     read = backbone.encode(PROMPTS[0], "")
-    found = backbone.predict(first, step, Conditioning.of([read]), 3.0)
+    found = backbone.predict(first, step, Conditioning.of([read]), Guider(3.0))
     child = parts.process.kernel(found.x0, found.eps, step).sample(stream.normal("step", 4, 0, shape))
     ratio = (step.a / step.a_next) ** 2
     expected = ratio**0.5 * child + (1 - ratio) ** 0.5 * stream.normal("renoise", 4, 0, shape)

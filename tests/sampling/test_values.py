@@ -7,6 +7,7 @@ import torch
 from fakes import CHANNELS, CPU, SIDE, WIDTH, FakeReward, passes
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.errors import MissingWeights, WrongWeights
 from align.processes.ddim import ddim
 from align.sampling.noise import Draws, NoiseStream
@@ -46,7 +47,7 @@ def states(backbone, number=3):
     prompts = texts(number)
     z = torch.randn(number, *backbone.latent_shape(), generator=torch.Generator().manual_seed(1))
     conditioning = Conditioning.of([backbone.encode(prompt, "") for prompt in prompts])
-    x0 = backbone.predict(z, STEP, conditioning, 3.0).x0
+    x0 = backbone.predict(z, STEP, conditioning, Guider(3.0)).x0
     own = [NoiseStream(5, prompt, 0, k) for k, prompt in enumerate(prompts)]
     draws = Draws(own, STEP.index, 0, backbone.latent_shape(), CPU)
     return Asked(z, x0, conditioning, STEP, draws, scorer(prompts))
@@ -82,7 +83,7 @@ def paid(outcomes):
 
 def test_one_look_is_the_posterior_mean(backbone, reward):
     given = states(backbone)
-    looked = Looks(backbone, 3.0, 1)(given)
+    looked = Looks(backbone, Guider(3.0), 1)(given)
     assert torch.equal(looked, PosteriorMean(backbone.decode)(given))
 
 
@@ -96,15 +97,15 @@ def test_looks_are_the_mean_over_predictions_after_noising_again(backbone, rewar
     for name in ("look 1", "look 2"):
         noise = torch.stack([one.normal(name, step.index, 0, x0.shape[1:]) for one in given.draws.own])
         seen = step.a * x0 + step.s * noise
-        again = backbone.predict(seen, step, given.conditioning, 3.0, guidance_rescale=rescale).x0
+        again = backbone.predict(seen, step, given.conditioning, Guider(3.0, rescale)).x0
         scores.append(reward.score(backbone.decode(again).clamp(0, 1), texts(3), times))
-    looked = Looks(backbone, 3.0, 3, rescale)(given)
+    looked = Looks(backbone, Guider(3.0, rescale), 3)(given)
     torch.testing.assert_close(looked, torch.stack(scores).mean(dim=0))
     assert float(torch.stack(scores).std(dim=0).min()) > 1e-3  # The looks differ.
 
 
 def test_a_look_depends_on_its_own_particle_alone(backbone, reward):
-    looks, given = Looks(backbone, 3.0, 4), states(backbone, 5)
+    looks, given = Looks(backbone, Guider(3.0), 4), states(backbone, 5)
     whole = looks(given)
     for rows in ([3], [4, 1], [2, 0, 3]):
         torch.testing.assert_close(looks(taken(given, rows)), whole[rows])
@@ -112,7 +113,7 @@ def test_a_look_depends_on_its_own_particle_alone(backbone, reward):
 
 def test_looks_cost_what_the_ledger_says(backbone, reward):
     """Each candidate: M predictions, the first of which is its own, M decodings and M scores."""
-    found = sample(searching(backbone, reward, Looks(backbone, 3.0, 3)))
+    found = sample(searching(backbone, reward, Looks(backbone, Guider(3.0), 3)))
     valued = 4 * (STEPS - 1)
     assert paid(found) == {(1 + 3 * valued, 3 * valued + 1, 3 * valued, 0, 0)}
     # Calls are padded to four rows, and there are as many candidates.
@@ -120,7 +121,9 @@ def test_looks_cost_what_the_ledger_says(backbone, reward):
 
 
 def test_the_batch_plan_does_not_change_what_looks_choose(backbone, reward):
-    one, two = (sample(searching(backbone, reward, Looks(backbone, 3.0, 2), 3, size)) for size in (2, 64))
+    one, two = (
+        sample(searching(backbone, reward, Looks(backbone, Guider(3.0), 2), 3, size)) for size in (2, 64)
+    )
     for a, b in zip(one, two, strict=True):
         torch.testing.assert_close(a.picture, b.picture)
 
@@ -202,7 +205,7 @@ def test_the_candidate_of_the_largest_value_goes_on(backbone):
         conditioning.take(torch.zeros(3, dtype=torch.long)),
     )
     for step in process.steps:
-        found = backbone.predict(z, step, conditioning, 3.0)
+        found = backbone.predict(z, step, conditioning, Guider(3.0))
         kernel = process.kernel(found.x0, found.eps, step)
         names = ["step", "step, candidate 1", "step, candidate 2"] if step.index < STEPS - 1 else ["step"]
         tried = torch.cat([kernel.sample(stream.normal(name, step.index, 0, shape)[None]) for name in names])

@@ -27,6 +27,7 @@ LIBRARY = [
 READ = SimpleNamespace(
     offsets=((0, 0), (0, 1), (2, 5), (6, 9), (10, 13), (14, 15), (16, 20), (21, 24), (0, 0)),
     limit=8,
+    parts=(),
     pieces=("<|startoftext|>", *(f"{word}</w>" for word in PROMPT.split()), "<|endoftext|>"),
 )
 

@@ -11,6 +11,7 @@ import torch
 from fakes import SCHEDULE, FakeBackbone, FakeReward
 
 from align.backbones.base import Conditioning
+from align.backbones.guider import Guider
 from align.backbones.registry import load_folder
 from align.backbones.small_decoder import load_small_decoder
 from align.checkpoints.reference import EMBEDDED
@@ -42,7 +43,7 @@ def test_a_path_is_plain_sampling_with_its_states_and_rewards(tmp_path):
     stream, conditioning = NoiseStream(9, PROMPTS[0], 1), Conditioning.of([backbone.encode(PROMPTS[0], "")])
     z = stream.normal("initial", 0, 0, shape)[None]
     for step in process.steps:
-        found = backbone.predict(z, step, conditioning, 3.0)
+        found = backbone.predict(z, step, conditioning, Guider(3.0))
         for kept, expected in ((paths.z, z), (paths.x0, found.x0)):
             torch.testing.assert_close(
                 torch.from_numpy(kept[1, step.index]).float(), expected[0], atol=1e-2, rtol=1e-2
