@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
+    from align.sampling.batching import Calls
     from align.sampling.parts import Parts
+    from align.sampling.rollover import Rollover
     from align.sampling.sampler import Sampler
     from align.sampling.search import Search
     from align.sampling.selection import Keep
@@ -33,13 +35,13 @@ if TYPE_CHECKING:
     from align.semantics.tokens import PairSource
 
 
-def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> Sampler:
+def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> Sampler:
     """The method of a checked configuration on its backbone, loaded. Raises WeightsError."""
     device = torch_device(config.run.device)
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
     reward = build_reward(config.reward, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, pairs_of(config), batch_size, device, files)
+    return assemble(config, backbone, reward, pairs_of(config), calls, device, files)
 
 
 def assemble(
@@ -47,7 +49,7 @@ def assemble(
     backbone: Backbone,
     reward: Reward | None,
     pairs: PairSource,
-    batch_size: int,
+    calls: Calls,
     device: torch.device,
     files: Files | None = None,
 ) -> Sampler:
@@ -56,7 +58,7 @@ def assemble(
 
     process = _process(config, backbone)
     guider = guider_of(config, backbone)
-    parts = _parts(files or Files(config), backbone, process, guider, reward, batch_size, device)
+    parts = _parts(files or Files(config), backbone, process, guider, reward, calls, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(parts, pairs, device, population)
@@ -90,7 +92,7 @@ def _parts(
     process: Process,
     guider: Guider,
     reward: Reward | None,
-    batch_size: int,
+    calls: Calls,
     device: torch.device,
 ) -> Parts:
     from align.released.objective import SignBlindObjective
@@ -117,13 +119,14 @@ def _parts(
     )
     value = _value(files, backbone, guider, device) if method.branches and reward is not None else None
     return Parts(
-        Predict(backbone, guider, batch_size, method.reads_correction),
-        Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
+        Predict(backbone, guider, calls, method.reads_correction),
+        Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,
         select=_selection(config),
         search=_search(config),
+        rollover=_rollover(config),
         weigh=method.weighs and (guidance is not None or clean is not None),
         select_children="steered_children" in method.quirks,
     )
@@ -179,6 +182,17 @@ def _search(config: Config) -> Search | None:
     return Search(
         search.candidates, search.widen, plan.probabilities, plan.budget, search.otherwise, search.temperature
     )
+
+
+def _rollover(config: Config) -> Rollover | None:
+    from align.released.rollover import AnyLevel
+    from align.sampling.rollover import Rollover
+
+    method = config.method
+    if not method.rolls:
+        return None
+    rolls = AnyLevel if "any_level" in method.quirks else Rollover
+    return rolls(method.rollover.budget, method.rollover.first)
 
 
 def _selection(config: Config) -> Keep:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from shutil import which
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.backbones.stated import check_small_decoder
 from align.checkpoints.needed import joint_fingerprint, missing_text
@@ -17,7 +17,7 @@ from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import check_steps, is_flow
 from align.reading import read_json
-from align.runner.calls import with_batch_size
+from align.runner.calls import calls_of
 from align.runner.devices import check_device, torch_device
 from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
@@ -25,6 +25,9 @@ from align.runner.graphs import check_graphs, graph_identity
 from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
+
+if TYPE_CHECKING:
+    from align.sampling.batching import Calls
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Prepared:
     prompts: PromptSet
     identity: dict[str, Any]
     items: list[Item]
+    calls: Calls
     files: Files
     kept: dict[str, dict[str, str]]
     metrics: dict[str, str]
@@ -87,8 +91,8 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         next((one.fingerprint() for one in files.value), None),
     )
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
-    metrics, files = files.metric_fingerprints(), Files(with_batch_size(config, items), files)
-    return Prepared(files.config, prompts, what, items, files, kept, metrics, unread)
+    calls, metrics = calls_of(config, items), files.metric_fingerprints()
+    return Prepared(config, prompts, what, items, calls, files, kept, metrics, unread)
 
 
 def _check_columns(prompts: PromptsConfig) -> None:
