@@ -83,6 +83,7 @@ def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, g
         torch.testing.assert_close(maps, eager[1])
 
 
+@pytest.mark.slow
 def test_decoding_is_one_graph(graphs):
     found, backend = graphs
     ours = backbone("sd15")

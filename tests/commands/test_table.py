@@ -17,7 +17,7 @@ from align.store.table_plan import read_table
 TABLES = ("dymo_table1", "dymo_table2", "dymo_table3", "dymo_table4")
 
 
-@pytest.fixture(scope="module", params=["full", pytest.param("shapes", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["shapes", pytest.param("full", marks=pytest.mark.slow)])
 def tables(request):
     return resolve(TABLES, Choice(request.param))
 
