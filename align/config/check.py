@@ -151,7 +151,7 @@ def _sampler(config: Config) -> None:
         if rule == "correction" and not config.reads_negative:
             raise ConfigError(
                 f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
-                f"has not: give method.{part}.rule=constant or value, or method=dps"
+                f"has not: give method.{part}.rule=velocity, constant or value, or method=dps"
             )
     if sampler.true_scale is not None and (
         backbone.kind == "analytic" or backbone.pair or backbone.consistency

@@ -6,7 +6,6 @@ from dataclasses import fields
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.config.guider import WEAKENS
 from align.config.schema import Config
 
 _WEAKER = ("weak_scale", "weak_start", "weak_stop", "stack", "layers")
@@ -14,7 +13,7 @@ _READS: dict[str, tuple[str, ...]] = {
     "apg": ("parallel", "norm", "momentum"),
     "cfg_zero_star": ("zero_steps",),
     "mambo_g": ("damping",),
-    **dict.fromkeys(WEAKENS, _WEAKER),
+    **dict.fromkeys(("slg", "pag", "seg"), _WEAKER),
 }
 """The options that a kind reads beside ``start`` and ``stop``."""
 

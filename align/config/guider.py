@@ -43,7 +43,7 @@ class GuiderConfig:
 
     @property
     def further_pass(self) -> bool:
-        return self.kind in WEAKENS
+        return self.kind in ("slg", "pag", "seg")
 
     def steps(self, number: int) -> range:
         """Of ``number`` steps those that are guided by the pair."""
@@ -54,7 +54,3 @@ class GuiderConfig:
         if not self.further_pass or self.weak_scale == 0:
             return range(0)
         return range(int(self.weak_start * number) + 1, int(self.weak_stop * number))
-
-
-WEAKENS: dict[str, Literal["skip", "identity", "mean"]] = {"slg": "skip", "pag": "identity", "seg": "mean"}
-"""What those with a further pass do to the network, see ``align.backbones.guider.Weak``."""

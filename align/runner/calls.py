@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from align.config.schema import Config
@@ -18,6 +17,7 @@ from align.runner.plan import Item, group_of
 if TYPE_CHECKING:
     import torch
 
+    from align.sampling.batching import Calls
     from align.sampling.sampler import Request
 
 MOST = 8
@@ -35,27 +35,14 @@ GIB_OF_WEIGHTS = {"sd3": 18.0, "flux": 25.0, "flow": 25.0}
 """Of the network and what else stays on a device, where that is more than 8."""
 
 
-def with_batch_size(config: Config, items: Sequence[Item | Request] | None = None) -> Config:
-    """The configuration with a number of rows for its calls; ``items`` is its whole plan, if there is one."""
+def calls_of(config: Config, items: Sequence[Item | Request]) -> Calls:
+    """The calls of a run by its whole plan; ``run.batch_size`` makes them independent of how much that is."""
+    from align.sampling.batching import Calls
+
     if config.run.batch_size is not None:
-        return config
-    rows = _most(config)
-    if items is not None:
-        method = config.method
-        groups = {group_of(item, method.returned) for item in items}
-        candidates = method.search.candidates * max(1.0, method.search.widen)
-        rows = fitting(rows, max(1, len(groups)), max(1, int(method.particles * candidates)))
-    return replace(config, run=replace(config.run, batch_size=rows))
-
-
-def fitting(most: int, groups: int, rows: int) -> int:
-    """Rows of a call, at most ``most``, for so many groups of particles that bring so many rows to a pass each.
-
-    A plan of a few calls is cut evenly instead of padded.
-    """
-    if rows >= most or groups * rows > 4 * most:
-        return most
-    return math.ceil(groups * rows / math.ceil(groups * rows / most))
+        return Calls(config.run.batch_size)
+    groups = {group_of(item, config.method.returned) for item in items}
+    return Calls(_most(config), max(1, len(groups)))
 
 
 def _most(config: Config) -> int:

@@ -2,8 +2,7 @@
 
 Rectified flow, z = (1 - sigma) x0 + sigma eps, with the network's output the velocity eps - x0.  The denoiser teaches: its
 prediction at the level of equal signal-to-noise ratio is the mean of what a rendered picture's own velocity is a single sample
-of, so that far fewer pictures do.  Later on the pictures count as much, for what the denoiser does not know.  As in the
-denoiser, attention is taught where each phrase's objects are.
+of, so that far fewer pictures do.  As in the denoiser, attention is taught where each phrase's objects are.
 """
 
 from __future__ import annotations
@@ -38,8 +37,6 @@ HEADS, HEAD_WIDTH, BLOCKS = 5, 32, 6
 TIME_MEAN, TIME_SPREAD = 0.5, 1.2
 CERTAIN = 0.59
 """Below this level the places of objects are certain, and cells that they cover weigh more in the loss."""
-TAUGHT = 0.5
-"""Share of the steps in which the denoiser alone says what the velocity is; then pictures count half."""
 
 
 def scheduler() -> FlowMatchEulerDiscreteScheduler:
@@ -98,7 +95,8 @@ class Teacher:
         a, s = ((x / (level**2 + (1 - level) ** 2).sqrt()) for x in (1 - level, level))
         z = a * clean + s * noise
         v = self.unet(z.contiguous(memory_format=torch.channels_last), t, states, return_dict=False)[0]
-        return (a * v + s * z) - (a * z - s * v)
+        velocity: Tensor = (a * v + s * z) - (a * z - s * v)
+        return velocity
 
 
 def run(
@@ -140,8 +138,6 @@ def run(
         target = teacher.velocity(clean, noise, sigma, found[0])
         own = noise - clean
         gap = (target - own).square().mean()
-        if spent > TAUGHT:
-            target = (target + own) / 2
         maps.clear()
         z = (1 - level) * clean + level * noise
         v = model(z, found[0], found[1], 1000 * sigma, return_dict=False)[0]

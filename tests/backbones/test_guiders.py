@@ -17,8 +17,9 @@ from align.backbones.weakened import Weakened, altered
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.processes.ddim import ddim
-from align.runner.build import _guider, assemble
+from align.runner.build import assemble
 from align.runner.estimate import cost_line, network_evaluations
+from align.runner.guiders import guider_of as built
 from align.sampling.sampler import Request
 from align.semantics.sources import no_pairs
 
@@ -33,7 +34,7 @@ def config_of(*options):
 
 
 def guider_of(*options, backbone=None):
-    return _guider(config_of(*options), backbone or FakeBackbone())
+    return built(config_of(*options), backbone or FakeBackbone())
 
 
 THEIRS = {

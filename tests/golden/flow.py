@@ -64,7 +64,12 @@ class Trace:
         self.tensors = load_file(golden / f"flow/{name}.safetensors")
         self.facts = json.loads((golden / f"flow/{name}.json").read_text())
         # Pieces and guided runs have one set of settings, the pipelines' own runs are told by their call.
-        self.settings = self.facts.get("case") or self.facts.get("settings") or self.facts["call"]
+        self.settings = (
+            self.facts.get("case")
+            or self.facts.get("settings")
+            or self.facts.get("call")
+            or self.facts["config"]
+        )
         self.kind = self.facts["kind"]
         self.length = self.settings.get("t5_length") or self.settings.get("max_sequence_length")
 
