@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from flow_box import write_flux, write_sd3
 from hub_box import save, text_encoder
+from safetensors.torch import save_file
+from tiny_transformers import write_flux, write_sd3
 
 from align.backbones.base import Conditioning
 from align.backbones.guider import Guider
@@ -189,3 +190,65 @@ def test_sides_and_blocks_that_are_none_are_refused(folders):
         backbone_of(folders["sd3"], "sd3", 32, 40)
     with pytest.raises(WrongWeights, match=r"attention_blocks=\[9\]: 9 is none of its 4 blocks"):
         backbone_of(folders["sd3"], "sd3", attention_blocks=[9])
+
+
+def low_rank(network, ending, seed):
+    """Updates of rank 2, strong enough to be seen, of layers by their names' ending: (name, A, B) each."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, layer in network.named_modules():
+        if name.endswith(ending):
+            rows, columns = layer.weight.shape
+            yield (
+                name,
+                torch.randn(2, columns, generator=generator),
+                torch.randn(rows, 2, generator=generator),
+            )
+
+
+@pytest.mark.parametrize("form", ["diffusers", "peft"])
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_a_lora_is_merged_into_a_transformer(folders, tmp_path, name, form):
+    """As its trainers save them: in diffusers' names, or peft's own beside its config, as Flow-GRPO and DiffusionNFT have it."""
+    plain = backbone_of(folders[name], name)
+    prefix = "transformer." if form == "diffusers" else "base_model.model."
+    updates = list(low_rank(plain.network, ("attn.to_q", "attn.add_k_proj"), 5))
+    state = {f"{prefix}{layer}.lora_A.weight": a for layer, a, _ in updates}
+    state |= {f"{prefix}{layer}.lora_B.weight": b for layer, _, b in updates}
+    file = tmp_path / ("lora.safetensors" if form == "diffusers" else "adapter_model.safetensors")
+    save_file(state, file)
+    scale = 1.0
+    if form == "peft":
+        config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["attn.to_q"]}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+        scale = 2.0
+    _, layout, guidance = WRITERS[name]
+    merged = load(
+        Recipe((str(folders[name]),), layout, guidance=guidance, lora=str(file)), CPU, 32, 32
+    ).network
+    assert len(updates) > 2
+    for layer, a, b in updates:
+        before, after = (one.get_submodule(layer).weight for one in (plain.network, merged))
+        torch.testing.assert_close(after, before + scale * b @ a)
+
+
+def test_a_flux_lora_in_kohyas_names_is_parted_as_diffusers_parts_it(folders, tmp_path):
+    plain = backbone_of(folders["flux"], "flux")
+    width = plain.network.inner_dim
+    generator = torch.Generator().manual_seed(6)
+    down, up = torch.randn(2, width, generator=generator), torch.randn(3 * width, 2, generator=generator)
+    name = "lora_unet_double_blocks_0_img_attn_qkv"
+    state = {
+        f"{name}.lora_down.weight": down,
+        f"{name}.lora_up.weight": up,
+        f"{name}.alpha": torch.tensor(1.0),
+    }
+    save_file(state, tmp_path / "lora.safetensors")
+    recipe = Recipe(
+        (str(folders["flux"]),), "flux", guidance="embedded", lora=str(tmp_path / "lora.safetensors")
+    )
+    merged = load(recipe, CPU, 32, 32).network
+    for part, layer in zip(up.chunk(3), ("to_q", "to_k", "to_v"), strict=True):
+        before, after = (
+            one.get_submodule(f"transformer_blocks.0.attn.{layer}").weight for one in (plain.network, merged)
+        )
+        torch.testing.assert_close(after, before + 0.5 * part @ down)
