@@ -22,9 +22,17 @@ if TYPE_CHECKING:
 
 MOST = 8
 """Rows beyond which a call of the small models takes no less time for each."""
-GIB_OF_A_ROW = {"sdxl": (5.0, 32.0), "sd15": (2.0, 10.0), "lcm": (2.0, 10.0)}
+GIB_OF_A_ROW = {
+    "sdxl": (5.0, 32.0),
+    "sd15": (2.0, 10.0),
+    "lcm": (2.0, 10.0),
+    "sd3": (5.0, 32.0),
+    "flux": (5.0, 35.0),
+    "flow": (5.0, 35.0),
+}
 """Memory of a row without and with a gradient through network, decoder and reward, by family."""
-GIB_OF_WEIGHTS = 8.0
+GIB_OF_WEIGHTS = {"sd3": 18.0, "flux": 25.0, "flow": 25.0}
+"""Of the network and what else stays on a device, where that is more than 8."""
 
 
 def calls_of(config: Config, items: Sequence[Item | Request]) -> Calls:
@@ -45,7 +53,9 @@ def _most(config: Config) -> int:
     if device.type != "cuda":
         return 1  # rows beside each other gain nothing on a CPU, and memory may be little
     plain, guided = GIB_OF_A_ROW[config.backbone.family]
-    room = (gib_of(device) - GIB_OF_WEIGHTS) / (guided if config.method.guided else plain)
+    room = (gib_of(device) - GIB_OF_WEIGHTS.get(config.backbone.family, 8.0)) / (
+        guided if config.method.guided else plain
+    )
     return int(2 ** int(math.log2(min(max(room, 1), MOST))))
 
 

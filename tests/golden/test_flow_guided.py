@@ -9,6 +9,7 @@ from align.backbones.base import Conditioning
 from align.backbones.guider import Guider
 from align.processes.flow import flow
 from align.rewards.base import Reward
+from align.sampling.batching import Calls
 from align.sampling.guidance import Guidance
 from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
@@ -74,8 +75,8 @@ class Guided(Trace):
         scale = settings["guidance_scale"]
         objective = Objective(preference=1, semantic=0, semantic_until=2, both_until=2)
         parts = Parts(
-            Predict(backbone, Guider(scale if backbone.guidance == "pair" else 1.0, embedded=scale), 1),
-            Judge(backbone, 1, Redness(), objective),
+            Predict(backbone, Guider(scale if backbone.guidance == "pair" else 1.0, embedded=scale), Calls(1)),
+            Judge(backbone, Calls(1), Redness(), objective),
             flow(backbone.scheduler_config, settings["steps"], settings["eta"]),
             Guidance(1.0, (settings["coefficient"],) * 3, settings["rule"]),
             AsRecorded(settings["rounds"]),
