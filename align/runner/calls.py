@@ -18,6 +18,7 @@ from align.runner.plan import Item, group_of
 if TYPE_CHECKING:
     import torch
 
+    from align.runner.files import Files
     from align.sampling.sampler import Request
 
 MOST = 8
@@ -25,13 +26,17 @@ MOST = 8
 GIB_OF_A_ROW = {"sdxl": (5.0, 32.0), "sd15": (2.0, 10.0), "lcm": (2.0, 10.0)}
 """Memory of a row without and with a gradient through network, decoder and reward, by family."""
 GIB_OF_WEIGHTS = 8.0
+GB_BESIDE = 4.0
+"""Rewards and workspace beside a flow transformer, of which all else is calculated."""
 
 
-def with_batch_size(config: Config, items: Sequence[Item | Request] | None = None) -> Config:
+def with_batch_size(
+    config: Config, items: Sequence[Item | Request] | None = None, files: Files | None = None
+) -> Config:
     """The configuration with a number of rows for its calls; ``items`` is its whole plan, if there is one."""
     if config.run.batch_size is not None:
         return config
-    rows = _most(config)
+    rows = _most(config, files)
     if items is not None:
         method = config.method
         groups = {group_of(item, method.returned) for item in items}
@@ -50,15 +55,22 @@ def fitting(most: int, groups: int, rows: int) -> int:
     return math.ceil(groups * rows / math.ceil(groups * rows / most))
 
 
-def _most(config: Config) -> int:
+def _most(config: Config, files: Files | None) -> int:
     """Rows beyond which nothing gets faster, or memory runs out."""
     if config.backbone.family in ("shapes", "shapes_flow", "toy"):
         return MOST
     device = torch_device(config.run.device)
     if device.type != "cuda":
         return 1  # rows beside each other gain nothing on a CPU, and memory may be little
-    plain, guided = GIB_OF_A_ROW[config.backbone.family]
-    room = (gib_of(device) - GIB_OF_WEIGHTS) / (guided if config.method.guided else plain)
+    if config.backbone.kind == "transformer":
+        from align.runner.files import Files
+        from align.runner.memory import predicted
+
+        found = predicted(files or Files(config))
+        room = (gib_of(device) * 2**30 / 1e9 - GB_BESIDE - found.weights) / found.row
+    else:
+        plain, guided = GIB_OF_A_ROW[config.backbone.family]
+        room = (gib_of(device) - GIB_OF_WEIGHTS) / (guided if config.method.guided else plain)
     return int(2 ** int(math.log2(min(max(room, 1), MOST))))
 
 

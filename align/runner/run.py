@@ -202,6 +202,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         "unsafe": "" if prompts.dropped is None else unsafe,
         "items": _items_line(len(prepared.items), done, backlog),
         "cost": _cost_line(prepared, store, pending, backlog),
+        "memory": _memory_line(prepared) if pending else "",
         "calls": f"{config.run.batch_size} rows; {together}" if pending else "",
         "folder": str(store.folder),
     }
@@ -236,6 +237,15 @@ def _cost_line(prepared: Prepared, store: Store, pending: int, backlog: int) -> 
     items = store.unmeasured(prepared.metrics)
     lacking = {metric for item in items for metric in store.lacking(item, prepared.metrics)}
     return f"nothing is left to make; to measure: {', '.join(sorted(lacking))}"
+
+
+def _memory_line(prepared: Prepared) -> str:
+    """Of models of which it can be calculated and matters; empty for others."""
+    if not is_large_flow(prepared.config):
+        return ""
+    from align.runner.memory import memory_line
+
+    return memory_line(prepared.files)
 
 
 def _rows_line(prompts: PromptSet) -> str:
