@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from align.checkpoints.layout import SAFE
+from align.checkpoints.reference import EMBEDDED
 from align.config.schema import BackboneConfig
 from align.errors import WrongWeights
 from align.reading import read_json
+from align.runner.devices import gb_of, torch_device
 from align.runner.files import Files
 
 JOINT, SINGLE, SECOND = 16, 12, 10
@@ -87,16 +89,22 @@ def predicted(files: Files) -> Memory:
     return Memory((own + maps * counted(decoder.weights)) / 1e9, resting / 1e9, row / 1e9)
 
 
-def memory_line(files: Files, there: float | None = None) -> str:
-    """The prediction in words; ``there`` is what the device has, in GB."""
+def memory_line(files: Files) -> str:
+    """The prediction in words, of models where memory is a question; empty for others. Raises WrongWeights."""
+    backbone = files.config.backbone
+    if backbone.kind != "transformer" or backbone.weights in EMBEDDED:
+        return ""
     found = predicted(files)
-    most = found.weights + max(found.encoders, found.row)
     told = (
         f"{found.weights:.1f} GB of weights, {found.row:.1f} GB a row, text encoders {found.encoders:.1f} GB while prompts are "
-        "read; by calculation, beside rewards"
+        "read: by calculation, rewards aside"
     )
-    if there is not None and most > there:
-        told += f"; more than the {there:.0f} GB there: see backbone.storage, .checkpointing, .offload, .t5"
+    device = torch_device(files.config.run.device)
+    if device.type == "cuda" and found.weights + max(found.encoders, found.row) > gb_of(device):
+        told += (
+            f"; more than the {gb_of(device):.0f} GB of {device}: backbone.storage=float8, .checkpointing=true and .offload=true "
+            "take less"
+        )
     return told
 
 

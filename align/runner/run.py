@@ -18,6 +18,7 @@ from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
 from align.runner.failures import NAME as LOG
 from align.runner.finish import show_results
 from align.runner.interrupts import Interrupts
+from align.runner.memory import memory_line
 from align.runner.prepare import Prepared
 from align.runner.progress import Meter
 from align.runner.prompts import PromptSet
@@ -202,8 +203,8 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         "unsafe": "" if prompts.dropped is None else unsafe,
         "items": _items_line(len(prepared.items), done, backlog),
         "cost": _cost_line(prepared, store, pending, backlog),
-        "memory": _memory_line(prepared) if pending else "",
-        "calls": f"{config.run.batch_size} rows; {together}" if pending else "",
+        "memory": memory_line(prepared.files) if pending else "",
+        "calls": f"at most {prepared.calls.most} rows; {together}" if pending else "",
         "folder": str(store.folder),
     }
     print_lines(lines, console)
@@ -237,15 +238,6 @@ def _cost_line(prepared: Prepared, store: Store, pending: int, backlog: int) -> 
     items = store.unmeasured(prepared.metrics)
     lacking = {metric for item in items for metric in store.lacking(item, prepared.metrics)}
     return f"nothing is left to make; to measure: {', '.join(sorted(lacking))}"
-
-
-def _memory_line(prepared: Prepared) -> str:
-    """Of models of which it can be calculated and matters; empty for others."""
-    if not is_large_flow(prepared.config):
-        return ""
-    from align.runner.memory import memory_line
-
-    return memory_line(prepared.files)
 
 
 def _rows_line(prompts: PromptSet) -> str:

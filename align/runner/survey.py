@@ -16,6 +16,7 @@ from align.config.schema import Config
 from align.errors import WrongWeights
 from align.runner.exits import DONE, MISSING_WEIGHTS
 from align.runner.files import Files, files_of
+from align.runner.memory import memory_line
 from align.runner.record import PACKAGES
 from align.version import DISTRIBUTION
 
@@ -50,6 +51,8 @@ def survey(configs: Sequence[Config]) -> int:
     for name, files in backbones.items():
         can = "cannot run yet" if absent else _can_run(files)
         print(f"backbone {name} {can}")
+        if can == CAN and (memory := memory_line(files)):
+            print(f"  memory {memory}")
         able = able and can == CAN
     return DONE if able else MISSING_WEIGHTS
 

@@ -12,6 +12,7 @@ from align.backbones.base import Conditioning
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner.build import build_sampler
+from align.sampling.batching import Calls
 from align.sampling.ledger import Cost, Ledger
 from align.sampling.loop import Info, run, start
 from align.sampling.noise import NoiseStream
@@ -77,7 +78,7 @@ def nearest(density: Density, x: Tensor) -> Tensor:
 def sampler_of(problem: str, *options: str, rows: int) -> Sampler:
     """What ``python -m align experiment=toy_PROBLEM OPTIONS`` samples with, in calls of ``rows``."""
     (job,) = jobs_of(parse([f"experiment=toy_{problem}", *options]))
-    sampler = build_sampler(job.config, rows)
+    sampler = build_sampler(job.config, Calls(rows))
     assert isinstance(sampler, Sampler)
     return sampler
 

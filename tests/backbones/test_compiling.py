@@ -63,8 +63,9 @@ def conditioning(name):
 BOTH = ["sd15", pytest.param("sdxl", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("attention", [pytest.param(None, marks=pytest.mark.slow), "both"])
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("attention", [None, "both"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.slow  # the same network, in whole; its blocks are compiled below
 def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, graphs):
     found, backend = graphs
     ours, texts = backbone(name), conditioning(name)
@@ -82,6 +83,7 @@ def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, g
         torch.testing.assert_close(maps, eager[1])
 
 
+@pytest.mark.slow
 def test_decoding_is_one_graph(graphs):
     found, backend = graphs
     ours = backbone("sd15")

@@ -15,6 +15,7 @@ from align.config.places import group_choices
 from align.config.quirks import QUIRKS
 from align.runner import build
 from align.runner.plan import identity
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request
 from align.semantics.sources import PromptGraphs
 
@@ -94,7 +95,7 @@ def test_every_quirk_alone_changes_a_method_that_reads_it(name):
     def made(*more):
         config = config_of(*READ[name], *more)
         pairs = PromptGraphs(words_graph).pairs
-        sampler = build.assemble(config, FakeBackbone(), FakeReward(), pairs, 4, torch.device("cpu"))
+        sampler = build.assemble(config, FakeBackbone(), FakeReward(), pairs, Calls(4), torch.device("cpu"))
         number = config.method.returned
         return sampler.sample(
             [Request("a red cat", seed=seed, sample=k) for seed in (0, 1) for k in range(number)]

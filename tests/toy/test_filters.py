@@ -50,7 +50,7 @@ PROPOSALS = {  # least mean ESS of 100 at any step, deviation of a run's evidenc
 }
 
 
-@pytest.mark.parametrize("name", PROPOSALS)
+@pytest.mark.parametrize("name", ["exact", "tempered", pytest.param("the model's", marks=pytest.mark.slow)])
 def test_a_gaussian_with_a_linear_reward(name):
     """Guided without tempering the proposal is all but the optimal one, so weights stay equal."""
     options, least, deviation = PROPOSALS[name]
@@ -85,7 +85,9 @@ def as_filter(kind):
 
 
 @pytest.mark.parametrize(
-    "change", [lambda parts: replace(parts, weigh=False), as_filter(Forgets)], ids=["proposal", "twist"]
+    "change",
+    [pytest.param(lambda parts: replace(parts, weigh=False), marks=pytest.mark.slow), as_filter(Forgets)],
+    ids=["proposal", "twist"],
 )
 def test_weights_that_leave_something_out_are_found_out(change):
     z, _ = of_gaussian(25)
@@ -119,10 +121,11 @@ def of_chain(problem, steps):
 
 
 CASES = [  # problem, method, particles, runs, deviation of a run's evidence over the evidence
-    ("gmm", "smc", 100, 30, 1.6),  # heavy tails: published, 1000 to 20 000 runs of 100 steps
-    ("gmm2", "smc", 4, 300, 1.6),  # 120 to 1600 runs of 25 steps
+    # heavy tails: published, 1000 to 20 000 runs of 100 steps
+    pytest.param("gmm", "smc", 100, 30, 1.6, marks=pytest.mark.slow),
+    pytest.param("gmm2", "smc", 4, 300, 1.6, marks=pytest.mark.slow),  # 120 to 1600 runs of 25 steps
     ("gmm2", "smc", 100, 30, 0.35),
-    ("gmm2", "das", 16, 150, 2.5),
+    pytest.param("gmm2", "das", 16, 150, 2.5, marks=pytest.mark.slow),
     ("gmm2", "das", 100, 40, 0.7),
 ]
 """Fewer particles have tails in which a wrong mean would not show: 3 standard errors would be as much as the evidence."""
@@ -149,7 +152,13 @@ def test_the_evidence_is_unbiased_in_the_published_setting(method):
     assert is_unbiased(found, of_chain("gmm2", 100)[0], {"smc": 0.49, "das": 0.71}[method])
 
 
-@pytest.mark.parametrize("scheme", ["multinomial", "stratified", "systematic", "residual"])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        "systematic",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("multinomial", "stratified", "residual")),
+    ],
+)
 def test_every_resampler_leaves_the_evidence_unbiased(scheme):
     """However often it is used: here at every step."""
     always = (f"method.resampling.scheme={scheme}", "method.resampling.threshold=null")
@@ -166,7 +175,9 @@ def test_adaptive_temperatures_keep_the_evidence():
     assert is_unbiased(found, of_chain("gmm2", 25)[0], 0.7)
 
 
-@pytest.mark.parametrize("potential", ["max", "diff", "add", "rt"])
+@pytest.mark.parametrize(
+    "potential", ["max", *(pytest.param(one, marks=pytest.mark.slow) for one in ("diff", "add", "rt"))]
+)
 def test_steering_leaves_the_evidence_unbiased_whatever_the_potential(potential):
     options = (
         "method=fk",
