@@ -40,7 +40,11 @@ def write_sd3(folder: Path, seed: int, dual: tuple[int, ...] = (), shards: bool 
     """Stable Diffusion 3.5's: of medium the network is one file, of large there are shards."""
     from hub_box import END, text_encoder, write_tokenizer
 
-    encoders = {"": "CLIPTextModelWithProjection", "_2": "CLIPTextModelWithProjection", "_3": "T5EncoderModel"}
+    encoders = {
+        "": "CLIPTextModelWithProjection",
+        "_2": "CLIPTextModelWithProjection",
+        "_3": "T5EncoderModel",
+    }
     _write_index(folder, "StableDiffusion3Pipeline", "SD3Transformer2DModel", encoders)
     _write(folder / "scheduler/scheduler_config.json", _LEVELS)
     for place, pad in (("tokenizer", END), ("tokenizer_2", "!")):
@@ -58,7 +62,10 @@ def write_flux(folder: Path, seed: int, guidance: bool = True) -> None:
 
     encoders = {"": "CLIPTextModel", "_2": "T5EncoderModel"}
     _write_index(folder, "FluxPipeline", "FluxTransformer2DModel", encoders)
-    _write(folder / "scheduler/scheduler_config.json", _LEVELS | _DYNAMIC if guidance else _LEVELS | {"shift": 1.0})
+    _write(
+        folder / "scheduler/scheduler_config.json",
+        _LEVELS | _DYNAMIC if guidance else _LEVELS | {"shift": 1.0},
+    )
     write_tokenizer(folder / "tokenizer", pad=END)
     _save(text_encoder(seed, 8), folder / "text_encoder")
     _write_t5(folder, "_2", seed, 32)
@@ -131,7 +138,13 @@ def autoencoder(seed: int, scaling: float, shift: float, **more: int) -> Autoenc
 def write_t5_tokenizer(folder: Path) -> None:
     """Letters as tokens, T5's marks of words and ends, in today's layout."""
     letters = [chr(k) for k in range(33, 127)]
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), ("\u2581", -2.0), *((one, -3.0) for one in letters)]
+    pieces = [
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", -9.0),
+        ("\u2581", -2.0),
+        *((one, -3.0) for one in letters),
+    ]
     made = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
     made.pre_tokenizer = pre_tokenizers.Metaspace()
     made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])

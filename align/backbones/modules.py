@@ -132,7 +132,9 @@ def _module(
         )
     if weights[0].parent == config.parent or not is_original(weights[0]):
         quantised = device is not None and stated.get("quantization_config") is not None
-        placed = {"device_map": {"": device}} if device is not None and quantised and device.type == "cuda" else {}
+        placed = (
+            {"device_map": {"": device}} if device is not None and quantised and device.type == "cuda" else {}
+        )
         return _filled(kind, [config, *weights], quantised, torch_dtype=dtype, **placed)
     return _converted(load_network, kind, config, weights[0], dtype)
 

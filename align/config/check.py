@@ -156,6 +156,11 @@ def _sampler(config: Config) -> None:
                 f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
                 f"has not: give method.{part}.rule=velocity, constant or value, or method=dps"
             )
+    if method.tempering.rule == "freedom" and not config.reads_negative:
+        raise ConfigError(
+            f"method.tempering.rule=freedom tempers by the classifier-free correction, which backbone={backbone.name} has not: "
+            "give method.tempering.rule=schedule or adaptive"
+        )
     if sampler.true_scale is not None and (
         backbone.kind == "analytic" or backbone.pair or backbone.consistency
     ):

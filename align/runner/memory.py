@@ -132,6 +132,7 @@ def counted(paths: Sequence[Path]) -> int:
 
 
 def text_tokens(backbone: BackboneConfig) -> int:
+    """Of a text, filled up."""
     layout = backbone.layout
     return (backbone.max_sequence_length or TEXT.get(layout, 512)) + CLIP_TEXT.get(layout, 0)
 
@@ -143,6 +144,7 @@ def width(network: Mapping[str, Any]) -> int:
 
 
 def blocks(network: Mapping[str, Any]) -> int:
+    """Of a transformer, of both kinds."""
     found = sum(network.get(key) or 0 for key in ("num_layers", "n_layers", "num_single_layers"))
     return max(1, found)
 
@@ -163,5 +165,7 @@ def widths(decoder: Mapping[str, Any]) -> list[int]:
 def kept_by_decoder(decoder: Mapping[str, Any], each: int = RESIDUAL) -> float:
     """Likewise of a decoder, for each pixel."""
     layers, found = int(decoder.get("layers_per_block") or 2) + 1, widths(decoder)
-    units = sum(layers * one / 4**level for level, one in enumerate(found)) + 2 * found[-1] / 4 ** (len(found) - 1)
+    units = sum(layers * one / 4**level for level, one in enumerate(found)) + 2 * found[-1] / 4 ** (
+        len(found) - 1
+    )
     return each * units

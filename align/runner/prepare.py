@@ -163,6 +163,22 @@ def _check_backbone(files: Files) -> list[str]:
             check_weak(stated.network, weak)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+    for name in ("height", "width"):
+        value = getattr(backbone, name)
+        if value % stated.side:
+            raise ConfigError(
+                f"backbone.{name}={value} is no multiple of {stated.side}, the side of the smallest part of a picture: "
+                f"give {max(value // stated.side, 1) * stated.side}"
+            )
+        if stated.largest is not None and value > stated.largest:
+            raise ConfigError(
+                f"backbone.{name}={value} is beyond the network's positions: give at most {stated.largest}"
+            )
+    beyond = [block for block in backbone.attention_blocks or () if block >= stated.blocks]
+    if beyond:
+        raise ConfigError(
+            f"backbone.attention_blocks: the network has no block {beyond[0]}: give 0 to {stated.blocks - 1}"
+        )
     piece = files.value_piece
     if piece is not None and piece.role == "small_decoder":
         try:

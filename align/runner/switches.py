@@ -32,7 +32,9 @@ def check_switches(config: Config) -> None:
     if torch_device(config.run.device).type != "cuda":
         option = "offload=true" if backbone.offload else f"attention={backbone.attention}"
         off = "offload=false" if backbone.offload else "attention=null"
-        raise ConfigError(f"backbone.{option} needs CUDA, and run.device={config.run.device} is none: give backbone.{off}")
+        raise ConfigError(
+            f"backbone.{option} needs CUDA, and run.device={config.run.device} is none: give backbone.{off}"
+        )
     package = _PACKAGES.get(str(backbone.attention))
     if package is not None and find_spec(package) is None:
         raise ConfigError(
@@ -55,9 +57,13 @@ def check_quantised(config: Config, network: Mapping[str, Any]) -> None:
     what = f"the network's weights are quantised (quantization_config of {method})"
     for name in ("lora", "storage", "compile"):
         if getattr(backbone, name):
-            raise ConfigError(f"backbone.{name}={getattr(backbone, name)}: {what}: give plain ones, or leave it out")
+            raise ConfigError(
+                f"backbone.{name}={getattr(backbone, name)}: {what}: give plain ones, or leave it out"
+            )
     if guidance.rule != "none" and guidance.strength > 0 and method not in PASSES:
-        raise ConfigError(f"{what}, and method={config.method.name} needs a gradient: give plain ones, or method=best_of_n")
+        raise ConfigError(
+            f"{what}, and method={config.method.name} needs a gradient: give plain ones, or method=best_of_n"
+        )
     import torch
     from diffusers.quantizers.auto import DiffusersAutoQuantizer
 

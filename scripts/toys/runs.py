@@ -136,15 +136,16 @@ def ensemble(sampler: Sampler, problem: str, runs: int, seed: int = 0) -> Ensemb
     ledger, traces = Ledger(runs), []
 
     def watch(info: Info) -> None:
-        if info.trace:
-            figures = list(info.trace.values())
+        figures = [one for one in info.trace.values() if "ess" in one]
+        if figures:
             traces.append([sum(one[name] for one in figures) / len(figures) for name in ("ess", "resampled")])
 
     def streams(picture: int, particle: int) -> _Row:
         return own[picture * particles + particle]
 
     with torch.no_grad():
-        state = start(streams, runs, particles, sampler.parts.predict.backbone.latent_shape(), CPU)
+        shape, process = sampler.parts.predict.backbone.latent_shape(), sampler.parts.process
+        state = start(streams, runs, particles, shape, CPU, process.initial)
         state = run(sampler.parts, state, pictures, streams, ledger, on_evaluation=watch)
         if sampler.parts.select.reads_end():
             value = sampler.score(sampler.decode(state.z), ["sample"] * len(state.z))

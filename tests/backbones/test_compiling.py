@@ -71,8 +71,10 @@ def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, g
     ours, texts = backbone(name), conditioning(name)
     z = torch.randn(1, *ours.latent_shape(), generator=torch.Generator().manual_seed(0)).requires_grad_()
 
+    guider = Guider(5.0)
+
     def predict(z):
-        made = ours.predict(z, STEP, texts, Guider(5.0), attention=attention)
+        made = ours.predict(z, STEP, texts, guider, attention=attention)
         return made.x0, made.attention
 
     eager, (x0, maps) = predict(z), torch.compile(predict, fullgraph=True, backend=backend)(z)

@@ -58,14 +58,15 @@ def test_what_cannot_be_run_is_not(tables):
         first["dno"],
         first["promptopt"],
         first["alignprop"],
-        second["sd35"],
-        second["flux"],
         third["llama"],
     ):
         assert row.config is None
     for key in ("dpo", "kto", "spo"):
         assert (first[key].config is None) == toy
         assert toy or first[key].config.backbone.name == f"{key}_sd15"
+    for key, name in (("sd35", "sd35_medium"), ("flux", "flux_dev")):
+        assert (second[key].config is None) == toy
+        assert toy or second[key].config.backbone.name == name
     if not toy:
         assert second["dymo_spo"].config.backbone.name == "spo_sdxl"
         assert second["dymo_spo"].config.method.name == "dymo"
