@@ -113,10 +113,20 @@ def _weights_line(needed: Needed) -> str:
 def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
     """Fetch all that is missing and on the net; returns 0 if nothing is missing afterwards, else 3.
 
-    ``needed`` is called again in the end, as where files are can change when they come.
+    Nothing is fetched while the hub refuses any of it.  ``needed`` is called again in the end, as where files are can change when
+    they come.
     """
-    from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
+    from align.checkpoints.fetch import FetchError, check_access, fetch_hub, fetch_url
 
+    refused = []
+    for hub in {one.hub.repo: one.hub for one in needed() if one.hub is not None and one.missing()}.values():
+        try:
+            check_access(hub)
+        except FetchError as error:
+            refused.append(str(error))
+    if refused:
+        print(*(f"align: {line}" for line in refused), sep="\n", file=sys.stderr)
+        return MISSING_WEIGHTS
     for one in needed():
         gone = one.missing()
         if not gone:
