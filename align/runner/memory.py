@@ -66,7 +66,9 @@ def predicted(files: Files) -> Memory:
     encoders = [part(files, role) for role in files.recipe.form.encoders]
     numbers, text = BYTES[backbone.dtype], BYTES[backbone.text_dtype or backbone.dtype]
     maps = BYTES[backbone.decoder_dtype or backbone.dtype]
-    own = counted(network.weights) * (1 if backbone.storage else numbers)
+    own: float = counted(network.weights) * (1 if backbone.storage else numbers)
+    if backbone.storage and config.method.guided and not backbone.checkpointing:
+        own += counted(network.weights) * numbers  # what a gradient comes back through is there in full numbers
     if network.stated.get("quantization_config") is not None:
         own = sum(path.stat().st_size for path in network.weights)
     if backbone.offload:
@@ -165,7 +167,7 @@ def widths(decoder: Mapping[str, Any]) -> list[int]:
 def kept_by_decoder(decoder: Mapping[str, Any], each: int = RESIDUAL) -> float:
     """Likewise of a decoder, for each pixel."""
     layers, found = int(decoder.get("layers_per_block") or 2) + 1, widths(decoder)
-    units = sum(layers * one / 4**level for level, one in enumerate(found)) + 2 * found[-1] / 4 ** (
+    units: float = sum(layers * one / 4**level for level, one in enumerate(found)) + 2 * found[-1] / 4 ** (
         len(found) - 1
     )
     return each * units
