@@ -95,6 +95,14 @@ HALF_FILES = frozenset(
 )
 """Repositories that are known to hold ``*.fp16.safetensors`` beside the full files, at half the download."""
 
+GATED = frozenset(
+    {
+        *(f"stabilityai/stable-diffusion-3.5-{size}" for size in ("medium", "large", "large-turbo")),
+        *(f"black-forest-labs/FLUX.1-{kind}" for kind in ("dev", "schnell")),
+    }
+)
+"""Repositories that are known to ask for a licence to be accepted, so that it is told before anything is fetched."""
+
 MODEL = "diffusion_pytorch_model"
 """Stem of diffusers' weight files; transformers' is ``model``."""
 

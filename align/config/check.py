@@ -8,6 +8,7 @@ import re
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
+from align.config.check_switches import check_switches
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.method import MethodConfig
@@ -29,6 +30,7 @@ _OF_KIND = {
     "attention_stride": "unet",
     "transformer": "transformer",
     "attention_blocks": "transformer",
+    "attention": "transformer",
     "max_sequence_length": "transformer",
 }
 """Options of the backbone that only one kind of it has."""
@@ -48,6 +50,7 @@ def check_config(config: Config) -> None:
         )
     _method(config.method)
     check_particles(config)
+    check_switches(config)
     _reward(config.reward, config.method)
     for place, name in enumerate(config.metrics.rewards):
         _registered(f"metrics.rewards[{place}]", name)
