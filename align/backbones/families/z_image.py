@@ -54,13 +54,13 @@ class ZImage(Family):
         return alone(z, text, lambda one, states: self._velocity(one, states, step))
 
     def _velocity(self, z: Tensor, states: Tensor, step: Step) -> Tensor:
-        (output,) = self.network(
+        outputs: list[Tensor] = self.network(
             [z[0].unsqueeze(1).to(self.dtype)],  # of one frame
             (1000 - torch.full((1,), step.time, device=z.device)) / 1000,
             [states.to(self.dtype)],
             return_dict=False,
         )[0]
-        return -output.squeeze(1)[None]
+        return -outputs[0].squeeze(1)[None]
 
     def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         return {**super().levels(schedule, tokens), "spaced": True}
