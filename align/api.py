@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from align.rewards.base import Reward
-    from align.sampling.sampler import Request, Sampler
+    from align.runner.plan import Item
+    from align.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,11 @@ def sample(
     """
     from align.runner.build import build_sampler
     from align.runner.prepare import prepare
-    from align.sampling.sampler import Request
 
     config = _config(prompts, options, method, backbone, seed, samples)
     with _torch(config):
         (prepared,) = prepare([config])
-        sampler = build_sampler(prepared.config, prepared.config.run.batch_size or 1)
-        wanted = [Request(item.prompt, item.negative, item.seed, item.sample) for item in prepared.items]
-        return _made(sampler, wanted)
+        return _made(build_sampler(prepared.config, prepared.calls), prepared.items)
 
 
 def improve(
@@ -116,7 +114,8 @@ def improve(
         WeightsError: the reward's weights are missing or wrong.
     """
     from align import borrowed
-    from align.sampling.sampler import Request
+    from align.runner.plan import make_plan
+    from align.runner.prompts import load_prompts
 
     preset, own = borrowed.facts(pipeline)
     if isinstance(reward, str):
@@ -124,9 +123,9 @@ def improve(
     config = _config(prompts, [*own, *options], method, preset, seed, samples)
     borrowed.check_options(options)
     with _torch(config, isinstance(reward, str)), borrowed.backbone(pipeline, config.backbone) as backbone:
-        asked = negative or config.negative, config.seed
-        wanted = [Request(text, *asked, k) for text in config.prompts.text for k in range(config.samples)]
-        return _made(borrowed.sampler(config, backbone, reward, wanted), wanted)
+        rows = load_prompts(config.prompts).rows
+        items = make_plan({}, rows, config.seed, config.samples, negative or config.negative)
+        return _made(borrowed.sampler(config, backbone, reward, items), items)
 
 
 def score(
@@ -210,6 +209,8 @@ class Run:
         from align.pictures import PictureError, saved_picture
         from align.store.inside import pictures_in
 
+        if not -len(self.rows) <= row < len(self.rows):
+            raise PictureError(f"there is no row {row} in {self.folder}: it has {len(self.rows)}")
         (path,) = pictures_in(self.folder, [str(self.rows["image"].iloc[row])])
         if not path:
             raise PictureError(f"row {row} has no picture in {self.folder}")
@@ -244,7 +245,9 @@ def _config(
 
     if not all(isinstance(option, str) for option in options):
         raise ConfigError("options: give texts one by one, such as 'sampler.steps=8'")
-    texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+    texts = (
+        (prompts,) if isinstance(prompts, str) else tuple(prompts) if isinstance(prompts, Iterable) else ()
+    )
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ConfigError("prompts: give a text, or a list of texts")
     asked = [f"method={method}", f"backbone={backbone}", f"seed={seed}", f"samples={samples}"]
@@ -254,9 +257,11 @@ def _config(
     return replace(job.config, prompts=replace(job.config.prompts, text=texts))
 
 
-def _made(sampler: Sampler, wanted: Sequence[Request]) -> list[Picture]:
+def _made(sampler: Sampler, items: Sequence[Item]) -> list[Picture]:
     from align.runner.rows import to_image
+    from align.sampling.sampler import Request
 
+    wanted = [Request(item.prompt, item.negative, item.seed, item.sample) for item in items]
     return [
         Picture(
             None if one.picture is None else to_image(one.picture),

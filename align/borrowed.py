@@ -12,7 +12,8 @@ from align.config.schema import BackboneConfig, Config
 if TYPE_CHECKING:
     from align.backbones.base import Backbone
     from align.rewards.base import Reward
-    from align.sampling.sampler import Request, Sampler
+    from align.runner.plan import Item
+    from align.sampling.sampler import Sampler
 
 
 def facts(pipeline: Any) -> tuple[str, list[str]]:
@@ -34,12 +35,18 @@ def facts(pipeline: Any) -> tuple[str, list[str]]:
         raise ConfigError(
             f"improve: the network of {name} reads more than latents: give a text-to-image pipeline"
         )
+    large = network.config.addition_embed_type == "text_time"
+    readers = [
+        f"{kind}{number}" for number in ("", "_2")[: 1 + large] for kind in ("text_encoder", "tokenizer")
+    ]
+    for part in (*readers, "scheduler"):
+        if getattr(pipeline, part, None) is None:
+            raise ConfigError(f"improve: {name} has no {part}: give a pipeline with all its parts")
     modules = [one for one in pipeline.components.values() if hasattr(one, "parameters")]
     if any(hasattr(one, "_hf_hook") for one in modules):
         raise ConfigError(
             "improve: the pipeline offloads its modules: give one without offloading, on one device"
         )
-    large = network.config.addition_embed_type == "text_time"
     preset = "lcm" if network.config.time_cond_proj_dim is not None else "sdxl" if large else "sd15"
     side = network.config.sample_size * 2 ** (len(vae.config.block_out_channels) - 1)
     dtype = str(network.dtype).removeprefix("torch.")
@@ -118,25 +125,29 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
             parameter.requires_grad_(True)
 
 
-def sampler(config: Config, backbone: Backbone, reward: str | Reward, wanted: Sequence[Request]) -> Sampler:
+def sampler(config: Config, backbone: Backbone, reward: str | Reward, items: Sequence[Item]) -> Sampler:
     """The method of a configuration on a borrowed backbone. Raises ConfigError, WeightsError."""
+    from align.rewards.base import Reward
     from align.runner.build import assemble, build_reward, pairs_of
-    from align.runner.calls import with_batch_size
+    from align.runner.calls import calls_of
     from align.runner.devices import torch_device
 
     device = torch_device(config.run.device)
     if isinstance(reward, str):
         judge = build_reward(config.reward, device)
     else:
-        judge = reward
-        if not hasattr(judge, "differentiable"):
+        judge, kind = reward, type(reward).__name__
+        if not isinstance(judge, Reward):
             raise ConfigError(
-                f"improve: {type(reward).__name__} is no reward: give the name of one, or an align.rewards.base.Reward"
+                f"improve: {kind} is no reward: give the name of one, or an align.rewards.base.Reward"
+            )
+        if not hasattr(judge, "name"):
+            raise ConfigError(
+                f"improve: the reward {kind} has no name: give its class one, such as name = 'mine'"
             )
         if config.method.reward_needs_gradient and not judge.differentiable:
             raise ConfigError(
                 f"improve: method={config.method.name} follows the gradient of its reward, and {judge.name} has none: "
                 "give another reward, or method='best_of_n'"
             )
-    config = with_batch_size(config, wanted)
-    return assemble(config, backbone, judge, pairs_of(config), config.run.batch_size or 1, device)
+    return assemble(config, backbone, judge, pairs_of(config), calls_of(config, items), device)

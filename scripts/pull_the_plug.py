@@ -52,8 +52,8 @@ class Command:
         from align.commands.parser import parse
         from align.config.compose import jobs_of
         from align.runner import build
-        from align.runner.calls import with_batch_size
         from align.runner.devices import torch_device
+        from align.sampling.batching import Calls
 
         if self.options[0] == "score":
             from align.commands.score import read_options
@@ -65,7 +65,7 @@ class Command:
             return
         (job,) = jobs_of(parse([*self.options, *SETTINGS]))
         build.set_up_torch(job.config.run.threads)
-        build.build_sampler(job.config, with_batch_size(job.config).run.batch_size or 1)
+        build.build_sampler(job.config, Calls(1))
 
     def attempt(self, folder: Path, seconds: float | None = None) -> bool:
         """Run, or go on, in a forked process; killed after ``seconds``.  Returns whether it came to its end.

@@ -22,6 +22,7 @@ from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.checkpoints.weight_files import sha256 as file_hash
 from align.processes.ddim import ddim
+from align.sampling.batching import Calls
 from align.sampling.judge import Judge
 from align.sampling.parts import Parts
 from align.sampling.predict import Predict
@@ -38,7 +39,9 @@ from scripts.shapes_training.spoil import to_uint8
 def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
     """Plain sampling."""
     process = ddim(backbone.scheduler_config, steps, eta)
-    parts = Parts(Predict(backbone, Guider(guidance_scale), batch), Judge(backbone, batch), process)
+    parts = Parts(
+        Predict(backbone, Guider(guidance_scale), Calls(batch)), Judge(backbone, Calls(batch)), process
+    )
     return Sampler(parts, PromptGraphs(graph).pairs, backbone.device)
 
 

@@ -41,6 +41,7 @@ from align.backbones.unet import UNetBackbone
 from align.processes.base import Process, Step
 from align.processes.ddim import ddim
 from align.rewards.step_aware import StepAwareModel, StepAwareReward
+from align.sampling.batching import Calls
 from align.sampling.guidance import Guidance
 from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
@@ -190,8 +191,8 @@ def measure(
     process = ddim(SCHEDULE, 50, 1.0)
     steps = steps_of(objective, process, args.steps)
     parts = Parts(
-        Predict(backbone, Guider(GUIDANCE[args.backbone]), 1),
-        Judge(backbone, 1, reward, objective, views_together=args.views_together),
+        Predict(backbone, Guider(GUIDANCE[args.backbone]), Calls(1)),
+        Judge(backbone, Calls(1), reward, objective, views_together=args.views_together),
         process,
         Guidance(1.0, (1.0, 1.0, 1.0)),
     )

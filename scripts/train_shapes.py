@@ -99,7 +99,15 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
     from diffusers import AutoencoderKL
     from transformers import CLIPTokenizer
 
-    from scripts.shapes_training import autoencoder, denoiser, export, flow, generate, reward_stages, tokenizer
+    from scripts.shapes_training import (
+        autoencoder,
+        denoiser,
+        export,
+        flow,
+        generate,
+        reward_stages,
+        tokenizer,
+    )
     from scripts.shapes_training.data import Rendered, rendered
     from scripts.shapes_training.loop import Budget
 
@@ -166,7 +174,15 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         latents = encoded(data)
         teacher = denoiser.shipped(args.weights, len(words), latents.shape[1])
         network = flow.run(
-            latents, data.captions, data.regions, words, teacher, budget("flow"), args.folder, args.seed, device
+            latents,
+            data.captions,
+            data.regions,
+            words,
+            teacher,
+            budget("flow"),
+            args.folder,
+            args.seed,
+            device,
         )
         export.export_flow(network, args.weights)
 

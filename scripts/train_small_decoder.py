@@ -130,7 +130,7 @@ def main() -> None:
     def judged(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         some, small, full = decode(rng)
         loss, figures = pixels(small, full)
-        judge = step % len(judges)
+        judge = int(rng.integers(len(judges)))
         texts = [prompts[k] for k in some.tolist()]
         scores = [
             judges[judge].score(picture.clamp(0, 1), texts) / spread[judge] for picture in (small, full)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from align.backbones.base import Encoded, Prediction
 from align.backbones.guider import Guider
-from align.processes.base import clean_and_noise
+from align.processes.base import clean_and_noise, noise_slope
 from align.rewards.base import Reward
+from align.sampling.batching import Calls
 from align.sampling.judge import Judge
 from align.sampling.loop import Loop
 from align.sampling.predict import Predict
@@ -107,10 +108,10 @@ class FakeBackbone:
             mixed = (maps @ (states @ self.value)).transpose(1, 2).unflatten(2, (SIDE, SIDE))
             halves.append((0.5 * z + base + 0.3 * mixed, maps.unflatten(1, (SIDE, SIDE))))
         (other, other_maps), (own, own_maps) = halves
-        eps = guider(step, own, other, weak)
-        x0, eps = clean_and_noise(eps, z, step, "epsilon")
+        eps, kind = guider(step, own, other, weak), self.scheduler_config["prediction_type"]
+        x0, eps = clean_and_noise(eps, z, step, kind)
         maps = {None: None, "both": (other_maps + own_maps) / 2, "prompt": own_maps}[attention]
-        return Prediction(eps, x0, own - other, maps)
+        return Prediction(eps, x0, noise_slope(step, kind) * (own - other), maps)
 
     def decode(self, z0):
         z0 = counted(z0, self.counts, "decoder")
@@ -118,6 +119,14 @@ class FakeBackbone:
 
     def describe(self, z0):
         return [{} for _ in z0]
+
+
+class FakeFlow(FakeBackbone):
+    """Of which the same numbers are velocities."""
+
+    def __init__(self):
+        super().__init__()
+        self.scheduler_config = {"prediction_type": "velocity", "shift": 3.0, "shift_terminal": None}
 
 
 class GaussianBackbone(FakeBackbone):
@@ -181,8 +190,9 @@ def passes(
     backbone, scale, size, objective=None, reward=None, clean=None, judged=None, rescale=0.0, **judging
 ):
     """The first two parts of a method: network calls of ``size`` rows, decoder calls of ``judged`` or as many."""
-    judge = Judge(backbone, judged or size, reward, objective, clean, **judging)
-    return Predict(backbone, Guider(scale, rescale, scale), size), judge
+    judge = Judge(backbone, Calls(judged or size), reward, objective, clean, **judging)
+    pair = scale if getattr(backbone, "guidance", "pair") == "pair" else 1.0
+    return Predict(backbone, Guider(pair, rescale, scale), Calls(size)), judge
 
 
 @contextmanager

@@ -13,7 +13,11 @@ from tiny import save_pipeline
 
 import align
 from align import borrowed
+from align.__main__ import main
 from align.config.errors import ConfigError
+from align.pictures import PictureError
+from align.rewards.base import Reward
+from align.store.errors import ReportError
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
@@ -34,14 +38,14 @@ def test_the_page_runs_as_it_stands(tmp_path, monkeypatch):
     assert table["shapes_hps"].notna().all()
     assert len(run.rows) == 2
     assert run.image(1).size == (64, 64)
+    with pytest.raises(PictureError, match=r"there is no row 99 in .*: it has 2"):
+        run.image(99)
 
 
 def test_a_sample_has_the_bytes_of_the_command(tmp_path):
     options = ["sampler.steps=3", "run.batch_size=2", "seed=5"]
     command = [*options, "prompts=text", "prompts.text=[a red circle]", "run.gallery=false", "metrics=none"]
-    subprocess.run(
-        [sys.executable, "-m", "align", *command, f"run.folder={tmp_path / 'run'}"], cwd=ROOT, check=True
-    )
+    assert main([*command, f"run.folder={tmp_path / 'run'}"]) == 0
     (made,) = align.sample("a red circle", *options[:2], seed=5)
     assert made.image.tobytes() == align.open_run(tmp_path / "run").image(0).tobytes()
 
@@ -116,6 +120,12 @@ def test_options_of_a_call_count_or_are_refused(pipeline):
             align.improve(pipeline, "a", *OPTIONS, option, reward="shapes_pick")
 
 
+def test_prompts_of_a_call_are_taken_as_the_command_takes_them(pipeline):
+    given = (*OPTIONS, "prompts.limit=2", "prompts.offset=1")
+    made = align.improve(pipeline, ["a", "b", "b", "c"], *given, method="none", reward="shapes_pick")
+    assert [(one.prompt, one.sample) for one in made] == [("b", 0), ("b", 1)]
+
+
 def test_loras_of_the_pipeline_count(pipeline):
     from peft import LoraConfig
 
@@ -126,15 +136,30 @@ def test_loras_of_the_pipeline_count(pipeline):
 
 
 def test_what_cannot_be_improved_is_one_line(pipeline):
-    blind = SimpleNamespace(name="blind", differentiable=False)
+    class Blind(Reward):
+        differentiable = False
+
+        def score(self, pictures, prompts, step=None):
+            return pictures.mean((1, 2, 3))
+
+    with pytest.raises(ConfigError, match="Blind has no name: give its class one"):
+        align.improve(pipeline, "a", *OPTIONS, reward=Blind())
+    Blind.name = "blind"
     with pytest.raises(ConfigError, match="blind has none: give another reward"):
-        align.improve(pipeline, "a", *OPTIONS, reward=blind)
-    with pytest.raises(ConfigError, match="NoneType is no reward"):
-        align.improve(pipeline, "a", *OPTIONS, reward=None)
+        align.improve(pipeline, "a", *OPTIONS, reward=Blind())
+    for kind, reward in (("NoneType", None), ("SimpleNamespace", SimpleNamespace(differentiable=True))):
+        with pytest.raises(ConfigError, match=f"{kind} is no reward"):
+            align.improve(pipeline, "a", *OPTIONS, reward=reward)
     with pytest.raises(ConfigError, match="no UNet2DConditionModel"):
         align.improve(SimpleNamespace(), "a", reward="shapes_pick")
     with pytest.raises(ConfigError, match="no such reward"):
         align.improve(pipeline, "a", *OPTIONS, reward="shapes_pik")
+    for part in ("text_encoder", "tokenizer", "scheduler"):
+        kept = getattr(pipeline, part)
+        setattr(pipeline, part, None)
+        with pytest.raises(ConfigError, match=f"StableDiffusionPipeline has no {part}: give"):
+            align.improve(pipeline, "a", *OPTIONS, reward="shapes_pick")
+        setattr(pipeline, part, kept)
     pipeline.unet._hf_hook = object()
     with pytest.raises(ConfigError, match="offloads"):
         align.improve(pipeline, "a", *OPTIONS, reward="shapes_pick")
@@ -145,12 +170,15 @@ def test_what_cannot_be_had_is_one_line(tmp_path):
         align.sample("a", method="dimo")
     with pytest.raises(ConfigError, match="give a text"):
         align.sample([])
+    with pytest.raises(ConfigError, match="give a text"):
+        align.sample(None)
     with pytest.raises(ConfigError, match="2 pictures for 1 prompts"):
         align.score([Image.new("RGB", (8, 8))] * 2, ["a"], [])
     with pytest.raises(ConfigError, match="there is no metric 'shapes_pic'; did you mean shapes_pick"):
         align.score([], [], ["shapes_pic"])
-    with pytest.raises(Exception, match="cannot be read"):
-        align.open_run(tmp_path)
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ReportError, match="is no run's folder: it has no results"):
+            align.open_run(folder)
 
 
 def test_wrong_kinds_of_arguments_are_one_line():

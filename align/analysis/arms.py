@@ -159,8 +159,10 @@ def read_rows(folder: Path) -> pandas.DataFrame:
     path = folder / "results.csv"
     try:
         table = read_csv(path)
+    except FileNotFoundError:
+        raise ReportError(f"{folder} is no run's folder: it has no results.csv") from None
     except (OSError, ValueError) as error:
-        raise ReportError(f"{path} cannot be read: {error}") from error
+        raise ReportError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     missing = [name for name in ("prompt", "seed", "sample", "method", "status") if name not in table]
     if missing:
         raise ReportError(f"{path} has no column {missing[0]!r}: is it the results.csv of a run?")

@@ -66,8 +66,10 @@ class Borrowed:
 
     def __call__(self, step: Step, own: Tensor, other: Tensor | None, weak: Tensor | None) -> Tensor:
         self.theirs.set_state(step.index, self.steps, step.time)
-        found: Tensor = self.theirs.forward(own, other, *([] if weak is None else [weak])).pred
-        return found
+        # Flat, as one of them takes norms that torch has over two dimensions only.
+        passes = [one if one is None else one.flatten(2) for one in (own, other, weak)]
+        found: Tensor = self.theirs.forward(*(passes if weak is not None else passes[:2])).pred
+        return found.view_as(own)
 
 
 def borrowed(kind: str, scale: float, steps: int, options: Mapping[str, Any]) -> Borrowed:

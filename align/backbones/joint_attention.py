@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
@@ -39,24 +39,30 @@ def joint(query: Tensor, key: Tensor, image: Tensor) -> Tensor:
     return torch.softmax(logits, dim=-1, dtype=torch.float32)[..., : key.shape[2]].mean(dim=1)
 
 
+Maps = Literal["share", "joint", "joint_share"]
+"""``shares``; what ``joint`` gives; that, over its sum over text: heads that look at text more count more."""
+
+
 class JointRecorder(ABC):
     """A block's processor that reports the maps of every call; the attention itself is left to ``fused``.
 
     Args:
-        report: is given ``shares``, or what ``joint`` makes of all keys with ``whole``.
+        report: is given the maps.
         fused: diffusers' own processor.
+        maps: which.
     """
 
     tokens: Callable[[], int]
     """How many tokens the text has, where a block is not told it."""
 
-    def __init__(self, report: Callable[[Tensor], None], fused: Processor, whole: bool = False) -> None:
-        self.report, self.fused, self.whole = report, fused, whole
+    def __init__(self, report: Callable[[Tensor], None], fused: Processor, maps: Maps = "share") -> None:
+        self.report, self.fused, self.maps = report, fused, maps
 
     def __call__(self, attn: Any, hidden_states: Tensor, *more: Any, **keywords: Any) -> Any:
         """As diffusers' own processors: image tokens (batch, cells, width) beside text tokens (batch, tokens, width)."""
         query, key, image = self.projected(attn, hidden_states, *more, **keywords)
-        self.report(joint(query, key, image()) if self.whole else shares(query, key))
+        found = shares(query, key) if self.maps == "share" else joint(query, key, image())
+        self.report(found / found.sum(dim=-1, keepdim=True) if self.maps == "joint_share" else found)
         return self.fused(attn, hidden_states, *more, **keywords)
 
     @abstractmethod
@@ -127,13 +133,17 @@ class JointProbe(Probe):
     """Some of a transformer's joint attention layers; ``stride`` is the side of a token in latents."""
 
     def __init__(
-        self, layers: Sequence[nn.Module], recorder: type[JointRecorder], stride: int, whole: bool = False
+        self,
+        layers: Sequence[nn.Module],
+        recorder: type[JointRecorder],
+        stride: int,
+        maps: Maps = "share",
     ) -> None:
         super().__init__(stride, len(layers))
         self.tokens = 0
         for layer in layers:
             one: Any = layer
-            made = recorder(self.add, one.processor, whole)
+            made = recorder(self.add, one.processor, maps)
             made.tokens = lambda: self.tokens
             one.processor = _Switched(self, made)
 

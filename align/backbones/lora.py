@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
+from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from diffusers.loaders import FluxLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
 from diffusers.utils.state_dict_utils import StateDictType
 from peft import LoraConfig, LoraModel
@@ -37,8 +38,8 @@ _PLAIN = (None, True, False, "gaussian", "orthogonal", "eva")
 
 
 def merge(path: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Add the updates of a safetensors file, peft's own with its ``adapter_config.json`` beside it, to the weights of modules
-    (``unet``, ``text_encoder``, ``text_encoder_2``), in float32.
+    """Add the updates of a safetensors file, peft's own with its ``adapter_config.json`` beside it, to the weights of modules by
+    their names in the pipeline, the network first, in float32.
 
     Raises:
         ValueError: in one line, naming what is no update of these modules or is not read.
@@ -70,16 +71,17 @@ def merge(path: Path, modules: Mapping[str, nn.Module]) -> None:
             (path.parent / ADAPTER_CONFIG).read_text(encoding="utf-8"), f"the LoRA's {ADAPTER_CONFIG}"
         )
         state = {name.removeprefix(_PEFT_MODEL): value for name, value in state.items()}
+    network = next(iter(modules))
     if all(name.startswith(_KOHYA["text_encoder_2" in modules]) for name in state):
-        updates, alphas = _from_kohya(state, modules["unet"])
+        updates, alphas = _from_kohya(state, modules[network])
     else:
         alphas = {name: float(value) for name, value in state.items() if name.endswith(".alpha")}
         updates = {name: value for name, value in state.items() if name not in alphas}
     if not any(name.startswith(tuple(f"{part}." for part in modules)) for name in updates):
         # As a network saves them by itself: nothing says whose they are.
-        updates = {f"unet.{name}": value for name, value in updates.items()}
-        alphas = {f"unet.{name}": value for name, value in alphas.items()}
-        stated = {f"unet.{name}": value for name, value in stated.items()}
+        updates = {f"{network}.{name}": value for name, value in updates.items()}
+        alphas = {f"{network}.{name}": value for name, value in alphas.items()}
+        stated = {f"{network}.{name}": value for name, value in stated.items()}
     if lost := [name for name in (*updates, *alphas, *stated) if name.partition(".")[0] not in modules]:
         raise ValueError(f"the LoRA's {_few(lost)} is of no module here: there are {', '.join(modules)}")
     for part, model in modules.items():
@@ -127,10 +129,18 @@ def _of(part: str, named: Mapping[str, Any]) -> dict[str, Any]:
     return {k.removeprefix(f"{part}."): v for k, v in named.items() if k.startswith(f"{part}.")}
 
 
-def _from_kohya(state: dict[str, Tensor], unet: nn.Module) -> tuple[dict[str, Tensor], dict[str, float]]:
+def _from_kohya(state: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Tensors and alphas under diffusers' names. Raises ValueError if diffusers knows one not, or would drop it."""
     try:
-        found, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(dict(state), unet_config=unet.config)
+        if isinstance(
+            network, FluxTransformer2DModel
+        ):  # whose joint projections it parts, and whose scales it applies
+            return FluxLoraLoaderMixin.lora_state_dict(dict(state)), {}
+        if not isinstance(network, UNet2DConditionModel):
+            raise ValueError(f"of {type(network).__name__} diffusers reads its own and peft's alone")
+        found, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
+            dict(state), unet_config=network.config
+        )
     except KeyError as error:
         raise ValueError(f"the LoRA lacks {error.args[0]}") from None
     except ValueError as error:

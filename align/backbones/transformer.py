@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from align.backbones.checkpointing import checkpoint_decoder
 from align.backbones.families import family
 from align.backbones.families.base import Family
 from align.backbones.guider import Guider
-from align.backbones.joint_attention import JointProbe
+from align.backbones.joint_attention import JointProbe, Maps
 from align.backbones.latent import LatentBackbone
 from align.backbones.modules import Modules
 from align.backbones.recipe import Guidance
@@ -23,9 +22,6 @@ from align.backbones.text import Text, TextReader
 from align.backbones.weakened import Weakened
 from align.checkpoints.layout import Layout
 from align.processes.base import Step
-
-Maps = Literal["share", "joint"]
-"""Attention maps as shares of what a cell looks at text, or of all that it looks at, pictures too."""
 
 
 class TransformerBackbone(LatentBackbone):
@@ -92,7 +88,7 @@ class TransformerBackbone(LatentBackbone):
         recorder = self.family.recorder
         if recorder is None:
             return Probe(self.family.patch, 0)
-        return JointProbe([layers[k] for k in chosen], recorder, self.family.patch, maps == "joint")
+        return JointProbe([layers[k] for k in chosen], recorder, self.family.patch, maps)
 
     def latent_shape(self) -> tuple[int, ...]:
         factor = self.family.factor

@@ -7,10 +7,12 @@ them are put in and taken out by walking through the whole network at every call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+import diffusers
+import torch
 from diffusers.hooks._helpers import TransformerBlockRegistry
 from diffusers.hooks.layer_skip import AttentionScoreSkipFunctionMode
 from diffusers.models.attention import AttentionModuleMixin, BasicTransformerBlock
@@ -75,6 +77,14 @@ class _Switched(AbstractContextManager[None]):
 
     def __exit__(self, *_: object) -> None:
         self.network.switch(self.before.pop())
+
+
+def check_weak(stated: Mapping[str, Any], weak: Weak) -> None:
+    """Whether a network, by its config, has the blocks. Raises ValueError; see ``altered``."""
+    kind = getattr(diffusers, str(stated.get("_class_name", "UNet2DConditionModel")))
+    with torch.device("meta"):
+        empty = kind.from_config(stated)
+    list(altered(empty, weak))
 
 
 def altered(network: nn.Module, weak: Weak) -> Iterator[tuple[nn.Module, Forward]]:

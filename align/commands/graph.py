@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser("graph", MORE, EXAMPLES)
     parser.add_argument("prompt", metavar="PROMPT", help="in quotes")
     what = "whose graph: semantics=NAME, semantics.path=FILE, ..."
-    parser.add_argument("words", nargs="*", metavar="OPTION=VALUE", help=what)
+    parser.add_argument("words", nargs="*", default=[], metavar="OPTION=VALUE", help=what)
     parser.takes_configs()
     found = parser.read(argv)
     command = parser.command(found, found.words)

@@ -6,10 +6,10 @@ import os
 import re
 
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
+from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
-from align.config.guider import check_guider
 from align.config.method import MethodConfig
 from align.config.quirks import check_quirks
 from align.config.schema import (
@@ -164,8 +164,13 @@ def _sampler(config: Config) -> None:
         if rule == "correction" and not config.reads_negative:
             raise ConfigError(
                 f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
-                f"has not: give method.{part}.rule=constant or value, or method=dps"
+                f"has not: give method.{part}.rule=velocity, constant or value, or method=dps"
             )
+    if method.tempering.rule == "freedom" and not config.reads_negative:
+        raise ConfigError(
+            f"method.tempering.rule=freedom tempers by the classifier-free correction, which backbone={backbone.name} has not: "
+            "give method.tempering.rule=schedule or adaptive"
+        )
     if sampler.true_scale is not None and (
         backbone.kind == "analytic" or backbone.pair or backbone.consistency
     ):

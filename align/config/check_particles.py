@@ -19,7 +19,9 @@ def check_particles(config: Config) -> None:
             f"method.returned={method.returned} is more than method.particles={method.particles}: "
             "give method.particles at least as many"
         )
-    if method.choose in ("draw", "weight") and not method.weighs:
+    if method.choose in ("draw", "weight") and not (
+        method.weighs or (method.rolls and method.choose == "weight")
+    ):
         raise ConfigError(
             f"method.choose={method.choose} goes by weights and method={method.name} has none: "
             "give method.choose=best, or method.tempering.rule=schedule"
@@ -48,6 +50,7 @@ def check_particles(config: Config) -> None:
         raise ConfigError(
             "method.steering.potential and method.tempering.rule are two ways to weigh particles: give one of them"
         )
+    _rollover(config)
     _search(config)
     _tempering(method)
     _value(config)
@@ -91,6 +94,28 @@ def _search(config: Config) -> None:
             raise ConfigError(
                 f"method.search.replace={search.replace:g} of method.particles={method.particles} replaces {replaced}: "
                 "give a share of at least one particle and not all"
+            )
+
+
+def _rollover(config: Config) -> None:
+    method, rollover, steps = config.method, config.method.rollover, config.sampler.steps
+    if not method.rolls:
+        return
+    if steps < 2 or rollover.budget < rollover.first + steps:
+        raise ConfigError(
+            f"method.rollover.budget={rollover.budget} is too little for method.rollover.first={rollover.first} and "
+            f"sampler.steps={steps}: give 2 steps or more, and a budget of at least {rollover.first + max(steps, 2)}"
+        )
+    others = {
+        "method.guidance.rule=none and method.clean.rule=none": method.guided,
+        "method.search.candidates=1, without drop and replace": method.searches,
+        "neither method.steering nor method.tempering": method.weighs,
+    }
+    for give, there in others.items():
+        if there:
+            raise ConfigError(
+                f"method.rollover.budget={rollover.budget} spends it on plain next states, and nothing guides or chooses beside it: "
+                f"give {give}, or method.rollover.budget=0"
             )
 
 

@@ -20,6 +20,7 @@ QuirkName = Literal[
     "stale_gradients",
     "published_ladder",
     "lcm_variances",
+    "any_level",
 ]
 """Faults of published programs, see ``align.config.quirks``."""
 
@@ -67,8 +68,9 @@ class ObjectiveConfig:
 class GuidanceConfig:
     """How the gradient moves a step."""
 
-    rule: Literal["none", "correction", "polyak", "value", "constant", "variance"] = "none"
+    rule: Literal["none", "correction", "velocity", "polyak", "value", "constant", "variance"] = "none"
     """rho, the factor of the gradient g, over strength * coefficient[phase].  ``correction`` ||c||/||g||, c = eps_c - eps_u;
+    ``velocity`` a ||eps - x0||/||g||, for models without a correction, a share of what a flow's step moves by;
     ``polyak`` ||eps||/||g||^2; ``value`` 1/|loss|; ``constant`` 1; ``variance`` sigma^2 times lambda/alpha of
     ``method.tempering``, or times 1 without it."""
     form: Literal["mean", "eps"] = "mean"
@@ -83,7 +85,7 @@ class GuidanceConfig:
 class CleanConfig:
     """How a gradient that stops at the clean prediction x0 moves it; the network is not differentiated."""
 
-    rule: Literal["none", "correction", "value", "constant"] = "none"
+    rule: Literal["none", "correction", "velocity", "value", "constant"] = "none"
     """The factor of the gradient over ``rate``, as in ``guidance.rule``."""
     form: Literal["x0", "eps"] = "x0"
     """``x0`` keeps the predicted noise (MPGD); ``eps`` lets it follow (universal guidance, backward)."""
@@ -146,6 +148,16 @@ class SearchConfig:
     """rho: floor(rho * particles) of a group, the worst, are replaced at each step by copies of others (DSearch-R)."""
     replace_temperature: Annotated[float, Between(1e-9, 1e9)] = 1.0
     """Copies are drawn with probability proportional to exp(v/temperature), v in deviations of the group."""
+
+
+@dataclass(frozen=True)
+class RolloverConfig:
+    """Rollover budget forcing (RBF): each particle draws next states one at a time, until one is better or a quota is used up."""
+
+    budget: Annotated[int, Between(0, 1_000_000)] = 0
+    """Evaluations of each particle; 0 for none of it.  Each level has an equal share; what it does not use, the next has too."""
+    first: Annotated[int, Between(1, 65536)] = 1
+    """Of these the evaluations of initial states, of which the best begins."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +232,7 @@ class MethodConfig:
     recurrence: RecurrenceConfig = field(default_factory=RecurrenceConfig)
     value: ValueConfig = field(default_factory=ValueConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
+    rollover: RolloverConfig = field(default_factory=RolloverConfig)
     steering: SteeringConfig = field(default_factory=SteeringConfig)
     tempering: TemperingConfig = field(default_factory=TemperingConfig)
     resampling: ResamplingConfig = field(default_factory=ResamplingConfig)
@@ -255,9 +268,14 @@ class MethodConfig:
         return self.steers or self.tempers
 
     @property
+    def rolls(self) -> bool:
+        """Whether each particle has a budget that it spends level by level."""
+        return self.rollover.budget > 0
+
+    @property
     def branches(self) -> bool:
         """Whether fresh noise at each step is needed to tell particles or candidates apart."""
-        return self.searches or self.weighs
+        return self.searches or self.weighs or self.rolls
 
     @property
     def reads_correction(self) -> bool:

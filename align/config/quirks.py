@@ -82,6 +82,15 @@ QUIRKS: dict[QuirkName, Quirk] = {
         "align/released/lcm.py",
         *_TEMPERING,
     ),
+    "any_level": Quirk(
+        "RBF",
+        "a candidate has to beat the best of all levels, the first states' luck included; levels have less than their share, the last "
+        "that proposes the rest; the last evaluation is not made",
+        "align/released/rollover.py",
+        "spending a budget level by level",
+        "method.rollover.budget=100",
+        attrgetter("rolls"),
+    ),
 }
 
 

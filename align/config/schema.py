@@ -90,8 +90,9 @@ class BackboneConfig:
     """Read a UNet's cross-attention layers this many times coarser than the latents; null for the finest."""
     attention_blocks: Annotated[tuple[int, ...], Between(0, 999)] | None = None
     """Blocks of a transformer whose joint attention is read; null for the first half of them, or those of two streams."""
-    attention_maps: Literal["share", "joint"] = "share"
-    """What its maps are: which text a place looks at, of what it looks at text at all, or of all that it looks at."""
+    attention_maps: Literal["share", "joint", "joint_share"] = "share"
+    """What its maps are: which text a place looks at, of what it looks at text at all; or of all that it looks at; or the latter
+    over its sum over text, so that heads that look at text more count more.  The first needs far less memory."""
 
     @property
     def pair(self) -> bool:
@@ -265,8 +266,8 @@ class RunConfig:
     root: str = "outputs"
     """Folder of the default folders."""
     batch_size: Annotated[int, Between(1, 4096)] | None = None
-    """Most rows of a network call; a picture's company never changes it.  Null: what fits the whole plan, at most 8; fewer on a
-    GPU with little memory, and 1 for full-size models on a CPU."""
+    """Most rows of a network call; a picture's company never changes it.  Null: 8, or the even parts of what a plan of few
+    pictures brings together; fewer on a GPU with little memory, and 1 for full-size models on a CPU."""
     views_together: Annotated[int, Between(1, 1001)] | None = None
     """Altered copies (``objective.copies``) scored in one call; null for all. Fewer take less memory."""
     in_flight: Annotated[int, Between(1, 65536)] | None = None
@@ -390,15 +391,6 @@ class Config:
 
 
 GROUPS = (
-    "backbone",
-    "sampler",
-    "guider",
-    "method",
-    "reward",
-    "metrics",
-    "prompts",
-    "semantics",
-    "runner",
-    "experiment",
-)
+    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "experiment",
+)  # fmt: skip
 """The config groups, in the order of the help."""

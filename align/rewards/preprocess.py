@@ -32,7 +32,7 @@ from align.rewards.resample import axis, product
 
 Variant = Literal["clip", "hps", "hps2023", "spo"]
 LARGEST = 4096
-"""Longest side of what is resized by a product; photographs beyond are only ever scored, without a gradient."""
+"""Longest side of what is resized by a product whether or not a gradient is wanted: a photograph's matrix takes more than it."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -58,7 +58,7 @@ def _sized(
     sides, device = pictures.shape[-2:], pictures.device
     if tuple(sides) == scaled == (size, size):
         return pictures
-    if max(*sides, *scaled) > LARGEST:
+    if max(*sides, *scaled) > LARGEST and not pictures.requires_grad:
         pictures = F.interpolate(
             pictures, size=scaled, mode="bicubic", align_corners=False, antialias=antialias
         )

@@ -5,14 +5,14 @@ A multirun builds a backbone or reward once for all its runs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from align.config.guider import WEAKENS
 from align.config.schema import BackboneConfig, Config, RewardConfig
 from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
+from align.runner.guiders import guider_of
 from align.runner.searching import searching, steered
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
     from align.rewards.base import Reward
+    from align.sampling.batching import Calls
     from align.sampling.parts import Parts
+    from align.sampling.rollover import Rollover
     from align.sampling.sampler import Sampler
     from align.sampling.search import Search
     from align.sampling.selection import Keep
@@ -33,13 +35,13 @@ if TYPE_CHECKING:
     from align.semantics.tokens import PairSource
 
 
-def build_sampler(config: Config, batch_size: int, files: Files | None = None) -> Sampler:
+def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> Sampler:
     """The method of a checked configuration on its backbone, loaded. Raises WeightsError."""
     device = torch_device(config.run.device)
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
     reward = build_reward(config.reward, device) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, pairs_of(config), batch_size, device, files)
+    return assemble(config, backbone, reward, pairs_of(config), calls, device, files)
 
 
 def assemble(
@@ -47,7 +49,7 @@ def assemble(
     backbone: Backbone,
     reward: Reward | None,
     pairs: PairSource,
-    batch_size: int,
+    calls: Calls,
     device: torch.device,
     files: Files | None = None,
 ) -> Sampler:
@@ -55,8 +57,8 @@ def assemble(
     from align.sampling.sampler import Population, Sampler
 
     process = _process(config, backbone)
-    guider = _guider(config, backbone)
-    parts = _parts(files or Files(config), backbone, process, guider, reward, batch_size, device)
+    guider = guider_of(config, backbone)
+    parts = _parts(files or Files(config), backbone, process, guider, reward, calls, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return Sampler(parts, pairs, device, population)
@@ -84,33 +86,13 @@ def _process(config: Config, backbone: Backbone) -> Process:
     return ddim(schedule, sampler.steps, sampler.eta)
 
 
-def _guider(config: Config, backbone: Backbone) -> Guider:
-    from align.backbones.guider import Guider, Weak
-
-    sampler, options = config.sampler, config.guider
-    scale = config.pair_scale
-    made = Guider(scale, sampler.guidance_rescale, sampler.guidance_scale, options.steps(sampler.steps))
-    if options.kind == "cfg":
-        return made
-    from align.backbones.diffusers_guiders import borrowed
-
-    made = replace(made, combine=borrowed(options.kind, scale, sampler.steps, asdict(options)))
-    if options.further_pass:
-        weak = Weak(WEAKENS[options.kind], options.stack, options.layers)
-        return replace(made, weak=weak, weak_steps=options.weak_steps(sampler.steps))
-    if options.kind == "cfg_zero_star":
-        flows = backbone.scheduler_config["prediction_type"] == "velocity"
-        return replace(made, zero_steps=int(flows) if options.zero_steps is None else options.zero_steps)
-    return made
-
-
 def _parts(
     files: Files,
     backbone: Backbone,
     process: Process,
     guider: Guider,
     reward: Reward | None,
-    batch_size: int,
+    calls: Calls,
     device: torch.device,
 ) -> Parts:
     from align.released.objective import SignBlindObjective
@@ -137,13 +119,14 @@ def _parts(
     )
     value = _value(files, backbone, guider, device) if method.branches and reward is not None else None
     return Parts(
-        Predict(backbone, guider, batch_size, method.reads_correction),
-        Judge(backbone, batch_size, reward, objective, clean, value, config.run.views_together),
+        Predict(backbone, guider, calls, method.reads_correction),
+        Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,
         select=_selection(config),
         search=_search(config),
+        rollover=_rollover(config),
         weigh=method.weighs and (guidance is not None or clean is not None),
         select_children="steered_children" in method.quirks,
     )
@@ -199,6 +182,17 @@ def _search(config: Config) -> Search | None:
     return Search(
         search.candidates, search.widen, plan.probabilities, plan.budget, search.otherwise, search.temperature
     )
+
+
+def _rollover(config: Config) -> Rollover | None:
+    from align.released.rollover import AnyLevel
+    from align.sampling.rollover import Rollover
+
+    method = config.method
+    if not method.rolls:
+        return None
+    rolls = AnyLevel if "any_level" in method.quirks else Rollover
+    return rolls(method.rollover.budget, method.rollover.first)
 
 
 def _selection(config: Config) -> Keep:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from align.config.schema import Config
@@ -18,36 +17,32 @@ from align.runner.plan import Item, group_of
 if TYPE_CHECKING:
     import torch
 
+    from align.sampling.batching import Calls
     from align.sampling.sampler import Request
 
 MOST = 8
 """Rows beyond which a call of the small models takes no less time for each."""
-GIB_OF_A_ROW = {"sdxl": (5.0, 32.0), "sd15": (2.0, 10.0), "lcm": (2.0, 10.0)}
+GIB_OF_A_ROW = {
+    "sdxl": (5.0, 32.0),
+    "sd15": (2.0, 10.0),
+    "lcm": (2.0, 10.0),
+    "sd3": (5.0, 32.0),
+    "flux": (5.0, 35.0),
+    "flow": (5.0, 35.0),
+}
 """Memory of a row without and with a gradient through network, decoder and reward, by family."""
-GIB_OF_WEIGHTS = 8.0
+GIB_OF_WEIGHTS = {"sd3": 18.0, "flux": 25.0, "flow": 25.0}
+"""Of the network and what else stays on a device, where that is more than 8."""
 
 
-def with_batch_size(config: Config, items: Sequence[Item | Request] | None = None) -> Config:
-    """The configuration with a number of rows for its calls; ``items`` is its whole plan, if there is one."""
+def calls_of(config: Config, items: Sequence[Item | Request]) -> Calls:
+    """The calls of a run by its whole plan; ``run.batch_size`` makes them independent of how much that is."""
+    from align.sampling.batching import Calls
+
     if config.run.batch_size is not None:
-        return config
-    rows = _most(config)
-    if items is not None:
-        method = config.method
-        groups = {group_of(item, method.returned) for item in items}
-        candidates = method.search.candidates * max(1.0, method.search.widen)
-        rows = fitting(rows, max(1, len(groups)), max(1, int(method.particles * candidates)))
-    return replace(config, run=replace(config.run, batch_size=rows))
-
-
-def fitting(most: int, groups: int, rows: int) -> int:
-    """Rows of a call, at most ``most``, for so many groups of particles that bring so many rows to a pass each.
-
-    A plan of a few calls is cut evenly instead of padded.
-    """
-    if rows >= most or groups * rows > 4 * most:
-        return most
-    return math.ceil(groups * rows / math.ceil(groups * rows / most))
+        return Calls(config.run.batch_size)
+    groups = {group_of(item, config.method.returned) for item in items}
+    return Calls(_most(config), max(1, len(groups)))
 
 
 def _most(config: Config) -> int:
@@ -58,7 +53,9 @@ def _most(config: Config) -> int:
     if device.type != "cuda":
         return 1  # rows beside each other gain nothing on a CPU, and memory may be little
     plain, guided = GIB_OF_A_ROW[config.backbone.family]
-    room = (gib_of(device) - GIB_OF_WEIGHTS) / (guided if config.method.guided else plain)
+    room = (gib_of(device) - GIB_OF_WEIGHTS.get(config.backbone.family, 8.0)) / (
+        guided if config.method.guided else plain
+    )
     return int(2 ** int(math.log2(min(max(room, 1), MOST))))
 
 

@@ -14,6 +14,10 @@ def network_evaluations(config: Config) -> tuple[float, float]:
     method = config.method
     plain = sum(_calls(config)) * method.particles / method.returned
     least, most = plain, plain
+    if method.rolls:
+        last = 1 if "any_level" in method.quirks else 0
+        looks = method.value.looks if method.value.estimate == "looks" else 1
+        least = most = (method.rollover.budget - last) * looks * method.particles / method.returned
     if method.searches:
         least, most = (_searched(config, lucky=lucky) / method.returned for lucky in (False, True))
     recurrence = method.recurrence

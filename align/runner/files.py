@@ -26,7 +26,13 @@ TRAIN_VALUE = {
     "small_decoder": "python scripts/train_small_decoder.py",
     "network": "python scripts/train_value.py",
 }
-SMALL_DECODERS = {"sd15": "madebyollin/taesd", "lcm": "madebyollin/taesd", "sdxl": "madebyollin/taesdxl"}
+SMALL_DECODERS = {
+    "sd15": "madebyollin/taesd",
+    "lcm": "madebyollin/taesd",
+    "sdxl": "madebyollin/taesdxl",
+    "sd3": "madebyollin/taesd3",
+    "flux": "madebyollin/taef1",
+}
 """Published ones, by the backbone's family."""
 
 

@@ -34,13 +34,17 @@ def _valued(config: Config) -> bool:
     return config.method.branches and bool(config.reward.terms)
 
 
-def _prunes(config: Config) -> bool:
-    plan = searching(config)
-    return bool(plan.populations or plan.replaced)
+def _drops(config: Config) -> bool:
+    return bool(searching(config).populations)
+
+
+def _replaces(config: Config) -> bool:
+    return bool(searching(config).replaced)
 
 
 _weighs = attrgetter("method.weighs")
 _steers = attrgetter("method.steers")
+_rolls = attrgetter("method.rolls")
 _tempers = attrgetter("method.tempers")
 
 
@@ -71,6 +75,7 @@ PLACES: dict[str, tuple[Part, ...]] = {
         Part("align.processes.flow:flow", "sampler.kernel", lambda c: c.sampler.kind == "flow"),
         Part("align.processes.ddim:ddim", "sampler.kind"),
     ),
+    "guider": (Part("align.backbones.guider:Guider", "guider.kind"),),
     "loss of pictures": (
         Part(
             "align.sampling.preference:preference_loss",
@@ -106,8 +111,13 @@ PLACES: dict[str, tuple[Part, ...]] = {
         Part("align.sampling.particles:Steering", "method.steering.potential", _steers),
         Part("align.released.particles:StaleTempered", BY_QUIRK, _quirk("stale_gradients", _tempers)),
         Part("align.sampling.particles:Tempered", "method.tempering.rule", _tempers),
-        Part("align.released.search:RawPrune", BY_QUIRK, _quirk("raw_values", _prunes)),
-        Part("align.sampling.search:Prune", "method.search.drop", _prunes),
+        Part(
+            "align.released.search:RawPrune",
+            BY_QUIRK,
+            _quirk("raw_values", lambda c: _drops(c) or _replaces(c)),
+        ),
+        Part("align.sampling.search:Prune", "method.search.drop", _drops),
+        Part("align.sampling.search:Prune", "method.search.replace", _replaces),
         Part("align.sampling.selection:Keep", "method.search.drop"),
     ),
     "weights": (
@@ -130,6 +140,10 @@ PLACES: dict[str, tuple[Part, ...]] = {
             "method.search.candidates",
             lambda c: bool(searching(c).probabilities),
         ),
+    ),
+    "rollover": (
+        Part("align.released.rollover:AnyLevel", BY_QUIRK, _quirk("any_level", _rolls)),
+        Part("align.sampling.rollover:Rollover", "method.rollover.budget", _rolls),
     ),
     "recurrence": (Part("align.sampling.recurrence:Recurrence", "method.recurrence.rule"),),
     "choose": (Part("align.sampling.sampler:Population", "method.choose"),),
@@ -176,7 +190,7 @@ def _given(config: Config, option: str) -> str:
     if section in (config.method, config.sampler):  # whose other options belong to other places, or to none
         return ""
     told = {part.option for parts in PLACES.values() for part in parts}
-    usual = {one.name: one.default for one in fields(section)}
+    usual = {one.name: one.default for one in fields(section) if one.name != "name"}
     values = {name: getattr(section, name) for name in usual if f"{_section(option)}.{name}" not in told}
     given = {
         name: value for name, value in values.items() if value != usual[name] and not is_dataclass(value)

@@ -79,6 +79,8 @@ def identity(
         del sampler[name]
     method["value"]["weights"] = value_weights
     method["quirks"].sort()
+    if not config.method.rolls:
+        del method["rollover"]
     # What lambda comes to counts, however it is said.
     ladder = method["tempering"]
     if ladder.pop("full_at") is not None and ladder["gamma"] is None:

@@ -7,24 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from shutil import which
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from align.backbones.stated import check_small_decoder
 from align.checkpoints.needed import joint_fingerprint, missing_text
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.config.guider import WEAKENS
 from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import check_steps, is_flow
 from align.reading import read_json
-from align.runner.calls import with_batch_size
+from align.runner.calls import calls_of
 from align.runner.devices import check_device, torch_device
 from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
+from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
+
+if TYPE_CHECKING:
+    from align.sampling.batching import Calls
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Prepared:
     prompts: PromptSet
     identity: dict[str, Any]
     items: list[Item]
+    calls: Calls
     files: Files
     kept: dict[str, dict[str, str]]
     metrics: dict[str, str]
@@ -87,8 +91,8 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         next((one.fingerprint() for one in files.value), None),
     )
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
-    metrics, files = files.metric_fingerprints(), Files(with_batch_size(config, items), files)
-    return Prepared(files.config, prompts, what, items, files, kept, metrics, unread)
+    calls, metrics = calls_of(config, items), files.metric_fingerprints()
+    return Prepared(config, prompts, what, items, calls, files, kept, metrics, unread)
 
 
 def _check_columns(prompts: PromptsConfig) -> None:
@@ -149,8 +153,29 @@ def _check_backbone(files: Files) -> list[str]:
         raise ConfigError(
             f"backbone.attention_stride={stride} is of no cross-attention layer of the network: give {known}"
         )
-    if files.config.guider.further_pass:
-        _check_weakened(files.config, stated.network)
+    if (weak := weak_of(files.config.guider)) is not None:
+        from align.backbones.weakened import check_weak
+
+        try:
+            check_weak(stated.network, weak)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    for name in ("height", "width"):
+        value = getattr(backbone, name)
+        if value % stated.side:
+            raise ConfigError(
+                f"backbone.{name}={value} is no multiple of {stated.side}, the side of the smallest part of a picture: "
+                f"give {max(value // stated.side, 1) * stated.side}"
+            )
+        if stated.largest is not None and value > stated.largest:
+            raise ConfigError(
+                f"backbone.{name}={value} is beyond the network's positions: give at most {stated.largest}"
+            )
+    beyond = [block for block in backbone.attention_blocks or () if block >= stated.blocks]
+    if beyond:
+        raise ConfigError(
+            f"backbone.attention_blocks: the network has no block {beyond[0]}: give 0 to {stated.blocks - 1}"
+        )
     piece = files.value_piece
     if piece is not None and piece.role == "small_decoder":
         try:
@@ -158,23 +183,6 @@ def _check_backbone(files: Files) -> list[str]:
         except (OSError, ValueError) as error:
             raise WrongWeights(f"method.value.estimate=small_decoder: {error}") from error
     return stated.unread
-
-
-def _check_weakened(config: Config, network: dict[str, Any]) -> None:
-    """Refuse blocks that the network does not have, or not of a kind that can be weakened."""
-    import torch
-    from diffusers import UNet2DConditionModel
-
-    from align.backbones.guider import Weak
-    from align.backbones.weakened import altered
-
-    guider = config.guider
-    with torch.device("meta"):
-        empty = UNet2DConditionModel.from_config(network)
-    try:
-        list(altered(empty, Weak(WEAKENS[guider.kind], guider.stack, guider.layers)))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -> None:

@@ -202,7 +202,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         "unsafe": "" if prompts.dropped is None else unsafe,
         "items": _items_line(len(prepared.items), done, backlog),
         "cost": _cost_line(prepared, store, pending, backlog),
-        "calls": f"{config.run.batch_size} rows; {together}" if pending else "",
+        "calls": f"at most {prepared.calls.most} rows; {together}" if pending else "",
         "folder": str(store.folder),
     }
     print_lines(lines, console)

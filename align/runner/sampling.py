@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -22,19 +23,19 @@ from align.runner.files import Files
 from align.runner.plan import Item, group_of
 
 if TYPE_CHECKING:
+    from align.sampling.batching import Calls
     from align.sampling.sampler import Outcome, Sampler
 
 
 class Sampling:
     """A sampler that makes smaller calls where memory runs out, and finds the items that an error is about."""
 
-    def __init__(self, files: Files, say: Callable[[str], None], errors: ErrorLog) -> None:
+    def __init__(self, files: Files, calls: Calls, say: Callable[[str], None], errors: ErrorLog) -> None:
         self.files = files
-        self.config = config = files.config
+        self.config = files.config
+        self.calls = calls
         self.say = say
         self.errors = errors
-        assert config.run.batch_size is not None  # see ``calls.with_batch_size``
-        self.batch_size = config.run.batch_size
         self.hopeless: str | None = None
         """What a whole group failed with, although nothing is wrong with any of its prompts: so would the next one."""
         self._sampler: Sampler | None = None
@@ -75,7 +76,7 @@ class Sampling:
 
     def _built(self) -> Sampler:
         try:
-            return build.build_sampler(self.config, self.batch_size, self.files)
+            return build.build_sampler(self.config, self.calls, self.files)
         except (WeightsError, ConfigError):
             raise
         except Exception as error:
@@ -126,12 +127,12 @@ class Sampling:
 
     def _shrink(self) -> None:
         """Smaller calls; with calls of one row, one group of particles at a time."""
-        if self.batch_size == 1:
+        if self.calls.most == 1:
             self._apart = True
             self.say("out of memory: one picture at a time from now on")
         else:
-            self.batch_size //= 2
-            self.say(f"out of memory: network calls of {self.batch_size} rows from now on")
+            self.calls = replace(self.calls, most=self.calls.most // 2)
+            self.say(f"out of memory: network calls of {self.calls.most} rows from now on")
             self._sampler = None
         free_memory()
 

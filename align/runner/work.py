@@ -47,12 +47,13 @@ class Work:
         failed = store.failed
         self._todo = deque(sorted(items, key=lambda item: item.key in failed))
         self._errors = ErrorLog(store.folder)
-        self._sampling = Sampling(prepared.files, meter.say, self._errors)
+        self._sampling = Sampling(prepared.files, prepared.calls, meter.say, self._errors)
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
         self._measuring = Measuring(store, prepared.metrics, self._scorer, meter, interrupts, self._errors)
-        call = self._sampling.batch_size * config.method.returned // config.method.particles
+        particles, returned = config.method.particles, config.method.returned
+        call = prepared.calls.shared(particles) * returned // particles
         self._pace = Pace(config.run.in_flight, call)
 
     def run(self) -> None:
@@ -106,7 +107,7 @@ class Work:
         """The next group; shared ones get smaller towards the end, so that all processes finish together."""
         size = self._pace.size
         if self.store.shared:
-            size = min(size, max(self._sampling.batch_size, len(self._todo) // 4))
+            size = min(size, max(self._sampling.calls.most, len(self._todo) // 4))
         group: list[Item] = []
         returned = self.config.method.returned
         while self._todo:

@@ -1,12 +1,14 @@
 """Calls whose size fits the work, and never the company.
 
 A kernel may sum in another order when the batch has another size, so the last bits of a row depend on how many are computed
-in its call.  That number is therefore decided by the row's own group of particles, and by one ``size`` that a run has from
-its plan (``align.runner.calls``), never by which others happen to be there:
+in its call.  That number is therefore decided by the row's own group of particles, and by two numbers that a run has from its
+plan (``align.runner.calls``), never by which other groups happen to be there:
 
-* a group that brings at least ``size`` rows to a pass has calls of its own, as few and as even as can be, without padding;
-* rows of smaller groups share calls of exactly ``size``, of which the last is padded by repeating its last row;
-* a group that travels back in time is one of few that still do: its calls are a quarter of ``size`` (``later``).
+* a group that brings at least ``most`` rows to a pass has calls of its own, as few and as even as can be, without padding;
+* smaller groups share calls, of as many rows as all ``groups`` of the plan would bring together if each brought as many, at
+  most ``most``; the last call of a pass is padded by repeating its last row.  So the only group of a plan never pays padding,
+  at no pass, whatever it brings there;
+* a group that travels back in time is one of few that still do: its calls are a quarter of ``most`` (``later``).
 
 So equal requests give equal bytes in any order, shard or process of a run, and after any interruption.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,25 +38,44 @@ def chunks(number: int, size: int) -> Iterator[Chunk]:
         yield Chunk(rows, min(size, number - start))
 
 
-def calls(groups: Sequence[int], size: int) -> Iterator[Chunk]:
-    """Cut the rows of a pass, each with the number of its group, into calls of at most ``size``."""
-    counts = Counter(groups)
-    shared = [row for row, group in enumerate(groups) if counts[group] < size]
-    own: dict[int, list[int]] = {group: [] for group, count in counts.items() if count >= size}
-    for row, group in enumerate(groups):
-        if group in own:
-            own[group].append(row)
-    for rows in own.values():
-        for part in torch.tensor(rows).tensor_split(-(-len(rows) // size)):
-            yield Chunk(part, len(part))
-    together = torch.tensor(shared, dtype=torch.long)
-    for chunk in chunks(len(together), size):
-        yield Chunk(together[chunk.rows], chunk.real)
+@dataclass(frozen=True)
+class Calls:
+    """How the rows of a pass are cut into calls.
 
+    Attributes:
+        most: rows of a call.
+        groups: of particles in the whole plan; ``None`` where pictures shall not depend on how many there are.
+    """
 
-def later(size: int, round: int) -> int:
-    """Most rows of a call in a round of time travel, of which the first is 0."""
-    return size if round == 0 else max(1, size // 4)
+    most: int
+    groups: int | None = None
+
+    def shared(self, number: int) -> int:
+        """Rows of the calls that groups share which bring ``number`` rows each; a plan of a few calls is cut evenly."""
+        if self.groups is None or self.groups * number > 4 * self.most:
+            return self.most
+        rows = self.groups * number
+        return -(-rows // -(-rows // self.most))
+
+    def __call__(self, groups: Sequence[int]) -> Iterator[Chunk]:
+        """Cut the rows of a pass, each with the number of its group."""
+        counts = Counter(groups)
+        alike: dict[tuple[int, int | None], list[int]] = {}
+        for row, group in enumerate(groups):
+            own = counts[group] >= self.most
+            key = (self.most, group) if own else (self.shared(counts[group]), None)
+            alike.setdefault(key, []).append(row)
+        for (size, one), rows in alike.items():
+            if one is not None:
+                for part in torch.tensor(rows).tensor_split(-(-len(rows) // size)):
+                    yield Chunk(part, len(part))
+            else:
+                for chunk in chunks(len(rows), size):
+                    yield Chunk(torch.tensor(rows)[chunk.rows], chunk.real)
+
+    def later(self, round: int) -> Calls:
+        """Those of a round of time travel, of which the first is 0."""
+        return self if round == 0 else replace(self, most=max(1, self.most // 4))
 
 
 Cut = Callable[[Sequence[int]], Iterator[Chunk]]

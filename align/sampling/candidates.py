@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Gaussian, Step
-from align.sampling.batching import calls
 from align.sampling.host import read_together, send
 from align.sampling.noise import Candidate, Draws
 from align.sampling.parts import Parts, Want, suffices, wants_of_candidates
@@ -43,7 +42,7 @@ def best_candidates(
     there = number < widths[parent]
     number, parent = number[there], parent[there]
     best: _Candidates | None = None
-    for chunk in calls(state.group[parent].tolist(), parts.predict.size):
+    for chunk in parts.predict.calls(state.group[parent].tolist()):
         rows, turn = (part[chunk.rows[: chunk.real]] for part in (parent, number))
         own = [Candidate(draws.own[m], k) for m, k in zip(rows.tolist(), turn.tolist(), strict=True)]
         mine = replace(draws, own=own)

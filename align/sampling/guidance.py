@@ -12,11 +12,12 @@ from align.processes.base import Step, clean_and_noise
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate, per_row
 
-Rule = Literal["correction", "polyak", "value", "constant", "variance"]
+Rule = Literal["correction", "velocity", "polyak", "value", "constant", "variance"]
 """What the factor rho of a gradient g is, besides the coefficient; all norms per particle in float32.
 
 * ``correction``: ||c|| / ||g||, c the classifier-free correction (released DyMO, FreeDoM): the step's length does not depend
   on the loss's scale;
+* ``velocity``: a ||eps - x0|| / ||g||, a share of what a flow moves by, in units of noise as c is: for models without a correction;
 * ``polyak``: ||eps|| / ||g||^2 (DyMO as printed);
 * ``value``: 1 / |loss| (DPS, arXiv 2209.14687, with a reward in the residual's place);
 * ``constant``: 1;
@@ -25,11 +26,13 @@ Rule = Literal["correction", "polyak", "value", "constant", "variance"]
 """
 
 
-def step_size(rule: Rule, estimate: Estimate, norm: Tensor) -> Tensor:
+def step_size(rule: Rule, estimate: Estimate, norm: Tensor, step: Step) -> Tensor:
     """The factor rho without its coefficient, (P,); zero where ``norm`` (P,), the gradient's, is."""
     safe = norm.clamp(min=1e-30)
     if rule == "correction":
         rho = estimate.correction.float().flatten(1).norm(dim=1) / safe
+    elif rule == "velocity":
+        rho = step.a * (estimate.eps - estimate.x0).float().flatten(1).norm(dim=1) / safe
     elif rule == "polyak":  # Divided twice: the square of a small norm underflows.
         rho = estimate.eps.float().flatten(1).norm(dim=1) / safe / safe
     elif rule == "value":
@@ -62,7 +65,7 @@ class Guidance:
         if self.rule == "variance":
             rho = length * step.std**2 * tilt.to(estimate.gradient_norm)
         else:
-            rho = length * step_size(self.rule, estimate, estimate.gradient_norm)
+            rho = length * step_size(self.rule, estimate, estimate.gradient_norm, step)
         return -per_row(rho, estimate.gradient) * estimate.gradient
 
     def adjust(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor) -> Estimate:
@@ -97,10 +100,10 @@ class CleanGuidance:
     rule: Rule = "correction"
     form: Literal["x0", "eps"] = "x0"
 
-    def step(self, gradient: Tensor, estimate: Estimate) -> Tensor:
+    def step(self, gradient: Tensor, estimate: Estimate, step: Step) -> Tensor:
         """One move of x0 against (P, C, h, w) gradients."""
         norm = gradient.float().flatten(1).norm(dim=1)
-        return -per_row(self.rate * step_size(self.rule, estimate, norm), gradient) * gradient
+        return -per_row(self.rate * step_size(self.rule, estimate, norm, step), gradient) * gradient
 
     def adjust(self, estimate: Estimate, step: Step) -> Estimate:
         """The predictions with x0 moved."""

@@ -18,14 +18,14 @@ from torch import Tensor
 from align.backbones.base import Backbone, Prediction
 from align.processes.base import Step
 from align.rewards.base import Reward
-from align.sampling.batching import Cut, chunks
+from align.sampling.batching import Calls, Cut
 from align.sampling.guidance import CleanGuidance
 from align.sampling.host import send
 from align.sampling.ledger import Ledger
 from align.sampling.noise import Draws
 from align.sampling.objective import Objective, Terms
 from align.sampling.preference import preference_loss
-from align.sampling.state import Estimate, Pictures, State, join, take
+from align.sampling.state import Estimate, Pictures, State, in_order, join, take
 from align.sampling.values import Asked, Value
 from align.sampling.views import ViewDraws
 from align.semantics.attention_loss import semantic_loss
@@ -55,7 +55,7 @@ class Judge:
     """The one holder of the reward, with all that reads it.
 
     Attributes:
-        size: most rows of a decoder call, see ``align.sampling.batching``.
+        calls: how rows are cut into calls of the decoder and the reward.
         reward: of the objective, of values and of finished pictures, where something reads one.
         objective: what to differentiate; ``None`` for nothing.
         clean: how clean predictions are moved, if they are.
@@ -64,7 +64,7 @@ class Judge:
     """
 
     backbone: Backbone
-    size: int
+    calls: Calls
     reward: Reward | None = None
     objective: Objective | None = None
     clean: CleanGuidance | None = None
@@ -100,8 +100,8 @@ class Judge:
             drawn = ViewDraws.of(draws.take(torch.arange(real)).uniform, self.objective.copies)
             shown = drawn.take(torch.arange(number).clamp(max=real - 1))
         parts = []
-        for first in range(0, real, self.size):
-            rows = torch.arange(first, min(first + self.size, number))
+        for first in range(0, real, self.calls.most):
+            rows = torch.arange(first, min(first + self.calls.most, number))
             some = state.take(rows)
             score = self._scoring(pictures.prompts_of(some), step.timestep, min(real - first, len(rows)))
             loss = partial(
@@ -115,7 +115,9 @@ class Judge:
             )
             weights = pictures.pair_weights[send(some.picture, pictures.pair_weights.device)]
             parts.append(
-                self._losses(take(prediction, rows), some.previous_x0, weights, terms, loss, differentiate)
+                self._losses(
+                    take(prediction, rows), some.previous_x0, weights, step, terms, loss, differentiate
+                )
             )
         if terms.preference:
             times = self.clean.iterations if self.clean is not None else 1
@@ -130,6 +132,7 @@ class Judge:
         prediction: Prediction,
         previous: Tensor,
         pair_weights: Tensor,
+        step: Step,
         terms: Terms,
         preference: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
         differentiate: bool,
@@ -168,10 +171,10 @@ class Judge:
         shift = torch.zeros_like(x0)
         if self.clean is not None and terms.preference:
             estimate = replace(Estimate.of(eps, x0, correction), loss=total)
-            shift = self.clean.step(through, estimate)
+            shift = self.clean.step(through, estimate, step)
             for _ in range(self.clean.iterations - 1):
                 _, through, _ = preference(x0 + shift)
-                shift = shift + self.clean.step(through, estimate)
+                shift = shift + self.clean.step(through, estimate, step)
         return Judgement(total, value, by_x0, by_attention, shift)
 
     def values(
@@ -200,23 +203,25 @@ class Judge:
             parts.append((chunk.rows[: chunk.real], self.value(asked)[: chunk.real].float()))
         for what, each in self.value.costs(step).items():
             ledger.charge(state.picture.tolist(), what, each)
-        values = torch.cat([part for _, part in parts])
-        return values[send(torch.argsort(torch.cat([rows for rows, _ in parts])), values.device)]
+        return in_order(parts)
 
-    def decode(self, latents: Tensor) -> Tensor:
-        parts = [
-            self.backbone.decode(latents[send(chunk.rows, latents.device)])[: chunk.real]
-            for chunk in chunks(len(latents), self.size)
-        ]
-        return torch.cat(parts).clamp(0, 1).float()
-
-    def score(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+    def decode(self, latents: Tensor, groups: Sequence[int]) -> Tensor:
+        """Clean latents (P, ...), each of a group, to pictures (P, 3, H, W) in [0, 1], float32 on their device."""
         parts = []
-        for chunk in chunks(len(pictures), self.size):
+        for chunk in self.calls(groups):
+            decoded = self.backbone.decode(latents[send(chunk.rows, latents.device)])
+            parts.append((chunk.rows[: chunk.real], decoded[: chunk.real]))
+        return in_order(parts).clamp(0, 1).float()
+
+    def score(self, pictures: Tensor, prompts: Sequence[str], groups: Sequence[int]) -> Tensor:
+        """(P,) float32 rewards of finished pictures (P, 3, H, W), each for its own prompt and of a group."""
+        parts = []
+        for chunk in self.calls(groups):
             texts = [prompts[k] for k in chunk.rows.tolist()]
             shown = pictures[send(chunk.rows, pictures.device)]
-            parts.append(self._scoring(texts, 0, chunk.real)(shown)[: chunk.real])
-        return torch.cat(parts).float()
+            found = self._scoring(texts, 0, chunk.real)(shown)
+            parts.append((chunk.rows[: chunk.real], found[: chunk.real].float()))
+        return in_order(parts)
 
     def _scoring(self, prompts: Sequence[str], time: int, real: int) -> Callable[[Tensor], Tensor]:
         """What scores v pictures of each row, (P v, 3, H, W) one row after the other; the first ``real`` rows count."""

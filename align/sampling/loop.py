@@ -6,7 +6,8 @@ are selected (``selection.py``, ``particles.py``), the kernel of the process is 
 gradient (``guidance.py``), the children are drawn, and the shift is accounted for in the weights.  Pictures that have rounds
 left travel back to the same noise level and repeat the step (``recurrence.py``).  A search draws several children of each
 particle, evaluates them where they are, at the next step, and lets one of them go on (``candidates.py``): what it was
-evaluated to is the next step's estimate, so the network is never asked twice.
+evaluated to is the next step's estimate, so the network is never asked twice.  Particles that spend a budget of their own are at
+levels of their own, and have their own loop (``levels.py``).
 
 What an evaluation computes is decided by ``parts.wants`` alone.  Prompts share calls but never numbers; noise is keyed by
 what it is for (``noise.py``).  The grad mode is the caller's: with gradients enabled, the clean latents of ``run`` can be
@@ -26,6 +27,7 @@ from align.processes.base import Gaussian, Step, renoise
 from align.sampling.candidates import best_candidates
 from align.sampling.host import read, send
 from align.sampling.ledger import Ledger
+from align.sampling.levels import rollover
 from align.sampling.noise import Draws, Streams
 from align.sampling.parts import Parts, Want, wants
 from align.sampling.selection import Trace
@@ -72,6 +74,13 @@ def run(
     ``on_evaluation`` is told of every evaluation, ``on_step`` when a step is done.
     """
     loop = Loop(parts, pictures, streams, ledger)
+    if parts.rollover is not None:
+
+        def tell(step: Step, state: State, estimate: Estimate, trace: Trace) -> None:
+            if on_evaluation is not None:
+                on_evaluation(Info(step, 0, state, estimate, trace))
+
+        return rollover(parts, loop.evaluate, state, streams, tell, on_step)
     estimate: Estimate | None = None
     for step in parts.process.steps:
         arrived: list[tuple[State, Estimate | None]] = []
@@ -88,7 +97,7 @@ def run(
                 selected = parts.select(state, estimate, step, draws)
                 state, estimate, trace = selected.state, selected.estimate, selected.trace
             if left is None:
-                left = _rounds(parts, state, estimate, want, len(pictures.prompts))
+                left = _rounds(parts, step, state, estimate, want, len(pictures.prompts))
             again = left[state.picture] > round
             state, estimate, again, chosen = loop.children(state, estimate, step, want, round, again)
             if on_evaluation is not None:
@@ -118,11 +127,14 @@ def _together(arrived: list[tuple[State, Estimate | None]]) -> tuple[State, Esti
     return state.take(order), estimate
 
 
-def _rounds(parts: Parts, state: State, estimate: Estimate, want: Want, pictures: int) -> Tensor:
-    """Extra rounds of each picture, (pictures,): a picture's particles travel together, as often as the most needed."""
+def _rounds(parts: Parts, step: Step, state: State, estimate: Estimate, want: Want, pictures: int) -> Tensor:
+    """Extra rounds of each picture, (pictures,): a picture's particles travel together, as often as the most needed.
+
+    Where there is no signal yet, as a flow begins, the way back leads to fresh noise: there is nothing to repeat.
+    """
     rounds = torch.zeros(pictures, dtype=torch.long)
     unguided = parts.guidance is None and parts.judge.clean is None
-    if parts.recurrence.rule == "none" or (want.back is None and not unguided):
+    if step.a == 0 or parts.recurrence.rule == "none" or (want.back is None and not unguided):
         return rounds
     extra = read(parts.recurrence.extra(estimate, want.terms, everywhere=unguided))
     return rounds.scatter_reduce(0, state.picture, extra, "amax")

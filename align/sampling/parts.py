@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from align.processes.base import Process, Step
-from align.sampling.batching import Cut, calls, later, one_call
+from align.sampling.batching import Cut, one_call
 from align.sampling.guidance import Guidance
 from align.sampling.judge import Judge
 from align.sampling.objective import Terms
 from align.sampling.predict import Predict
 from align.sampling.recurrence import Recurrence
+from align.sampling.rollover import Rollover
 from align.sampling.search import Search
 from align.sampling.selection import Keep
 from align.sampling.state import Pictures, State
@@ -35,6 +35,7 @@ class Parts:
         recurrence: rounds per step.
         select: which particles go on, at every step.
         search: candidates for each particle's next state; ``None`` draws one.
+        rollover: how a particle's budget is spent, where each has one; nothing guides, selects or searches beside it.
         weigh: account for the shift in the log-weights (needs eta > 0).
         select_children: select among the children of a step by what their parents were evaluated to, as Feynman-Kac
             steering was released; copies then start the next step at the same latents.
@@ -47,6 +48,7 @@ class Parts:
     recurrence: Recurrence = field(default_factory=Recurrence)
     select: Keep = field(default_factory=Keep)
     search: Search | None = None
+    rollover: Rollover | None = None
     weigh: bool = False
     select_children: bool = False
 
@@ -83,8 +85,7 @@ def wants(parts: Parts, step: Step, state: State, pictures: Pictures, round: int
         judged = pictures.has_pairs[state.picture]
     told = terms.preference and parts.judge.values_by_loss()
     valued = torch.full_like(judged, parts.select.reads(step) and not told)
-    cut = partial(calls, size=later(parts.predict.size, round))
-    return Want(terms, back, judged, valued, cut)
+    return Want(terms, back, judged, valued, parts.predict.calls.later(round))
 
 
 def wants_of_candidates(parts: Parts, step: Step, widths: Tensor, size: int) -> Want:

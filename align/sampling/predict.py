@@ -12,7 +12,7 @@ import torch
 from align.backbones.base import Backbone, Halves, Prediction
 from align.backbones.guider import Guider
 from align.processes.base import Step
-from align.sampling.batching import Cut
+from align.sampling.batching import Calls, Cut
 from align.sampling.ledger import Ledger
 from align.sampling.state import Pictures, State, gather, take
 
@@ -22,13 +22,13 @@ class Predict:
     """The network of a backbone under guidance.
 
     Attributes:
-        size: most rows of a call, see ``align.sampling.batching``.
+        calls: how rows are cut into calls.
         correction: whether anything reads the classifier-free correction of predictions.
     """
 
     backbone: Backbone
     guider: Guider
-    size: int
+    calls: Calls
     correction: bool = True
 
     def __call__(self, state: State, pictures: Pictures, step: Step, ledger: Ledger, cut: Cut) -> Prediction:

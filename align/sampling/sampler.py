@@ -108,7 +108,7 @@ class Sampler:
         returned = self.population.returned
         of = [replace(request, sample=request.sample // returned) for request in requests]
         groups = list(dict.fromkeys(of))
-        together = max(1, 4 * self.parts.predict.size // self.population.particles)
+        together = max(1, 4 * self.parts.predict.calls.most // self.population.particles)
         made: dict[Request, list[Outcome]] = {}
         for first in range(0, len(groups), together):
             some = groups[first : first + together]
@@ -170,13 +170,13 @@ class Sampler:
             None if on_step is None else lambda step: on_step((step.index + 1) / number),
         )
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Clean latents (P, ...) to pictures (P, 3, H, W) in [0, 1], float32 on the device, in calls of one fixed shape."""
-        return self.parts.judge.decode(latents)
+    def decode(self, latents: Tensor, groups: Sequence[int] | None = None) -> Tensor:
+        """Clean latents (P, ...) to pictures (P, 3, H, W) in [0, 1], float32 on the device; ``groups`` where some share one."""
+        return self.parts.judge.decode(latents, range(len(latents)) if groups is None else groups)
 
-    def score(self, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
+    def score(self, pictures: Tensor, prompts: Sequence[str], groups: Sequence[int] | None = None) -> Tensor:
         """(P,) rewards of finished pictures (P, 3, H, W) on the device, each for its own prompt."""
-        return self.parts.judge.score(pictures, prompts)
+        return self.parts.judge.score(pictures, prompts, range(len(prompts)) if groups is None else groups)
 
     def _sample(self, groups: Sequence[Request], on_step: Callable[[float], None]) -> list[list[Outcome]]:
         began = time.perf_counter()
@@ -208,7 +208,7 @@ class Sampler:
         judged = population.choose == "best" or select.reads_end()
         if population.choose == "first" and not judged:
             state = state.take(torch.cat([rows[: population.returned] for rows in state.groups()]))
-        decoded = self.decode(state.z)
+        decoded = self.decode(state.z, state.group.tolist())
         ledger.charge(state.picture.tolist(), "decoder_forward")
         shown = read(decoded)
         whole = torch.isfinite(shown).flatten(1).all(dim=1)
@@ -218,7 +218,8 @@ class Sampler:
             some = state.take(there)
             if len(there):
                 texts = pictures.prompts_of(some)
-                value[there] = read(self.score(decoded[send(there, decoded.device)], texts))
+                shown_there = decoded[send(there, decoded.device)]
+                value[there] = read(self.score(shown_there, texts, some.group.tolist()))
             ledger.charge(some.picture.tolist(), "reward_forward")
             state = select.finish(state, send(value, self.device))
         described = self.parts.predict.backbone.describe(state.z)

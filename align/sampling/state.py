@@ -53,6 +53,14 @@ def gather(parts: Sequence[tuple[Tensor, Rows]]) -> Rows:
     return take(join([rows for _, rows in parts]), torch.argsort(torch.cat([places for places, _ in parts])))
 
 
+def in_order(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """As ``gather``, of one tensor."""
+    if len(parts) == 1:  # cut from a whole, so in order
+        return parts[0][1]
+    found = torch.cat([part for _, part in parts])
+    return found[send(torch.argsort(torch.cat([places for places, _ in parts])), found.device)]
+
+
 def per_row(x: Tensor, like: Tensor) -> Tensor:
     """(P,) numbers that multiply the rows of ``like``, (P, ...) of any rank."""
     return x.view(-1, *(1,) * (like.ndim - 1))

@@ -1,7 +1,7 @@
 """Methods against the calls of models that they cannot do without: ``python scripts/bench.py bare``.
 
-A picture is made in turn by a method and by bare calls: the rows of network, decoder and reward that the method needs at each
-step, forward and back, in as few and as even calls as a step allows, with nothing done between them.  CPU time; the
+A picture is made in turn by a method and by bare calls: its texts are read, then the rows of network, decoder and reward that
+the method needs at each step, forward and back, in as few and as even calls as a step allows, with nothing done between them.  CPU time; the
 fraction printed is the median over pairs.  It holds all that is not such a call: the loop, noise, padding, selection.
 """
 
@@ -26,6 +26,8 @@ from align.config.schema import Config
 from align.rewards.base import Reward
 from align.rewards.registry import load
 from align.runner.build import assemble
+from align.runner.calls import calls_of
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request, Sampler
 from align.sampling.schedules import populations, searched_width
 from align.semantics.sources import PromptGraphs
@@ -44,7 +46,7 @@ def cases(steps: int) -> Iterator[tuple[str, list[str], list[tuple[int, str]]]]:
         yield f"svdd, M {tried}", ["method=svdd", f"method.search.candidates={tried}"], passes
     wide = ["method.search.schedule=all", "method.search.candidates=5", "method.particles=5"]
     yield "dsearch, 5 of 5", ["method=dsearch", *wide], [(5, "plain"), *_searched(steps, 5, 5)]
-    for number in (1, 2, 3, 5, 8, 12):
+    for number in (1, 2, 4, 8, 12):
         yield f"das, {number}", ["method=das", f"method.particles={number}"], [(number, "guided")] * steps
 
 
@@ -59,11 +61,10 @@ def bare(
     backbone: Backbone, reward: Reward, sampler: Sampler, scale: float, passes: list[tuple[int, str]]
 ) -> Callable[[], None]:
     """The calls of some passes, and those of one finished picture."""
-    read = Conditioning.of([backbone.encode(PROMPT, "")])
     (step, *_) = sampler.parts.process.steps
     z = torch.randn(BEST, *backbone.latent_shape())
 
-    def call(rows: int, through: str) -> None:
+    def call(read: Conditioning, rows: int, through: str) -> None:
         some = z[:rows].clone().requires_grad_(through == "guided")
         with torch.set_grad_enabled(through == "guided"):
             x0 = backbone.predict(
@@ -77,9 +78,10 @@ def bare(
                     torch.autograd.grad(x0, some, slope)
 
     def once() -> None:
+        read = Conditioning.of([backbone.encode(PROMPT, "")])
         for rows, through in passes:
             for part in torch.arange(rows).tensor_split(-(-rows // BEST)):
-                call(len(part), through)
+                call(read, len(part), through)
         with torch.no_grad():
             backbone.decode(z[:1])
 
@@ -128,22 +130,21 @@ def main(args: argparse.Namespace) -> None:
     for name, options, passes in cases(args.steps):
         if not name.startswith(args.only):
             continue
-        config = config_of(options, args.steps)
-        batch = args.batch or batch_of(config)
-        sampler = assemble(config, backbone, reward, PromptGraphs(graph).pairs, batch, CPU)
+        config, request = config_of(options, args.steps), [Request(PROMPT)]
+        calls = Calls(args.batch) if args.batch else calls_of(config, request)
+        sampler = assemble(config, backbone, reward, PromptGraphs(graph).pairs, calls, CPU)
         assert isinstance(sampler, Sampler)
-        request = [Request(PROMPT)]
 
         def made(sampler: Sampler = sampler, request: list[Request] = request) -> None:
             sampler.sample(request)
 
-        calls = bare(backbone, reward, sampler, config.sampler.guidance_scale, passes)
+        needs = bare(backbone, reward, sampler, config.sampler.guidance_scale, passes)
         needed, seen = sum(rows for rows, _ in passes), rows_called(backbone, made)
-        calls()
+        needs()
         ratios, took = [], []
         for _ in range(args.pairs):
             spent = []
-            for each in (calls, made):
+            for each in (needs, made):
                 began = time.process_time()
                 each()
                 spent.append(time.process_time() - began)
@@ -154,13 +155,3 @@ def main(args: argparse.Namespace) -> None:
             f"{name:<16} {seen:4d} network rows, {needed:4d} needed; {min(took):6.2f} CPU s, {over:+6.1%} over bare calls",
             flush=True,
         )
-
-
-def batch_of(config: Config) -> int:
-    """Rows of a call in a run of one picture."""
-    from align.runner.calls import with_batch_size
-    from align.runner.plan import Item
-
-    rows = with_batch_size(config, [Item("", PROMPT, "", 0, 0, 0)]).run.batch_size
-    assert rows is not None
-    return rows

@@ -30,6 +30,7 @@ from align.config.compose import jobs_of
 from align.rewards.base import Reward
 from align.rewards.registry import load
 from align.runner.build import assemble
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request, Sampler
 from align.semantics.sources import PromptGraphs
 from align.shapes.semantics import graph
@@ -144,7 +145,7 @@ def sampler_of(case: Case, backbone: UNetBackbone, reward: Reward, batch: int, m
     """What the case's configuration comes to."""
     options = [*case.options, "sampler=ddim_ancestral", f"sampler.steps={case.steps}", *more]
     config = jobs_of(parse(options))[0].config
-    made = assemble(config, backbone, reward, PromptGraphs(graph).pairs, batch, CPU)
+    made = assemble(config, backbone, reward, PromptGraphs(graph).pairs, Calls(batch), CPU)
     assert isinstance(made, Sampler)
     return made
 

@@ -20,6 +20,7 @@ from align.backbones.registry import load_folder
 from align.processes.base import Process
 from align.processes.ddim import ddim
 from align.rewards.registry import load
+from align.sampling.batching import Calls
 from align.sampling.guidance import Guidance
 from align.sampling.judge import Judge
 from align.sampling.objective import Objective
@@ -67,14 +68,16 @@ def main(args: argparse.Namespace) -> None:
     times = torch.full((args.batch,), 300)
 
     def plain(steps: Process) -> Sampler:
-        parts = Parts(Predict(backbone, Guider(4.0), args.batch), Judge(backbone, args.batch), steps)
+        parts = Parts(
+            Predict(backbone, Guider(4.0), Calls(args.batch)), Judge(backbone, Calls(args.batch)), steps
+        )
         return Sampler(parts, PromptGraphs(graph).pairs, device)
 
     # One preference gradient per step and no time travel, so that the bare calls can be counted out.
     objective = Objective(preference=1.0, semantic=0.0, semantic_until=1.0, both_until=1.0)
     guided_parts = Parts(
-        Predict(backbone, Guider(4.0), args.batch),
-        Judge(backbone, args.batch, reward, objective),
+        Predict(backbone, Guider(4.0), Calls(args.batch)),
+        Judge(backbone, Calls(args.batch), reward, objective),
         process,
         guidance=Guidance(1.0, (1.0, 1.0, 1.0)),
         recurrence=Recurrence(),

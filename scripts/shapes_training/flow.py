@@ -2,8 +2,7 @@
 
 Rectified flow, z = (1 - sigma) x0 + sigma eps, with the network's output the velocity eps - x0.  The denoiser teaches: its
 prediction at the level of equal signal-to-noise ratio is the mean of what a rendered picture's own velocity is a single sample
-of, so that far fewer pictures do.  Later on the pictures count as much, for what the denoiser does not know.  As in the
-denoiser, attention is taught where each phrase's objects are.
+of, so that far fewer pictures do.  As in the denoiser, attention is taught where each phrase's objects are.
 """
 
 from __future__ import annotations
@@ -38,8 +37,6 @@ HEADS, HEAD_WIDTH, BLOCKS = 5, 32, 6
 TIME_MEAN, TIME_SPREAD = 0.5, 1.2
 CERTAIN = 0.59
 """Below this level the places of objects are certain, and cells that they cover weigh more in the loss."""
-TAUGHT = 0.5
-"""Share of the steps in which the denoiser alone says what the velocity is; then pictures count half."""
 
 
 def scheduler() -> FlowMatchEulerDiscreteScheduler:
@@ -65,7 +62,7 @@ def network(latent_channels: int, side: int = 8) -> SD3Transformer2DModel:
         qk_norm="rms_norm",
     )
     for name, parameter in model.named_parameters():
-        if ".linear." in name and "norm" in name or name.startswith("proj_out"):
+        if (".linear." in name and "norm" in name) or name.startswith("proj_out"):
             nn.init.zeros_(parameter)
     return model
 
@@ -98,7 +95,8 @@ class Teacher:
         a, s = ((x / (level**2 + (1 - level) ** 2).sqrt()) for x in (1 - level, level))
         z = a * clean + s * noise
         v = self.unet(z.contiguous(memory_format=torch.channels_last), t, states, return_dict=False)[0]
-        return (a * v + s * z) - (a * z - s * v)
+        velocity: Tensor = (a * v + s * z) - (a * z - s * v)
+        return velocity
 
 
 def run(
@@ -129,7 +127,9 @@ def run(
         dropped = torch.from_numpy(rng.random(BATCH) < DROP_CAPTION).to(device)
         ids = torch.where(dropped[:, None], empty, all_ids[index])
         u = torch.from_numpy((rng.permutation(BATCH) + rng.random(BATCH)) / BATCH).float()
-        sigma = torch.sigmoid(TIME_MEAN + TIME_SPREAD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).to(device)
+        sigma = torch.sigmoid(TIME_MEAN + TIME_SPREAD * torch.special.ndtri(u.clamp(1e-4, 1 - 1e-4))).to(
+            device
+        )
         clean = latents[index]
         noise = torch.randn_like(clean)
         with torch.no_grad():
@@ -138,8 +138,6 @@ def run(
         target = teacher.velocity(clean, noise, sigma, found[0])
         own = noise - clean
         gap = (target - own).square().mean()
-        if spent > TAUGHT:
-            target = (target + own) / 2
         maps.clear()
         z = (1 - level) * clean + level * noise
         v = model(z, found[0], found[1], 1000 * sigma, return_dict=False)[0]

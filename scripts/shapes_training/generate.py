@@ -18,7 +18,7 @@ from align.backbones.guider import Guider
 from align.backbones.registry import load_folder
 from align.backbones.unet import UNetBackbone
 from align.processes.ddim import ddim
-from align.sampling.batching import one_call
+from align.sampling.batching import Calls, one_call
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
 from align.sampling.noise import Draws, NoiseStream
@@ -91,7 +91,7 @@ def make(
     if path.exists():
         return
     process = ddim(backbone.scheduler_config, steps, eta)
-    predict = Predict(backbone, Guider(GUIDANCE), batch)
+    predict = Predict(backbone, Guider(GUIDANCE), Calls(batch))
     texts = [caption.text() for caption in wanted for _ in range(SEEDS)]
     made: list[np.ndarray] = []
     looks: list[np.ndarray] = []

@@ -12,6 +12,7 @@ from align.backbones.base import Conditioning
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner.build import build_sampler
+from align.sampling.batching import Calls
 from align.sampling.ledger import Cost, Ledger
 from align.sampling.loop import Info, run, start
 from align.sampling.noise import NoiseStream
@@ -77,7 +78,7 @@ def nearest(density: Density, x: Tensor) -> Tensor:
 def sampler_of(problem: str, *options: str, rows: int) -> Sampler:
     """What ``python -m align experiment=toy_PROBLEM OPTIONS`` samples with, in calls of ``rows``."""
     (job,) = jobs_of(parse([f"experiment=toy_{problem}", *options]))
-    sampler = build_sampler(job.config, rows)
+    sampler = build_sampler(job.config, Calls(rows))
     assert isinstance(sampler, Sampler)
     return sampler
 
@@ -135,15 +136,16 @@ def ensemble(sampler: Sampler, problem: str, runs: int, seed: int = 0) -> Ensemb
     ledger, traces = Ledger(runs), []
 
     def watch(info: Info) -> None:
-        if info.trace:
-            figures = list(info.trace.values())
+        figures = [one for one in info.trace.values() if "ess" in one]
+        if figures:
             traces.append([sum(one[name] for one in figures) / len(figures) for name in ("ess", "resampled")])
 
     def streams(picture: int, particle: int) -> _Row:
         return own[picture * particles + particle]
 
     with torch.no_grad():
-        state = start(streams, runs, particles, sampler.parts.predict.backbone.latent_shape(), CPU)
+        shape, process = sampler.parts.predict.backbone.latent_shape(), sampler.parts.process
+        state = start(streams, runs, particles, shape, CPU, process.initial)
         state = run(sampler.parts, state, pictures, streams, ledger, on_evaluation=watch)
         if sampler.parts.select.reads_end():
             value = sampler.score(sampler.decode(state.z), ["sample"] * len(state.z))

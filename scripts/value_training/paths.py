@@ -19,7 +19,7 @@ from align.backbones.base import Backbone, Conditioning
 from align.backbones.guider import Guider
 from align.processes.base import Process
 from align.rewards.base import Reward
-from align.sampling.batching import one_call
+from align.sampling.batching import Calls, one_call
 from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
 from align.sampling.loop import start
@@ -134,7 +134,7 @@ def sample(
 ) -> Paths:
     """Plain sampling of some prompts, everything kept; see ``collect``."""
     texts = [prompt for prompt in prompts for _ in range(samples)]
-    predict = Predict(backbone, Guider(guidance_scale, embedded=guidance_scale), len(texts))
+    predict = Predict(backbone, Guider(guidance_scale, embedded=guidance_scale), Calls(len(texts)))
     pictures = Pictures(
         prompts=texts,
         conditioning=Conditioning.of([backbone.encode(text, "") for text in texts]),
@@ -156,8 +156,9 @@ def sample(
         predicted.append(half(estimate.x0))
         noise = Draws.of(lambda picture, _: own[picture], state, step.index, 0).normal("step")
         state = replace(state, z=process.kernel(estimate.x0, estimate.eps, step).sample(noise))
-    judges = [Judge(backbone, len(texts), reward) for reward in rewards]
-    values = [judge.score(judge.decode(state.z), texts).cpu() for judge in judges]
+    judges = [Judge(backbone, Calls(len(texts)), reward) for reward in rewards]
+    rows = range(len(texts))
+    values = [judge.score(judge.decode(state.z, rows), texts, rows).cpu() for judge in judges]
     return Paths(
         prompts=np.array(texts),
         t=np.array([int(step.time) for step in process.steps]),

@@ -63,15 +63,18 @@ def conditioning(name):
 BOTH = ["sd15", pytest.param("sdxl", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("attention", [pytest.param(None, marks=pytest.mark.slow), "both"])
-@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize("attention", [None, "both"])
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.slow  # the same network, in whole; its blocks are compiled below
 def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, graphs):
     found, backend = graphs
     ours, texts = backbone(name), conditioning(name)
     z = torch.randn(1, *ours.latent_shape(), generator=torch.Generator().manual_seed(0)).requires_grad_()
 
+    guider = Guider(5.0)
+
     def predict(z):
-        made = ours.predict(z, STEP, texts, Guider(5.0), attention=attention)
+        made = ours.predict(z, STEP, texts, guider, attention=attention)
         return made.x0, made.attention
 
     eager, (x0, maps) = predict(z), torch.compile(predict, fullgraph=True, backend=backend)(z)
@@ -82,6 +85,7 @@ def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, g
         torch.testing.assert_close(maps, eager[1])
 
 
+@pytest.mark.slow
 def test_decoding_is_one_graph(graphs):
     found, backend = graphs
     ours = backbone("sd15")

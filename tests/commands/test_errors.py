@@ -109,6 +109,23 @@ WRONG = {
         ["backbone=toy_flow_gmm", "method=svdd", "sampler.eta=0"],
         ["sampler.eta=0", "sampler=flow_ancestral"],
     ),
+    "no correction to temper by": (
+        ["backbone=toy_flow_gmm", "method=das", "method.tempering.rule=freedom"],
+        ["method.tempering.rule=freedom", "give method.tempering.rule=schedule"],
+    ),
+    "small budget": (
+        ["method=rbf", "sampler=ddim_ancestral", "method.rollover.budget=20"],
+        ["method.rollover.budget=20", "at least 35"],
+    ),
+    "guided budget": (
+        [
+            "method=rbf",
+            "sampler=ddim_ancestral",
+            "method.guidance.rule=value",
+            "method.objective.preference=1",
+        ],
+        ["method.rollover.budget=100", "give method.guidance.rule=none"],
+    ),
     "consistency model": (["backbone=lcm", "sampler=ddim"], ["sampler=ddim", "give sampler=lcm"]),
     "consistency steps": (["backbone=lcm", "sampler.steps=51"], ["sampler.steps=51", "1 to 50"]),
     "no variance": (["method=gradient", "sampler.eta=0"], ["method.guidance.rule=variance", "sampler.eta=1"]),

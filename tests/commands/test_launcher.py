@@ -39,7 +39,7 @@ sys.path[:0] = [".", "TESTS"]
 from runner.helpers import FakeSampler
 from align.__main__ import main
 from align.runner import build
-build.build_sampler = lambda config, size, files=None: FakeSampler(size)
+build.build_sampler = lambda config, calls, files=None: FakeSampler(calls.most)
 sys.exit(main(sys.argv[1:]))
 """
 

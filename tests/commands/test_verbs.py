@@ -89,7 +89,7 @@ def test_an_unknown_flag_names_the_nearest(verb, capsys):
 def test_a_missing_argument_is_named(verb, capsys):
     err = error_of(capsys, verb)
     assert err.startswith(f"align: {verb}: ")
-    assert re.search(NEEDS[verb], err)
+    assert re.search(rf"({NEEDS[verb]})\b(?!, OPTION)", err)
     assert err.endswith(f"; see python -m align {verb} --help\n")
 
 

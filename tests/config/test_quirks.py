@@ -15,6 +15,7 @@ from align.config.places import group_choices
 from align.config.quirks import QUIRKS
 from align.runner import build
 from align.runner.plan import identity
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request
 from align.semantics.sources import PromptGraphs
 
@@ -28,6 +29,7 @@ READ = {  # a method of which each quirk changes the pictures
     "forgetful_weights": ("method=fk", "method.resampling.threshold=null"),
     "stale_gradients": ("method=das", "method.resampling.threshold=null"),
     "published_ladder": ("method=das", "method.tempering.rule=adaptive"),
+    "any_level": ("method=rbf", "method.rollover.budget=40", "method.rollover.first=3"),
     "lcm_variances": ("method=das", "backbone=lcm", "sampler.eta=0.5"),
 }
 
@@ -51,7 +53,7 @@ def test_every_quirk_is_told_and_leads_to_what_has_it():
 def test_released_presets_alone_have_some_and_each_is_in_one():
     texts = {name: (ROOT / f"conf/method/{name}.yaml").read_text() for name in group_choices("method")}
     having = {name for name, text in texts.items() if "\nquirks:" in text}
-    assert having == {"das_released", "dsearch_r_released", "dymo_released", "fk_released"}
+    assert having == {"das_released", "dsearch_r_released", "dymo_released", "fk_released", "rbf_released"}
     assert all(any(quirk in texts[name] for name in having) for quirk in QUIRKS)
 
 
@@ -94,7 +96,7 @@ def test_every_quirk_alone_changes_a_method_that_reads_it(name):
     def made(*more):
         config = config_of(*READ[name], *more)
         pairs = PromptGraphs(words_graph).pairs
-        sampler = build.assemble(config, FakeBackbone(), FakeReward(), pairs, 4, torch.device("cpu"))
+        sampler = build.assemble(config, FakeBackbone(), FakeReward(), pairs, Calls(4), torch.device("cpu"))
         number = config.method.returned
         return sampler.sample(
             [Request("a red cat", seed=seed, sample=k) for seed in (0, 1) for k in range(number)]

@@ -11,6 +11,7 @@ from fakes import CPU, FakeBackbone, FakeReward, words_graph
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import build
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request
 from align.semantics.sources import PromptGraphs
 
@@ -27,7 +28,7 @@ def config_of(*options):
 
 def sample(config, reward, requests=REQUESTS):
     pairs = PromptGraphs(words_graph).pairs
-    return build.assemble(config, FakeBackbone(), reward, pairs, 2, CPU).sample(requests)
+    return build.assemble(config, FakeBackbone(), reward, pairs, Calls(2), CPU).sample(requests)
 
 
 COPIED = {

@@ -64,7 +64,12 @@ class Trace:
         self.tensors = load_file(golden / f"flow/{name}.safetensors")
         self.facts = json.loads((golden / f"flow/{name}.json").read_text())
         # Pieces and guided runs have one set of settings, the pipelines' own runs are told by their call.
-        self.settings = self.facts.get("case") or self.facts.get("settings") or self.facts["call"]
+        self.settings = (
+            self.facts.get("case")
+            or self.facts.get("settings")
+            or self.facts.get("call")
+            or self.facts["config"]
+        )
         self.kind = self.facts["kind"]
         self.length = self.settings.get("t5_length") or self.settings.get("max_sequence_length")
 
@@ -95,4 +100,4 @@ class Trace:
 
 def at(sigma, following=0.0):
     """A step of a flow by its levels."""
-    return Step(0, 1000 * sigma, 1000 * following, 1 - sigma, sigma, 1 - following, following, 0.0, sigma)
+    return Step(0, 1000 * sigma, 1000 * following, 1 - sigma, sigma, 1 - following, following, 0.0, sigma, 0)

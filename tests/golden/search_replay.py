@@ -21,6 +21,7 @@ from align.rewards.base import Reward
 from align.rewards.formulas import JpegReward
 from align.rewards.preprocess import normalise
 from align.runner.build import assemble
+from align.sampling.batching import Calls
 from align.sampling.ledger import Ledger
 from align.sampling.loop import Loop, run
 from align.sampling.noise import Draws
@@ -228,7 +229,7 @@ class Trace:
     def parts(self, batch_size):
         """The method's parts, with eyes on selections."""
         reward = REWARDS[self.kind]()
-        parts = assemble(self.config, self.backbone, reward, no_pairs, batch_size, CPU).parts
+        parts = assemble(self.config, self.backbone, reward, no_pairs, Calls(batch_size), CPU).parts
         return replace(parts, select=Chosen(parts.select))
 
     def run(self, batch, batch_size=16, steps=None):

@@ -73,3 +73,12 @@ def test_photographs_beyond_the_largest_product_are_sized_alike(variant, monkeyp
     usual = fit(photograph, 64, variant)
     monkeypatch.setattr(preprocess, "LARGEST", 100)
     torch.testing.assert_close(fit(photograph, 64, variant), usual, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("variant", ["clip", "hps", "hps2023", "spo"])
+def test_a_gradient_goes_through_products_at_any_size(variant, monkeypatch):
+    monkeypatch.setattr(preprocess, "LARGEST", 100)
+    monkeypatch.delattr(preprocess, "F")
+    picture = torch.rand(1, 3, 90, 200, requires_grad=True)
+    (slope,) = torch.autograd.grad(fit(picture, 64, variant).sum(), picture)
+    assert slope.abs().sum() > 0

@@ -12,8 +12,8 @@ def fake(monkeypatch):
     def install(**options):
         built = []
 
-        def make(config, batch_size, files=None):
-            built.append(FakeSampler(batch_size, **options))
+        def make(config, calls, files=None):
+            built.append(FakeSampler(calls.most, **options))
             return built[-1]
 
         monkeypatch.setattr(build, "build_sampler", make)

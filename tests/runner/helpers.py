@@ -151,7 +151,7 @@ if __name__ == "__main__":
         if len(groups) == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    build.build_sampler = lambda config, size, files=None: FakeSampler(size, hook=announce)
+    build.build_sampler = lambda config, calls, files=None: FakeSampler(calls.most, hook=announce)
     command = sys.argv[1:]
     if command[0] == "--hang":
         command.pop(0)

@@ -12,6 +12,7 @@ from align.config.compose import jobs_of
 from align.rewards.sources import Checkpoint
 from align.runner import build, files
 from align.runner.files import Files, files_of
+from align.sampling.batching import Calls
 from align.store.store import Store
 
 LOOKING = [
@@ -86,7 +87,7 @@ def test_what_was_looked_for_is_what_is_loaded(looked):
     config = compose("method=svdd", *SEARCH, "reward=jpeg_compressibility", "run.device=cpu")
     found = Files(config)
     found.all()
-    build.build_sampler(config, 1, found)
+    build.build_sampler(config, Calls(1), found)
     assert looked["shapes",] == 1
     assert looked[found.value_piece.reference,] == 1
 

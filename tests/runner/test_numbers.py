@@ -17,6 +17,7 @@ from align.config.schema import SemanticsConfig
 from align.rewards.combination import WeightedSum
 from align.rewards.function import FunctionReward
 from align.runner import build, graphs
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request
 from align.semantics.graph import RefusedError
 from align.semantics.sources import no_pairs
@@ -55,7 +56,7 @@ class Refused(TorchDispatchMode):
 
 def sampler(*options):
     config = jobs_of(parse(["metrics=none", "run.batch_size=2", *options]))[0].config
-    return build.build_sampler(config, 2)
+    return build.build_sampler(config, Calls(2))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,9 @@ def test_what_is_no_network_has_no_other_numbers(name, capsys):
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("workspace", "mode"), [(":16:8", 2), (":32768:8", 1)])
+@pytest.mark.parametrize(
+    ("workspace", "mode"), [pytest.param(":16:8", 2, marks=pytest.mark.slow), (":32768:8", 1)]
+)
 def test_a_users_workspace_that_torch_would_refuse_is_only_warned_of(workspace, mode):
     code = (
         "from align.runner.build import set_up_torch; set_up_torch(1); import torch;"
@@ -172,7 +175,7 @@ def test_what_a_users_reward_computes_is_not_refused_there_nor_back():
         Watched(own),
         WeightedSum([(0.5, reward)]),
         no_pairs,
-        2,
+        Calls(2),
         torch.device("cpu"),
     )
     sampler.sample([Request("a cat")])

@@ -3,12 +3,16 @@
 import pytest
 import torch
 
+from align.__main__ import main
+from align.backbones.unet import UNetBackbone
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner import calls
 from align.runner.pace import Pace
 from align.runner.plan import Item
 from align.runner.prepare import prepare
+
+from .helpers import files
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def test_a_number_that_is_given_stays():
 def prepared(options):
     (job,) = jobs_of(parse([*options, "metrics=none"]))
     (run,) = prepare([job.config])
-    return run.config.run.batch_size
+    return run.calls.shared(run.config.method.particles)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +58,8 @@ def prepared(options):
         (["prompts.limit=1", "samples=20", "run.batch_size=3"], 3),
         (["prompts.limit=1", "method=best_of_n", "method.particles=6"], 6),
         (["prompts.limit=1", "method=best_of_n", "method.particles=4", "method.returned=2", "samples=2"], 4),
-        (["prompts.limit=1", "method=svdd", "method.search.candidates=20", "sampler=ddim_ancestral"], 8),
-        (["prompts.limit=3", "method=svdd", "method.search.candidates=2", "sampler=ddim_ancestral"], 6),
+        (["prompts.limit=1", "method=svdd", "method.search.candidates=20", "sampler=ddim_ancestral"], 1),
+        (["prompts.limit=3", "method=svdd", "method.search.candidates=2", "sampler=ddim_ancestral"], 3),
         (["backbone=toy_gmm", "prompts.limit=1", "samples=100"], 8),
     ],
 )
@@ -80,4 +84,20 @@ def test_rows_of_a_call_fit_the_device(options, gib, rows, monkeypatch):
     monkeypatch.setattr(calls, "gib_of", lambda device: gib)
     (job,) = jobs_of(parse(options))
     items = [Item(str(n), "a", "", 0, n, n) for n in range(100)]
-    assert calls.with_batch_size(job.config, items).run.batch_size == rows
+    assert calls.calls_of(job.config, items).most == rows
+
+
+def test_a_small_plan_has_calls_of_its_size_however_many_are_left_or_made_together(tmp_path, monkeypatch):
+    predict, sizes = UNetBackbone.predict, set()
+
+    def counted(self, z, *given, **named):
+        sizes.add(len(z))
+        return predict(self, z, *given, **named)
+
+    monkeypatch.setattr(UNetBackbone, "predict", counted)
+    few = ["prompts=shapes_single", "prompts.limit=3", "sampler.steps=2", "metrics=none", "run.gallery=false"]
+    for together in (2, 3):
+        options = [f"run.in_flight={together}", f"run.folder={tmp_path / str(together)}", "run.threads=1"]
+        assert main([*few, *options]) == 0
+    assert sizes == {3}
+    assert files(tmp_path / "2") == files(tmp_path / "3")

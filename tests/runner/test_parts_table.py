@@ -13,6 +13,7 @@ from align.config.places import group_choices
 from align.config.schema import Config
 from align.runner import build
 from align.runner.parts_table import PLACES, parts_lines, parts_of
+from align.sampling.batching import Calls
 from align.semantics.sources import no_pairs
 
 OTHERS = {
@@ -79,7 +80,7 @@ def test_the_table_is_what_is_built(case, called):
     config = config_of(*OTHERS.get(case, [f"method={case}"]))
     backbone = FakeBackbone()
     reward = FakeReward() if config.method.uses_reward else None
-    made = build.assemble(config, backbone, reward, no_pairs, 2, CPU)
+    made = build.assemble(config, backbone, reward, no_pairs, Calls(2), CPU)
     parts = parts_of(config)
     process = parts.pop("process")
     assert called[:1] == [process.name]  # a released one begins as the right one
@@ -102,6 +103,15 @@ def test_what_a_table_says_is_what_the_configuration_has():
     assert list(lines) == list(PLACES)
 
 
+@pytest.mark.parametrize(
+    ("method", "option"), [("dsearch", "search.drop=exponential"), ("dsearch_r", "search.replace=0.25")]
+)
+def test_what_prunes_is_named_by_the_option_that_makes_it(method, option):
+    lines = {line.split("  ")[0]: line for line in parts_lines(config_of(f"method={method}"))}
+    assert f"method.{option} " in lines["select"]
+    assert "align/sampling/search.py Prune" in lines["select"]
+
+
 def test_every_option_of_the_table_is_one():
     assert {part.option for parts in PLACES.values() for part in parts} <= set(option_names(Config))
 
@@ -109,5 +119,5 @@ def test_every_option_of_the_table_is_one():
 @pytest.mark.parametrize("estimate", ["network", "small_decoder"])
 def test_estimates_of_the_shapes_world(estimate):
     config = config_of("method=svdd", f"method.value.estimate={estimate}", "metrics=none")
-    made = classes_in(build.build_sampler(config, 2))
+    made = classes_in(build.build_sampler(config, Calls(2)))
     assert named(parts_of(config)["value estimate"].name) in made

@@ -22,7 +22,7 @@ LONG = ["samples=3", "metrics=none"]
 
 @pytest.fixture(autouse=True)
 def _fake(monkeypatch):
-    monkeypatch.setattr(build, "build_sampler", lambda config, size, files=None: FakeSampler(size))
+    monkeypatch.setattr(build, "build_sampler", lambda config, calls, files=None: FakeSampler(calls.most))
 
 
 def wait_for(process, text):
@@ -78,7 +78,9 @@ def test_a_kill_between_commit_and_measurement_loses_no_picture(tmp_path, monkey
     assert process.returncode == -signal.SIGKILL
     built = []
     monkeypatch.setattr(
-        build, "build_sampler", lambda config, size, files=None: built.append(FakeSampler(size)) or built[-1]
+        build,
+        "build_sampler",
+        lambda config, calls, files=None: built.append(FakeSampler(calls.most)) or built[-1],
     )
     capsys.readouterr()
     assert main(command) == 0
@@ -189,7 +191,7 @@ from runner.helpers import FakeSampler
 
 disk, kept, *command = sys.argv[1:]
 built = []
-build.build_sampler = lambda config, size, files=None: built.append(size) or FakeSampler(size)
+build.build_sampler = lambda config, calls, files=None: built.append(calls.most) or FakeSampler(calls.most)
 subprocess.run([*MOUNT.split(), disk], check=True)
 codes = [main(command)]
 shutil.copytree(Path(disk) / "run", Path(kept) / "full")

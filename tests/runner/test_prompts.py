@@ -271,7 +271,7 @@ def test_a_data_set_that_is_not_here_is_asked_for_with_the_weights(tmp_path, mon
 
 
 def test_a_run_tells_the_data_sets_commit_and_what_was_left_out(hub, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "build_sampler", lambda config, size, files=None: FakeSampler(size))
+    monkeypatch.setattr(build, "build_sampler", lambda config, calls, files=None: FakeSampler(calls.most))
     assert main(arguments(tmp_path, "prompts=hpdv2")) == 0
     assert re.search(
         r"^unsafe +1 of 6 prompts left out by a word list", capsys.readouterr().out, re.MULTILINE
@@ -374,7 +374,7 @@ def test_bundled_sets_keep_their_categories(hub):
 
 
 def test_a_file_runs_with_its_own_negatives_seeds_and_tags(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "build_sampler", lambda config, size, files=None: FakeSampler(size))
+    monkeypatch.setattr(build, "build_sampler", lambda config, calls, files=None: FakeSampler(calls.most))
     (tmp_path / "mine.jsonl").write_text(ROWS)
     mine = ["prompts=file", f"prompts.path={tmp_path / 'mine.jsonl'}"]
     assert main(arguments(tmp_path, *mine, "seed=5", "samples=2")) == 0
@@ -429,7 +429,7 @@ def test_plain_english_is_no_syntax():
 
 
 def test_syntax_is_told_once_a_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(build, "build_sampler", lambda config, size, files=None: FakeSampler(size))
+    monkeypatch.setattr(build, "build_sampler", lambda config, calls, files=None: FakeSampler(calls.most))
     text = 'prompts.text=["a (red:1.4) cat", "a \\${b} dog", "a fox"]'
     assert main(arguments(tmp_path, "prompts=text", text, "negative='(bad:2)'")) == 0
     (line,) = (one for one in capsys.readouterr().out.splitlines() if one.startswith("syntax"))

@@ -15,6 +15,7 @@ from align.runner import build
 from align.runner.estimate import network_evaluations
 from align.runner.files import Files
 from align.runner.plan import identity
+from align.sampling.batching import Calls
 from align.sampling.value_network import ValueNetwork, ValueShape, save_value_network
 from align.store.csvfile import read_csv
 from runner.test_build import _none_needed, command
@@ -95,7 +96,7 @@ def test_a_missing_decoder_ends_a_run_before_it_starts(tmp_path, monkeypatch, ca
 
 def test_looks_are_guided_as_the_prediction_is(reward, backbone):
     config = compose(*SVDD, "method.value.estimate=looks", "sampler.guidance_rescale=0.7")
-    value = build.assemble(config, backbone, reward, None, 2, torch.device("cpu")).parts.judge.value
+    value = build.assemble(config, backbone, reward, None, Calls(2), torch.device("cpu")).parts.judge.value
     assert (value.guider.scale, value.guider.rescale) == (config.sampler.guidance_scale, 0.7)
 
 

@@ -54,13 +54,22 @@ def test_the_step_is_as_long_as_its_share_of_the_correction(phase, scale):
     torch.testing.assert_close(lengths(shift)[[0, 2]], expected[[0, 2]])
 
 
-@pytest.mark.parametrize("rule", ["correction", "polyak", "value", "constant"])
+@pytest.mark.parametrize("rule", ["correction", "velocity", "polyak", "value", "constant"])
 def test_every_step_goes_against_the_gradient_and_none_is_none(rule):
     found = estimate()
     shift = Guidance(1, (1, 1, 1), rule).shift(found, TERMS, STEP, TILT)
     cosine = torch.cosine_similarity(shift.flatten(1), found.gradient.flatten(1))
     torch.testing.assert_close(cosine[[0, 2]], -torch.ones(2))
     assert not shift[1].any()
+
+
+def test_without_a_correction_the_step_is_a_share_of_the_velocity():
+    """In units of noise, as the correction is; nothing where there is no signal yet."""
+    found = estimate(1e12)
+    guidance = Guidance(1, (0.1, 1, 1), "velocity")
+    shift = guidance.shift(found, TERMS, STEP, TILT)
+    torch.testing.assert_close(lengths(shift)[0], 0.1 * STEP.a * lengths(found.eps - found.x0)[0])
+    assert not guidance.shift(found, TERMS, replace(STEP, a=0.0), TILT).any()
 
 
 def test_the_printed_step_is_polyaks():
@@ -111,7 +120,7 @@ def test_backward_guidance_turns_the_move_into_noise():
 
 def test_a_clean_step_is_as_long_as_its_share_of_the_correction():
     found = estimate()
-    step = CleanGuidance(1, 0.25).step(1000 * found.gradient, found)
+    step = CleanGuidance(1, 0.25).step(1000 * found.gradient, found, STEP)
     torch.testing.assert_close(lengths(step)[[0, 2]], 0.25 * lengths(found.correction)[[0, 2]])
     assert not step[1].any()
 

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.runner.build import assemble
+from align.sampling import batching
 from align.sampling.host import read, read_together, send
 from align.sampling.sampler import Request
 from align.semantics.sources import PromptGraphs
@@ -137,7 +138,9 @@ def test_a_sampling_reads_the_device_hardly_ever(method):
     options, ceiling = CEILINGS[method]
     options = [f"method={method.split()[0]}", f"sampler.steps={STEPS}", "sampler.eta=1", *options]
     config = jobs_of(parse(options))[0].config
-    sampler = assemble(config, FakeBackbone(), FakeReward(), PromptGraphs(words_graph).pairs, 4, CPU)
+    sampler = assemble(
+        config, FakeBackbone(), FakeReward(), PromptGraphs(words_graph).pairs, batching.Calls(4), CPU
+    )
     with Device() as device, watching() as evaluations:
         outcomes = sampler.sample([Request("red cat blue dog"), Request("a quiet morning")])
     assert device.there

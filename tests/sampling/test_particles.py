@@ -211,6 +211,7 @@ def test_the_evidence_is_estimated_without_bias(name):
     assert abs(float(found.mean()) - 1) < 4 * float(found.std()) / len(found) ** 0.5
 
 
+@pytest.mark.slow
 def test_twists_that_stay_behind_bias_the_evidence():
     rule = rules(2.0)["ssp"]
     stale = StaleTempered(*(getattr(rule, field.name) for field in fields(rule)))

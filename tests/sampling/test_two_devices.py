@@ -11,6 +11,7 @@ from align.config.compose import jobs_of
 from align.rewards import preprocess, resample
 from align.runner import build
 from align.runner.files import Files
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request
 
 CPU, THERE = torch.device("cpu"), torch.device("meta")
@@ -98,7 +99,7 @@ def far_sampler(*options):
     compute_text = reward.texts._compute
     reward.texts._compute = lambda prompt: compute_text(prompt).to(THERE)
     with Given(), Device():
-        return build.assemble(config, backbone, reward, build.pairs_of(config), 2, THERE, files)
+        return build.assemble(config, backbone, reward, build.pairs_of(config), Calls(2), THERE, files)
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +121,9 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", ["dymo", "das", *(pytest.param(one, marks=pytest.mark.slow) for one in ("svdd", "mpgd"))]
+)
 def test_nothing_mixes_the_host_and_the_device(method):
     sampler = far_sampler(f"method={method}", *METHODS[method])
     with Given(), Device():

@@ -12,8 +12,9 @@ from functools import cache
 import pytest
 import torch
 
-from align.backbones.analytic import SCHEDULE
+from align.backbones.analytic import FLOW, SCHEDULE
 from align.processes.ddim import ddim
+from align.processes.flow import flow
 from align.sampling.particles import Tempered
 from align.toy.problems import DENSITIES, REWARDS, gaussian
 from align.toy.target import expected_reward, tilted
@@ -24,9 +25,15 @@ FEW = ("sampler.steps=25", "method.tempering.gamma=0.035", "method.tempering.ful
 """lambda reaches 1 at step 21."""
 
 
-def runs_of(problem, *options, runs, change=None, seed=0):
+KINDS = {"ddim": lambda steps: ddim(SCHEDULE, steps, 1.0), "flow": lambda steps: flow(FLOW, steps, 1.0)}
+"""The same densities under another process: what the chain ends at differs a little, the rest is the same."""
+
+
+def runs_of(problem, *options, runs, change=None, seed=0, kind="ddim"):
     """An ensemble; ``change`` is what is altered of the filter's parts."""
-    particles = next(int(one.split("=")[1]) for one in options if one.startswith("method.particles"))
+    particles = next((int(one.split("=")[1]) for one in options if one.startswith("method.particles")), 1)
+    if kind == "flow":
+        options = (f"backbone=toy_flow_{problem}", *options)
     sampler = sampler_of(problem, *options, rows=runs * particles)
     if change is not None:
         sampler.parts = change(sampler.parts)
@@ -37,9 +44,9 @@ def runs_of(problem, *options, runs, change=None, seed=0):
 
 
 @cache
-def of_gaussian(steps=100):
+def of_gaussian(steps=100, kind="ddim"):
     """Evidence of the chain, and the target's mean reward."""
-    target = tilted(sampled_gaussian(ddim(SCHEDULE, steps, 1.0), gaussian()), REWARDS["toy_linear"])
+    target = tilted(sampled_gaussian(KINDS[kind](steps), gaussian()), REWARDS["toy_linear"])
     return math.exp(target.log_z), expected_reward(target.density, REWARDS["toy_linear"])
 
 
@@ -50,13 +57,14 @@ PROPOSALS = {  # least mean ESS of 100 at any step, deviation of a run's evidenc
 }
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", PROPOSALS)
-def test_a_gaussian_with_a_linear_reward(name):
+def test_a_gaussian_with_a_linear_reward(name, kind):
     """Guided without tempering the proposal is all but the optimal one, so weights stay equal."""
     options, least, deviation = PROPOSALS[name]
-    found = runs_of("gaussian", *options, "method.particles=100", runs=12)
-    z, reward = of_gaussian()
-    assert z == pytest.approx(8.722445, abs=1e-6)
+    found = runs_of("gaussian", *options, "method.particles=100", runs=12, kind=kind)
+    z, reward = of_gaussian(kind=kind)
+    assert z == pytest.approx({"ddim": 8.722445, "flow": 8.811200}[kind], abs=1e-6)
     assert len(found.ess) == 100
     assert float(found.ess.min()) > least
     assert not found.resampled.any() or name == "the model's"
@@ -65,6 +73,38 @@ def test_a_gaussian_with_a_linear_reward(name):
     assert float(found.means(lambda x: REWARDS["toy_linear"](x)[None]).mean()) == pytest.approx(
         reward, abs=0.08
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["svdd", "rbf"])
+def test_of_a_linear_reward_a_search_moves_the_mean_by_what_the_best_of_some_draws_is_expected_to_be(
+    method, kind
+):
+    """Values are linear in the latents, so of M draws the one that is furthest along the slope goes on.
+
+    Of rbf's candidates only the last level has more than one: each other has a share of one, as the first state has.
+    """
+    steps, number = 25, 4000
+    options = {
+        "svdd": ["method.search.candidates=4"],
+        "rbf": [f"method.rollover.budget={steps + 1}", "method.rollover.first=1"],
+    }
+    best_of = {"svdd": [4] * (steps - 1) + [1], "rbf": [1] * (steps - 2) + [2, 1]}[method]
+    expected = {1: 0.0, 2: 0.5641896, 4: 1.0293754}
+    found = runs_of(
+        "gaussian", f"method={method}", *options[method], f"sampler.steps={steps}", runs=number, kind=kind
+    )
+    density, slope = gaussian(), torch.tensor([1.0, -0.5], dtype=torch.float64)
+    mean = torch.zeros(2, dtype=torch.float64)
+    for step, wide in zip(KINDS[kind](steps).steps, best_of, strict=True):
+        noisy = density.noised(step.a, step.s)
+        x0 = density.means[0] + step.a * density.variance / noisy.variance * (mean - noisy.means[0])
+        eps = step.s / noisy.variance * (mean - noisy.means[0])
+        kept = math.sqrt(step.s_next**2 - step.std**2)
+        mean = step.a_next * x0 + kept * eps + step.std * expected[wide] * slope / slope.norm()
+    error = (found.x[:, 0].var(dim=0) / number).sqrt()
+    assert ((found.x[:, 0].mean(dim=0) - mean).abs() < 4 * error).all()
+    assert found.cost.network_forward == number * sum([1, *best_of[:-1]])
 
 
 class Forgets(Tempered):
@@ -106,7 +146,7 @@ def test_a_wrong_factor_in_the_proposals_shift_is_found_out(factor):
 
 
 @cache
-def of_chain(problem, steps):
+def of_chain(problem, steps, kind="ddim"):
     """Evidence, mean reward and masses of the modes of the tilted chain."""
     density, reward = DENSITIES[problem](), reward_of(problem)
 
@@ -114,7 +154,7 @@ def of_chain(problem, steps):
         value = reward(x)
         return torch.cat([torch.stack([torch.ones_like(value), value]), nearest(density, x)]) * value.exp()
 
-    found = expectations(ddim(SCHEDULE, steps, 1.0), density, functions, 0.2)
+    found = expectations(KINDS[kind](steps), density, functions, 0.2)
     return float(found[0]), float(found[1] / found[0]), found[2:] / found[0]
 
 
@@ -133,12 +173,15 @@ def is_unbiased(found, z, deviation):
     return abs(float(found.evidence.mean()) / z - 1) < 3 * deviation / len(found.evidence) ** 0.5
 
 
-@pytest.mark.parametrize(("problem", "method", "particles", "runs", "deviation"), CASES)
-def test_the_evidence_is_unbiased(problem, method, particles, runs, deviation):
+@pytest.mark.parametrize(
+    ("problem", "method", "particles", "runs", "deviation", "kind"),
+    [*((*case, "ddim") for case in CASES), *((*case, "flow") for case in CASES if case[2] == 100)],
+)
+def test_the_evidence_is_unbiased(problem, method, particles, runs, deviation, kind):
     options = (f"method={method}", f"method.particles={particles}", *FEW)
-    found = runs_of(problem, *options, runs=runs)
+    found = runs_of(problem, *options, runs=runs, kind=kind)
     assert found.resampled.any()
-    assert is_unbiased(found, of_chain(problem, 25)[0], deviation)
+    assert is_unbiased(found, of_chain(problem, 25, kind)[0], deviation)
 
 
 @pytest.mark.slow
@@ -166,16 +209,19 @@ def test_adaptive_temperatures_keep_the_evidence():
     assert is_unbiased(found, of_chain("gmm2", 25)[0], 0.7)
 
 
-@pytest.mark.parametrize("potential", ["max", "diff", "add", "rt"])
-def test_steering_leaves_the_evidence_unbiased_whatever_the_potential(potential):
+@pytest.mark.parametrize(
+    ("potential", "kind"),
+    [("max", "ddim"), ("diff", "ddim"), ("add", "ddim"), ("rt", "ddim"), ("max", "flow")],
+)
+def test_steering_leaves_the_evidence_unbiased_whatever_the_potential(potential, kind):
     options = (
         "method=fk",
         f"method.steering.potential={potential}",
         "method.particles=100",
         "sampler.steps=25",
     )
-    found = runs_of("gmm2", *options, runs=40)
-    assert is_unbiased(found, of_chain("gmm2", 25)[0], 1.3)
+    found = runs_of("gmm2", *options, runs=40, kind=kind)
+    assert is_unbiased(found, of_chain("gmm2", 25, kind)[0], 1.3)
 
 
 @pytest.mark.slow
