@@ -68,7 +68,9 @@ def predicted(files: Files) -> Memory:
     maps = BYTES[backbone.decoder_dtype or backbone.dtype]
     own: float = counted(network.weights) * (1 if backbone.storage else numbers)
     if backbone.storage and config.method.guided and not backbone.checkpointing:
-        own += counted(network.weights) * numbers  # what a gradient comes back through is there in full numbers
+        own += (
+            counted(network.weights) * numbers
+        )  # what a gradient comes back through is there in full numbers
     if network.stated.get("quantization_config") is not None:
         own = sum(path.stat().st_size for path in network.weights)
     if backbone.offload:

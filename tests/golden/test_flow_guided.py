@@ -75,7 +75,9 @@ class Guided(Trace):
         scale = settings["guidance_scale"]
         objective = Objective(preference=1, semantic=0, semantic_until=2, both_until=2)
         parts = Parts(
-            Predict(backbone, Guider(scale if backbone.guidance == "pair" else 1.0, embedded=scale), Calls(1)),
+            Predict(
+                backbone, Guider(scale if backbone.guidance == "pair" else 1.0, embedded=scale), Calls(1)
+            ),
             Judge(backbone, Calls(1), Redness(), objective),
             flow(backbone.scheduler_config, settings["steps"], settings["eta"]),
             Guidance(1.0, (settings["coefficient"],) * 3, settings["rule"]),
