@@ -4,18 +4,16 @@ repeated steps.  Of our loop's own parts, from the recorded start and draws.
 
 import pytest
 import torch
+from fakes import passes
 
 from align.backbones.base import Conditioning
-from align.backbones.guider import Guider
 from align.processes.flow import flow
 from align.rewards.base import Reward
 from align.sampling.guidance import Guidance
-from align.sampling.judge import Judge
 from align.sampling.ledger import Ledger
 from align.sampling.loop import run, start
 from align.sampling.objective import Objective
 from align.sampling.parts import Parts
-from align.sampling.predict import Predict
 from align.sampling.state import Pictures
 
 from .flow import CPU, Trace, far, pytest_cases
@@ -74,15 +72,14 @@ class Listed:
 def test_the_whole_run_is_the_recorded_one(trace):
     settings, backbone = trace.settings, trace.backbone
     scale = settings["guidance_scale"]
-    guider = Guider(scale if trace.kind == "sd3" else 1.0, embedded=scale)
     read = [backbone.encode(settings["prompt"], "")]
     parts = Parts(
-        Predict(backbone, guider, 1),
-        Judge(
+        *passes(
             backbone,
+            scale,
             1,
-            Redness(),
             Objective(preference=1.0, semantic=0.0, semantic_until=2.0, both_until=2.0),
+            Redness(),
         ),
         flow(backbone.scheduler_config, settings["steps"], settings["eta"]),
         Guidance(1.0, (settings["coefficient"],) * 3, settings["rule"]),
