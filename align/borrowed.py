@@ -56,7 +56,19 @@ def facts(pipeline: Any) -> tuple[str, list[str]]:
 
 _RECOMPUTING = ("gradient_checkpointing", "_gradient_checkpointing_func", "forward")
 """What ``backbone.checkpointing`` changes of a layer."""
-_STATED = ("weights", "single_file", "unet", "vae", "lora", "dtype", "decoder_dtype", "text_dtype", "compile")
+_STATED = (
+    "weights",
+    "single_file",
+    "unet",
+    "vae",
+    "lora",
+    "dtype",
+    "decoder_dtype",
+    "text_dtype",
+    "compile",
+    "storage",
+    "offload",
+)
 """Options of a backbone that the pipeline states itself."""
 
 

@@ -21,6 +21,11 @@ SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
 LCM = "SimianLuo/LCM_Dreamshaper_v7"
 FIXED_VAE = "madebyollin/sdxl-vae-fp16-fix"
+SD35 = "stabilityai/stable-diffusion-3.5-medium"
+SD35_LARGE = "stabilityai/stable-diffusion-3.5-large"
+FLUX = "black-forest-labs/FLUX.1-dev"
+SCHNELL = "black-forest-labs/FLUX.1-schnell"
+FLOW_LORAS = ("jieliu/SD3.5M-FlowGRPO-PickScore", "worstcoder/SD3.5M-DiffusionNFT-MultiReward")
 START, END = "<|startoftext|>", "<|endoftext|>"
 STYLES = {
     "anime": ["a fox with a lantern, anime", "a corpse flower in a greenhouse, anime"],
@@ -141,6 +146,41 @@ def write_backbones(cache: Path) -> None:
     save(sd_unet(6), repository(cache, "mhdang/dpo-sd1.5-text2image-v1") / "unet")
     save(sdxl_unet(7), repository(cache, "mhdang/dpo-sdxl-text2image-v1") / "unet")
     save(sd_unet(8).half(), repository(cache, "jacklishufan/diffusion-kto") / "unet")
+    write_flows(cache)
+
+
+def write_flows(cache: Path) -> None:
+    """Stable Diffusion 3.5 and FLUX.1, and LoRAs of the former as peft saves them."""
+    from tiny_transformers import (
+        sd3_transformer,
+        write_flux,
+        write_sd3,
+    )  # which takes its other parts from here
+
+    write_sd3(repository(cache, SD35), 21)
+    large = repository(cache, SD35_LARGE)
+    write_sd3(large, 22)
+    network = large / "transformer"
+    (network / "diffusion_pytorch_model.safetensors").unlink()
+    # 16 bit without a name for it, and in shards.
+    sd3_transformer(22, dual_attention_layers=()).bfloat16().save_pretrained(network, max_shard_size="30KB")
+    write_flux(repository(cache, FLUX), 23)
+    write_flux(repository(cache, SCHNELL), 24, guidance=False)
+    for seed, name in enumerate(FLOW_LORAS):
+        write_peft(repository(cache, name), sd3_transformer(21), seed)
+
+
+def write_peft(folder: Path, network: torch.nn.Module, seed: int) -> None:
+    """A LoRA of rank 2 with its config beside it."""
+    state, generator = {}, torch.Generator().manual_seed(seed)
+    for name, layer in network.named_modules():
+        if name.endswith(("attn.to_q", "attn.to_v")):
+            rows, columns = layer.weight.shape
+            state[f"base_model.model.{name}.lora_A.weight"] = torch.randn(2, columns, generator=generator)
+            state[f"base_model.model.{name}.lora_B.weight"] = torch.randn(rows, 2, generator=generator)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["attn.to_q", "attn.to_v"]}
+    write(folder / "adapter_config.json", json.dumps(config))
+    save_file(state, folder / "adapter_model.safetensors")
 
 
 def write_datasets(cache: Path) -> None:

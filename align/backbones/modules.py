@@ -21,8 +21,19 @@ from transformers.utils import logging as transformers_logging
 from align.backbones.original import check_training, is_original, load_network, load_text
 from align.backbones.recipe import Recipe
 from align.backbones.stated import read_object, read_stated
+from align.backbones.switches import switch
 from align.backbones.text import TextEncoder
-from align.checkpoints.layout import INDEX, MODEL, SAFE, Piece, check_shards, entry, is_file, tokenizer_of
+from align.checkpoints.layout import (
+    INDEX,
+    MODEL,
+    SAFE,
+    Part,
+    Piece,
+    check_shards,
+    entry,
+    is_file,
+    tokenizer_of,
+)
 from align.errors import WrongWeights
 from align.processes.ddim import scheduler_of
 
@@ -38,6 +49,7 @@ class Modules:
         text: text encoders, in their order; none for a backbone that is only fed embeddings.
         zero_empty: whether an empty negative prompt is all zeros.
         scheduler_config: the process that it was trained on; see ``read_schedule``.
+        placed: whether the network is on its device already, or comes there by itself.
     """
 
     network: ModelMixin
@@ -46,12 +58,15 @@ class Modules:
     zero_empty: bool
     scheduler_config: dict[str, Any]
     device: torch.device
+    placed: bool = False
 
     def __post_init__(self) -> None:
         for module in (self.network, self.vae, *(encoder.model for encoder in self.text)):
             module.requires_grad_(False).eval()
-        self.network.to(self.device, memory_format=torch.channels_last)
-        self.vae.to(self.device, memory_format=torch.channels_last)
+        for module in (self.network, self.vae):
+            flat = all(parameter.ndim < 5 for parameter in module.parameters())  # pictures, not films
+            if not (self.placed and module is self.network):
+                module.to(self.device, memory_format=torch.channels_last if flat else torch.preserve_format)
 
 
 def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) -> Modules:
@@ -65,10 +80,9 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     by_role = {piece.role: piece for piece in pieces}
     pipeline, form = by_role["pipeline"], recipe.form
     schedule = read_stated(pieces, recipe).schedule
-    network_kind, vae_kind = (getattr(diffusers, form.parts[role].kind) for role in (form.network, "vae"))
-    network = _module(network_kind, by_role, form.network, getattr(torch, recipe.dtype))
+    network = _module(form.parts[form.network], by_role, form.network, getattr(torch, recipe.dtype), device)
     vae_dtype = decoder_dtype(_source(by_role, "vae")[0].parent, recipe)
-    vae = _module(vae_kind, by_role, "vae", vae_dtype)
+    vae = _module(form.parts["vae"], by_role, "vae", vae_dtype)
     text = dict(_text_encoders(by_role, recipe))
     if "single_file" in by_role:
         trained = scheduler_of(schedule).alphas_cumprod
@@ -81,7 +95,10 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     zero_empty = recipe.layout == "sdxl" and bool(
         read_object(pipeline.folder / "model_index.json").get("force_zeros_for_empty_prompt", True)
     )
-    return Modules(network, vae, tuple(text.values()), zero_empty, schedule, device)
+    with _contained():
+        switch(network, recipe, device)
+    placed = recipe.offload or (device.type == "cuda" and getattr(network, "hf_quantizer", None) is not None)
+    return Modules(network, vae, tuple(text.values()), zero_empty, schedule, device, placed)
 
 
 def decoder_dtype(vae: Path, recipe: Recipe) -> torch.dtype:
@@ -105,11 +122,19 @@ def _source(pieces: dict[str, Piece], role: str) -> list[Path]:
     return (inside if is_file(pieces[role].reference) else []) + pieces[role].paths
 
 
-def _module(kind: type[Module], pieces: dict[str, Piece], role: str, dtype: torch.dtype) -> Module:
+def _module(
+    part: Part,
+    pieces: dict[str, Piece],
+    role: str,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+) -> Any:
+    """``device`` is where quantised weights go, which cannot be moved later; without one they are refused."""
     config, *weights = _source(pieces, role)
-    known = signature(kind.__init__).parameters
-    stated = {key: value for key, value in read_object(config).items() if value is not None}
-    if (name := stated.get("_class_name", kind.__name__)) != kind.__name__:
+    kind = getattr(diffusers, part.kind)
+    known = {*signature(kind.__init__).parameters, "quantization_config"}
+    stated = {key: value for key, value in read_object(config).items() if value not in (None, False)}
+    if (name := stated.get("_class_name", part.kind)) not in (part.kind, part.former):
         raise ValueError(f"{config} is of {name}, not {kind.__name__}")
     if unknown := sorted(key for key in stated if key not in known and not key.startswith("_")):
         raise ValueError(
@@ -117,7 +142,11 @@ def _module(kind: type[Module], pieces: dict[str, Piece], role: str, dtype: torc
             "upgrade diffusers, or take it out if the network is the same without it"
         )
     if weights[0].parent == config.parent or not is_original(weights[0]):
-        return _filled(kind, [config, *weights], torch_dtype=dtype)
+        quantised = device is not None and stated.get("quantization_config") is not None
+        placed = (
+            {"device_map": {"": device}} if device is not None and quantised and device.type == "cuda" else {}
+        )
+        return _filled(kind, [config, *weights], quantised, torch_dtype=dtype, **placed)
     return _converted(load_network, kind, config, weights[0], dtype)
 
 
@@ -159,7 +188,7 @@ def _converted(
         raise ValueError(f"{file} holds no {kind.__name__} as {config} says: {_first_line(error)}") from error
 
 
-def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module:
+def _filled(kind: type[Module], files: Sequence[Path], quantised: bool = False, **options: Any) -> Module:
     """A model of diffusers or transformers, every tensor of which is in the files.
 
     Left to themselves the libraries warn at most and let random numbers stand for what is missing; tensors that
@@ -168,15 +197,16 @@ def _filled(kind: type[Module], files: Sequence[Path], **options: Any) -> Module
     Args:
         kind: class of the model.
         files: its config, and its weights or their index and shards.
+        quantised: whether they may be in a form that a package of its own reads.
         options: of ``from_pretrained``.
 
     Raises:
         OSError, ValueError: a file is damaged; or naming up to three tensors that are missing or of another shape.
     """
     folder = files[0].parent if files[1].parent == files[0].parent else files[1]
-    if "quantization_config" in read_object(files[0]):
+    if not quantised and read_object(files[0]).get("quantization_config") is not None:
         raise ValueError(
-            f"{files[0]} says quantization_config: quantised weights are not read, give plain ones"
+            f"{files[0]} says quantization_config: of a pipeline only the network may be quantised, give plain weights"
         )
     check_shards(entry(files[1:]))
     with _contained(), _alone(files, MODEL if issubclass(kind, ModelMixin) else "model") as seen:

@@ -26,6 +26,7 @@ class Recipe:
         dtype: torch's name of the network's numbers.
         decoder_dtype, text_dtype: of the autoencoder and text encoders; ``None`` for ``dtype``, except that an
             autoencoder that says it overflows in float16 gets float32.
+        storage, offload, attention: diffusers' switches of the network, see ``BackboneConfig``.
     """
 
     weights: tuple[str, ...]
@@ -41,6 +42,9 @@ class Recipe:
     dtype: str = "float32"
     decoder_dtype: str | None = None
     text_dtype: str | None = None
+    storage: str | None = None
+    offload: bool = False
+    attention: str | None = None
 
     @property
     def form(self) -> Form:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
 from align.checkpoints.hashes import read_hash
-from align.checkpoints.layout import INDEX, PICKLES, SAFE, weight_names
-from align.checkpoints.reference import HubReference, is_pattern
+from align.checkpoints.layout import INDEX, PICKLES, SAFE, shards, weight_names
+from align.checkpoints.reference import HubReference, gate, is_pattern
+from align.errors import WrongWeights
 
 CHUNK = 1 << 20
 TIMEOUT = 60.0
@@ -38,10 +38,25 @@ class UrlFile:
     target: Path
 
 
+def check_access(reference: HubReference) -> None:
+    """Ask the hub whether files of a repository may be fetched; offline nothing is asked. Raises FetchError: gated, not found."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    if is_offline_mode():
+        return
+    try:
+        HfApi().auth_check(reference.repo, repo_type=reference.kind)
+    except (HTTPError, OSError) as error:
+        raise FetchError(_why(reference.repo, error)) from error
+
+
 def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
     """Bring files of a repository, named by paths within it or patterns, into the hub's cache, if they are not there.
 
-    Raises FetchError: offline, gated, not found, or a file's hash is not the one that the hub states.
+    Weights may be there in shards: their index comes first and says which files follow.  Raises FetchError: offline, gated, not
+    found, or a file's hash is not the one that the hub states.
     """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import HTTPError, RevisionResolutionError  # type: ignore[attr-defined]
@@ -56,8 +71,9 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
             pickles = sorted(one for one in known if one.endswith(PICKLES))
             but = f"; it has {', '.join(pickles[:3])}, pickles, which are not read" if pickles else ""
             raise FetchError(f"{reference.repo} does not hold {', '.join(absent)}{but}")
-        found = []
-        for name in (file for files in fitting.values() for file in files):
+        found: list[Path] = []
+        wanted = [file for files in fitting.values() for file in files]
+        for name in wanted:  # it grows by the shards of an index
             path = Path(
                 hf_hub_download(reference.repo, name, revision=reference.revision, repo_type=reference.kind)
             )
@@ -65,6 +81,7 @@ def fetch_hub(reference: HubReference, names: Sequence[str]) -> list[Path]:
             if lfs is not None:
                 _check_cached(path, lfs.sha256, f"{name} of {reference.repo}")
             found.append(path)
+            wanted += _named(path, name, known, wanted)
         return found
     except (HTTPError, OSError, RevisionResolutionError) as error:
         raise FetchError(_why(reference.repo, error)) from error
@@ -97,16 +114,23 @@ def fetch_url(url: str, sha256: str, target: Path) -> Path:
 
 
 def _fitting(name: str, known: Collection[str]) -> list[str]:
-    """The files of a repository that a name or pattern stands for, sorted; of weights in another form all of that form."""
+    """The files of a repository that a name or pattern stands for, sorted; of weights in another form the one to begin with."""
     if is_pattern(name) or name in known or not name.endswith(SAFE):
         return sorted(one for one in known if one == name or (is_pattern(name) and fnmatchcase(one, name)))
-    form = next((one for one in weight_names(name) if one in known), None)
-    if form is None or form.endswith(SAFE):
-        return [form] if form else []
-    stem, mark = re.escape(name.removesuffix(SAFE)), re.escape(form.partition(INDEX)[2].removesuffix(".json"))
-    number = r"-\d+-of-\d+"
-    shard = re.compile(rf"{stem}(?:{mark}{number}|{number}{mark})\{SAFE}")
-    return [form, *sorted(one for one in known if shard.fullmatch(one))]
+    return [one for one in weight_names(name) if one in known][:1]
+
+
+def _named(path: Path, name: str, known: Collection[str], wanted: Collection[str]) -> list[str]:
+    """The shards of a repository that a file, if it is an index, names beside it. Raises FetchError."""
+    if INDEX not in name:
+        return []
+    try:
+        beside = [str(PurePosixPath(name).with_name(shard)) for shard in shards(path)]
+    except WrongWeights as error:
+        raise FetchError(str(error)) from error
+    if absent := [one for one in beside if one not in known]:
+        raise FetchError(f"{name} names {', '.join(absent[:3])}, which the repository does not hold")
+    return [one for one in beside if one not in wanted]
 
 
 def _check_cached(path: Path, sha256: str, what: str) -> None:
@@ -130,11 +154,15 @@ def _why(repo: str, error: Exception) -> str:
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):
-        return f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then run `hf auth login`"
+        return f"{repo} is gated: {gate(repo)}"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return f"{repo} is not on the hub, or is private: `hf auth login` if it is yours"
+        return (
+            f"{repo} is not on the hub, or is private: give HF_TOKEN, or run `hf auth login`, if it is yours"
+        )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repo} has no such revision"
+    if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
+        return f"{repo} is refused ({error.response.status_code}): {gate(repo)}"
     local = isinstance(error, errors.LocalEntryNotFoundError)
     if isinstance(error, errors.EntryNotFoundError) and not local:
         return f"{repo} lacks a file: {_first_line(error)}"

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from align.checkpoints.fetch import UrlFile
 from align.checkpoints.hashes import file_hash
-from align.checkpoints.layout import PICKLES, SAFE
-from align.checkpoints.reference import HubReference, fetch_command, hub_names, snapshot
+from align.checkpoints.layout import GATED, PICKLES, SAFE
+from align.checkpoints.reference import HubReference, fetch_command, gate, hub_names, snapshot
 
 _READ = (SAFE, ".json", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".parquet", ".py")
 """Files that decide what a model or a user's reward computes, or which prompts there are; a model card does not."""
@@ -66,12 +66,22 @@ class Needed:
         return None if self.hub is None or self.revision is None else f"{self.hub.repo}@{self.revision}"
 
 
-def hub_needed(what: str, hub: HubReference, parts: tuple[str, ...]) -> Needed:
-    """Files of a repository of the hub; the command names only those that are missing."""
+def hub_needed(what: str, hub: HubReference, parts: tuple[str, ...], shards: bool = False) -> Needed:
+    """Files of a repository of the hub; the command names only those that are missing.
+
+    With ``shards``, weights of which there is nothing yet may be there in shards, so the command says a pattern for them.
+    """
     folder = snapshot(hub.repo, hub.revision, hub.kind) / hub.folder
     needed = Needed(what, folder, parts, "", hub)
     names = hub_names(hub, needed.missing() or list(parts))
+    if shards:
+        names = tuple(f"{name.removesuffix(SAFE)}*" if _whole(name) else name for name in names)
     return replace(needed, mend=fetch_command(hub, names))
+
+
+def _whole(name: str) -> bool:
+    """Whether a name is of weights in one file, rather than of a shard."""
+    return name.endswith(f"model{SAFE}")
 
 
 def joint_fingerprint(needed: Sequence[Needed]) -> str:
@@ -95,6 +105,8 @@ def missing_text(needed: Iterable[Needed]) -> str:
         else:
             lines.append(f"  {one.what}: {', '.join(missing)} in {one.folder}")
     mends = [f"  {mend}" for mend in mending(one for one, _ in gone)]
+    gated = {one.hub.repo for one, _ in gone if one.hub is not None and one.hub.repo in GATED}
+    mends = [*(f"  {repo} is gated: {gate(repo)}" for repo in sorted(gated)), *mends]
     if any(one.hub is not None or one.urls for one, _ in gone):
         mends.append(
             "  or all that can be fetched: python -m align doctor --fetch, with the options of this command"

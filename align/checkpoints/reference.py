@@ -89,3 +89,8 @@ def fetch_command(reference: HubReference, files: tuple[str, ...]) -> str:
     words += ["--repo-type", reference.kind] if reference.kind != "model" else []
     words += ["--revision", reference.revision] if reference.revision else []
     return shlex.join(words)
+
+
+def gate(repo: str) -> str:
+    """What opens a repository whose terms have to be accepted."""
+    return f"accept its terms at https://huggingface.co/{repo}, then give your token in HF_TOKEN, or run `hf auth login`"

@@ -8,6 +8,7 @@ import re
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
+from align.config.check_switches import check_switches
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
 from align.config.method import MethodConfig
@@ -29,6 +30,7 @@ _OF_KIND = {
     "attention_stride": "unet",
     "transformer": "transformer",
     "attention_blocks": "transformer",
+    "attention": "transformer",
     "max_sequence_length": "transformer",
 }
 """Options of the backbone that only one kind of it has."""
@@ -39,6 +41,7 @@ def check_config(config: Config) -> None:
     _backbone(config.backbone)
     if config.backbone.kind == "analytic":
         _analytic(config)
+    _maps(config)
     _sampler(config)
     check_guider(config)
     if config.negative and not config.reads_negative:
@@ -48,6 +51,7 @@ def check_config(config: Config) -> None:
         )
     _method(config.method)
     check_particles(config)
+    check_switches(config)
     _reward(config.reward, config.method)
     for place, name in enumerate(config.metrics.rewards):
         _registered(f"metrics.rewards[{place}]", name)
@@ -124,13 +128,8 @@ def _check_form(role: str, reference: str, backbone: BackboneConfig) -> None:
 
 
 def _analytic(config: Config) -> None:
-    """A density has no prompt and no attention; its pictures are colours that stand for numbers."""
+    """A density has no prompt; its pictures are colours that stand for numbers."""
     method, name = config.method, config.backbone.name
-    if method.guidance.rule != "none" and method.objective.semantic > 0:
-        raise ConfigError(
-            f"method.objective.semantic={method.objective.semantic:g} reads attention maps, and backbone={name} has none: "
-            "give method.objective.semantic=0, or another method"
-        )
     if method.guided and method.objective.copies > 0:
         raise ConfigError(
             f"method.objective.copies={method.objective.copies} alters colours, which are coordinates on backbone={name}: "
@@ -142,6 +141,23 @@ def _analytic(config: Config) -> None:
         )
     if config.run.device == "mps":
         raise ConfigError(f"backbone={name} computes in float64, which mps lacks: give run.device=cpu")
+
+
+def _maps(config: Config) -> None:
+    """Maps are read from a UNet, and from a transformer whose layers of attention are known."""
+    method, backbone = config.method, config.backbone
+    if backbone.kind != "analytic" and FORMS[backbone.layout].maps:
+        return
+    if method.guidance.rule != "none" and method.objective.semantic > 0:
+        raise ConfigError(
+            f"method.objective.semantic={method.objective.semantic:g} reads attention maps, and backbone={backbone.name} has none: "
+            "give method.objective.semantic=0, or another method"
+        )
+    if backbone.attention_blocks is not None:
+        raise ConfigError(
+            f"backbone.attention_blocks={shown(list(backbone.attention_blocks))} is not read by backbone={backbone.name}, of which "
+            "no attention maps are read: leave it out"
+        )
 
 
 def _sampler(config: Config) -> None:

@@ -15,6 +15,13 @@ from align.checkpoints.layout import Layout
 from align.config.guider import GuiderConfig
 from align.config.method import MethodConfig
 from align.config.ranges import Between, Multiple, Text
+from align.config.table import TableConfig
+
+Attention = Literal[
+    *("native", "_native_math", "_native_flash", "_native_efficient", "_native_cudnn"),
+    *("flash", "_flash_3", "sage", "xformers"),
+]
+"""diffusers' names of kernels of attention: torch's own, and those of packages."""
 
 NO_GUIDANCE = "1 is the prompt without guidance, which other programs call 0"
 
@@ -81,6 +88,14 @@ class BackboneConfig:
     """Numbers of the text encoders; null for ``dtype``."""
     checkpointing: bool = False
     """Recompute the activations of a block on the way back instead of keeping them: less memory, more time."""
+    storage: Literal["float8"] | None = None
+    """Keep weights of the network in 8 bit (norms, positions and convolutions aside) and compute in ``dtype``: half of 16 bit, and
+    slightly other pictures.  With a gradient less is spared unless ``checkpointing``."""
+    offload: bool = False
+    """Keep the network's blocks off the GPU and bring each for its turn: little memory, much time.  No gradient passes."""
+    attention: Attention | None = None
+    """Which of diffusers' attention backends a transformer takes; null for torch's choice.  Those that are not torch's own need
+    their package and pass no gradient, or none that is the same twice."""
     compile: bool = False
     """Compile the blocks that network and decoder repeat (``torch.compile``): minutes at the start, less time for each picture.
     Pictures differ in rounding, so it is part of their identity, as ``dtype`` is."""
@@ -289,45 +304,6 @@ class RunConfig:
     """How finished pictures are checked when a run goes on: by size and time, or by reading them all."""
     gallery: bool = True
     """Write gallery.html and contact_sheet.png at the end."""
-
-
-@dataclass(frozen=True)
-class RowConfig:
-    """A row of a published table, and the run that stands beside it."""
-
-    paper: str | None = None
-    """The row's name in the paper's file (``align/analysis/paper``); null for a run that the paper does not have."""
-    of_table: Annotated[int, Between(1, 100)] | None = None
-    """Number of the table that the paper has it in; null for this one."""
-    label: str | None = None
-    """What reports call it; null for ``paper``."""
-    full: tuple[str, ...] | None = None
-    """Options of the run on the published models; null: there is none."""
-    shapes: tuple[str, ...] | None = None
-    """Likewise on the shapes world."""
-    needs: tuple[str, ...] = ()
-    """Options without which it is not run: what the user has to bring (``--for ROW OPTION=VALUE``)."""
-    why_not: str = ""
-    """Why it is not run where it is not."""
-    note: str = ""
-    """In what the run is known to differ from the paper's."""
-
-
-@dataclass(frozen=True)
-class TableConfig:
-    """A published table: ``python -m align table EXPERIMENT`` runs its rows under the experiment's protocol."""
-
-    paper: Annotated[str, Text("name")]
-    """The paper's file in ``align/analysis/paper``."""
-    number: Annotated[int, Between(1, 100)]
-    """Number of the table there."""
-    title: str
-    baseline: str
-    """The row that others are compared with."""
-    shapes: str
-    """The experiment that holds the protocol of the same table on the shapes world."""
-    rows: dict[str, RowConfig]
-    """By the names that the command line calls them."""
 
 
 @dataclass(frozen=True)

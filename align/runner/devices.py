@@ -33,3 +33,10 @@ def check_device(name: str) -> None:
         there = torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count()
     if not there:
         raise ConfigError(f"run.device={shown(name)} is not there: give run.device=cpu or auto")
+
+
+def gb_of(device: torch.device) -> float:
+    """Memory of a CUDA device, in GB of 10^9 bytes."""
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory / 1e9

@@ -11,7 +11,15 @@ from align.backbones import registry as backbones
 from align.backbones.recipe import Recipe
 from align.backbones.stated import Stated
 from align.checkpoints.hashes import file_hash
-from align.checkpoints.layout import Layout, Piece, convert_command, is_file, module_piece, weight_files
+from align.checkpoints.layout import (
+    FORMS,
+    Layout,
+    Piece,
+    convert_command,
+    is_file,
+    module_piece,
+    weight_files,
+)
 from align.checkpoints.needed import Needed, hub_needed
 from align.checkpoints.reference import EMBEDDED, folder_of, hub_reference, is_pattern
 from align.config.schema import BackboneConfig, Config
@@ -185,7 +193,7 @@ def recipe(backbone: BackboneConfig) -> Recipe:
 def _piece_needed(backbone: str, layout: Layout, piece: Piece) -> Needed:
     what = backbone if piece.role == "pipeline" else f"{backbone} {piece.role}"
     if piece.hub is not None:
-        return hub_needed(what, piece.hub, piece.files)
+        return hub_needed(what, piece.hub, piece.files, shards=FORMS[layout].network == "transformer")
     option = f"backbone.{'weights' if piece.role == 'pipeline' else piece.role}"
     mend = f"give {option}=FOLDER, a {'folder' if piece.role == 'pipeline' else 'model'} in diffusers' layout"
     if piece.reference in EMBEDDED:

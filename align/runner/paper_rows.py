@@ -14,7 +14,8 @@ from align.config.compose import jobs_of, quoted
 from align.config.convert import plain
 from align.config.errors import ConfigError, suggestion
 from align.config.places import config_folders, group_choices
-from align.config.schema import Config, RowConfig, TableConfig
+from align.config.schema import Config
+from align.config.table import RowConfig, TableConfig
 from align.reading import read_bytes
 from align.runner.graphs import reads_graphs
 from align.runner.plan import identity

@@ -65,7 +65,7 @@ def identity(
     places = ("weights", "alternatives", "single_file", "unet", "transformer", "vae", "lora", "lora_required")
     # ``process`` and ``consistency`` are what the sampler's kind says, ``guidance`` what the files say.
     said = ("process", "consistency", "guidance")
-    for name in ("name", "family", *said, *places, "checkpointing", "guidance_scale"):
+    for name in ("name", "family", *said, *places, "checkpointing", "offload", "guidance_scale"):
         del backbone[name]
     # So that models keep the keys that they had before there were these options.
     for group, kind in ((backbone, BackboneConfig), (sampler, SamplerConfig)):
@@ -106,7 +106,7 @@ def identity(
 
 _LATER = (
     *("density", "compile", "t5", "max_sequence_length", "attention_blocks", "attention_maps"),
-    "true_scale",
+    *("storage", "attention", "true_scale"),
 )
 
 

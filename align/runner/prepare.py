@@ -25,6 +25,7 @@ from align.runner.graphs import check_graphs, graph_identity
 from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
+from align.runner.switches import check_quantised, check_switches
 
 if TYPE_CHECKING:
     from align.sampling.batching import Calls
@@ -66,6 +67,7 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
     for config in configs:
         check_device(config.run.device)
         _check_compiler(config)
+        check_switches(config)
         _check_runner(config)
     if text := missing_text(dict.fromkeys(one for files in found for one in files.all())):
         raise FilesMissing(text)
@@ -91,7 +93,7 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         next((one.fingerprint() for one in files.value), None),
     )
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
-    calls, metrics = calls_of(config, items), files.metric_fingerprints()
+    calls, metrics = calls_of(config, items, files), files.metric_fingerprints()
     return Prepared(config, prompts, what, items, calls, files, kept, metrics, unread)
 
 
@@ -140,6 +142,7 @@ def _check_backbone(files: Files) -> list[str]:
         _check_steps(sampler, SCHEDULES[backbone.process], f"backbone={backbone.name}")
         return []
     stated = files.stated
+    check_quantised(files.config, stated.network)
     if is_flow(stated.schedule) != (backbone.process == "flow"):
         found = "flow" if is_flow(stated.schedule) else "diffusion"
         raise WrongWeights(

@@ -18,6 +18,7 @@ from align.runner.exits import DONE, FAILED, INTERRUPTED, MISSING_WEIGHTS
 from align.runner.failures import NAME as LOG
 from align.runner.finish import show_results
 from align.runner.interrupts import Interrupts
+from align.runner.memory import memory_line
 from align.runner.prepare import Prepared
 from align.runner.progress import Meter
 from align.runner.prompts import PromptSet
@@ -202,6 +203,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         "unsafe": "" if prompts.dropped is None else unsafe,
         "items": _items_line(len(prepared.items), done, backlog),
         "cost": _cost_line(prepared, store, pending, backlog),
+        "memory": memory_line(prepared.files) if pending else "",
         "calls": f"at most {prepared.calls.most} rows; {together}" if pending else "",
         "folder": str(store.folder),
     }

@@ -16,6 +16,7 @@ from align.config.schema import Config
 from align.errors import WrongWeights
 from align.runner.exits import DONE, MISSING_WEIGHTS
 from align.runner.files import Files, files_of
+from align.runner.memory import memory_line
 from align.runner.record import PACKAGES
 from align.version import DISTRIBUTION
 
@@ -50,6 +51,8 @@ def survey(configs: Sequence[Config]) -> int:
     for name, files in backbones.items():
         can = "cannot run yet" if absent else _can_run(files)
         print(f"backbone {name} {can}")
+        if can == CAN and (memory := memory_line(files)):
+            print(f"  memory {memory}")
         able = able and can == CAN
     return DONE if able else MISSING_WEIGHTS
 
@@ -110,10 +113,20 @@ def _weights_line(needed: Needed) -> str:
 def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
     """Fetch all that is missing and on the net; returns 0 if nothing is missing afterwards, else 3.
 
-    ``needed`` is called again in the end, as where files are can change when they come.
+    Nothing is fetched while the hub refuses any of it.  ``needed`` is called again in the end, as where files are can change when
+    they come.
     """
-    from align.checkpoints.fetch import FetchError, fetch_hub, fetch_url
+    from align.checkpoints.fetch import FetchError, check_access, fetch_hub, fetch_url
 
+    refused = []
+    for hub in {one.hub.repo: one.hub for one in needed() if one.hub is not None and one.missing()}.values():
+        try:
+            check_access(hub)
+        except FetchError as error:
+            refused.append(str(error))
+    if refused:
+        print(*(f"align: {line}" for line in refused), sep="\n", file=sys.stderr)
+        return MISSING_WEIGHTS
     for one in needed():
         gone = one.missing()
         if not gone:

@@ -8,11 +8,24 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from align.checkpoints.fetch import FetchError, _fitting, fetch_hub, fetch_url
+from align.checkpoints.needed import hub_needed
 from align.checkpoints.reference import HubReference, snapshot
+from align.runner.exits import MISSING_WEIGHTS
+from align.runner.survey import fetch_missing
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = b"weights" * 1000
 FILES = {"unet/config.json": b"{}", "unet/model.safetensors": LARGE}
+INDEX = {
+    "metadata": {},
+    "weight_map": {"a": "m-00001-of-00002.safetensors", "b": "m-00002-of-00002.safetensors"},
+}
+SHARDED = {
+    "whole.safetensors": LARGE,
+    "net/m.safetensors.index.json": json.dumps(INDEX).encode(),
+    **{f"net/m-0000{k}-of-0000{n}.safetensors": LARGE for k, n in ((1, 2), (2, 2), (1, 3))},
+}
+"""A network in two shards, left-overs of another form, and all of it in one file."""
 TABLES = {"data/test-1ab.csv": b"prompt\na cat\n", "data/train-2cd.csv": b"prompt\n"}
 
 
@@ -21,7 +34,10 @@ def sha(data):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Models ``o/open`` and ``o/gated``, data set ``o/open``; the hash of large files is what ``server.stated`` says."""
+    """Models ``o/open``, ``o/shards`` and ``o/gated``, data set ``o/open``; the hash of large files is what ``server.stated`` says.
+
+    Whom ``o/gated`` has not let in may look at what it has, as on the hub.
+    """
 
     def log_message(self, *_):
         pass
@@ -32,13 +48,18 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.partition("?")[0].strip("/")
         self.server.asked.append(f"{self.command} {path}")
-        if path.startswith("api/models/o/gated"):
-            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        for kind, place, files in (("models", "", FILES), ("datasets", "datasets/", TABLES)):
-            if path.startswith(f"api/{kind}/o/open"):
+        if path == "api/models/o/gated/auth-check" or path.startswith("o/gated/"):
+            return self.answer(self.server.refusal, b"", {"X-Error-Code": "GatedRepo"})
+        for kind, place, repo, files in (
+            ("models", "", "open", FILES),
+            ("models", "", "shards", SHARDED),
+            ("models", "", "gated", FILES),
+            ("datasets", "datasets/", "open", TABLES),
+        ):
+            if path.startswith(f"api/{kind}/o/{repo}"):
                 return self.answer(200, json.dumps(self.facts(files)).encode())
             name = path.partition("/resolve/")[2].partition("/")[2]
-            if path.startswith(f"{place}o/open/resolve/") and name in files:
+            if path.startswith(f"{place}o/{repo}/resolve/") and name in files:
                 tag = self.server.stated if name.endswith(".safetensors") else sha(files[name])[:40]
                 return self.answer(200, files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT})
         if path == "head.pth":
@@ -66,7 +87,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.stated, server.asked = sha(LARGE), []
+    server.stated, server.asked, server.refusal = sha(LARGE), [], 403
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.url = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
@@ -108,21 +129,47 @@ def test_of_a_data_set_comes_what_a_pattern_fits(server):
     [
         ({"m.safetensors", "m.safetensors.index.json"}, ["m.safetensors"]),
         ({"m.fp16.safetensors", "m.bin"}, ["m.fp16.safetensors"]),
-        (
-            {f"m{mark}-0000{k}-of-00002.safetensors" for mark in ("", ".fp16") for k in (1, 2)}
-            | {
-                "m.safetensors.index.json",
-                "m.safetensors.index.fp16.json",
-                "other-00001-of-00002.safetensors",
-            },
-            ["m.safetensors.index.json", "m-00001-of-00002.safetensors", "m-00002-of-00002.safetensors"],
-        ),
+        ({"m.safetensors.index.json", "m.safetensors.index.fp16.json"}, ["m.safetensors.index.json"]),
         ({"m.bin"}, []),
     ],
     ids=["one file", "half", "shards", "pickle"],
 )
 def test_weights_come_in_the_form_that_the_repository_has(held, wanted):
     assert _fitting("m.safetensors", held) == wanted
+
+
+def test_of_shards_come_the_index_and_what_it_names(server):
+    found = fetch_hub(HubReference("o/shards"), ["net/m.safetensors"])
+    assert [path.name for path in found] == [
+        "m.safetensors.index.json",
+        *sorted(INDEX["weight_map"].values()),
+    ]
+    asked = {line.rpartition("/")[2] for line in server.asked if "o/shards/resolve" in line}
+    assert asked == {path.name for path in found}
+
+
+def test_an_index_that_names_what_is_not_there_is_told(server, monkeypatch):
+    monkeypatch.delitem(SHARDED, "net/m-00002-of-00002.safetensors")
+    with pytest.raises(
+        FetchError, match=r"m\.safetensors\.index\.json names net/m-00002-of-00002\.safetensors"
+    ):
+        fetch_hub(HubReference("o/shards"), ["net/m.safetensors"])
+
+
+@pytest.mark.parametrize("refusal", [401, 403])
+def test_a_gate_is_told_before_anything_is_fetched(server, refusal, capsys):
+    server.refusal = refusal
+    needed = [
+        hub_needed(repo, HubReference(repo), ("unet/model.safetensors",)) for repo in ("o/open", "o/gated")
+    ]
+    assert fetch_missing(lambda: needed) == MISSING_WEIGHTS
+    told = capsys.readouterr()
+    assert told.err == (
+        "align: o/gated is gated: accept its terms at https://huggingface.co/o/gated, then give your token in HF_TOKEN, "
+        "or run `hf auth login`\n"
+    )
+    assert told.out == ""
+    assert not [line for line in server.asked if "resolve" in line]
 
 
 def test_a_repository_of_pickles_is_told(server, monkeypatch):
@@ -144,7 +191,7 @@ def test_a_wrong_hash_leaves_nothing(server, tmp_path):
 @pytest.mark.parametrize(
     ("repo", "names", "words"),
     [
-        ("o/gated", ["a"], "o/gated is gated: accept its terms"),
+        ("o/gated", ["unet/config.json"], "o/gated is gated: accept its terms"),
         ("o/none", ["a"], "o/none is not on the hub"),
         ("o/open", ["unet/none.json"], "o/open does not hold unet/none.json"),
     ],

@@ -81,7 +81,7 @@ def test_rows_of_a_call_fit_the_plan(options, rows):
 )
 def test_rows_of_a_call_fit_the_device(options, gib, rows, monkeypatch):
     monkeypatch.setattr(calls, "torch_device", lambda name: torch.device("cpu" if name == "cpu" else "cuda"))
-    monkeypatch.setattr(calls, "gib_of", lambda device: gib)
+    monkeypatch.setattr(calls, "gb_of", lambda device: gib * calls.GIB)
     (job,) = jobs_of(parse(options))
     items = [Item(str(n), "a", "", 0, n, n) for n in range(100)]
     assert calls.calls_of(job.config, items).most == rows

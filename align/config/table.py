@@ -1,0 +1,47 @@
+"""Options of a published table: its rows, and the runs that stand beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from align.config.ranges import Between, Text
+
+
+@dataclass(frozen=True)
+class RowConfig:
+    """A row of a published table, and the run that stands beside it."""
+
+    paper: str | None = None
+    """The row's name in the paper's file (``align/analysis/paper``); null for a run that the paper does not have."""
+    of_table: Annotated[int, Between(1, 100)] | None = None
+    """Number of the table that the paper has it in; null for this one."""
+    label: str | None = None
+    """What reports call it; null for ``paper``."""
+    full: tuple[str, ...] | None = None
+    """Options of the run on the published models; null: there is none."""
+    shapes: tuple[str, ...] | None = None
+    """Likewise on the shapes world."""
+    needs: tuple[str, ...] = ()
+    """Options without which it is not run: what the user has to bring (``--for ROW OPTION=VALUE``)."""
+    why_not: str = ""
+    """Why it is not run where it is not."""
+    note: str = ""
+    """In what the run is known to differ from the paper's."""
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """A published table: ``python -m align table EXPERIMENT`` runs its rows under the experiment's protocol."""
+
+    paper: Annotated[str, Text("name")]
+    """The paper's file in ``align/analysis/paper``."""
+    number: Annotated[int, Between(1, 100)]
+    """Number of the table there."""
+    title: str
+    baseline: str
+    """The row that others are compared with."""
+    shapes: str
+    """The experiment that holds the protocol of the same table on the shapes world."""
+    rows: dict[str, RowConfig]
+    """By the names that the command line calls them."""
