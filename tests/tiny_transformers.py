@@ -59,7 +59,7 @@ def write_parts(
         "vae": ["diffusers", "AutoencoderKL"],
     }
     if t5 is None:
-        index |= dict.fromkeys(("text_encoder_3", "tokenizer_3"), [None, None])
+        index |= {key: [None, None] for key in ("text_encoder_3", "tokenizer_3")}
     for name in [*clips, *([] if t5 is None else [t5])]:
         tokenizer = name.replace("text_encoder", "tokenizer")
         index[name] = ["transformers", kinds.get(name, "T5EncoderModel")]
