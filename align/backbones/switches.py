@@ -17,10 +17,17 @@ def switch(network: Any, recipe: Recipe, device: torch.device) -> None:
 
     Raises:
         RuntimeError, ImportError: a package is missing, as diffusers says.
+        ValueError: the network's attention does not ask diffusers.
     """
     if recipe.attention is not None:
         with attention_backend(recipe.attention):  # left open, it would be that of all later networks
             network.set_attention_backend(recipe.attention)
+        processors = (getattr(one, "processor", None) for one in network.modules())
+        if not any(hasattr(one, "_attention_backend") for one in processors):
+            raise ValueError(
+                f"backbone.attention={recipe.attention}: the attention of {type(network).__name__} asks torch itself: give "
+                "backbone.attention=null"
+            )
     if recipe.storage is not None:
         # The way back of a convolution reads its weights where they rest, that of a product a view that was in full numbers.
         network.enable_layerwise_casting(

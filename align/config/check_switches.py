@@ -8,6 +8,8 @@ from align.config.schema import Config
 
 REPEATABLE = ("native", "_native_math", "_native_flash")
 """Backends of attention whose way back torch makes the same each time."""
+ASKS_TORCH = ("sd3",)
+"""Layouts of which diffusers' attention asks torch itself, whatever is set."""
 SWITCHES = {"storage": None, "offload": False, "attention": None}
 """The options, each with what turns it off."""
 
@@ -33,6 +35,10 @@ def check_switches(config: Config) -> None:
     if "offload" in asked and config.guider.further_pass:
         raise ConfigError(
             f"{asked['offload']} brings each block for its turn, and guider={config.guider.name} leaves some out: give guider=cfg"
+        )
+    if "attention" in asked and backbone.layout in ASKS_TORCH:
+        raise ConfigError(
+            f"{asked['attention']} is not asked by diffusers' attention of layout {backbone.layout}: give backbone.attention=null"
         )
     if method.guidance.rule != "none" and method.guidance.strength > 0:
         _check_gradient(config, asked)

@@ -66,11 +66,10 @@ def predicted(files: Files) -> Memory:
     encoders = [part(files, role) for role in files.recipe.form.encoders]
     numbers, text = BYTES[backbone.dtype], BYTES[backbone.text_dtype or backbone.dtype]
     maps = BYTES[backbone.decoder_dtype or backbone.dtype]
-    own: float = counted(network.weights) * (1 if backbone.storage else numbers)
+    size = 1 if backbone.storage else numbers
     if backbone.storage and config.method.guided and not backbone.checkpointing:
-        own += (
-            counted(network.weights) * numbers
-        )  # what a gradient comes back through is there in full numbers
+        size += numbers  # until a gradient has come back, weights are there as they were computed with too
+    own: float = counted(network.weights) * size
     if network.stated.get("quantization_config") is not None:
         own = sum(path.stat().st_size for path in network.weights)
     if backbone.offload:

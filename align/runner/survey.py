@@ -51,9 +51,7 @@ def survey(configs: Sequence[Config]) -> int:
     for name, files in backbones.items():
         can = "cannot run yet" if absent else _can_run(files)
         print(f"backbone {name} {can}")
-        if can == CAN and (memory := memory_line(files)):
-            print(f"  memory {memory}")
-        able = able and can == CAN
+        able = able and can.startswith(CAN)
     return DONE if able else MISSING_WEIGHTS
 
 
@@ -62,9 +60,10 @@ def _can_run(files: Files) -> str:
         return "cannot run yet"
     try:
         _ = files.pieces and files.stated
+        memory = memory_line(files)
     except WrongWeights as error:
         return f"cannot run: {error}"
-    return CAN
+    return f"{CAN}; memory: {memory}" if memory else CAN
 
 
 def _packages() -> tuple[list[str], list[str]]:

@@ -6,6 +6,7 @@ from align.__main__ import main
 from align.runner import switches
 
 GUIDED = ["backbone=sd35_medium", "method=dymo"]
+FLUX = ["backbone=flux_dev", "method=dymo"]
 OFFLOAD = "backbone.offload=true"
 
 
@@ -17,8 +18,12 @@ OFFLOAD = "backbone.offload=true"
             "backbone=toy_gmm has none: give backbone.storage=null",
         ),
         ([*GUIDED, OFFLOAD], "has taken weights away when the gradient of method=dymo comes back"),
-        ([*GUIDED, "backbone.attention=sage"], "backbone.attention=sage computes no gradient"),
-        ([*GUIDED, "backbone.attention=xformers"], "adds a gradient up in any order"),
+        (
+            ["backbone=sd35_medium", "method=none", "backbone.attention=native"],
+            "attention of layout sd3: give backbone.attention=null",
+        ),
+        ([*FLUX, "backbone.attention=sage"], "backbone.attention=sage computes no gradient"),
+        ([*FLUX, "backbone.attention=xformers"], "adds a gradient up in any order"),
         (["backbone=sdxl", "backbone.attention=flash"], "backbone.attention=flash is of a transformer"),
         (
             ["backbone=flux_dev", "method=none", OFFLOAD, "backbone.compile=true"],

@@ -1,13 +1,29 @@
 """Memory by calculation against what was counted on the published layouts at full size."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_transformers import write_sd3
 
+from align.commands.parser import parse
+from align.config.compose import jobs_of
 from align.errors import WrongWeights
-from align.runner.memory import RECOMPUTED, blocks, counted, kept_by_decoder, kept_by_network, width
+from align.runner import calls, memory
+from align.runner.files import Files
+from align.runner.memory import (
+    RECOMPUTED,
+    blocks,
+    counted,
+    kept_by_decoder,
+    kept_by_network,
+    memory_line,
+    predicted,
+    width,
+)
+from align.runner.plan import Item
 
 MEDIUM = {
     "num_layers": 24,
@@ -60,3 +76,84 @@ def test_weights_are_counted_in_the_headers_of_all_shards(tmp_path):
     (tmp_path / "3").write_bytes(b"\x08\0\0\0\0\0\0\0" + json.dumps([1]).encode())
     with pytest.raises(WrongWeights, match="not a readable safetensors file"):
         counted([tmp_path / "3"])
+
+
+def write_headers(path, numbers):
+    """A file of weights of which only the header is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = json.dumps(
+        {"a": {"dtype": "BF16", "shape": [numbers // 1000, 1000], "data_offsets": [0, 2 * numbers]}}
+    ).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Stable Diffusion 3.5 large as published, in numbers of parameters and sizes."""
+    folder = tmp_path_factory.mktemp("large")
+    write_sd3(folder, 1)
+    shutil.rmtree(folder / "text_encoder_3")
+    for part, config, parameters in (
+        ("transformer", {"_class_name": "SD3Transformer2DModel", **LARGE, "in_channels": 16}, 8_147_000_000),
+        (
+            "vae",
+            {"block_out_channels": [128, 256, 512, 512], "latent_channels": 16, "layers_per_block": 2},
+            83_800_000,
+        ),
+        ("text_encoder", {}, 124_000_000),
+        ("text_encoder_2", {}, 695_000_000),
+        ("text_encoder_3", {}, 4_762_000_000),
+    ):
+        stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+        write_headers(folder / part / f"{stem}.safetensors", parameters)
+        (folder / part / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def files_of_large(folder, *options):
+    (job,) = jobs_of(parse(["backbone=sd35_large", f"backbone.weights={folder}", *options]))
+    return Files(job.config)
+
+
+GUIDED = ("method=dymo",)
+AGAIN = (*GUIDED, "backbone.checkpointing=true")
+
+
+@pytest.mark.parametrize(
+    ("options", "weights", "encoders", "row"),
+    [
+        (("method=none",), 16.5, 11.2, 2.1),
+        (GUIDED, 16.5, 11.2, 2 * 13.2 + 11.9),
+        ((*GUIDED, "guider=slg"), 16.5, 11.2, 3 * 13.2 + 11.9),
+        (AGAIN, 16.5, 11.2, 2 * (0.84 + 0.35) + 3.0),
+        ((*AGAIN, "backbone.storage=float8"), 8.3, 11.2, 2 * (0.84 + 0.35) + 3.0),
+        (("method=none", "backbone.t5=false"), 16.5, 1.6, 2.1),
+        (("method=none", "backbone.offload=true"), 1.0, 11.2, 2.1),
+        (("method=none", "backbone.height=512", "backbone.width=512"), 16.5, 11.2, 0.54),
+    ],
+)
+def test_a_large_model_in_all(large, options, weights, encoders, row):
+    found = predicted(files_of_large(large, *options))
+    assert found.weights == pytest.approx(weights, rel=WITHIN)
+    assert found.encoders == pytest.approx(encoders, rel=WITHIN)
+    assert found.row == pytest.approx(row, rel=WITHIN)
+
+
+@pytest.mark.parametrize(
+    ("options", "gb", "rows"),
+    [(("method=none",), 24, 1), (("method=none",), 80, 8), (GUIDED, 80, 1), (GUIDED, 150, 2), (AGAIN, 48, 4)],
+)
+def test_calls_have_as_many_rows_as_there_is_memory(large, options, gb, rows, monkeypatch):
+    monkeypatch.setattr(calls, "torch_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(calls, "gb_of", lambda device: gb)
+    files, items = files_of_large(large, *options), [Item(str(n), "a", "", 0, n, n) for n in range(100)]
+    assert calls.calls_of(files.config, items, files).most == rows
+
+
+def test_what_does_not_fit_is_told_with_what_takes_less(large, monkeypatch):
+    monkeypatch.setattr(memory, "torch_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(memory, "gb_of", lambda device: 24.0)
+    assert memory_line(files_of_large(large, *GUIDED)).endswith(
+        "; more than the 24 GB of cuda: backbone.storage=float8, .checkpointing=true and .offload=true take less"
+    )
+    assert "more than" not in memory_line(files_of_large(large, *AGAIN))
