@@ -215,7 +215,7 @@ def test_adaptive_temperatures_keep_the_evidence():
 
 @pytest.mark.parametrize(
     ("potential", "kind"),
-    [("max", "ddim"), ("diff", "ddim"), ("add", "ddim"), ("rt", "ddim"), ("max", "flow")],
+    [("max", "ddim"), ("diff", "ddim"), ("add", "ddim"), ("rt", "ddim"), ("diff", "flow")],
 )
 def test_steering_leaves_the_evidence_unbiased_whatever_the_potential(potential, kind):
     options = (
