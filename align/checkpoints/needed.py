@@ -12,7 +12,7 @@ from align.checkpoints.hashes import file_hash
 from align.checkpoints.layout import GATED, PICKLES, SAFE
 from align.checkpoints.reference import HubReference, fetch_command, gate, hub_names, snapshot
 
-_READ = (SAFE, ".json", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".parquet", ".py")
+_READ = (SAFE, ".json", ".jinja", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".parquet", ".py")
 """Files that decide what a model or a user's reward computes, or which prompts there are; a model card does not."""
 
 
