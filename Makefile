@@ -52,8 +52,8 @@ lock:  ## resolve the dependencies anew
 bench: setup  ## speed of the shapes world, and the loop's overhead over bare model calls
 	$(BIN)/python scripts/bench.py shapes
 
-quality: setup  ## measure the shipped weights as the model card states them
-	$(BIN)/python scripts/shapes_quality.py
+quality: setup  ## measure the shipped weights as the model cards state them (ARGS="--backbone shapes_flow" for the flow)
+	$(BIN)/python scripts/shapes_quality.py $(ARGS)
 
 smoke-full: setup  ## a guided evaluation at full size, random weights: BACKBONE=sd15 (11 GB) or sdxl (over 14 GB); ARGS='--device cuda --both'
 	$(BIN)/python scripts/smoke_full.py $(or $(BACKBONE),sd15) $(ARGS)

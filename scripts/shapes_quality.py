@@ -1,6 +1,6 @@
 """Measure the shipped weights on held-out prompts: ``python scripts/shapes_quality.py``.
 
-Prints and, with ``--write``, stores ``align/shapes/weights/quality.json``, the figures of the model card; figures for
+Prints and, with ``--write``, stores ``quality.json`` beside the weights, the figures of the model card; figures for
 another ``--eta`` stay in the file.  Pictures are plain 25-step samples of test-split prompts; every verdict is the
 exact checker's.
 """
@@ -17,32 +17,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from align.backbones.guider import Guider
 from align.backbones.registry import load_folder
-from align.backbones.unet import UNetBackbone
+from align.checkpoints.reference import EMBEDDED
 from align.checkpoints.weight_files import sha256 as file_hash
-from align.processes.ddim import ddim
+from align.commands.parser import parse as parse_command
+from align.config.compose import jobs_of
+from align.runner.build import build_sampler
 from align.sampling.batching import Calls
-from align.sampling.judge import Judge
-from align.sampling.parts import Parts
-from align.sampling.predict import Predict
 from align.sampling.sampler import Request, Sampler
-from align.semantics.sources import PromptGraphs
 from align.shapes.checker import Verdict, check_picture
 from align.shapes.grammar import Split, distinct_captions, parse
-from align.shapes.semantics import graph
 from scripts.shapes_training.autoencoder import psnr
 from scripts.shapes_training.data import rendered
 from scripts.shapes_training.spoil import to_uint8
 
 
-def sampler(backbone: UNetBackbone, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
-    """Plain sampling."""
-    process = ddim(backbone.scheduler_config, steps, eta)
-    parts = Parts(
-        Predict(backbone, Guider(guidance_scale), Calls(batch)), Judge(backbone, Calls(batch)), process
-    )
-    return Sampler(parts, PromptGraphs(graph).pairs, backbone.device)
+def sampler(name: str, weights: Path, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
+    """Plain sampling of a backbone of the shapes world with the weights in a folder."""
+    words = [f"backbone={name}", f"backbone.weights={weights}", "method=none"]
+    words += [f"sampler.{key}={value:g}" for key, value in (("steps", steps), ("eta", eta))]
+    config = jobs_of(parse_command([*words, f"sampler.guidance_scale={guidance_scale:g}"]))[0].config
+    return build_sampler(config, Calls(batch))
 
 
 def verdicts(
@@ -71,7 +66,8 @@ def shares(judged: list[Verdict]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=Path("align/shapes/weights"))
+    parser.add_argument("--backbone", default="shapes", choices=("shapes", "shapes_flow"))
+    parser.add_argument("--weights", type=Path, help="folder of the pipeline (default: the shipped one)")
     parser.add_argument("--folder", type=Path, default=Path("training"))
     parser.add_argument("--split", default="test", choices=("val", "test"))
     parser.add_argument("--number", type=int, default=200)
@@ -83,7 +79,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    stored = args.weights / "quality.json"
+    weights = args.weights or EMBEDDED[args.backbone]
+    stored = weights / "quality.json"
     figures = json.loads(stored.read_text()) if args.write and stored.exists() else {}
     figures |= {
         "split": args.split,
@@ -91,24 +88,25 @@ def main() -> None:
         "guidance_scale": args.guidance,
         "prompts": args.number,
     }
-    backbone = load_folder(args.weights, torch.device("cpu"))
-    held_out = rendered(args.split, 500, 2, args.folder)
-    figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
+    if rewards := args.backbone == "shapes" and not args.no_rewards:
+        backbone = load_folder(weights, torch.device("cpu"))
+        held_out = rendered(args.split, 500, 2, args.folder)
+        figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
     for eta in args.eta:
-        plain = sampler(backbone, args.steps, eta, args.guidance, 16)
+        plain = sampler(args.backbone, weights, args.steps, eta, args.guidance, 16)
         figures[f"eta {eta:g}"] = found = {}
         for name, objects in (("one_object", 1), ("two_objects", 2), ("three_objects", 3)):
             judged, _pictures = verdicts(plain, args.split, args.number, objects)
             found[name] = shares(judged)
             print(eta, name, found[name], flush=True)
-        if not args.no_rewards:
+        if rewards:
             from scripts.shapes_training import generate
             from scripts.shapes_training.reward_stages import quality
 
-            network = file_hash(args.weights / "unet" / "diffusion_pytorch_model.safetensors")[:8]
+            network = file_hash(weights / "unet" / "diffusion_pytorch_model.safetensors")[:8]
             path = args.folder / f"generated-{args.split}-{args.number}-{eta:g}-{network}.npz"
             generate.held_out(args.split, args.number, 22, backbone, path, eta)
-            found["rewards"] = quality(path, args.weights)
+            found["rewards"] = quality(path, weights)
         if args.write:
             stored.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))

@@ -4,14 +4,17 @@ import json
 import re
 
 import pytest
-from hub_box import FLUX, SD35, SD35_LARGE, forget_models, repository
+from hub_box import FAMILIES, FLUX, SD35, SD35_LARGE, forget_models, repository
 
 from align.__main__ import main
 from align.config.places import group_choices
 from align.store.csvfile import read_csv
 
 pytestmark = pytest.mark.usefixtures("at_home")
-FLOWS = [name for name in group_choices("backbone") if re.match(r"sd35|flux|flow_grpo|nft", name)]
+FLOWS = [
+    *(name for name in group_choices("backbone") if re.match(r"sd35|flux_|flow_grpo|nft", name)),
+    *FAMILIES,
+]
 METHODS = {
     "none": [],
     "best_of_n": ["method.particles=2"],

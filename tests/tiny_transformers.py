@@ -52,7 +52,14 @@ def write_parts(
     index: dict[str, object] = {
         "_class_name": pipeline,
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "transformer": [
+            "diffusers",
+            "FluxTransformer2DModel" if len(clips) == 1 else "SD3Transformer2DModel",
+        ],
+        "vae": ["diffusers", "AutoencoderKL"],
     }
+    if t5 is None:
+        index |= {key: [None, None] for key in ("text_encoder_3", "tokenizer_3")}
     for name in [*clips, *([] if t5 is None else [t5])]:
         tokenizer = name.replace("text_encoder", "tokenizer")
         index[name] = ["transformers", kinds.get(name, "T5EncoderModel")]

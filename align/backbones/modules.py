@@ -23,7 +23,17 @@ from align.backbones.recipe import Recipe
 from align.backbones.stated import read_object, read_stated
 from align.backbones.switches import switch
 from align.backbones.text import TextEncoder
-from align.checkpoints.layout import INDEX, MODEL, SAFE, Piece, check_shards, entry, is_file, tokenizer_of
+from align.checkpoints.layout import (
+    INDEX,
+    MODEL,
+    SAFE,
+    Part,
+    Piece,
+    check_shards,
+    entry,
+    is_file,
+    tokenizer_of,
+)
 from align.errors import WrongWeights
 from align.processes.ddim import scheduler_of
 
@@ -53,9 +63,10 @@ class Modules:
     def __post_init__(self) -> None:
         for module in (self.network, self.vae, *(encoder.model for encoder in self.text)):
             module.requires_grad_(False).eval()
-        if not self.placed:
-            self.network.to(self.device, memory_format=torch.channels_last)
-        self.vae.to(self.device, memory_format=torch.channels_last)
+        for module in (self.network, self.vae):
+            flat = all(parameter.ndim < 5 for parameter in module.parameters())  # pictures, not films
+            if not (self.placed and module is self.network):
+                module.to(self.device, memory_format=torch.channels_last if flat else torch.preserve_format)
 
 
 def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) -> Modules:
@@ -69,10 +80,9 @@ def load_modules(pieces: Sequence[Piece], recipe: Recipe, device: torch.device) 
     by_role = {piece.role: piece for piece in pieces}
     pipeline, form = by_role["pipeline"], recipe.form
     schedule = read_stated(pieces, recipe).schedule
-    network_kind, vae_kind = (getattr(diffusers, form.parts[role].kind) for role in (form.network, "vae"))
-    network = _module(network_kind, by_role, form.network, getattr(torch, recipe.dtype), device)
+    network = _module(form.parts[form.network], by_role, form.network, getattr(torch, recipe.dtype), device)
     vae_dtype = decoder_dtype(_source(by_role, "vae")[0].parent, recipe)
-    vae = _module(vae_kind, by_role, "vae", vae_dtype)
+    vae = _module(form.parts["vae"], by_role, "vae", vae_dtype)
     text = dict(_text_encoders(by_role, recipe))
     if "single_file" in by_role:
         trained = scheduler_of(schedule).alphas_cumprod
@@ -113,17 +123,18 @@ def _source(pieces: dict[str, Piece], role: str) -> list[Path]:
 
 
 def _module(
-    kind: type[Module],
+    part: Part,
     pieces: dict[str, Piece],
     role: str,
     dtype: torch.dtype,
     device: torch.device | None = None,
-) -> Module:
+) -> Any:
     """``device`` is where quantised weights go, which cannot be moved later; without one they are refused."""
     config, *weights = _source(pieces, role)
+    kind = getattr(diffusers, part.kind)
     known = {*signature(kind.__init__).parameters, "quantization_config"}
-    stated = {key: value for key, value in read_object(config).items() if value is not None}
-    if (name := stated.get("_class_name", kind.__name__)) != kind.__name__:
+    stated = {key: value for key, value in read_object(config).items() if value not in (None, False)}
+    if (name := stated.get("_class_name", part.kind)) not in (part.kind, part.former):
         raise ValueError(f"{config} is of {name}, not {kind.__name__}")
     if unknown := sorted(key for key in stated if key not in known and not key.startswith("_")):
         raise ValueError(

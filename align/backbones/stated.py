@@ -77,7 +77,7 @@ def read_stated(pieces: Sequence[Piece], recipe: Recipe) -> Stated:
         channels = check_latents(autoencoder)
         if (shown := autoencoder.get("out_channels", 3)) != 3:
             raise ValueError(f"out_channels={shown} make no picture: give an autoencoder of 3")
-    factor = 2 ** (len(autoencoder.get("block_out_channels", [0] * 4)) - 1)
+    factor = compression(autoencoder)
     shifts = tuple(key for key in SHIFTS if autoencoder.get(key) not in (None, 0))
     found = Stated(schedule, path, unread(process), frozenset(), shifts, network, factor)
     with _named(network_path):
@@ -101,8 +101,10 @@ def read_transformer(
             f"give {'embedded' if embeds else 'none'}"
         )
     packed = recipe.form.patch
-    for key in ("in_channels", "out_channels"):
-        if network.get(key) not in (None, (packed or 1) ** 2 * channels):
+    inside = (packed or 1) ** 2 * channels
+    outside = (inside, channels, *((2 * channels,) if recipe.form.variances else ()))
+    for key, right in (("in_channels", (inside,)), ("out_channels", outside)):
+        if network.get(key) not in (None, *right):
             raise ValueError(
                 f"{key}={network[key]}, and latents have {channels} channels (vae/config.json): it is a network of another "
                 "task, such as editing, or for other latents; give one that draws from text alone"
@@ -122,7 +124,7 @@ def check_latents(autoencoder: Mapping[str, Any]) -> int:
     Raises:
         ValueError: naming the key.
     """
-    channels = _whole(autoencoder, "latent_channels", 4)
+    channels = _whole(autoencoder, "z_dim" if "z_dim" in autoencoder else "latent_channels", 4)
     for key in ("scaling_factor", "shift_factor"):
         value = autoencoder.get(key, 1.0)
         if key == "shift_factor" and value is None:
@@ -143,6 +145,14 @@ def check_latents(autoencoder: Mapping[str, Any]) -> int:
         if key == "latents_std" and min(values) <= 0:
             raise ValueError("latents_std has a number that is not above 0: give deviations, or null")
     return channels
+
+
+def compression(autoencoder: Mapping[str, Any]) -> int:
+    """The side of a latent in pixels, by an autoencoder's config."""
+    if "temperal_downsample" in autoencoder:
+        return int(2 ** len(autoencoder["temperal_downsample"]))
+    levels = autoencoder.get("encoder_block_out_channels") or autoencoder.get("block_out_channels", [0] * 4)
+    return int(2 ** (len(levels) - 1))
 
 
 def check_small_decoder(config: Path, backbone: Stated) -> None:

@@ -65,6 +65,22 @@ def words(tokenizer: PreTrainedTokenizerBase, text: str, length: int | None = No
     return Words(tuple(offsets), cut, tuple(tokenizer.convert_ids_to_tokens(whole["input_ids"])))
 
 
+def framed(tokenizer: PreTrainedTokenizerBase, text: str, frame: Callable[[str], str], length: int) -> Words:
+    """Like ``words``, of what ``frame`` makes of a text for a language model to read; spans are those in the text itself."""
+    text = readable(text)
+    found = words(tokenizer, frame(text), length)
+    begin = frame("\0").index("\0")
+    return found._replace(offsets=tuple(_inside(text, a - begin, b - begin) for a, b in found.offsets))
+
+
+def _inside(text: str, first: int, last: int) -> Span:
+    """A token's span without the blanks that it begins with; (0, 0) if it is not of the text."""
+    if not 0 <= first < last <= len(text):
+        return 0, 0
+    letters = len(text[first:last].lstrip())
+    return (last - letters, last) if letters else (0, 0)
+
+
 def clip_text(encoders: Sequence[TextEncoder], text: str, device: torch.device) -> Text:
     """Of one encoder the last hidden state counts, and its pooled output; of several the second-to-last hidden states side by
     side, and the last one's pooled output.
@@ -94,6 +110,7 @@ class TextReader:
         zero_empty: whether an empty negative prompt is all zeros rather than what the encoders make of it.
         device: where embeddings are wanted.  On CUDA, encoders are there only while prompts are read.
         size: (6,) of ``Encoded``, for models that read it.
+        negative: what they make of a negative prompt, if it is read in another way.
     """
 
     def __init__(
@@ -104,6 +121,7 @@ class TextReader:
         device: torch.device,
         zero_empty: bool = False,
         size: Tensor | None = None,
+        negative: Callable[[str], Text] | None = None,
     ) -> None:
         self.encoders = tuple(encoders)
         self.find = find
@@ -114,7 +132,7 @@ class TextReader:
         self._place = self._home
         for encoder in self.encoders:
             encoder.model.to(self._home)
-        self._read = read
+        self._read, self._read_negative = read, negative
         # A repeated prompt, and the empty negative one of every prompt, cost nothing.
         self.encode = lru_cache(REMEMBERED)(self._encode)
         self._texts = lru_cache(REMEMBERED)(self._text)
@@ -130,16 +148,17 @@ class TextReader:
             self._place = place
 
     @torch.no_grad()
-    def _text(self, text: str) -> Text:
+    def _text(self, text: str, negative: bool) -> Text:
         self._move(self.device)
-        return self._read(text)
+        read = self._read_negative if negative and self._read_negative is not None else self._read
+        return read(text)
 
     def _encode(self, prompt: str, negative: str) -> Encoded:
-        own = self._texts(prompt)
+        own = self._texts(prompt, False)
         if self.zero_empty and negative == "":
             other = Text(*(one if one is None else torch.zeros_like(one) for one in own))  # type: ignore[arg-type]
         else:
-            other = self._texts(negative)
+            other = self._texts(negative, self._read_negative is not None)
         found = self.find(prompt)
         offsets: list[Span] = []
         parts: list[tuple[int, int]] = []

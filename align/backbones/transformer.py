@@ -12,6 +12,7 @@ from align.backbones.attention import Probe
 from align.backbones.base import Conditioning
 from align.backbones.checkpointing import checkpoint_decoder
 from align.backbones.families import family
+from align.backbones.families.base import Family
 from align.backbones.guider import Guider
 from align.backbones.joint_attention import JointProbe, Maps
 from align.backbones.latent import LatentBackbone
@@ -63,7 +64,14 @@ class TransformerBackbone(LatentBackbone):
             **modules.scheduler_config,
             **self.family.levels(modules.scheduler_config, tokens),
         }
-        self.text = TextReader(modules.text, self.family.read, self.family.find, self.device)
+        own = type(self.family).read_negative is not Family.read_negative
+        self.text = TextReader(
+            modules.text,
+            self.family.read,
+            self.family.find,
+            self.device,
+            negative=self.family.read_negative if own else None,
+        )
         self.weakened = Weakened(self.network)
         self.probe = self._probe(attention_blocks, attention_maps)
         if checkpointing:

@@ -17,7 +17,7 @@ from align.checkpoints.reference import HubReference, folder_of, hub_reference
 from align.errors import WrongWeights
 from align.reading import read_json
 
-Layout = Literal["sd", "sdxl", "sd3", "flux"]
+Layout = Literal["sd", "sdxl", "sd3", "flux", "z_image", "qwen_image", "flux2_klein", "sana", "pixart"]
 
 
 class Part(NamedTuple):
@@ -27,6 +27,10 @@ class Part(NamedTuple):
     tokenizer: str | None = None
     optional: bool = False
     """A pipeline without it says so in its ``model_index.json``."""
+    former: str | None = None
+    """The class of older configs, which is the same."""
+    published: tuple[str, ...] = ()
+    """Files of the tokenizer in repositories of the hub, where those are not today's two."""
 
 
 class Form(NamedTuple):
@@ -38,6 +42,10 @@ class Form(NamedTuple):
     pipeline: str
     parts: dict[str, Part]
     patch: int | None = None
+    maps: bool = True
+    """Whether attention maps are read from its network."""
+    variances: bool = False
+    """Whether the network predicts variances too, which are left."""
 
     @property
     def network(self) -> str:
@@ -48,9 +56,13 @@ class Form(NamedTuple):
         return {name: part for name, part in self.parts.items() if part.tokenizer is not None}
 
 
+_NEW = ("tokenizer.json", "tokenizer_config.json")
+_OLDER = ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
+TEMPLATE = "chat_template.jinja"
+"""How a chat model is spoken to, in the newest layout; in others that stands in ``tokenizer_config.json``."""
 _AUTOENCODER = Part("AutoencoderKL")
-_CLIP = Part("CLIPTextModel", "CLIPTokenizer")
-_PROJECTED = Part("CLIPTextModelWithProjection", "CLIPTokenizer")
+_CLIP = Part("CLIPTextModel", "CLIPTokenizer", published=_OLDER)
+_PROJECTED = _CLIP._replace(kind="CLIPTextModelWithProjection")
 _T5 = Part("T5EncoderModel", "T5Tokenizer")
 FORMS: dict[Layout, Form] = {
     "sd": Form(
@@ -86,6 +98,53 @@ FORMS: dict[Layout, Form] = {
             "text_encoder_2": _T5,
         },
         patch=2,
+    ),
+    "z_image": Form(
+        "ZImagePipeline",
+        {
+            "transformer": Part("ZImageTransformer2DModel"),
+            "vae": _AUTOENCODER,
+            "text_encoder": Part("Qwen3Model", "Qwen2Tokenizer"),
+        },
+        maps=False,
+    ),
+    "qwen_image": Form(
+        "QwenImagePipeline",
+        {
+            "transformer": Part("QwenImageTransformer2DModel"),
+            "vae": Part("AutoencoderKLQwenImage"),
+            "text_encoder": Part("Qwen2_5_VLForConditionalGeneration", "Qwen2Tokenizer", published=_OLDER),
+        },
+        patch=2,
+        maps=False,
+    ),
+    "flux2_klein": Form(
+        "Flux2KleinPipeline",
+        {
+            "transformer": Part("Flux2Transformer2DModel"),
+            "vae": Part("AutoencoderKLFlux2"),
+            "text_encoder": Part("Qwen3ForCausalLM", "Qwen2Tokenizer", published=(TEMPLATE, *_NEW)),
+        },
+        patch=2,
+    ),
+    "sana": Form(
+        "SanaPipeline",
+        {
+            "transformer": Part("SanaTransformer2DModel"),
+            "vae": Part("AutoencoderDC"),
+            "text_encoder": Part("Gemma2Model", "GemmaTokenizer"),
+        },
+        maps=False,
+    ),
+    "pixart": Form(
+        "PixArtSigmaPipeline",
+        {
+            "transformer": Part("PixArtTransformer2DModel", former="Transformer2DModel"),
+            "vae": _AUTOENCODER,
+            "text_encoder": _T5._replace(published=("spiece.model", "tokenizer_config.json")),
+        },
+        maps=False,
+        variances=True,
     ),
 }
 """Pipelines that are read, by ``backbone.layout``; what each does in its own way is in ``align/backbones/families``."""
@@ -188,7 +247,7 @@ def pipeline_piece(
         if part.optional and module in absent:
             continue
         files += [f"{module}/config.json"] if single else _weights(reference, module, "model", "text" in half)
-        files += _tokenizer(reference, tokenizer_of(module), str(part.tokenizer))
+        files += _tokenizer(reference, tokenizer_of(module), part)
     return Piece("pipeline", reference, folder, tuple(sorted(files)))
 
 
@@ -310,20 +369,20 @@ def _weights(reference: str, module: str, stem: str, half: bool) -> list[str]:
 
 _TOKENIZERS = {
     "CLIPTokenizer": ("merges.txt", "vocab.json"),
+    "GemmaTokenizer": ("tokenizer.model",),
+    "Qwen2Tokenizer": ("merges.txt", "vocab.json"),
     "T5Tokenizer": ("spiece.model",),
 }
 """Files of a vocabulary in the layout of the older repositories, by class."""
 
 
-def _tokenizer(reference: str, module: str, kind: str) -> list[str]:
+def _tokenizer(reference: str, module: str, part: Part) -> list[str]:
     """One file in today's layout, vocabulary and merges (or a SentencePiece model) in that of the older repositories."""
-    new = ("tokenizer.json", "tokenizer_config.json")
-    bare = (*_TOKENIZERS[kind], "tokenizer_config.json")
+    bare = (*_TOKENIZERS[str(part.tokenizer)], "tokenizer_config.json")
     old = (*bare, "special_tokens_map.json")
-    # Repositories with CLIP's vocabulary are older than today's layout, all others have it too.
-    wanted = tuple(sorted(old)) if kind == "CLIPTokenizer" and hub_reference(reference) is not None else new
+    wanted = part.published if part.published and hub_reference(reference) is not None else _NEW
     folder = folder_of(reference) / module
-    forms = (new, old, bare)
+    forms = ((TEMPLATE, *_NEW), _NEW, old, bare)
     return _within(
         module, next((form for form in forms if all((folder / name).is_file() for name in form)), wanted)
     )

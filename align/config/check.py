@@ -41,6 +41,7 @@ def check_config(config: Config) -> None:
     _backbone(config.backbone)
     if config.backbone.kind == "analytic":
         _analytic(config)
+    _maps(config)
     _sampler(config)
     check_guider(config)
     if config.negative and not config.reads_negative:
@@ -122,13 +123,8 @@ def _check_form(role: str, reference: str, backbone: BackboneConfig) -> None:
 
 
 def _analytic(config: Config) -> None:
-    """A density has no prompt and no attention; its pictures are colours that stand for numbers."""
+    """A density has no prompt; its pictures are colours that stand for numbers."""
     method, name = config.method, config.backbone.name
-    if method.guidance.rule != "none" and method.objective.semantic > 0:
-        raise ConfigError(
-            f"method.objective.semantic={method.objective.semantic:g} reads attention maps, and backbone={name} has none: "
-            "give method.objective.semantic=0, or another method"
-        )
     if method.guided and method.objective.copies > 0:
         raise ConfigError(
             f"method.objective.copies={method.objective.copies} alters colours, which are coordinates on backbone={name}: "
@@ -140,6 +136,23 @@ def _analytic(config: Config) -> None:
         )
     if config.run.device == "mps":
         raise ConfigError(f"backbone={name} computes in float64, which mps lacks: give run.device=cpu")
+
+
+def _maps(config: Config) -> None:
+    """Maps are read from a UNet, and from a transformer whose layers of attention are known."""
+    method, backbone = config.method, config.backbone
+    if backbone.kind != "analytic" and FORMS[backbone.layout].maps:
+        return
+    if method.guidance.rule != "none" and method.objective.semantic > 0:
+        raise ConfigError(
+            f"method.objective.semantic={method.objective.semantic:g} reads attention maps, and backbone={backbone.name} has none: "
+            "give method.objective.semantic=0, or another method"
+        )
+    if backbone.attention_blocks is not None:
+        raise ConfigError(
+            f"backbone.attention_blocks={shown(list(backbone.attention_blocks))} is not read by backbone={backbone.name}, of which "
+            "no attention maps are read: leave it out"
+        )
 
 
 def _sampler(config: Config) -> None:

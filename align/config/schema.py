@@ -18,8 +18,15 @@ from align.config.ranges import Between, Multiple, Text
 from align.config.table import TableConfig
 
 Attention = Literal[
-    *("native", "_native_math", "_native_flash", "_native_efficient", "_native_cudnn"),
-    *("flash", "_flash_3", "sage", "xformers"),
+    "native",
+    "_native_math",
+    "_native_flash",
+    "_native_efficient",
+    "_native_cudnn",
+    "flash",
+    "_flash_3",
+    "sage",
+    "xformers",
 ]
 """diffusers' names of kernels of attention: torch's own, and those of packages."""
 

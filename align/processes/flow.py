@@ -59,15 +59,19 @@ def levels(schedule: Mapping[str, Any], steps: int) -> list[Level]:
 
     Args:
         schedule: what ``read_schedule`` finds, and of the backbone's own ``mu``, the dynamic shift of its picture's size, if it
-            shifts dynamically, and ``spaced``, whether raw levels are 1 ... 1/N, as FLUX's pipeline hands them over, or
-            those of the scheduler.
+            shifts dynamically, ``mu_step``, which is added to it for each of the steps, and ``spaced``, the highest of raw levels down to the Nth part of it, 1 as
+            FLUX's pipeline hands them over; ``False`` for those of the scheduler.
         steps: N, number of sampling steps.
     """
     scheduler = FlowMatchEulerDiscreteScheduler(
         **{key: value for key, value in schedule.items() if key in _KEYS}
     )
-    raw = np.linspace(1.0, 1 / steps, steps).tolist() if schedule.get("spaced") else None
-    scheduler.set_timesteps(steps, sigmas=raw, mu=schedule.get("mu"))
+    top = float(schedule.get("spaced", False))
+    raw = np.linspace(top, top / steps, steps).tolist() if top else None
+    mu = schedule.get("mu")
+    if mu is not None:
+        mu += steps * schedule.get("mu_step", 0.0)
+    scheduler.set_timesteps(steps, sigmas=raw, mu=mu)
     times = [*scheduler.timesteps.tolist(), 0.0]
     return [Level(time, 1 - s, s) for time, s in zip(times, scheduler.sigmas.tolist(), strict=True)]
 

@@ -68,6 +68,8 @@ def read_schedule(stated: Mapping[str, Any]) -> dict[str, Any]:
     name = str(stated.get("_class_name"))
     if name == FLOW:
         return _read_flow(stated)
+    if name == "DPMSolverMultistepScheduler" and stated.get("use_flow_sigmas"):
+        return _read_solved_flow(stated)
     if name not in CLASSES:
         raise ValueError(
             f"_class_name={name} is neither of a discrete process of given betas nor of a flow, on which alone networks are "
@@ -109,6 +111,15 @@ def read_schedule(stated: Mapping[str, Any]) -> dict[str, Any]:
 def is_flow(schedule: Mapping[str, Any]) -> bool:
     """Whether what ``read_schedule`` found is a flow's."""
     return bool(schedule["prediction_type"] == VELOCITY)
+
+
+def _read_solved_flow(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """A flow for which the file names a solver of diffusions (SANA): it begins a training step below noise alone."""
+    prediction = _one_of(stated, "prediction_type", ("flow_prediction",), None)
+    training = _number(stated, "num_train_timesteps", 1000, 2)
+    shift = _number(stated, "flow_shift", 1.0, 1e-6)
+    flow = _read_flow({"prediction_type": prediction, "num_train_timesteps": training, "shift": shift})
+    return {**flow, "spaced": 1 - 1 / training}
 
 
 def _read_flow(stated: Mapping[str, Any]) -> dict[str, Any]:

@@ -138,6 +138,7 @@ class Sampler:
             pair_weights=send(pair_weights(pairs, len(read[0].offsets), read[0].parts), self.device),
             has_pairs=torch.tensor([bool(pair) for pair in pairs]),
             truncated=[one.truncated for one in read],
+            cut_by=["" if one.truncated else " ".join(one.cut) for one in read],
         )
 
     def streams(self, requests: Sequence[Request]) -> Streams:
@@ -196,7 +197,13 @@ class Sampler:
         for k, outcomes in enumerate(finished):
             for outcome in outcomes:
                 outcome.cost = ledger.costs[k].over(self.population.returned)
-                outcome.info = {**told[k], "prompt_truncated": int(pictures.truncated[k]), **outcome.info}
+                cut = {"prompt_cut_by": pictures.cut_by[k]} if pictures.cut_by[k] else {}
+                outcome.info = {
+                    **told[k],
+                    "prompt_truncated": int(pictures.truncated[k]),
+                    **cut,
+                    **outcome.info,
+                }
                 outcome.seconds = seconds
         return finished
 

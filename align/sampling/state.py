@@ -76,6 +76,7 @@ class Pictures:
         pair_weights: (n, L, L) of ``align.semantics.attention_loss.pair_weights``.
         has_pairs: (n,) bool on the host.
         truncated: whether a prompt is longer than the model reads; empty where nobody asked.
+        cut_by: encoders that did not read all of it, where others did; likewise.
     """
 
     prompts: Sequence[str]
@@ -83,6 +84,7 @@ class Pictures:
     pair_weights: Tensor
     has_pairs: Tensor
     truncated: Sequence[bool] = ()
+    cut_by: Sequence[str] = ()
 
     def prompts_of(self, state: State) -> list[str]:
         return [self.prompts[k] for k in state.picture.tolist()]

@@ -49,13 +49,15 @@ COSTS: dict[str, str] = {
 INFO: dict[str, str] = {
     "rounds": "rounds of time travel taken",
     "nonfinite_gradients": "steps left unguided because a gradient was not finite",
-    "prompt_truncated": "the prompt was longer than the text encoder reads",
+    "prompt_truncated": "the prompt was longer than the text encoder reads, than each if there are several",
+    "prompt_cut_by": "text encoders that read only the beginning of a prompt that another read whole",
     "config": "digest of the resolved configuration that made the row (12 hex digits)",
     "session": "number of the session that made the picture: `sessions` of run.json holds its versions",
 }
 TEXT = frozenset(
     {
         "key", "prompt", "method", "backbone", "reward", "optimised", "image", "status", "config", "session",
+        "prompt_cut_by",
         *NEGATIVE,
     }
 )  # fmt: skip

@@ -43,6 +43,18 @@ def export_denoiser(model: Denoiser, weights: Path) -> None:
     scheduler().save_pretrained(weights / "scheduler")
 
 
+PIPELINE = {
+    "_class_name": "StableDiffusion3Pipeline",
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "transformer": ["diffusers", "SD3Transformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    **{f"{kind}_{number}": [None, None] for number in (2, 3) for kind in ("text_encoder", "tokenizer")},
+}
+"""``model_index.json`` of the flow: of the three text encoders of its class it has the first."""
+
+
 def export_flow(model: SD3Transformer2DModel, weights: Path) -> None:
     """``weights/flow``: transformer and scheduler, and copies of what they share with the denoiser."""
     folder = weights / "flow"
@@ -50,6 +62,8 @@ def export_flow(model: SD3Transformer2DModel, weights: Path) -> None:
     flow.scheduler().save_pretrained(folder / "scheduler")
     for name in ("vae", "text_encoder", "tokenizer"):
         shutil.copytree(weights / name, folder / name, dirs_exist_ok=True)
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").chmod(0o644)
+    _write(folder / "model_index.json", PIPELINE)
 
 
 def _save_half(module: nn.Module, path: Path) -> None:

@@ -20,6 +20,7 @@ from align.processes.ddim import ddim
 from align.runner.build import assemble
 from align.runner.estimate import cost_line, network_evaluations
 from align.runner.guiders import guider_of as built
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request
 from align.semantics.sources import no_pairs
 
@@ -370,7 +371,7 @@ def test_outside_of_its_interval_guidance_leaves_the_negative_half_out(unet):
 def test_a_further_pass_is_charged_and_predicted(options):
     config = config_of("guider=slg", "guider.weak_stop=0.5", *options)
     backbone, reward = FakeBackbone(), FakeReward() if config.method.uses_reward else None
-    (made,) = assemble(config, backbone, reward, no_pairs, 1, CPU).sample([Request("red cat", seed=1)])
+    (made,) = assemble(config, backbone, reward, no_pairs, Calls(1), CPU).sample([Request("red cat", seed=1)])
     assert made.error is None
     assert network_evaluations(config) == (made.cost.network_forward,) * 2
     assert made.cost.network_forward == backbone.counts["network_forward"]
@@ -381,7 +382,7 @@ def test_a_further_pass_is_charged_and_predicted(options):
 @pytest.mark.parametrize("name", THEIRS)
 def test_pictures_of_a_batch_are_those_made_alone(name):
     config = config_of("sampler.guidance_scale=4", *THEIRS[name][2])
-    sampler = assemble(config, FakeBackbone(), None, no_pairs, 2, CPU)
+    sampler = assemble(config, FakeBackbone(), None, no_pairs, Calls(2), CPU)
     requests = [Request(prompt, seed=3) for prompt in ("red cat", "blue dog", "a quiet morning")]
     for request, together in zip(requests, sampler.sample(requests), strict=True):
         (alone,) = sampler.sample([request])

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tiny_transformers import write_flux, write_sd3
 
 from align.backbones.base import Conditioning
+from align.backbones.compiling import compile_blocks
 from align.backbones.guider import Guider
 from align.backbones.recipe import Recipe
 from align.backbones.registry import load, pieces, stated
@@ -71,7 +72,8 @@ def test_pictures_are_the_pipelines(folders, name, call, monkeypatch):
     """To rounding, from the text on: square or not, with a negative prompt or none, short prompts or long."""
     folder, steps = folders[name], 3
     call = {"height": 32, "width": 32, "guidance_scale": 4.0, **call}
-    theirs = DiffusionPipeline.from_pretrained(folder)
+    absent = {"text_encoder_3": None, "tokenizer_3": None} if name == "no t5" else {}
+    theirs = DiffusionPipeline.from_pretrained(folder, **absent)
     theirs.set_progress_bar_config(disable=True)
     z = torch.randn(
         1, 16, call["height"] // 8, call["width"] // 8, generator=torch.Generator().manual_seed(3)
@@ -252,3 +254,23 @@ def test_a_flux_lora_in_kohyas_names_is_parted_as_diffusers_parts_it(folders, tm
             one.get_submodule(f"transformer_blocks.0.attn.{layer}").weight for one in (plain.network, merged)
         )
         torch.testing.assert_close(after, before + 0.5 * part @ down)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", [None, "prompt"])
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_compiled_blocks_predict_the_same_with_the_probe_and_without(folders, name, attention):
+    """Each block is one graph, or it would raise."""
+    backbone = backbone_of(folders[name], name)
+    given = Conditioning.of([backbone.encode("a red cat", "")])
+    z = torch.randn(1, *backbone.latent_shape(), generator=torch.Generator().manual_seed(1))
+    step = flow(backbone.scheduler_config, 4, 0.0).steps[1]
+    guider = Guider(3.0 if name == "sd3" else 1.0)
+    eager = backbone.predict(z, step, given, guider, attention)
+    compile_blocks(backbone.network, backend="eager")
+    found = backbone.predict(z, step, given, guider, attention)
+    torch._dynamo.reset()
+    torch.testing.assert_close(found.x0, eager.x0)
+    assert attention is None or found.attention.shape == eager.attention.shape
+    if attention is not None:
+        torch.testing.assert_close(found.attention, eager.attention)

@@ -36,6 +36,37 @@ WRONG = {
         ["sampler.guidance_scale=0"],
         ["sampler.guidance_scale=0", "from 1 to 100", "1 is the prompt without guidance"],
     ),
+    "guider": (["guider=agp"], ["guider=agp", "did you mean apg?"]),
+    "guider's momentum": (
+        ["guider=apg", "guider.momentum=-0.5"],
+        ["guider.momentum=-0.5", "from step to step", "leave it at 0"],
+    ),
+    "guider's other option": (["guider=tcfg", "guider.norm=3"], ["guider.norm=3 is not read by guider=tcfg"]),
+    "guider without a pair": (
+        ["guider=apg", "sampler.guidance_scale=1"],
+        ["guider=apg", "at sampler.guidance_scale=1", "a scale above 1"],
+    ),
+    "guider of a density": (["backbone=toy_gmm", "guider=apg"], ["guider=apg", "backbone=toy_gmm has none"]),
+    "guider of a consistency model": (
+        ["backbone=lcm", "guider.stop=0.5"],
+        ["guider=cfg", "backbone=lcm has none"],
+    ),
+    "weak density": (["backbone=toy_gmm", "guider=pag"], ["guider=pag weakens a network", "give guider=cfg"]),
+    "weak and compiled": (
+        ["guider=pag", "backbone.compile=true"],
+        ["guider=pag", "give backbone.compile=false"],
+    ),
+    "interval": (["guider.start=0.5", "guider.stop=0.5"], ["guider.start=0.5", "guider.stop=0.5"]),
+    "interval of no step": (["guider.stop=0.03"], ["guider.stop=0.03", "25 steps"]),
+    "further pass of no step": (
+        ["guider=slg", "sampler.steps=5"],
+        ["guider=slg", "none of sampler.steps=5", "a later guider.weak_stop"],
+    ),
+    "blocks": (["guider=pag", "guider.layers=[1]"], ["guider.layers=[1]", "give some of 0 to 0"]),
+    "stack": (
+        ["guider=pag", "guider.stack=transformer_blocks"],
+        ["guider.stack=transformer_blocks", "mid_block.attentions.0.transformer_blocks"],
+    ),
     "negative half": (["sampler.guidance_scale=1", "negative=ugly"], ["negative=ugly", "scale above 1"]),
     "steps of a density": (["backbone=toy_gmm", "sampler.steps=1000"], ["sampler.steps=1000", "is 999"]),
     "attention stride": (["backbone.attention_stride=4"], ["backbone.attention_stride=4", "give 1, 2"]),

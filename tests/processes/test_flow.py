@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from align.processes.flow import equal_timestep, flow
 from align.processes.schedule import check_steps, is_flow, read_schedule, unread
@@ -12,6 +13,7 @@ from align.processes.sde import flow_grpo, vp_converted
 
 FILE = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
 SD35 = read_schedule(FILE)
+EPSILON = {"prediction_type": "epsilon"}
 SCHNELL = read_schedule(FILE | {"shift": 1.0}) | {"spaced": True}
 
 
@@ -155,3 +157,23 @@ def test_the_crowded_grid_ends_far_from_clean():
     kernel = process.kernel(x0, eps, last)
     assert kernel.std == 0
     assert torch.equal(kernel.mean, x0)
+
+
+def test_a_flow_whose_file_names_a_solver_of_diffusions_has_the_levels_of_that():
+    stated = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    scheduler = DPMSolverMultistepScheduler(**stated)
+    scheduler.set_timesteps(20)
+    read = read_schedule({"_class_name": "DPMSolverMultistepScheduler", **stated})
+    assert is_flow(read)
+    steps = flow(read, 20, 0.0).steps
+    torch.testing.assert_close(
+        torch.tensor([*(step.s for step in steps), steps[-1].s_next]), scheduler.sigmas
+    )
+    with pytest.raises(ValueError, match="prediction_type=epsilon"):
+        read_schedule({"_class_name": "DPMSolverMultistepScheduler", "use_flow_sigmas": True} | EPSILON)
+
+
+def test_a_shift_can_grow_with_the_number_of_steps():
+    dynamic = read_schedule(FILE | {"use_dynamic_shifting": True}) | {"spaced": True}
+    grown = flow({**dynamic, "mu": 0.5, "mu_step": 0.01}, 10, 0.0)
+    assert grown.steps == flow({**dynamic, "mu": 0.6}, 10, 0.0).steps

@@ -37,12 +37,15 @@ SAME = [
     ["backbone.name=other"],
     ["sampler.name=other"],
     ["backbone.guidance_scale=9", "sampler.guidance_scale=4.0"],
+    ["guider.name=other"],
 ]
 OTHER = [
     ["sampler.steps=24"],
     ["sampler.eta=0.5"],
     ["sampler.guidance_scale=5"],
     ["backbone.guidance_scale=5"],
+    ["guider=apg"],
+    ["guider.stop=0.5"],
     ["backbone.dtype=bfloat16"],
     ["backbone.height=72"],
     ["negative=blurry"],

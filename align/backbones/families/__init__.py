@@ -19,4 +19,24 @@ def family(layout: Layout) -> type[Family]:
         from align.backbones.families.flux import Flux
 
         return Flux
+    if layout == "z_image":
+        from align.backbones.families.z_image import ZImage
+
+        return ZImage
+    if layout == "qwen_image":
+        from align.backbones.families.qwen_image import QwenImage
+
+        return QwenImage
+    if layout == "flux2_klein":
+        from align.backbones.families.flux2 import Flux2Klein
+
+        return Flux2Klein
+    if layout == "sana":
+        from align.backbones.families.sana import Sana
+
+        return Sana
+    if layout == "pixart":
+        from align.backbones.families.pixart import PixArtSigma
+
+        return PixArtSigma
     raise ValueError(f"backbone.layout={layout} is no transformer's")

@@ -7,7 +7,7 @@ pictures, and where its attention is.  It is one file beside this one, an entry 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -15,12 +15,15 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from align.backbones.base import unscaled
 from align.backbones.guider import Combine
 from align.backbones.joint_attention import JointRecorder
 from align.backbones.modules import Modules
+from align.backbones.stated import compression
 from align.backbones.text import Text, Words
 from align.processes.base import Step
 
@@ -54,6 +57,10 @@ class Family:
         """What the network reads of one text."""
         raise NotImplementedError
 
+    def read_negative(self, text: str) -> Text:
+        """What it reads of a negative prompt."""
+        return self.read(text)
+
     def find(self, text: str) -> dict[str, Words]:
         """Where a text's words are, see ``TextReader``."""
         raise NotImplementedError
@@ -85,7 +92,7 @@ class Family:
     @property
     def factor(self) -> int:
         """Side of a latent in pixels."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return compression(self.vae.config)
 
     @property
     def channels(self) -> int:
@@ -94,7 +101,8 @@ class Family:
     def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         """How its pipeline spaces levels of pictures of so many tokens, beside what the schedule says.
 
-        ``mu``, the dynamic shift, or ``None``; ``spaced``, whether raw levels are 1 ... 1/N and not the scheduler's own.
+        ``mu``, the dynamic shift, or ``None``; ``mu_step``, by how much it grows with each of the steps, if it does; ``spaced``,
+        the highest of raw levels down to the Nth part of it, or ``False`` for the scheduler's own.
         """
         return {"mu": shift(schedule, tokens), "spaced": False}
 
@@ -102,6 +110,34 @@ class Family:
         """Clean latents (P, C, h, w) to pictures (P, 3, H, W), about [-1, 1]."""
         decoded: Tensor = self.vae.decode(unscaled(z0, self.vae.config).to(self.decoder_dtype)).sample
         return decoded
+
+
+def chat(tokenizer: PreTrainedTokenizerBase, text: str, thinking: bool) -> str:
+    """What a chat model is given for a text that a user says; with ``thinking`` it is left to it whether it thinks first."""
+    said = [{"role": "user", "content": text}]
+    return str(
+        tokenizer.apply_chat_template(
+            said, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
+    )
+
+
+def filled(states: Tensor, length: int) -> Text:
+    """Rows (n, width) that are all of a text, filled up to a length that all texts have."""
+    more = length - len(states)
+    mask = torch.arange(length, device=states.device) < len(states)
+    return Text(pad(states, (0, 0, 0, more)), mask=mask)
+
+
+def alone(z: Tensor, text: Text, call: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """What a network says of each row of latents and its text's rows, by a call of its own.
+
+    Networks of texts of any length fill those of a call up to the longest, so that what is called together would show in the last
+    bits of a picture; filled up to the same length always, they would take longer.
+    """
+    assert text.mask is not None
+    rows = range(len(z))
+    return torch.cat([call(z[k : k + 1], text.states[k][text.mask[k]]) for k in rows])
 
 
 def shift(schedule: Mapping[str, Any], tokens: int) -> float | None:
