@@ -20,7 +20,7 @@ from align.store.csvfile import read_csv
 NAMES = [
     name
     for name in group_choices("backbone")
-    if name not in ("shapes", "alignprop_sd15") and not name.startswith("toy_")
+    if name != "alignprop_sd15" and not name.startswith(("shapes", "toy_"))
 ]
 CHEAP = [
     "method=none",
