@@ -39,7 +39,7 @@ FAMILIES = {
     "pixart_sigma": (
         "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         "pixart",
-        {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"},
+        {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "clip_sample": False},
     ),
 }
 """Repository, writer and schedule of further families, by preset."""

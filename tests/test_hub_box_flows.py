@@ -70,7 +70,16 @@ FIRST = [("sd35_large", "dymo"), ("flux_dev", "dymo"), ("flux_schnell", "svdd"),
     ],
 )
 def test_every_flow_makes_a_picture_by_every_kind_of_method(backbone, method, tmp_path):
-    assert run(tmp_path / "run", f"backbone={backbone}", f"method={method}", *METHODS[method], *mends(backbone, method)) == 0
+    assert (
+        run(
+            tmp_path / "run",
+            f"backbone={backbone}",
+            f"method={method}",
+            *METHODS[method],
+            *mends(backbone, method),
+        )
+        == 0
+    )
     table = read_csv(tmp_path / "run/results.csv")
     assert list(table["status"]) == ["ok"]
     row = table.iloc[0]

@@ -42,6 +42,14 @@ FAINTEST = 1e-6
 """The least share of signal that a prediction of clean latents is computed with."""
 
 
+def with_signal(step: Step) -> Step:
+    """A step at which a score says what the clean latents are.
+
+    Where there is no signal they are the density's mean, the limit of what scores say: in float64 a little signal is as good.
+    """
+    return replace(step, a=max(step.a, FAINTEST))
+
+
 class AnalyticBackbone:
     """A density of at most three coordinates in a model's place, on a device that has float64; a prompt is only a label."""
 
@@ -84,8 +92,7 @@ class AnalyticBackbone:
         if attention is not None:
             raise ValueError("an analytic backbone has no attention maps")
         x = z.flatten(1).double()
-        # Without any signal x0 is the density's mean, the limit of what the score says: in float64 a little signal is as good.
-        step = replace(step, a=max(step.a, FAINTEST))
+        step = with_signal(step)
         x0, eps = clean_and_noise(-step.s * self.density.noised(step.a, step.s).score(x), x, step, "epsilon")
         return Prediction(
             eps.view(z.shape).to(z.dtype), x0.view(z.shape).to(z.dtype), correction=torch.zeros_like(z)

@@ -19,7 +19,7 @@ from align.backbones.attention import Probe
 Processor = Callable[..., Any]
 
 
-def shares(query: Tensor, key: Tensor) -> Tensor:
+def shares(query: Tensor, key: Tensor, bias: Tensor | None = None) -> Tensor:
     """Which text an image cell looks at, of what it looks at text at all: (batch, cells, tokens) float32, rows summing to 1.
 
     Softmax over the logits of the text alone, which is the joint map divided by its sum over text, averaged over heads; it
@@ -28,8 +28,11 @@ def shares(query: Tensor, key: Tensor) -> Tensor:
     Args:
         query: of the image's cells, (batch, heads, cells, width).
         key: of the text's tokens, (batch, heads, tokens, width).
+        bias: added to the logits of each token, (batch, 1, tokens): far below 0 where one does not count.
     """
     logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if bias is not None:
+        logits = logits + bias[:, None]
     return torch.softmax(logits, dim=-1, dtype=torch.float32).mean(dim=1)
 
 
@@ -126,6 +129,38 @@ class FluxRecorder(JointRecorder):
             heads(attn.to_q(cells), attn.norm_q, image),
             heads(text_key(text), text_norm, slice(length)),
             lambda: heads(attn.to_k(cells), attn.norm_k, image),
+        )
+
+
+class CrossRecorder(JointRecorder):
+    """Of a layer of SANA or PixArt that attends to the text alone, so that all maps are one; filling has no part in it."""
+
+    def __call__(self, attn: Any, hidden_states: Tensor, *more: Any, **keywords: Any) -> Any:
+        query, key, bias = self.projected(attn, hidden_states, *more, **keywords)
+        self.report(shares(query, key, bias()))
+        return self.fused(attn, hidden_states, *more, **keywords)
+
+    def projected(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Tensor, Tensor, Callable[[], Tensor]]:
+        """With what is added to the logits in place of the image's keys."""
+        assert attention_mask is not None
+        bias = attention_mask
+
+        def heads(x: Tensor, norm: nn.Module | None) -> Tensor:
+            x = x if norm is None else norm(x)
+            return x.view(*x.shape[:2], attn.heads, -1).transpose(1, 2)
+
+        return (
+            heads(attn.to_q(hidden_states), attn.norm_q),
+            heads(attn.to_k(encoder_hidden_states), attn.norm_k),
+            lambda: bias,
         )
 
 

@@ -134,7 +134,6 @@ FORMS: dict[Layout, Form] = {
             "vae": Part("AutoencoderDC"),
             "text_encoder": Part("Gemma2Model", "GemmaTokenizer"),
         },
-        maps=False,
     ),
     "pixart": Form(
         "PixArtSigmaPipeline",
@@ -143,7 +142,6 @@ FORMS: dict[Layout, Form] = {
             "vae": _AUTOENCODER,
             "text_encoder": _T5._replace(published=("spiece.model", "tokenizer_config.json")),
         },
-        maps=False,
         variances=True,
     ),
 }

@@ -61,6 +61,11 @@ def check_config(config: Config) -> None:
         )
     _prompts(config.prompts)
     _semantics(config.semantics)
+    if config.semantics.matching == "released" and config.backbone.kind == "transformer":
+        raise ConfigError(
+            f"semantics.matching=released finds CLIP's pieces alone, and backbone={config.backbone.name} is read by other encoders "
+            "too: give semantics.matching=ours"
+        )
     if config.run.folder is not None and not config.run.folder.strip():
         raise ConfigError("run.folder is empty: give a folder, or null for the default")
 

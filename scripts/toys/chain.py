@@ -15,6 +15,7 @@ from scipy.fft import dctn, idctn
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
+from align.backbones.analytic import with_signal
 from align.processes.base import Process, clean_and_noise
 from align.toy.densities import Density, Mixture
 
@@ -42,8 +43,9 @@ def expectations(
     z = torch.stack(torch.meshgrid(*[axis] * dimension, indexing="ij"), dim=-1).view(-1, dimension)
     values = functions(z).view(-1, *shape).numpy()
     for step in reversed(process.steps):
-        noise = -step.s * _score(density.noised(step.a, step.s), z)
-        kernel = process.kernel(*clean_and_noise(noise, z, step, "epsilon"), step)
+        seen = with_signal(step)
+        noise = -seen.s * _score(density.noised(seen.a, seen.s), z)
+        kernel = process.kernel(*clean_and_noise(noise, z, seen, "epsilon"), step)
         places = (kernel.mean / spacing + half).T.view(dimension, *shape).numpy()
         values = np.stack(
             [

@@ -16,6 +16,7 @@ from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.errors import ConfigError
 from align.runner import build
+from align.sampling.batching import Calls
 from align.sampling.sampler import Request, keyed
 
 CPU = torch.device("cpu")
@@ -137,7 +138,7 @@ def test_plain_sampling_is_the_pipelines_own_call(made, case):
     if kind.scale is not None:
         call |= kind.scale(config.sampler.guidance_scale) | kind.negative(pipe, negative)
     theirs = pipe(**call).images
-    (ours,) = build.assemble(config, backbone, None, build.pairs_of(config), 1, CPU).sample([request])
+    (ours,) = build.assemble(config, backbone, None, build.pairs_of(config), Calls(1), CPU).sample([request])
     assert ours.error is None
     torch.testing.assert_close(ours.picture, theirs[0], rtol=0, atol=LIMIT)
 
@@ -147,7 +148,7 @@ def test_both_texts_count(made):
     kind, _, folder = made
     config = composed(kind, folder, 64, 64)
     backbone = load(build.recipe(config.backbone), CPU, 64, 64, max_sequence_length=kind.length)
-    sampler = build.assemble(config, backbone, None, build.pairs_of(config), 1, CPU)
+    sampler = build.assemble(config, backbone, None, build.pairs_of(config), Calls(1), CPU)
     texts = [(PROMPT, ""), ("a boat", ""), (PROMPT, "grey, blurred")][: 2 if kind.scale is None else 3]
     requests = [Request(prompt, negative, noise_key="") for prompt, negative in texts]
     first, *others = (outcome.picture for outcome in sampler.sample(requests))
@@ -178,7 +179,7 @@ def test_maps_are_read_where_the_layout_says_so(made):
         return
     given = Conditioning.of([backbone.encode(PROMPT, "")])
     z = torch.randn(1, *backbone.latent_shape())
-    process = build.assemble(config, backbone, None, build.pairs_of(config), 1, CPU).parts.process
+    process = build.assemble(config, backbone, None, build.pairs_of(config), Calls(1), CPU).parts.process
     step = process.steps[1]
     with torch.no_grad():
         read = backbone.predict(z, step, given, Guider(), attention="prompt")
@@ -187,3 +188,5 @@ def test_maps_are_read_where_the_layout_says_so(made):
     assert read.attention.shape == (1, rows, columns, given.prompt.shape[1])
     torch.testing.assert_close(read.attention.sum(dim=-1), torch.ones(1, rows, columns))
     assert torch.equal(read.eps, plain.eps)
+    if given.mask_prompt is not None:
+        assert float(read.attention[..., ~given.mask_prompt[0]].max()) == 0

@@ -274,3 +274,21 @@ def test_compiled_blocks_predict_the_same_with_the_probe_and_without(folders, na
     assert attention is None or found.attention.shape == eager.attention.shape
     if attention is not None:
         torch.testing.assert_close(found.attention, eager.attention)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+def test_sixteen_bit_networks_predict_in_float32(folders, name):
+    _, layout, guidance = WRITERS[name]
+    recipe = Recipe((str(folders[name]),), layout, guidance=guidance, dtype="bfloat16")
+    ours, full = load(recipe, CPU, 32, 32), backbone_of(folders[name], name)
+    assert ours.network.dtype == ours.vae.dtype == torch.bfloat16
+    z = torch.randn(1, *ours.latent_shape(), generator=torch.Generator().manual_seed(1))
+    step = flow(ours.scheduler_config, 4, 0.0).steps[1]
+    guider = Guider(3.0 if name == "sd3" else 1.0, embedded=3.0)
+    short, exact = (
+        one.predict(z, step, Conditioning.of([one.encode("a red cat", "")]), guider) for one in (ours, full)
+    )
+    assert short.x0.dtype == torch.float32
+    assert float((short.x0 - exact.x0).abs().max()) < 0.2 * float(exact.x0.abs().max())
+    assert ours.decode(short.x0).dtype == torch.float32

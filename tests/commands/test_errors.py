@@ -118,7 +118,7 @@ WRONG = {
         ["backbone=toy_gmm", "backbone.density=gmm3"],
         ["backbone.density=gmm3", "swiss_roll"],
     ),
-    "no correction": (["backbone=toy_gmm", "method=mpgd"], ["toy_gmm", "give method.clean.rule=constant"]),
+    "no correction": (["backbone=toy_gmm", "method=mpgd"], ["toy_gmm", "give method.clean.rule=velocity"]),
     "no attention": (
         ["backbone=toy_gmm", "method=dps", "method.objective.semantic=1"],
         ["attention", "give method.objective.semantic=0"],

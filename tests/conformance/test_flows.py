@@ -13,6 +13,7 @@ from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.errors import ConfigError
 from align.runner import build
+from align.sampling.batching import Calls
 from align.sampling.ledger import COUNTS
 from align.sampling.sampler import Request
 from align.semantics.sources import PromptGraphs
@@ -82,7 +83,7 @@ def test_a_method_makes_its_pictures_or_is_refused(name, method, backbones, coun
         return
     reward, config = FakeReward(), config_of(name, method)
     pairs = PromptGraphs(words_graph).pairs
-    sampler = build.assemble(config, backbones[name], reward, pairs, 1, CPU)
+    sampler = build.assemble(config, backbones[name], reward, pairs, Calls(1), CPU)
     number = config.method.returned
     requests = [
         Request(one.prompt, seed=one.seed, sample=k) for one in REQUESTS for k in range(number)

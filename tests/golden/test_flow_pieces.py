@@ -2,20 +2,25 @@
 gradients of a reward and of the attention loss.
 """
 
+import json
+
 import pytest
 import torch
+from transformers import T5Tokenizer
 
 from align.backbones.base import Conditioning
 from align.backbones.guider import Guider
+from align.backbones.text import words
 from align.semantics.attention_loss import pair_weights, semantic_loss
 from align.semantics.graph import Entity, Graph
 from align.semantics.tokens import TokenPairs, token_pairs
 
-from .flow import Trace, at, far, pytest_cases
+from .flow import Trace, at, far, pipeline, pytest_cases
 
 
 def pytest_generate_tests(metafunc):
-    pytest_cases(metafunc, "pieces_")
+    if "trace" in metafunc.fixturenames:
+        pytest_cases(metafunc, "pieces_")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +108,20 @@ def test_the_gradient_of_the_attention_loss(trace, name, attention, maps, checkp
     assert loss.item() == pytest.approx(trace.facts[f"loss_attention_{name}"], abs=1e-6)
     (gradient,) = torch.autograd.grad(loss.sum(), z)
     assert far(gradient, trace.tensors[f"grad_attention_{name}"]) < 1e-3
+
+
+def test_offsets_of_t5s_pieces(golden, folder):
+    if golden is None:
+        pytest.skip("no recorded runs: --golden DIR")
+    tokenizer = T5Tokenizer.from_pretrained(pipeline(golden, "sd3", folder) / "tokenizer_3")
+    for one in json.loads((golden / "flow/functions/t5_offsets.json").read_text()):
+        found = words(tokenizer, one["text"], len(one["ids"]) + 3)
+        assert [list(span) for span in found.offsets] == [*one["offsets"], *[[0, 0]] * 3]
+        assert list(found.pieces) == one["pieces"]
+        if len(one["ids"]) > 1:
+            cut = words(tokenizer, one["text"], len(one["ids"]) - 1)
+            assert cut.cut
+            assert cut.offsets[-1] == (0, 0)
 
 
 def span(text, word):

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from diffusers import PixArtSigmaPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from align.backbones.families.base import Family, quiet
+from align.backbones.joint_attention import CrossRecorder
 from align.backbones.modules import Modules
 from align.backbones.text import Text, Words, words
 from align.processes.base import Step
@@ -20,6 +21,7 @@ class PixArtSigma(Family):
     """Of a diffusion, not a flow."""
 
     pipeline = PixArtSigmaPipeline
+    recorder = CrossRecorder
     length = 300
 
     def __init__(self, modules: Modules, length: int | None = None) -> None:
@@ -61,6 +63,12 @@ class PixArtSigma(Family):
             return_dict=False,
         )[0]
         return output[:, : z.shape[1]]
+
+    def layers(self) -> list[nn.Module]:
+        return [block.attn2 for block in self.network.transformer_blocks]
+
+    def usual(self) -> int:
+        return len(self.layers())
 
     @property
     def patch(self) -> int:

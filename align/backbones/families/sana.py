@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from diffusers import SanaPipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from align.backbones.families.base import Family, quiet, shift
+from align.backbones.joint_attention import CrossRecorder
 from align.backbones.modules import Modules
 from align.backbones.text import Text, Words, framed
 from align.processes.base import Step
@@ -24,6 +25,7 @@ class Sana(Family):
     """Its schedule is static."""
 
     pipeline = SanaPipeline
+    recorder = CrossRecorder
     length = 300
 
     def __init__(self, modules: Modules, length: int | None = None) -> None:
@@ -73,6 +75,12 @@ class Sana(Family):
             return_dict=False,
         )[0]
         return output
+
+    def layers(self) -> list[nn.Module]:
+        return [block.attn2 for block in self.network.transformer_blocks]
+
+    def usual(self) -> int:
+        return len(self.layers())
 
     @property
     def patch(self) -> int:
