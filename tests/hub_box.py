@@ -25,6 +25,24 @@ SD35 = "stabilityai/stable-diffusion-3.5-medium"
 SD35_LARGE = "stabilityai/stable-diffusion-3.5-large"
 FLUX = "black-forest-labs/FLUX.1-dev"
 SCHNELL = "black-forest-labs/FLUX.1-schnell"
+FAMILIES = {
+    "z_image": ("Tongyi-MAI/Z-Image", "z_image", {"shift": 6.0}),
+    "z_image_turbo": ("Tongyi-MAI/Z-Image-Turbo", "z_image", {"shift": 3.0}),
+    "qwen_image": ("Qwen/Qwen-Image", "qwen_image", {"use_dynamic_shifting": True, "shift_terminal": 0.02}),
+    "flux2_klein": ("black-forest-labs/FLUX.2-klein-4B", "flux2_klein", {"use_dynamic_shifting": True}),
+    "flux2_klein_base": (
+        "black-forest-labs/FLUX.2-klein-base-4B",
+        "flux2_klein",
+        {"use_dynamic_shifting": True},
+    ),
+    "sana": ("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers", "sana", {"shift": 3.0}),
+    "pixart_sigma": (
+        "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
+        "pixart",
+        {"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear", "clip_sample": False},
+    ),
+}
+"""Repository, writer and schedule of further families, by preset."""
 FLOW_LORAS = ("jieliu/SD3.5M-FlowGRPO-PickScore", "worstcoder/SD3.5M-DiffusionNFT-MultiReward")
 START, END = "<|startoftext|>", "<|endoftext|>"
 STYLES = {
@@ -147,6 +165,7 @@ def write_backbones(cache: Path) -> None:
     save(sdxl_unet(7), repository(cache, "mhdang/dpo-sdxl-text2image-v1") / "unet")
     save(sd_unet(8).half(), repository(cache, "jacklishufan/diffusion-kto") / "unet")
     write_flows(cache)
+    write_families(cache)
 
 
 def write_flows(cache: Path) -> None:
@@ -168,6 +187,16 @@ def write_flows(cache: Path) -> None:
     write_flux(repository(cache, SCHNELL), 24, guidance=False)
     for seed, name in enumerate(FLOW_LORAS):
         write_peft(repository(cache, name), sd3_transformer(21), seed)
+
+
+def write_families(cache: Path) -> None:
+    """Further transformers, as their pipelines are saved."""
+    import tiny_flow
+
+    for seed, (repo, kind, schedule) in enumerate(FAMILIES.values()):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            getattr(tiny_flow, kind)(**schedule).save_pretrained(repository(cache, repo))
 
 
 def write_peft(folder: Path, network: torch.nn.Module, seed: int) -> None:
