@@ -36,12 +36,12 @@ WRONG = {
         ["sampler.guidance_scale=0"],
         ["sampler.guidance_scale=0", "from 1 to 100", "1 is the prompt without guidance"],
     ),
-    "guider": (["guider=agp"], ["guider=agp", "did you mean apg?"]),
+    "guider": (["guider=agp"], ["guider=agp", "did you mean apg"]),
     "guider's momentum": (
         ["guider=apg", "guider.momentum=-0.5"],
         ["guider.momentum=-0.5", "from step to step", "leave it at 0"],
     ),
-    "guider's other option": (["guider=tcfg", "guider.norm=3"], ["guider.norm=3 is not read by guider=tcfg"]),
+    "guider's other option": (["guider=tcfg", "guider.norm=3"], ["guider.norm=3.0 is not read by guider=tcfg"]),
     "guider without a pair": (
         ["guider=apg", "sampler.guidance_scale=1"],
         ["guider=apg", "at sampler.guidance_scale=1", "a scale above 1"],
@@ -223,7 +223,7 @@ def test_one_line_and_nothing_written(case, tmp_path, monkeypatch, capsys):
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert err.count("\n") == 1, err
-    assert len(err) < 420
+    assert len(err) < 500
     assert "HYDRA_FULL_ERROR" not in err
     assert err.startswith("align: ")
     for word in words:
