@@ -41,7 +41,10 @@ WRONG = {
         ["guider=apg", "guider.momentum=-0.5"],
         ["guider.momentum=-0.5", "from step to step", "leave it at 0"],
     ),
-    "guider's other option": (["guider=tcfg", "guider.norm=3"], ["guider.norm=3.0 is not read by guider=tcfg"]),
+    "guider's other option": (
+        ["guider=tcfg", "guider.norm=3"],
+        ["guider.norm=3.0 is not read by guider=tcfg"],
+    ),
     "guider without a pair": (
         ["guider=apg", "sampler.guidance_scale=1"],
         ["guider=apg", "at sampler.guidance_scale=1", "a scale above 1"],

@@ -67,7 +67,9 @@ def test_the_help_of_the_command_lists_them(capsys):
     text = capsys.readouterr().out
     for name, verb in VERBS.items():
         assert re.search(
-            rf"^  {re.escape(f'align {name} {verb.arguments}')} +{re.escape(verb.summary)}$", text, re.MULTILINE
+            rf"^  {re.escape(f'align {name} {verb.arguments}')} +{re.escape(verb.summary)}$",
+            text,
+            re.MULTILINE,
         )
     assert main(["run", "--help"]) == 0
     assert capsys.readouterr().out == text
