@@ -28,7 +28,7 @@ demo: setup  ## none, best_of_n and dymo on held-out prompts; writes outputs/sha
 
 TESTS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile
 
-test: setup  ## the tests that a change is judged by: some five minutes on two cores (WORKERS=4 for more; each takes 1.5 GB)
+test: setup  ## the tests that a change is judged by: some eight minutes on two cores (WORKERS=4 for more; each takes 1.5 GB)
 	$(TESTS) -m "not slow"
 
 test-slow: setup  ## all others: whole recorded runs, kills, launchers, training, every layout of the hub
