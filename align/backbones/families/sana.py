@@ -8,55 +8,32 @@ from typing import Any
 
 import torch
 from diffusers import SanaPipeline
-from torch import Tensor, nn
+from torch import Tensor
 
-from align.backbones.families.base import Family, quiet, shift
-from align.backbones.joint_attention import CrossRecorder
+from align.backbones.families.base import shift
+from align.backbones.families.cross import Cross
 from align.backbones.modules import Modules
 from align.backbones.text import Text, Words, framed
 from align.processes.base import Step
-from align.text import readable
 
 TOLD: list[str] = signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default
 """What is said before each prompt, and not before a negative one."""
 
 
-class Sana(Family):
+class Sana(Cross):
     """Its schedule is static."""
 
     pipeline = SanaPipeline
-    recorder = CrossRecorder
-    length = 300
 
     def __init__(self, modules: Modules, length: int | None = None) -> None:
         super().__init__(modules, length)
-        (encoder,) = modules.text
-        self.tokenizer = encoder.tokenizer
-        self.reader = SanaPipeline(
-            scheduler=None,
-            vae=self.vae,
-            text_encoder=encoder.model,
-            tokenizer=self.tokenizer,
-            transformer=self.network,
-        )
         self.before = "\n".join(TOLD)
 
     def read(self, text: str) -> Text:
-        return self._read(text, TOLD)
+        return self.encoded(text, complex_human_instruction=TOLD)
 
     def read_negative(self, text: str) -> Text:
-        return self._read(text, None)
-
-    def _read(self, text: str, told: list[str] | None) -> Text:
-        with quiet():
-            states, mask, *_ = self.reader.encode_prompt(
-                readable(text),
-                do_classifier_free_guidance=False,
-                device=self.device,
-                max_sequence_length=self.tokens,
-                complex_human_instruction=told,
-            )
-        return Text(states[0], mask=mask[0].bool())
+        return self.encoded(text, complex_human_instruction=None)
 
     def find(self, text: str) -> dict[str, Words]:
         # Of all that is read its first token is kept and the last ones.
@@ -75,16 +52,6 @@ class Sana(Family):
             return_dict=False,
         )[0]
         return output
-
-    def layers(self) -> list[nn.Module]:
-        return [block.attn2 for block in self.network.transformer_blocks]
-
-    def usual(self) -> int:
-        return len(self.layers())
-
-    @property
-    def patch(self) -> int:
-        return int(self.network.config.patch_size)
 
     def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         return {"mu": shift(schedule, tokens), "spaced": schedule.get("spaced", False)}
