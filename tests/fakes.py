@@ -209,3 +209,26 @@ def watching():
 
     with patch.object(Loop, "evaluate", evaluate):
         yield log
+
+
+@contextmanager
+def spied(seen, *watched):
+    """Counts in ``seen`` the rows of every call of some modules, forward and back: each (module, what it is, halves)."""
+
+    def watch(module, what, halves):
+        def add(direction, rows):
+            seen[f"{what}_{direction}"] += len(rows) // halves
+
+        def forward(module, inputs, output):
+            add("forward", inputs[0])
+            if inputs[0].requires_grad:
+                inputs[0].register_hook(lambda gradient: add("backward", gradient))
+
+        return module.register_forward_hook(forward)
+
+    handles = [watch(*one) for one in watched]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -4,7 +4,7 @@ ones in any order, at the cost that a spy counts; or it is refused in one line b
 
 import pytest
 import torch
-from fakes import CPU, FakeReward, words_graph
+from fakes import CPU, FakeReward, spied, words_graph
 from tiny_transformers import write_flux, write_sd3
 
 from align.backbones.recipe import Recipe
@@ -53,25 +53,17 @@ def config_of(name, method):
 @pytest.fixture
 def counted(backbones):
     """Rows of network and decoder calls, forward and back, counted at the modules themselves."""
-    handles, seen = [], dict.fromkeys(COUNTS, 0)
-
-    def watch(module, what, halves):
-        def add(direction, rows):
-            seen[f"{what}_{direction}"] += len(rows) // halves
-
-        def forward(module, inputs, output):
-            add("forward", inputs[0])
-            if inputs[0].requires_grad:
-                inputs[0].register_hook(lambda gradient: add("backward", gradient))
-
-        handles.append(module.register_forward_hook(forward))
-
-    for name, backbone in backbones.items():
-        watch(backbone.network, "network", 2 if name == "sd3" else 1)
-        watch(backbone.vae.decoder, "decoder", 1)
-    yield seen
-    for handle in handles:
-        handle.remove()
+    seen = dict.fromkeys(COUNTS, 0)
+    watched = [
+        part
+        for name, backbone in backbones.items()
+        for part in (
+            (backbone.network, "network", 2 if name == "sd3" else 1),
+            (backbone.vae.decoder, "decoder", 1),
+        )
+    ]
+    with spied(seen, *watched):
+        yield seen
 
 
 @pytest.mark.parametrize(("name", "method"), CASES)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import CPU, FakeBackbone, FakeFlow, FakeReward, words_graph
+from fakes import CPU, FakeBackbone, FakeFlow, FakeReward, spied, words_graph
 from tiny import load_tiny
 
 import align.shapes
@@ -194,21 +194,8 @@ def counts(world):
         return
     seen = dict.fromkeys(COUNTS, 0)
 
-    def watch(module, what, halves):
-        def add(direction, rows):
-            seen[f"{what}_{direction}"] += len(rows) // halves
-
-        def forward(module, inputs, output):
-            add("forward", inputs[0])
-            if inputs[0].requires_grad:
-                inputs[0].register_hook(lambda gradient: add("backward", gradient))
-
-        return module.register_forward_hook(forward)
-
-    handles = [watch(world.backbone.unet, "network", 2), watch(world.backbone.vae.decoder, "decoder", 1)]
-    yield lambda: seen | world.reward.counts
-    for handle in handles:
-        handle.remove()
+    with spied(seen, (world.backbone.unet, "network", 2), (world.backbone.vae.decoder, "decoder", 1)):
+        yield lambda: seen | world.reward.counts
 
 
 def test_the_ledger_is_what_a_spy_counts(world, method, counts):

@@ -140,6 +140,23 @@ def alone(z: Tensor, text: Text, call: Callable[[Tensor, Tensor], Tensor]) -> Te
     return torch.cat([call(z[k : k + 1], text.states[k][text.mask[k]]) for k in rows])
 
 
+class OneEncoder(Family):
+    """With one text encoder, which its pipeline's class reads texts with."""
+
+    def __init__(self, modules: Modules, length: int | None = None) -> None:
+        super().__init__(modules, length)
+        (encoder,) = modules.text
+        self.tokenizer = encoder.tokenizer
+        pipeline: Any = self.pipeline
+        self.reader = pipeline(
+            scheduler=None,
+            vae=self.vae,
+            text_encoder=encoder.model,
+            tokenizer=self.tokenizer,
+            transformer=self.network,
+        )
+
+
 def shift(schedule: Mapping[str, Any], tokens: int) -> float | None:
     """The mu of a dynamic shift, a straight line in the picture's tokens; ``None`` where the schedule has none."""
     if not schedule.get("use_dynamic_shifting"):

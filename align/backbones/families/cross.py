@@ -6,31 +6,17 @@ from typing import Any
 
 from torch import nn
 
-from align.backbones.families.base import Family, quiet
+from align.backbones.families.base import OneEncoder, quiet
 from align.backbones.joint_attention import CrossRecorder
-from align.backbones.modules import Modules
 from align.backbones.text import Text
 from align.text import readable
 
 
-class Cross(Family):
+class Cross(OneEncoder):
     """All of the layers are read unless others are chosen."""
 
     recorder = CrossRecorder
     length = 300
-
-    def __init__(self, modules: Modules, length: int | None = None) -> None:
-        super().__init__(modules, length)
-        (encoder,) = modules.text
-        self.tokenizer = encoder.tokenizer
-        pipeline: Any = self.pipeline
-        self.reader = pipeline(
-            scheduler=None,
-            vae=self.vae,
-            text_encoder=encoder.model,
-            tokenizer=self.tokenizer,
-            transformer=self.network,
-        )
 
     def encoded(self, text: str, **more: Any) -> Text:
         """What its pipeline makes of a text; ``more`` is of ``encode_prompt``."""

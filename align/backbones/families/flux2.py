@@ -11,7 +11,7 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle
 
-from align.backbones.families.base import Family, chat, quiet
+from align.backbones.families.base import OneEncoder, chat, quiet
 from align.backbones.families.flux import places
 from align.backbones.joint_attention import FluxRecorder
 from align.backbones.modules import Modules
@@ -20,7 +20,7 @@ from align.processes.base import Step
 from align.text import readable
 
 
-class Flux2Klein(Family):
+class Flux2Klein(OneEncoder):
     """A latent is 2x2 of the autoencoder's, as noise is drawn for them."""
 
     pipeline = Flux2KleinPipeline
@@ -28,15 +28,6 @@ class Flux2Klein(Family):
 
     def __init__(self, modules: Modules, length: int | None = None) -> None:
         super().__init__(modules, length)
-        (encoder,) = modules.text
-        self.tokenizer = encoder.tokenizer
-        self.reader = Flux2KleinPipeline(
-            scheduler=None,
-            vae=self.vae,
-            text_encoder=encoder.model,
-            tokenizer=self.tokenizer,
-            transformer=self.network,
-        )
         chat(self.tokenizer, "", thinking=False)  # a tokenizer without a template says so
 
     def read(self, text: str) -> Text:

@@ -10,31 +10,18 @@ from diffusers import QwenImagePipeline
 from torch import Tensor
 
 from align.backbones.base import unscaled
-from align.backbones.families.base import Family, alone, filled, quiet
+from align.backbones.families.base import OneEncoder, alone, filled, quiet
 from align.backbones.families.flux import packed, unpacked
 from align.backbones.guider import Combine
-from align.backbones.modules import Modules
 from align.backbones.text import Text, Words, framed
 from align.processes.base import Step
 from align.text import readable
 
 
-class QwenImage(Family):
+class QwenImage(OneEncoder):
     """Guidance keeps the length that each token's velocity has without it."""
 
     pipeline = QwenImagePipeline
-
-    def __init__(self, modules: Modules, length: int | None = None) -> None:
-        super().__init__(modules, length)
-        (encoder,) = modules.text
-        self.tokenizer = encoder.tokenizer
-        self.reader = QwenImagePipeline(
-            scheduler=None,
-            vae=self.vae,
-            text_encoder=encoder.model,
-            tokenizer=self.tokenizer,
-            transformer=self.network,
-        )
 
     def read(self, text: str) -> Text:
         with quiet():

@@ -9,29 +9,20 @@ import torch
 from diffusers import ZImagePipeline
 from torch import Tensor
 
-from align.backbones.families.base import Family, alone, chat, filled, quiet
+from align.backbones.families.base import OneEncoder, alone, chat, filled, quiet
 from align.backbones.modules import Modules
 from align.backbones.text import Text, Words, framed
 from align.processes.base import Step
 from align.text import readable
 
 
-class ZImage(Family):
+class ZImage(OneEncoder):
     """The network's time runs from noise, 0, to pictures, 1, and so does its velocity."""
 
     pipeline = ZImagePipeline
 
     def __init__(self, modules: Modules, length: int | None = None) -> None:
         super().__init__(modules, length)
-        (encoder,) = modules.text
-        self.tokenizer = encoder.tokenizer
-        self.reader = ZImagePipeline(
-            scheduler=None,
-            vae=self.vae,
-            text_encoder=encoder.model,
-            tokenizer=self.tokenizer,
-            transformer=self.network,
-        )
         chat(self.tokenizer, "", thinking=True)  # a tokenizer without a template says so
 
     def read(self, text: str) -> Text:
