@@ -24,7 +24,7 @@ from align.commands.parser import parse as parse_command
 from align.config.compose import jobs_of
 from align.runner.build import build_sampler
 from align.sampling.batching import Calls
-from align.sampling.sampler import Request, Sampler
+from align.sampling.sampler import Request, Samples
 from align.shapes.checker import Verdict, check_picture
 from align.shapes.grammar import Split, distinct_captions, parse
 from scripts.shapes_training.autoencoder import psnr
@@ -32,7 +32,7 @@ from scripts.shapes_training.data import rendered
 from scripts.shapes_training.spoil import to_uint8
 
 
-def sampler(name: str, weights: Path, steps: int, eta: float, guidance_scale: float, batch: int) -> Sampler:
+def sampler(name: str, weights: Path, steps: int, eta: float, guidance_scale: float, batch: int) -> Samples:
     """Plain sampling of a backbone of the shapes world with the weights in a folder."""
     words = [f"backbone={name}", f"backbone.weights={weights}", "method=none"]
     words += [f"sampler.{key}={value:g}" for key, value in (("steps", steps), ("eta", eta))]
@@ -41,7 +41,7 @@ def sampler(name: str, weights: Path, steps: int, eta: float, guidance_scale: fl
 
 
 def verdicts(
-    plain: Sampler, split: Split, number: int, objects: int, seed: int = 0
+    plain: Samples, split: Split, number: int, objects: int, seed: int = 0
 ) -> tuple[list[Verdict], np.ndarray]:
     """Checker verdicts on ``number`` different prompts asking for that many objects, and the pictures."""
     captions = distinct_captions(split, number, 11, objects, counts=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from align.config.ranges import Between, Text
+from align.config.strategy import NoiseGradientConfig, NoiseSearchConfig, PromptSearchConfig
 
 Triple = tuple[float, float, float]
 """A number for each of the three phases of DyMO: semantic only, both, preference only."""
@@ -23,6 +24,10 @@ QuirkName = Literal[
     "any_level",
 ]
 """Faults of published programs, see ``align.config.quirks``."""
+
+
+STRATEGIES = {"noise_gradient": "iterations", "noise_search": "rounds", "prompt_search": "budget"}
+"""Sections of what wraps whole samplings, and of each the number that is 0 where it is not at work."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +241,9 @@ class MethodConfig:
     steering: SteeringConfig = field(default_factory=SteeringConfig)
     tempering: TemperingConfig = field(default_factory=TemperingConfig)
     resampling: ResamplingConfig = field(default_factory=ResamplingConfig)
+    noise_gradient: NoiseGradientConfig = field(default_factory=NoiseGradientConfig)
+    noise_search: NoiseSearchConfig = field(default_factory=NoiseSearchConfig)
+    prompt_search: PromptSearchConfig = field(default_factory=PromptSearchConfig)
     quirks: tuple[QuirkName, ...] = ()
     """Faults of published programs, brought back for comparison: see docs/methods.md."""
 
@@ -273,6 +281,11 @@ class MethodConfig:
         return self.rollover.budget > 0
 
     @property
+    def strategies(self) -> tuple[str, ...]:
+        """Sections of what wraps whole samplings that are at work; more than one are refused."""
+        return tuple(name for name, number in STRATEGIES.items() if getattr(getattr(self, name), number))
+
+    @property
     def branches(self) -> bool:
         """Whether fresh noise at each step is needed to tell particles or candidates apart."""
         return self.searches or self.weighs or self.rolls
@@ -286,9 +299,10 @@ class MethodConfig:
     @property
     def reward_needs_gradient(self) -> bool:
         """Whether the reward is differentiated."""
-        return self.guided and self.objective.preference > 0
+        by_noise = self.noise_gradient.iterations > 0 and self.noise_gradient.estimate == "exact"
+        return by_noise or (self.guided and self.objective.preference > 0)
 
     @property
     def uses_reward(self) -> bool:
         """Whether the reward decides anything about the pictures."""
-        return self.choose == "best" or self.branches or self.reward_needs_gradient
+        return self.choose == "best" or self.branches or bool(self.strategies) or self.reward_needs_gradient

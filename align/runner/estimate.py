@@ -6,6 +6,7 @@ import math
 
 from align.config.schema import Config
 from align.runner.searching import searching
+from align.runner.strategies import samplings
 from align.sampling.schedules import searched_width
 
 
@@ -27,7 +28,8 @@ def network_evaluations(config: Config) -> tuple[float, float]:
         "gradient_norm": recurrence.cap,
     }
     repeats = method.guided or (method.searches and recurrence.rule == "fixed")
-    return least, most * (1 + (rounds[recurrence.rule] if repeats else 0))
+    number, _ = samplings(config)
+    return least * number, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number
 
 
 def _calls(config: Config) -> list[int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.convert import plain
 from align.config.guider import GuiderConfig
+from align.config.method import STRATEGIES
 from align.config.schema import BackboneConfig, Config, SamplerConfig
 from align.runner.prompt_files import PromptRow
 
@@ -81,6 +82,9 @@ def identity(
     method["quirks"].sort()
     if not config.method.rolls:
         del method["rollover"]
+    for name in STRATEGIES:
+        if name not in config.method.strategies:
+            del method[name]
     # What lambda comes to counts, however it is said.
     ladder = method["tempering"]
     if ladder.pop("full_at") is not None and ladder["gamma"] is None:

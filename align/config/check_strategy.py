@@ -1,0 +1,33 @@
+"""What wraps whole samplings, against the rest of a configuration."""
+
+from __future__ import annotations
+
+from align.config.errors import ConfigError
+from align.config.method import STRATEGIES
+from align.config.schema import Config
+
+
+def check_strategy(config: Config) -> None:
+    """Refuse two strategies at once, and what they cannot wrap. Raises ConfigError."""
+    method = config.method
+    if not method.strategies:
+        return
+    if len(method.strategies) > 1:
+        one, two = (f"method.{name}.{STRATEGIES[name]}" for name in method.strategies[:2])
+        raise ConfigError(
+            f"{one} and {two} are two strategies, of which one can wrap the samplings: give one of them as 0"
+        )
+    section = f"method.{method.strategies[0]}"
+    for name in ("particles", "returned"):
+        if getattr(method, name) != 1:
+            raise ConfigError(
+                f"method.{name}={getattr(method, name)}: {section} makes whole samplings of one particle each: give method.{name}=1"
+            )
+    if method.choose != "first":
+        raise ConfigError(
+            f"method.choose={method.choose}: {section} keeps the best picture ever seen by itself: give method.choose=first"
+        )
+    if method.branches:
+        raise ConfigError(
+            f"{section} wraps samplings of one particle without a search: leave out method.search, rollover, steering and tempering"
+        )

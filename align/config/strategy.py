@@ -1,0 +1,76 @@
+"""Options of what wraps whole samplings; see ``method``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from align.config.ranges import Between
+
+Count = Annotated[int, Between(0, 1_000_000)]
+
+
+@dataclass(frozen=True)
+class NoiseGradientConfig:
+    """The reward's gradient by the noise of a sampling, walked back through all of its steps (DNO, ReNO)."""
+
+    iterations: Count = 0
+    """Updates; 0 for none of it.  So many samplings and one more are made, and the best of their pictures is kept."""
+    over: Literal["start", "all"] = "start"
+    """Which noise is optimised: the start's alone, or that of the steps too."""
+    last: Annotated[int, Between(1, 1000)] | None = None
+    """Of ``over=all``: walk back through so many last steps only, and optimise their noise; null for all of them and the start."""
+    optimiser: Literal["adamw", "sgd", "sphere"] = "adamw"
+    """``sphere`` moves by ``rate`` times the norm along the gradient and goes back to the same norm."""
+    rate: Annotated[float, Between(0, 1e6)] = 0.01
+    """Learning rate."""
+    momentum: Annotated[float, Between(0, 0.999)] = 0.9
+    """Of ``sgd``."""
+    nesterov: bool = True
+    """Likewise."""
+    epsilon: Annotated[float, Between(0, 1)] = 1e-8
+    """Of ``adamw``, beside the root of the mean square."""
+    decay: Annotated[float, Between(0, 1)] = 0.0
+    """Weight decay of ``adamw``."""
+    clip: Annotated[float, Between(0, 1e9)] = 1.0
+    """Largest norm of a picture's gradient; 0 leaves it as it is."""
+    penalty: Literal["none", "norm", "gaussian"] = "none"
+    """What keeps noise likely: ``norm`` is minus the log-density of its norm (ReNO), ``gaussian`` DNO's bounds on the mean and the
+    covariance of its entries."""
+    weight: Annotated[float, Between(0, 1e6)] = 0.0
+    """Factor of the penalty (gamma in DNO)."""
+    subsample: Annotated[int, Between(0, 8)] = 1
+    """Of ``gaussian``: entries are taken in rows of 4^subsample."""
+    permutations: Annotated[int, Between(0, 10_000)] = 100
+    """Of ``gaussian``: random orders of the entries, drawn anew for each iteration."""
+    estimate: Literal["exact", "hybrid"] = "exact"
+    """``hybrid`` estimates the reward's gradient by pictures from noise nearby, and walks it back exactly: for any reward."""
+    neighbours: Annotated[int, Between(1, 10_000)] = 4
+    """q, pictures of ``hybrid``."""
+    radius: Annotated[float, Between(1e-9, 1e3)] = 0.01
+    """mu, how far the noise of ``hybrid`` is moved."""
+
+
+@dataclass(frozen=True)
+class NoiseSearchConfig:
+    """Search over start noise without a gradient."""
+
+    rounds: Count = 0
+    """R; 0 for none of it."""
+    propose: Literal["random", "neighbours", "evolution"] = "random"
+    """Candidates of a round: independent ones; neighbours of the best one on its sphere (zero-order search); children of a population
+    (EvoSearch)."""
+    candidates: Annotated[int, Between(1, 65536)] = 4
+    """N, candidates of a round."""
+    cosine: Annotated[float, Between(0, 1)] = 0.95
+    """tau of ``neighbours``: the cosine of a neighbour to the best one."""
+
+
+@dataclass(frozen=True)
+class PromptSearchConfig:
+    """Search over words added to a prompt and over negative words; pictures are always judged for the user's own prompt."""
+
+    budget: Count = 0
+    """Candidates that are tried, the user's own prompt first; 0 for none of it."""
+    images: Annotated[int, Between(1, 4096)] = 1
+    """Pictures of a candidate, whose mean reward counts; of the best one the first is kept."""
