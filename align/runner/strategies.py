@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 def strategy_of(config: Config, sampler: Sampler) -> Samples:
     """The sampler itself where nothing wraps it."""
+    method = config.method
+    if method.noise_gradient.iterations:
+        from align.strategies.noise_gradient import NoiseGradient
+
+        return NoiseGradient(sampler, method.noise_gradient)
     return sampler
 
 

@@ -29,6 +29,8 @@ METHODS = tuple(group_choices("method"))
 """All that there are: a new config is held to this by being there."""
 CHEAPER = {
     "best_of_n": ["method.particles=3"],
+    "dno": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
+    "reno": ["method.noise_gradient.iterations=2"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
     "svdd": ["method.search.candidates=3"],
     "dsearch": ["method.particles=3"],
@@ -53,8 +55,8 @@ CHEAPER = {
 CASES = {
     "fake": METHODS,
     "flow": METHODS,
-    "unet": ("none", "dymo", "svdd", "dymo_smc"),
-    "shapes": ("dymo", "svdd", "das"),
+    "unet": ("none", "dymo", "svdd", "dymo_smc", "dno"),
+    "shapes": ("dymo", "svdd", "das", "dno", "reno"),
 }
 """The methods of a world: none, one that guides by attention and reward, one that chooses, and weighed particles."""
 SOON = {
@@ -213,7 +215,11 @@ def test_a_broken_reward_never_wins(world, method, outcomes):
     for request, one, sound in zip(world.requests, made, outcomes, strict=True):
         if request.prompt != prompt:
             assert torch.equal(one.picture, sound.picture)
-        elif config.choose == "best" or (config.weighs and "forgetful_weights" not in config.quirks):
+        elif (
+            config.choose == "best"
+            or config.strategies
+            or (config.weighs and "forgetful_weights" not in config.quirks)
+        ):
             assert one.picture is None
             assert "reward" in one.error
         else:
