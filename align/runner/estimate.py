@@ -29,7 +29,22 @@ def network_evaluations(config: Config) -> tuple[float, float]:
     }
     repeats = method.guided or (method.searches and recurrence.rule == "fixed")
     number, _ = samplings(config)
-    return least * number, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number
+    again = recomputed(config)
+    return least * number + again, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number + again
+
+
+def walked_back(config: Config) -> int:
+    """Network evaluations of one picture that a gradient of its noise comes back through."""
+    _, differentiated = samplings(config)
+    calls, last = _calls(config), config.method.noise_gradient.last
+    # What a step draws is added to what its network call gave.
+    return differentiated * sum(calls if last is None else calls[len(calls) - last + 1 :])
+
+
+def recomputed(config: Config) -> int:
+    """Those of them that are made again on the way, as nothing of them was kept."""
+    lost = "lost_gradient" in config.method.quirks
+    return 0 if lost or config.sampler.steps <= KEPT_STEPS else walked_back(config)
 
 
 def _calls(config: Config) -> list[int]:

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from align.config.strategy import NoiseGradientConfig
+from align.config.strategy import KEPT_STEPS, NoiseGradientConfig
 from align.processes.base import Process
 from align.sampling.host import read, send
 from align.sampling.ledger import Ledger
 from align.sampling.noise import Given, Noise
-from align.sampling.predict import Differentiable, Predict
-from align.sampling.sampler import Sampler, root_mean_square
+from align.sampling.predict import Differentiable
+from align.sampling.sampler import Request, Sampler, root_mean_square
 from align.strategies.base import Finished, Strategy, Trial, Trials
 from align.strategies.hybrid import Neighbour, surrogate
 from align.strategies.moves import Sphere, clipped
@@ -32,8 +33,6 @@ Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From rows, their pictures and their rewards to what is carried through the decoder."""
 Slot = tuple[str, int]
 """Purpose and step of a draw."""
-FEW = 4
-"""Steps up to which everything is kept for the way back."""
 
 
 def slots_of(process: Process, over: str, last: int | None) -> list[Slot]:
@@ -46,28 +45,47 @@ def slots_of(process: Process, over: str, last: int | None) -> list[Slot]:
 class NoiseGradient(Strategy):
     """Optimises noise by gradients, see above.
 
+    Faults of published programs are arguments of their own, see ``align.config.quirks``: ``differentiable``, how network calls are
+    walked back; ``rest``, the noise of a request that is not optimised; ``keep_last``, whether the last picture is kept instead
+    of the best; ``idle``, whether the optimiser has draws too that no gradient reaches.
+
     Attributes:
         slots: the draws that the optimiser has.
         walked: those of them that the gradient reaches.
         penalised: those of them that the penalty reads.
     """
 
-    def __init__(self, sampler: Sampler, options: NoiseGradientConfig, *, keep_last: bool = False) -> None:
-        parts = sampler.parts
-        process, few = parts.process, len(parts.process.steps) <= FEW
-        predict = self._differentiable(parts.predict, recompute=not few)
-        wrapped = replace(parts, predict=predict)
-        super().__init__(Sampler(wrapped, sampler.pairs, sampler.device, noise=sampler.noise))
-        self.options, self.keep_last = options, keep_last
-        self.slots = slots_of(process, options.over, options.last)
-        self.walked = self.penalised = frozenset(self.slots)
-        beside = options.neighbours if options.estimate == "hybrid" else 0
-        self.samplings = options.iterations * (1 + beside) + (not keep_last)
-
-    def _differentiable(self, predict: Predict, *, recompute: bool) -> Predict:
-        return Differentiable(
-            predict.backbone, predict.guider, predict.calls, predict.correction, recompute=recompute
+    def __init__(
+        self,
+        sampler: Sampler,
+        options: NoiseGradientConfig,
+        *,
+        differentiable: type[Differentiable] = Differentiable,
+        rest: Callable[[Request], Noise] | None = None,
+        keep_last: bool = False,
+        idle: bool = False,
+    ) -> None:
+        parts, wrapped = sampler.parts, copy(sampler)
+        steps, predict = parts.process.steps, parts.predict
+        walking = differentiable(
+            predict.backbone,
+            predict.guider,
+            predict.calls,
+            predict.correction,
+            recompute=len(steps) > KEPT_STEPS,
         )
+        wrapped.parts = replace(parts, predict=walking)
+        super().__init__(wrapped)
+        self.options, self.keep_last = options, keep_last
+        self.rest = rest or (lambda request: sampler.noise(request, 0))
+        self.slots = slots_of(parts.process, options.over, options.last)
+        self.walked = self.penalised = frozenset(self.slots)
+        if idle:
+            self.slots = [*(("step", step.index) for step in reversed(steps)), ("initial", 0)]
+            if self.walked != {("initial", 0)}:
+                self.penalised |= {("step", steps[-1].index)}
+        neighbours = options.neighbours if options.estimate == "hybrid" else 0
+        self.samplings = options.iterations * (1 + neighbours) + (not keep_last)
 
     def rows(self) -> int:
         """Those of one call, as all of them keep what goes back."""
@@ -87,7 +105,7 @@ class NoiseGradient(Strategy):
                 leaf.grad = clipped(gradient, self.options.clip)
                 mover.step()
         if not self.keep_last:
-            rows = self.trials_of(trials, noises, leaves)
+            rows = self.trials_of(trials, leaves)
             self.offer(trials, trials(rows), leaves, self.options.iterations)
 
     def walk_back(
@@ -95,7 +113,7 @@ class NoiseGradient(Strategy):
     ) -> tuple[list[Tensor], list[bool]]:
         """Sample and offer an iterate of each request: loss gradients (S, ...) by its noise, and whether all of them is finite."""
         slope = self.neighbourhood(trials, noises, leaves, iteration) if self.hybrid else None
-        rows, owners = self.trials_of(trials, noises, leaves), list(range(len(leaves)))
+        rows, owners = self.trials_of(trials, leaves), list(range(len(leaves)))
         ledger, judge = Ledger(len(rows)), self.sampler.parts.judge
         with torch.enable_grad():
             latents = trials.run(rows, ledger)
@@ -138,18 +156,18 @@ class NoiseGradient(Strategy):
             return torch.optim.SGD([leaf], options.rate, options.momentum, nesterov=nesterov)
         return torch.optim.AdamW([leaf], options.rate, eps=options.epsilon, weight_decay=options.decay)
 
-    def trials_of(self, trials: Trials, noises: Sequence[Noise], leaves: Sequence[Tensor]) -> list[Trial]:
+    def trials_of(self, trials: Trials, leaves: Sequence[Tensor]) -> list[Trial]:
         """A candidate of each request, with its noise as it is now."""
-        rows = enumerate(zip(trials.requests, noises, leaves, strict=True))
-        return [Trial(k, request, self.given(leaf, noise)) for k, (request, noise, leaf) in rows]
+        return [self.trial(trials, number, leaf) for number, leaf in enumerate(leaves)]
 
-    def given(self, leaf: Tensor, noise: Noise) -> Noise:
-        """The noise of a sampling: optimised draws (S, ...), and all others from where they come."""
+    def trial(self, trials: Trials, owner: int, leaf: Tensor) -> Trial:
+        """A candidate of a request whose optimised draws are (S, ...); all others come from where they do."""
+        request = trials.requests[owner]
         draws = {
             slot: one if slot in self.walked else one.detach()
             for slot, one in zip(self.slots, leaf, strict=True)
         }
-        return Given(draws, noise)
+        return Trial(owner, request, Given(draws, self.rest(request)))
 
     def offer(self, trials: Trials, found: Finished, leaves: Sequence[Tensor], iteration: int) -> None:
         for number, (value, leaf) in enumerate(zip(found.values.tolist(), leaves, strict=True)):
@@ -190,14 +208,11 @@ class NoiseGradient(Strategy):
         self, trials: Trials, noises: Sequence[Noise], leaves: Sequence[Tensor], iteration: int
     ) -> Slope:
         """Pictures from noise nearby, and what they tell of the reward's slope."""
-        q = self.options.neighbours
+        q, radius = self.options.neighbours, self.options.radius
         rows = []
-        for number, (request, noise, leaf) in enumerate(zip(trials.requests, noises, leaves, strict=True)):
-            for k in range(q):
-                moved = (
-                    leaf.detach() + self.options.radius * self.drawn(Neighbour(noise, k, iteration)).detach()
-                )
-                rows.append(Trial(number, request, self.given(moved, noise)))
+        for number, (noise, leaf) in enumerate(zip(noises, leaves, strict=True)):
+            moves = (self.drawn(Neighbour(noise, k, iteration)).detach() for k in range(q))
+            rows += [self.trial(trials, number, leaf.detach() + radius * move) for move in moves]
         found = trials(rows)
         pictures, values = found.pictures.view(-1, q, *found.pictures.shape[1:]), found.values.view(-1, q)
 
