@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.method import STRATEGIES
 from align.config.schema import Config
@@ -30,4 +31,32 @@ def check_strategy(config: Config) -> None:
     if method.branches:
         raise ConfigError(
             f"{section} wraps samplings of one particle without a search: leave out method.search, rollover, steering and tempering"
+        )
+    _noise_search(config)
+
+
+def _noise_search(config: Config) -> None:
+    search, steps = config.method.noise_search, config.sampler.steps
+    for name, number, which in (
+        ("populations", search.rounds, "one for each round"),
+        ("begin", search.rounds - 1, "one for each round but the first"),
+    ):
+        given = getattr(search, name)
+        if given and search.propose != "evolution":
+            raise ConfigError(
+                f"method.noise_search.{name} is for propose=evolution, not {search.propose}: give method.noise_search.{name}=[]"
+            )
+        if given and len(given) != number:
+            raise ConfigError(
+                f"method.noise_search.{name} has {len(given)} numbers for rounds={search.rounds}: give {number}, {which}, or []"
+            )
+    if list(search.begin) != sorted(search.begin):
+        raise ConfigError(
+            f"method.noise_search.begin={shown(list(search.begin))} goes back: give shares of the steps that rise, "
+            "since the children of a round are of those that passed where it begins"
+        )
+    if search.begin and round(search.begin[-1] * steps) >= steps:
+        raise ConfigError(
+            f"method.noise_search.begin={shown(list(search.begin))} leaves no step of sampler.steps={steps}: "
+            f"give at most {1 - 1 / steps:.3g}"
         )

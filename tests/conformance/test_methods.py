@@ -48,6 +48,12 @@ CHEAPER = {
     ],
     "rbf": ["method.rollover.budget=9", "method.rollover.first=2"],
     "rbf_released": ["method.rollover.budget=9", "method.rollover.first=2"],
+    "noise_search": ["method.noise_search.rounds=2", "method.noise_search.candidates=2"],
+    "evosearch": [
+        "method.noise_search.rounds=3",
+        "method.noise_search.populations=[3,2,2]",
+        "method.noise_search.begin=[0,0.5]",
+    ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
 CASES = {
@@ -213,7 +219,11 @@ def test_a_broken_reward_never_wins(world, method, outcomes):
     for request, one, sound in zip(world.requests, made, outcomes, strict=True):
         if request.prompt != prompt:
             assert torch.equal(one.picture, sound.picture)
-        elif config.choose == "best" or (config.weighs and "forgetful_weights" not in config.quirks):
+        elif (
+            config.strategies
+            or config.choose == "best"
+            or (config.weighs and "forgetful_weights" not in config.quirks)
+        ):
             assert one.picture is None
             assert "reward" in one.error
         else:
