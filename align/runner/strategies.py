@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def strategy_of(config: Config, sampler: Sampler) -> Samples:
     """The sampler itself where nothing wraps it."""
-    method = config.method
+    method, search = config.method, config.method.noise_search
     if method.follows_noise:
         from align.released.noise_gradient import LostGradient, shared
         from align.sampling.predict import Differentiable
@@ -26,10 +26,30 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
             keep_last="last_iterate" in method.quirks,
             idle="idle_noise" in method.quirks,
         )
+    if search.rounds:
+        from align.strategies.noise_search import NoiseSearch
+
+        return NoiseSearch(
+            sampler, search.propose, search_rounds(config), search.cosine, search.elites, search.rate
+        )
     return sampler
 
 
-def samplings(config: Config) -> tuple[int, int]:
+def search_rounds(config: Config) -> list[tuple[int, int]]:
+    """Of each round of a search over noise, the new candidates and the step at which they begin."""
+    search, steps = config.method.noise_search, config.sampler.steps
+    numbers = search.populations or (search.candidates,) * search.rounds
+    shares = (0.0, *search.begin) if search.begin else (0.0,) * search.rounds
+    return [(number, round(share * steps)) for number, share in zip(numbers, shares, strict=True)]
+
+
+def calls_of(config: Config) -> list[int]:
+    """Network evaluations of one particle at each step: two where a weaker network is asked too."""
+    weak = config.guider.weak_steps(config.sampler.steps)
+    return [1 + (step in weak) for step in range(config.sampler.steps)]
+
+
+def samplings(config: Config) -> tuple[float, int]:
     """Whole samplings of one picture, and how many of them are differentiated."""
     method = config.method
     if method.follows_noise:
@@ -37,7 +57,9 @@ def samplings(config: Config) -> tuple[int, int]:
         beside = options.neighbours * updates if options.estimate == "hybrid" else 0
         return updates + beside + ("last_iterate" not in method.quirks), updates
     if method.noise_search.rounds:
-        return 1 + method.noise_search.rounds * method.noise_search.candidates, 0
+        calls = calls_of(config)
+        begun = sum(number * sum(calls[first:]) for number, first in search_rounds(config))
+        return 1 + begun / sum(calls), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
     return 1, 0

@@ -31,6 +31,8 @@ CHEAPER = {
     "best_of_n": ["method.particles=3"],
     "dno": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
     "reno": ["method.noise_gradient.iterations=2"],
+    "dno_released": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
+    "reno_released": ["method.noise_gradient.iterations=2"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
     "svdd": ["method.search.candidates=3"],
     "dsearch": ["method.particles=3"],
@@ -50,6 +52,12 @@ CHEAPER = {
     ],
     "rbf": ["method.rollover.budget=9", "method.rollover.first=2"],
     "rbf_released": ["method.rollover.budget=9", "method.rollover.first=2"],
+    "noise_search": ["method.noise_search.rounds=2", "method.noise_search.candidates=2"],
+    "evosearch": [
+        "method.noise_search.rounds=3",
+        "method.noise_search.populations=[3,2,2]",
+        "method.noise_search.begin=[0,0.5]",
+    ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
 CASES = {
@@ -216,8 +224,8 @@ def test_a_broken_reward_never_wins(world, method, outcomes):
         if request.prompt != prompt:
             assert torch.equal(one.picture, sound.picture)
         elif (
-            config.choose == "best"
-            or config.strategies
+            config.strategies
+            or config.choose == "best"
             or (config.weighs and "forgetful_weights" not in config.quirks)
         ):
             assert one.picture is None
