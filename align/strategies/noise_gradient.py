@@ -113,9 +113,10 @@ class NoiseGradient(Strategy):
     ) -> tuple[list[Tensor], list[bool]]:
         """Sample and offer an iterate of each request: loss gradients (S, ...) by its noise, and whether all of them is finite."""
         slope = self.neighbourhood(trials, noises, leaves, iteration) if self.hybrid else None
-        rows, owners = self.trials_of(trials, leaves), list(range(len(leaves)))
-        ledger, judge = Ledger(len(rows)), self.sampler.parts.judge
+        owners = list(range(len(leaves)))
+        ledger, judge = Ledger(len(leaves)), self.sampler.parts.judge
         with torch.enable_grad():
+            rows = self.trials_of(trials, leaves)
             latents = trials.run(rows, ledger)
         prompts = [request.prompt for request in trials.requests]
         pictures, values, by_latents = judge.differentiate(latents, prompts, owners, slope)
