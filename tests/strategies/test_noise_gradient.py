@@ -409,7 +409,7 @@ def test_what_cannot_work_is_refused_in_a_line(case):
     options, named = REFUSED[case]
     options = [
         one
-        if "." in one or one.split("=")[0] in ("method", "reward", "backbone")
+        if "." in one.split("=")[0] or one.split("=")[0] in ("method", "reward", "backbone")
         else f"method.noise_gradient.{one}"
         for one in options
     ]
