@@ -63,6 +63,13 @@ def _quirk(name: QuirkName, stands: Callable[[Config], bool]) -> Callable[[Confi
 
 BY_QUIRK = "method.quirks"
 PLACES: dict[str, tuple[Part, ...]] = {
+    "strategy": (
+        Part(
+            "align.strategies.prompt_search:PromptSearch",
+            "method.prompt_search.budget",
+            lambda c: c.method.prompt_search.budget > 0,
+        ),
+    ),
     "process": (
         Part(
             "align.released.lcm:released_lcm",

@@ -56,6 +56,7 @@ def identity(
     reward_weights: Mapping[str, str],
     graphs: Mapping[str, Any] | None = None,
     value_weights: str | None = None,
+    words: str | None = None,
 ) -> dict[str, Any]:
     """All that decides the pictures of a run, prompts and seeds aside, as plain values.
 
@@ -79,6 +80,7 @@ def identity(
     for name in (*unread, *(() if sampler["kind"] == "flow" else ("kernel", "phases"))):
         del sampler[name]
     method["value"]["weights"] = value_weights
+    method["prompt_search"]["words"] = words
     method["quirks"].sort()
     if not config.method.rolls:
         del method["rollover"]

@@ -26,6 +26,7 @@ from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 from align.runner.switches import check_quantised, check_switches
+from align.runner.words import words_of
 
 if TYPE_CHECKING:
     from align.sampling.batching import Calls
@@ -75,6 +76,7 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
         _check_columns(files.config.prompts)
         _check_negatives(files.config, prompts)
         check_graphs(files.config, prompts.prompts)
+        words_of(files.config)
         _check_value(files)
     _check_seeds(configs, sets)
     unread = [_check_backbone(files) for files in found]
@@ -91,6 +93,7 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         {name: files.reward_fingerprint(name) for name in files.guiding},
         graph_identity(config, prompts.prompts),
         next((one.fingerprint() for one in files.value), None),
+        None if (words := words_of(config)) is None else words.fingerprint(),
     )
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
     calls, metrics = calls_of(config, items, files), files.metric_fingerprints()

@@ -48,8 +48,8 @@ KINDS = {  # what decides which methods are defined: the sampler, and whether th
     "consistency": ("das_lcm_aesthetic", "das_lcm_clip", "das_lcm_multi", "das_lcm_pick"),
     "density": ("toy_gaussian", "toy_gmm", "toy_gmm2", "toy_swiss_roll"),
 }
-READS_PROMPTS = {"dymo", "dymo_smc", "dymo_paper", "dymo_released", "freedom", "mpgd", "ugd"}
-"""Methods that read attention or measure steps by the prompt's correction: toy densities have neither."""
+READS_PROMPTS = {"dymo", "dymo_smc", "dymo_paper", "dymo_released", "freedom", "mpgd", "promptopt", "ugd"}
+"""Methods that read attention, measure steps by the prompt's correction or change its words: toy densities have none of these."""
 
 
 @cache

@@ -48,6 +48,13 @@ CHEAPER = {
     ],
     "rbf": ["method.rollover.budget=9", "method.rollover.first=2"],
     "rbf_released": ["method.rollover.budget=9", "method.rollover.first=2"],
+    "promptopt": [
+        "method.prompt_search.budget=7",
+        "method.prompt_search.population=3",
+        "method.prompt_search.parents=2",
+        "method.prompt_search.mutants=1",
+        "method.prompt_search.children=1",
+    ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
 CASES = {
@@ -213,7 +220,11 @@ def test_a_broken_reward_never_wins(world, method, outcomes):
     for request, one, sound in zip(world.requests, made, outcomes, strict=True):
         if request.prompt != prompt:
             assert torch.equal(one.picture, sound.picture)
-        elif config.choose == "best" or (config.weighs and "forgetful_weights" not in config.quirks):
+        elif (
+            config.choose == "best"
+            or config.strategies
+            or (config.weighs and "forgetful_weights" not in config.quirks)
+        ):
             assert one.picture is None
             assert "reward" in one.error
         else:
