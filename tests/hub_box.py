@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
@@ -19,6 +20,10 @@ from align.runner import build
 ROOT = Path(__file__).parents[1]
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"
+SD_TURBO = "stabilityai/sd-turbo"
+SDXL_TURBO = "stabilityai/sdxl-turbo"
+HYPER = "ByteDance/Hyper-SD"
+DMD2 = "tianweiy/DMD2"
 LCM = "SimianLuo/LCM_Dreamshaper_v7"
 FIXED_VAE = "madebyollin/sdxl-vae-fp16-fix"
 SD35 = "stabilityai/stable-diffusion-3.5-medium"
@@ -137,12 +142,13 @@ def box_environment(home: Path) -> dict[str, str]:
     }
 
 
-def write_lora(path: Path) -> Path:
-    """A LoRA of rank 2 for the tiny Stable Diffusion, strong enough to be seen, in diffusers' names."""
+def write_lora(path: Path, network: torch.nn.Module | None = None) -> Path:
+    """A LoRA of rank 2, by default for the tiny Stable Diffusion, strong enough to be seen, in diffusers' names."""
     state = {}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng():
         torch.manual_seed(9)
-        for name, layer in sd_unet(1).named_modules():
+        for name, layer in (network or sd_unet(1)).named_modules():
             if name.endswith(("attn2.to_q", "attn2.to_v")):
                 rows, columns = layer.weight.shape
                 state[f"unet.{name}.lora_A.weight"] = torch.randn(2, columns)
@@ -158,6 +164,7 @@ def write_backbones(cache: Path) -> None:
     write_sdxl(repository(cache, SDXL), 3, half_too=True)
     write_sdxl(repository(cache, "SPO-Diffusion-Models/SPO-SDXL_4k-p_10ep"), 4)
     write_lcm(repository(cache, LCM), 11)
+    write_turbo(cache)
     save(vae(5, 0.13025, force_upcast=False), repository(cache, FIXED_VAE))
     for seed, name in ((11, "taesd"), (12, "taesdxl")):
         save(small_decoder(seed), repository(cache, f"madebyollin/{name}"))
@@ -166,6 +173,26 @@ def write_backbones(cache: Path) -> None:
     save(sd_unet(8).half(), repository(cache, "jacklishufan/diffusion-kto") / "unet")
     write_flows(cache)
     write_families(cache)
+
+
+def write_turbo(cache: Path) -> None:
+    """Few-step models: two pipelines, a UNet in one file, and low-rank updates."""
+    small = repository(cache, SD_TURBO)
+    write_sd(small, 13, half_too=True)
+    # Stable Diffusion 2's: the encoder ends a layer before OpenCLIP's, other widths and heads, "!" as padding.
+    write(small / "scheduler/scheduler_config.json", json.dumps({**_EULER, "timestep_spacing": "trailing"}))
+    write_tokenizer(small / "tokenizer", pad="!")
+    save(text_encoder(13, 32, hidden_act="gelu"), small / "text_encoder", half_too=True)
+    heads = {"attention_head_dim": (1, 2, 4, 4), "use_linear_projection": True}
+    save(sd_unet(13, cross_attention_dim=32, **heads), small / "unet", half_too=True)
+    large = repository(cache, SDXL_TURBO)
+    write_sdxl(large, 14, half_too=True)
+    ancestral = {**_EULER, "_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}
+    write(large / "scheduler/scheduler_config.json", json.dumps(ancestral))
+    hyper = repository(cache, HYPER)
+    hyper.mkdir(parents=True, exist_ok=True)
+    save_file(sdxl_unet(15).half().state_dict(), hyper / "Hyper-SDXL-1step-Unet.safetensors")
+    write_lora(repository(cache, DMD2) / "dmd2_sdxl_4step_lora_fp16.safetensors", sdxl_unet(3))
 
 
 def write_flows(cache: Path) -> None:
@@ -305,7 +332,7 @@ def write_tokenizer(folder: Path, pad: str) -> None:
     write(folder / "special_tokens_map.json", json.dumps(special))
 
 
-def text_encoder(seed: int, width: int, projected: bool = False) -> torch.nn.Module:
+def text_encoder(seed: int, width: int, projected: bool = False, **more: str) -> torch.nn.Module:
     size = len(vocabulary())
     config = CLIPTextConfig(
         vocab_size=size,
@@ -314,7 +341,7 @@ def text_encoder(seed: int, width: int, projected: bool = False) -> torch.nn.Mod
         projection_dim=width,
         num_hidden_layers=2,
         num_attention_heads=2,
-        hidden_act="gelu" if projected else "quick_gelu",
+        **{"hidden_act": "gelu" if projected else "quick_gelu"} | more,
         bos_token_id=size - 2,
         eos_token_id=2,  # as the old configs have it: the pooled output is then where the largest id is
         pad_token_id=size - 1,
@@ -322,17 +349,15 @@ def text_encoder(seed: int, width: int, projected: bool = False) -> torch.nn.Mod
     return seeded(seed, lambda: (CLIPTextModelWithProjection if projected else CLIPTextModel)(config))
 
 
-def sd_unet(seed: int, **more: int) -> UNet2DConditionModel:
+def sd_unet(seed: int, **more: Any) -> UNet2DConditionModel:
     return seeded(
         seed,
         lambda: UNet2DConditionModel(
             sample_size=8,
             block_out_channels=(8, 8, 8, 8),
             layers_per_block=1,
-            cross_attention_dim=16,
-            attention_head_dim=2,
             norm_num_groups=4,
-            **more,
+            **{"cross_attention_dim": 16, "attention_head_dim": 2} | more,
         ),
     )
 

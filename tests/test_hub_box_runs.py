@@ -16,8 +16,12 @@ from align.config.places import group_choices
 from align.store.csvfile import read_csv
 
 pytestmark = pytest.mark.usefixtures("at_home")
-BACKBONES = [name for name in group_choices("backbone") if name.endswith(("sd15", "sdxl", "lcm"))]
-"""Those with a UNet."""
+BACKBONES = [
+    name
+    for name in group_choices("backbone")
+    if name.endswith(("sd15", "sdxl", "lcm")) and not name.startswith(("hyper", "dmd2"))
+]
+"""Those with a UNet, of many steps, and a consistency model."""
 PAIRED = [name for name in BACKBONES if name != "lcm"]
 """Those with a pair of guidance halves, on which every method is defined."""
 PAPER = ["pickscore", "hpsv2", "imagereward", "aesthetic"]

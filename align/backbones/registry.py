@@ -74,13 +74,13 @@ def load(
 
     try:
         modules = load_modules(found, recipe, device)
+        options = {"guidance": recipe.guidance, "checkpointing": checkpointing, **options}
         if recipe.form.network == "unet":
             from align.backbones.unet import UNetBackbone
 
-            return UNetBackbone(modules, height, width, checkpointing=checkpointing, **options)
+            return UNetBackbone(modules, height, width, **options)
         from align.backbones.transformer import TransformerBackbone
 
-        options = {"guidance": recipe.guidance, "checkpointing": checkpointing, **options}
         return TransformerBackbone(modules, recipe.layout, height, width, **options)
     except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError, OSError, AttributeError) as error:
         if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():

@@ -15,6 +15,7 @@ from align.backbones.base import Conditioning, guidance_embedding, unscaled
 from align.backbones.checkpointing import checkpoint_decoder
 from align.backbones.latent import LatentBackbone
 from align.backbones.modules import Modules
+from align.backbones.recipe import Guidance
 from align.backbones.text import Text, TextReader, clip_text, words
 from align.backbones.weakened import Weakened
 from align.processes.base import Step
@@ -30,6 +31,7 @@ class UNetBackbone(LatentBackbone):
             latents; ``None`` for the finest that has any.
         checkpointing: keep only what goes into each block of network and decoder and recompute the rest on the
             way back: far less memory for one more forward pass.  The values stay the same.
+        guidance: ``none`` for a network that was distilled to do without the negative half, which is then never computed.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class UNetBackbone(LatentBackbone):
         width: int = 64,
         attention_stride: int | None = None,
         checkpointing: bool = False,
+        guidance: Guidance = "pair",
     ) -> None:
         self.device = modules.device
         self.unet = self.network = modules.network
@@ -55,7 +58,8 @@ class UNetBackbone(LatentBackbone):
             )
         self.probe = AttentionProbe(self.unet, attention_stride or min(strides, default=1))
         self.weakened = Weakened(self.unet)
-        self.guidance = "pair" if self.unet.config.time_cond_proj_dim is None else "embedded"
+        embedded = self.unet.config.time_cond_proj_dim is not None
+        self.guidance = "embedded" if embedded else guidance
         self.reads_size = self.unet.config.addition_embed_type == "text_time"
         size = torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
         encoders = modules.text

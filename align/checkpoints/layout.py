@@ -148,7 +148,12 @@ FORMS: dict[Layout, Form] = {
 """Pipelines that are read, by ``backbone.layout``; what each does in its own way is in ``align/backbones/families``."""
 
 HALF_FILES = frozenset(
-    {"stable-diffusion-v1-5/stable-diffusion-v1-5", "stabilityai/stable-diffusion-xl-base-1.0"}
+    {
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "stabilityai/sd-turbo",
+        "stabilityai/sdxl-turbo",
+    }
 )
 """Repositories that are known to hold ``*.fp16.safetensors`` beside the full files, at half the download."""
 

@@ -8,6 +8,7 @@ import re
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
+from align.config.check_sampler import check_sampler
 from align.config.check_strategy import check_strategy
 from align.config.check_switches import check_switches
 from align.config.convert import shown
@@ -19,12 +20,8 @@ from align.config.schema import (
     Config,
     PromptsConfig,
     RewardConfig,
-    SamplerConfig,
     SemanticsConfig,
 )
-
-DISTILLED = 50
-"""Steps that published consistency models are distilled on; theirs are among them."""
 
 _OF_KIND = {
     "unet": "unet",
@@ -43,7 +40,7 @@ def check_config(config: Config) -> None:
     if config.backbone.kind == "analytic":
         _analytic(config)
     _maps(config)
-    _sampler(config)
+    check_sampler(config)
     check_guider(config)
     if config.negative and not config.reads_negative:
         raise ConfigError(
@@ -160,82 +157,6 @@ def _maps(config: Config) -> None:
             f"backbone.attention_blocks={shown(list(backbone.attention_blocks))} is not read by backbone={backbone.name}, of which "
             "no attention maps are read: leave it out"
         )
-
-
-def _sampler(config: Config) -> None:
-    backbone, sampler, method = config.backbone, config.sampler, config.method
-    _kind(backbone, sampler)
-    if config.one_half and config.negative:
-        raise ConfigError(
-            f"negative={shown(config.negative)} is not read at sampler.guidance_scale=1, which leaves the negative half out: "
-            'give a scale above 1, or leave it ""'
-        )
-    for part, rule in (("guidance", method.guidance.rule), ("clean", method.clean.rule)):
-        if rule == "correction" and not config.reads_negative:
-            raise ConfigError(
-                f"method.{part}.rule=correction scales by the classifier-free correction, which backbone={backbone.name} "
-                f"has not: give method.{part}.rule=velocity, constant or value, or method=dps"
-            )
-    if method.tempering.rule == "freedom" and not config.reads_negative:
-        raise ConfigError(
-            f"method.tempering.rule=freedom tempers by the classifier-free correction, which backbone={backbone.name} has not: "
-            "give method.tempering.rule=schedule or adaptive"
-        )
-    if sampler.true_scale is not None and (
-        backbone.kind == "analytic" or backbone.pair or backbone.consistency
-    ):
-        raise ConfigError(
-            f"sampler.true_scale={sampler.true_scale:g} is of a network that reads the guidance scale itself, as FLUX's, and "
-            f"backbone={backbone.name} is none: give sampler.guidance_scale"
-        )
-    if backbone.guidance == "none" and sampler.guidance_scale != 1:
-        raise ConfigError(
-            f"sampler.guidance_scale={sampler.guidance_scale:g} is not read by backbone={backbone.name}, which has none: leave it at 1"
-        )
-    if sampler.guidance_rescale != 0 and not config.reads_negative:
-        raise ConfigError(
-            f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
-            "leave it at 0"
-        )
-    if not backbone.consistency:
-        return
-    if sampler.steps > DISTILLED:
-        raise ConfigError(
-            f"sampler.steps={sampler.steps} is more than the {DISTILLED} that consistency models are distilled on: "
-            f"give 1 to {DISTILLED}; 4 to 8 are usual"
-        )
-    if sampler.eta != 1 and "lcm_variances" not in method.quirks:
-        raise ConfigError(
-            f"sampler.eta={sampler.eta:g} is not read by sampler={sampler.name}, which draws all noise anew: "
-            "leave it at 1; method.quirks=[lcm_variances] alone reads it, as method=das_released has it"
-        )
-
-
-def _kind(backbone: BackboneConfig, sampler: SamplerConfig) -> None:
-    """A model is sampled by the process that it was trained on."""
-    kinds = {
-        "lcm": (backbone.consistency, "a consistency model", "backbone=lcm"),
-        "flow": (backbone.process == "flow", "a flow", "backbone=toy_flow_gmm"),
-    }
-    for kind, (fits, what, some) in kinds.items():
-        if fits and sampler.kind != kind:
-            raise ConfigError(
-                f"sampler={sampler.name} does not fit backbone={backbone.name}, {what}: give sampler={kind}"
-            )
-        if sampler.kind == kind and not fits:
-            raise ConfigError(
-                f"sampler={sampler.name} needs {what} and backbone={backbone.name} is none: "
-                f"give {some}, or sampler=ddim"
-            )
-    usual = SamplerConfig(sampler.name)
-    for key in ("coefficient", "norm", "grid", "kernel", "phases"):
-        reads = sampler.kind == "flow" and (key in ("kernel", "phases") or sampler.kernel == "vp")
-        value = getattr(sampler, key)
-        if not reads and value != getattr(usual, key):
-            by = "sampler.kind=flow" if key in ("kernel", "phases") else "sampler.kernel=vp"
-            raise ConfigError(
-                f"sampler.{key}={shown(value)} is read with {by} only: leave it at {shown(getattr(usual, key))}"
-            )
 
 
 def _method(method: MethodConfig) -> None:

@@ -31,16 +31,17 @@ def check_particles(config: Config) -> None:
             f"method.particles={method.particles} makes more than method.returned={method.returned}: "
             "give method.choose=best, or as many particles as are returned"
         )
+    one = config.sampler.kind == "few" and config.sampler.steps == 1
+    why = "sampler.steps=1" if one else "sampler.eta=0"
     ancestral = "flow_ancestral" if config.sampler.kind == "flow" else "ddim_ancestral"
+    mend = "sampler.steps above 1" if one else f"sampler={ancestral} or sampler.eta=1"
     if method.branches and config.sampler.deterministic:
         raise ConfigError(
-            f"sampler.eta=0 draws no noise, by which method={method.name} tells particles apart: "
-            f"give sampler={ancestral} or sampler.eta=1"
+            f"{why} draws no noise, by which method={method.name} tells particles apart: give {mend}"
         )
     if method.guidance.rule == "variance" and config.sampler.deterministic:
         raise ConfigError(
-            "method.guidance.rule=variance moves a step by its noise's variance, and with sampler.eta=0 there is none: "
-            f"give sampler={ancestral} or sampler.eta=1"
+            f"method.guidance.rule=variance moves a step by its noise's variance, and with {why} there is none: give {mend}"
         )
     if method.searches and method.weighs:
         raise ConfigError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from align.config.check_words import check_words
+from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.method import STRATEGIES
 from align.config.schema import Config
@@ -31,30 +33,32 @@ def check_strategy(config: Config) -> None:
         raise ConfigError(
             f"{section} wraps samplings of one particle without a search: leave out method.search, rollover, steering and tempering"
         )
-    if method.strategies[0] in ("prompt_search", "prompt_rewrite"):
-        _words(config, section)
+    _noise_search(config)
+    check_words(config, section)
 
 
-def _words(config: Config, section: str) -> None:
-    method, rewrite = config.method, config.method.prompt_rewrite
-    if config.backbone.kind == "analytic":
-        raise ConfigError(
-            f"{section} changes words, which backbone={config.backbone.name} does not read: give a backbone that does"
-        )
-    if method.guided:
-        raise ConfigError(
-            f"{section} draws with other words than the user's, and guidance would follow these: "
-            "give method.guidance.rule=none and method.clean.rule=none"
-        )
-    if rewrite.by == "chat" and config.semantics.source != "llm":
-        raise ConfigError(
-            "method.prompt_rewrite.by=chat asks the model of semantics=llm: give semantics=llm with "
-            "semantics.endpoint=URL and semantics.model=NAME, or with semantics.local=FOLDER"
-        )
-    if rewrite.by == "model" and not rewrite.model:
-        raise ConfigError("method.prompt_rewrite.by=model needs one: give method.prompt_rewrite.model=FOLDER")
-    for name in ("model", "tokenizer"):
-        if rewrite.by != "model" and getattr(rewrite, name):
+def _noise_search(config: Config) -> None:
+    search, steps = config.method.noise_search, config.sampler.steps
+    for name, number, which in (
+        ("populations", search.rounds, "one for each round"),
+        ("begin", search.rounds - 1, "one for each round but the first"),
+    ):
+        given = getattr(search, name)
+        if given and search.propose != "evolution":
             raise ConfigError(
-                f"method.prompt_rewrite.{name} is not read by method.prompt_rewrite.by={rewrite.by or 'null'}: leave it out"
+                f"method.noise_search.{name} is for propose=evolution, not {search.propose}: give method.noise_search.{name}=[]"
             )
+        if given and len(given) != number:
+            raise ConfigError(
+                f"method.noise_search.{name} has {len(given)} numbers for rounds={search.rounds}: give {number}, {which}, or []"
+            )
+    if list(search.begin) != sorted(search.begin):
+        raise ConfigError(
+            f"method.noise_search.begin={shown(list(search.begin))} goes back: give shares of the steps that rise, "
+            "since the children of a round are of those that passed where it begins"
+        )
+    if search.begin and round(search.begin[-1] * steps) >= steps:
+        raise ConfigError(
+            f"method.noise_search.begin={shown(list(search.begin))} leaves no step of sampler.steps={steps}: "
+            f"give at most {1 - 1 / steps:.3g}"
+        )

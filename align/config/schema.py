@@ -127,18 +127,24 @@ class SamplerConfig:
     """The process: how noise becomes a picture."""
 
     name: Annotated[str, Text("name")]
-    kind: Literal["ddim", "lcm", "flow"] = "ddim"
-    """DDIM (arXiv 2010.02502, equations 12 and 16), multistep consistency sampling (arXiv 2310.04378, algorithm 3), or flow matching
-    on the levels of the checkpoint."""
+    kind: Literal["ddim", "lcm", "flow", "few"] = "ddim"
+    """DDIM (arXiv 2010.02502, equations 12 and 16), multistep consistency sampling (arXiv 2310.04378, algorithm 3), flow matching
+    on the levels of the checkpoint, or ``few``: listed timesteps down to clean latents, for distilled diffusions."""
     steps: Annotated[int, Between(1, 1000)] = 25
     """N, number of sampling steps."""
     eta: Annotated[float, Between(0, 1)] = 1.0
     """Share of the ancestral noise: 1 is ancestral sampling, 0 is deterministic.  ``lcm`` always draws all of it (and reads
     this only with the quirk ``lcm_variances``, whose guidance and weights take it, and the noise not)."""
+    timesteps: Annotated[tuple[int, ...], Between(0, 9999)] | None = None
+    """Of ``few``, at which of the training's timesteps the steps begin, falling; null for as many evenly trailing ones (999, 749, 499,
+    249)."""
+    start: Literal["level", "unit"] = "level"
+    """Likewise the deviation of the first latents: that of their timestep's noise, as Euler's schedulers have it, or 1."""
     kernel: Literal["eta", "cps", "stochastic", "flow_grpo", "vp"] = "eta"
     """Of ``flow``, from the noise level s to s', which noise is drawn anew, of deviation: ``eta`` times the ancestral one, as DDIM;
     ``cps`` s' sin(eta pi/2); ``stochastic`` eta s', for models of few steps; ``flow_grpo`` and ``vp`` those of the programs of Flow-GRPO
-    (its noise level is eta) and RBF, which add more than they take away: with few steps pictures are grainy."""
+    (its noise level is eta) and RBF, which add more than they take away: with few steps pictures are grainy.  ``few`` has ``eta``
+    (ancestral Euler) and ``stochastic`` (as a consistency model)."""
     coefficient: Literal["square", "sigma", "constant", "sin", "linear", "clipping", "exp", "tan", "psi"] = (
         "square"
     )
@@ -163,6 +169,8 @@ class SamplerConfig:
     @property
     def deterministic(self) -> bool:
         """Whether no step draws noise."""
+        if self.kind == "few" and self.steps == 1:
+            return True
         return self.kind != "lcm" and (self.eta == 0 or (self.kernel == "vp" and self.norm == 0))
 
 

@@ -53,17 +53,26 @@ class NoiseGradientConfig:
 
 @dataclass(frozen=True)
 class NoiseSearchConfig:
-    """Search over start noise without a gradient."""
+    """Search over noise without a gradient: after the plain picture, rounds of candidates; the best picture of all is kept."""
 
     rounds: Count = 0
     """R; 0 for none of it."""
     propose: Literal["random", "neighbours", "evolution"] = "random"
-    """Candidates of a round: independent ones; neighbours of the best one on its sphere (zero-order search); children of a population
-    (EvoSearch)."""
+    """Candidates of a round: independent ones; neighbours of the best so far on its sphere (zero-order search); children of the best
+    few (evolutionary search)."""
     candidates: Annotated[int, Between(1, 65536)] = 4
-    """N, candidates of a round."""
-    cosine: Annotated[float, Between(0, 1)] = 0.95
-    """tau of ``neighbours``: the cosine of a neighbour to the best one."""
+    """N, new ones of a round."""
+    cosine: Annotated[float, Between(0, 0.9999999)] = 0.95
+    """tau of ``neighbours``: the cosine of a neighbour to the best one; a neighbour is sqrt(2 - 2 tau) norms away."""
+    elites: Annotated[int, Between(1, 65536)] = 4
+    """E of ``evolution``: the best so far, which have children in turn."""
+    rate: Annotated[float, Between(1e-6, 1)] = 0.2
+    """beta of ``evolution``: a child has sqrt(1 - beta^2) of its parent's noise, and beta of new noise."""
+    populations: Annotated[tuple[int, ...], Between(1, 65536)] = ()
+    """Of ``evolution``: new ones of each round, in place of ``candidates``."""
+    begin: Annotated[tuple[float, ...], Between(0, 1)] = ()
+    """Of ``evolution``: the share of the steps at which the children of each round but the first begin, from what their parents were
+    there; none for the start.  The rest of the steps is all that such a child costs."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ There are two kinds: variance-preserving diffusion, whose betas the file states,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, TypeGuard
 
@@ -188,6 +188,22 @@ def check_steps(schedule: Mapping[str, Any], steps: int) -> None:
         raise ValueError(
             "shift_terminal stretches the levels to one that a single step has not: the least number is 2"
         )
+
+
+def listed_timesteps(schedule: Mapping[str, Any], steps: int, listed: Sequence[int] | None) -> list[int]:
+    """The timesteps that are listed, or as many evenly trailing ones, whatever spacing the schedule has.
+
+    Raises:
+        ValueError: they are not there; the message ends with the mend.
+    """
+    if listed is None:
+        return timesteps({**schedule, "timestep_spacing": "trailing"}, steps)
+    last = schedule["num_train_timesteps"] - 1
+    if len(listed) != steps or any(one <= two for one, two in pairwise(listed)) or not listed[-1] >= 0:
+        raise ValueError(f"timesteps {', '.join(map(str, listed))} are not {steps} that fall to 0 or above")
+    if listed[0] > last:
+        raise ValueError(f"timestep {listed[0]} is beyond the last of the training: the largest is {last}")
+    return list(listed)
 
 
 def timesteps(schedule: Mapping[str, Any], steps: int) -> list[int]:

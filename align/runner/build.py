@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from align.backbones.guider import Guider
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
+    from align.processes.few import Renewal
     from align.rewards.base import Reward
     from align.sampling.batching import Calls
     from align.sampling.parts import Parts
@@ -67,6 +68,7 @@ def assemble(
 
 def _process(config: Config, backbone: Backbone) -> Process:
     from align.processes.ddim import ddim
+    from align.processes.few import few
     from align.processes.flow import flow
     from align.processes.lcm import lcm
     from align.processes.sde import flow_grpo, vp_converted
@@ -84,6 +86,9 @@ def _process(config: Config, backbone: Backbone) -> Process:
         return released_lcm(schedule, sampler.steps, sampler.eta)
     if sampler.kind == "lcm":
         return lcm(schedule, sampler.steps)
+    if sampler.kind == "few":
+        kernel: Renewal = "stochastic" if sampler.kernel == "stochastic" else "eta"
+        return few(schedule, sampler.steps, sampler.eta, kernel, sampler.start, sampler.timesteps)
     return ddim(schedule, sampler.steps, sampler.eta)
 
 

@@ -6,14 +6,14 @@ import math
 
 from align.config.schema import Config
 from align.runner.searching import searching
-from align.runner.strategies import samplings
+from align.runner.strategies import calls_of, samplings
 from align.sampling.schedules import searched_width
 
 
 def network_evaluations(config: Config) -> tuple[float, float]:
     """Least and most network evaluations of one picture; both halves of a guidance pair are one."""
     method = config.method
-    plain = sum(_calls(config)) * method.particles / method.returned
+    plain = sum(calls_of(config)) * method.particles / method.returned
     least, most = plain, plain
     if method.rolls:
         last = 1 if "any_level" in method.quirks else 0
@@ -32,18 +32,12 @@ def network_evaluations(config: Config) -> tuple[float, float]:
     return least * number, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number
 
 
-def _calls(config: Config) -> list[int]:
-    """Evaluations of one particle at each step: two where a weaker network is asked too."""
-    weak = config.guider.weak_steps(config.sampler.steps)
-    return [1 + (step in weak) for step in range(config.sampler.steps)]
-
-
 def _searched(config: Config, *, lucky: bool) -> float:
     """Of a group; ``lucky`` if every step is searched that can be."""
     method, search, plan = config.method, config.method.search, searching(config)
     looks = method.value.looks if method.value.estimate == "looks" else 1
     number = method.particles
-    first, *later = _calls(config)
+    first, *later = calls_of(config)
     total = float(number * first)
     # What a step searches is evaluated where it arrives, at the next one.
     for step, calls in enumerate(later):
@@ -78,4 +72,4 @@ def cost_line(config: Config, pictures: int) -> str:
 
 
 def _shown(number: float) -> str:
-    return f"{math.ceil(number):,}"
+    return f"{math.ceil(number - 1e-6):,}"

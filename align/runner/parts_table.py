@@ -65,6 +65,11 @@ BY_QUIRK = "method.quirks"
 PLACES: dict[str, tuple[Part, ...]] = {
     "strategy": (
         Part(
+            "align.strategies.noise_search:NoiseSearch",
+            "method.noise_search.propose",
+            lambda c: c.method.noise_search.rounds > 0,
+        ),
+        Part(
             "align.strategies.prompt_search:PromptSearch",
             "method.prompt_search.budget",
             lambda c: c.method.prompt_search.budget > 0,
@@ -77,6 +82,7 @@ PLACES: dict[str, tuple[Part, ...]] = {
             _quirk("lcm_variances", lambda c: c.sampler.kind == "lcm"),
         ),
         Part("align.processes.lcm:lcm", "sampler.kind", lambda c: c.sampler.kind == "lcm"),
+        Part("align.processes.few:few", "sampler.kind", lambda c: c.sampler.kind == "few"),
         Part("align.processes.sde:flow_grpo", "sampler.kernel", _kernel("flow_grpo")),
         Part("align.processes.sde:vp_converted", "sampler.kernel", _kernel("vp")),
         Part("align.processes.flow:flow", "sampler.kernel", lambda c: c.sampler.kind == "flow"),

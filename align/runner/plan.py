@@ -67,6 +67,10 @@ def identity(
     places = ("weights", "alternatives", "single_file", "unet", "transformer", "vae", "lora", "lora_required")
     # ``process`` and ``consistency`` are what the sampler's kind says, ``guidance`` what the files say.
     said = ("process", "consistency", "guidance")
+    # A UNet does not say that it was distilled to do without the negative half.
+    alone = (
+        {"guidance": "none"} if config.backbone.kind == "unet" and config.backbone.guidance == "none" else {}
+    )
     for name in ("name", "family", *said, *places, "checkpointing", "offload", "guidance_scale"):
         del backbone[name]
     # So that models keep the keys that they had before there were these options.
@@ -76,8 +80,11 @@ def identity(
                 del group[one.name]
     del sampler["name"]
     # What other samplers do not read, and older keys do not have.
-    unread = () if sampler["kernel"] == "vp" else ("coefficient", "norm", "grid")
-    for name in (*unread, *(() if sampler["kind"] == "flow" else ("kernel", "phases"))):
+    unread: tuple[str, ...] = () if sampler["kernel"] == "vp" else ("coefficient", "norm", "grid")
+    kind = sampler["kind"]
+    unread += () if kind == "flow" else ("phases",) if kind == "few" else ("kernel", "phases")
+    unread += () if kind == "few" else ("timesteps", "start")
+    for name in unread:
         del sampler[name]
     method["value"]["weights"] = value_weights
     method["prompt_search"]["words"] = words
@@ -100,7 +107,7 @@ def identity(
     guider = {name: value for name, value in plain(config.guider).items() if value != _USUAL.get(name, value)}
     return {
         "format": FORMAT,
-        "backbone": {**backbone, "files": backbone_weights},
+        "backbone": {**backbone, **alone, "files": backbone_weights},
         "sampler": sampler,
         "method": method,
         "reward": reward,

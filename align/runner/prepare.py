@@ -15,7 +15,7 @@ from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
-from align.processes.schedule import check_steps, is_flow
+from align.processes.schedule import check_steps, is_flow, listed_timesteps
 from align.reading import read_json
 from align.runner.calls import calls_of
 from align.runner.devices import check_device, torch_device
@@ -201,9 +201,15 @@ def _check_steps(sampler: SamplerConfig, schedule: dict[str, Any], where: str) -
             )
         return
     try:
-        check_steps(schedule, sampler.steps)
+        if sampler.kind == "few":
+            listed_timesteps(schedule, sampler.steps, sampler.timesteps)
+        else:
+            check_steps(schedule, sampler.steps)
     except ValueError as error:
-        raise ConfigError(f"sampler.steps={sampler.steps} does not fit {where}: {error}") from None
+        option = "steps" if sampler.timesteps is None else "timesteps"
+        raise ConfigError(
+            f"sampler.{option}={shown(getattr(sampler, option))} does not fit {where}: {error}"
+        ) from None
 
 
 def _check_value(files: Files) -> None:

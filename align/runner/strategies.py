@@ -14,6 +14,13 @@ if TYPE_CHECKING:
 
 def strategy_of(config: Config, sampler: Sampler) -> Samples:
     """The sampler itself where nothing wraps it. Raises ConfigError: what it needs cannot be used."""
+    search = config.method.noise_search
+    if search.rounds:
+        from align.strategies.noise_search import NoiseSearch
+
+        return NoiseSearch(
+            sampler, search.propose, search_rounds(config), search.cosine, search.elites, search.rate
+        )
     if (words := words_of(config)) is not None:
         return _prompt_search(config, sampler, words)
     return sampler
@@ -30,7 +37,21 @@ def _prompt_search(config: Config, sampler: Sampler, words: Words) -> Samples:
     return PromptSearch(sampler, words, sizes, search.images)
 
 
-def samplings(config: Config) -> tuple[int, int]:
+def search_rounds(config: Config) -> list[tuple[int, int]]:
+    """Of each round of a search over noise, the new candidates and the step at which they begin."""
+    search, steps = config.method.noise_search, config.sampler.steps
+    numbers = search.populations or (search.candidates,) * search.rounds
+    shares = (0.0, *search.begin) if search.begin else (0.0,) * search.rounds
+    return [(number, round(share * steps)) for number, share in zip(numbers, shares, strict=True)]
+
+
+def calls_of(config: Config) -> list[int]:
+    """Network evaluations of one particle at each step: two where a weaker network is asked too."""
+    weak = config.guider.weak_steps(config.sampler.steps)
+    return [1 + (step in weak) for step in range(config.sampler.steps)]
+
+
+def samplings(config: Config) -> tuple[float, int]:
     """Whole samplings of one picture, and how many of them are differentiated."""
     method = config.method
     if method.noise_gradient.iterations:
@@ -40,7 +61,9 @@ def samplings(config: Config) -> tuple[int, int]:
         )
         return updates + 1 + beside, updates
     if method.noise_search.rounds:
-        return 1 + method.noise_search.rounds * method.noise_search.candidates, 0
+        calls = calls_of(config)
+        begun = sum(number * sum(calls[first:]) for number, first in search_rounds(config))
+        return 1 + begun / sum(calls), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
     if method.prompt_rewrite.by:

@@ -166,18 +166,21 @@ class Sampler:
         *,
         streams: Streams | None = None,
         groups: Tensor | None = None,
+        arrived: State | None = None,
+        first: int = 0,
     ) -> State:
         """The population of each request at the end of the process: clean latents and their weights.
 
         Under ``torch.enable_grad`` the latents can be differentiated by noise that requires a gradient.  Each request's
         ``sample`` is the number of its group; ``pictures`` is what ``encode`` made of them; ``on_step`` is told the share of
         the steps that is done.  ``streams`` are other noise than the requests' own, and ``groups``, (requests,) on the host and
-        rising, which requests share calls of one particle each.
+        rising, which requests share calls of one particle each.  With ``arrived``, its population goes on from step ``first``,
+        where it was when ``on_evaluation`` told of it.
         """
         streams, process = streams or self.streams(requests), self.parts.process
-        number = len(process.steps)
-        shape = self.parts.predict.backbone.latent_shape()
-        state = start(streams, len(requests), self.population.particles, shape, self.device, process.initial)
+        number = len(process.steps) - first
+        shape, particles = self.parts.predict.backbone.latent_shape(), self.population.particles
+        state = arrived or start(streams, len(requests), particles, shape, self.device, process.initial)
         return run(
             self.parts,
             state if groups is None else replace(state, group=groups),
@@ -185,7 +188,8 @@ class Sampler:
             streams,
             ledger or Ledger(len(requests)),
             on_evaluation,
-            None if on_step is None else lambda step: on_step((step.index + 1) / number),
+            None if on_step is None else lambda step: on_step((step.index + 1 - first) / number),
+            first,
         )
 
     def decode(self, latents: Tensor, groups: Sequence[int] | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from align.sampling.ledger import Cost, Ledger
 from align.sampling.loop import Info
 from align.sampling.noise import Noise
 from align.sampling.sampler import Log, Outcome, Request, Sampler, root_mean_square
-from align.sampling.state import Pictures
+from align.sampling.state import Pictures, State
 
 SUMMED = ("rounds", "nonfinite_gradients")
 """Figures of single samplings that add up over those of a request."""
@@ -91,23 +91,41 @@ class Trials:
         self._done = 0.0
         self._read: dict[tuple[str, str], Pictures] = {}
 
-    def __call__(self, trials: Sequence[Trial]) -> Finished:
-        """Make candidates, those of one request side by side."""
+    def __call__(
+        self,
+        trials: Sequence[Trial],
+        watch: Callable[[Info], None] | None = None,
+        arrived: State | None = None,
+        first: int = 0,
+    ) -> Finished:
+        """Make candidates, those of one request side by side; the rest as in ``run``."""
         ledger = Ledger(len(trials))
-        latents = self.run(trials, ledger)
+        latents = self.run(trials, ledger, watch, arrived, first)
         found = self.finish(latents, trials, ledger)
         self.charge(trials, ledger)
         return found
 
-    def run(self, trials: Sequence[Trial], ledger: Ledger) -> Tensor:
-        """Clean latents (C, ...) of candidates, under the caller's grad mode; ``ledger`` has an account of each."""
+    def run(
+        self,
+        trials: Sequence[Trial],
+        ledger: Ledger,
+        watch: Callable[[Info], None] | None = None,
+        arrived: State | None = None,
+        first: int = 0,
+    ) -> Tensor:
+        """Clean latents (C, ...) of candidates, under the caller's grad mode; ``ledger`` has an account of each.
+
+        ``watch`` is told of each evaluation.  With ``arrived``, one particle a candidate, they go on from step ``first``.
+        """
         sampler = self.sampler
-        requests = [trial.request for trial in trials]
-        log = Log(len(trials), len(sampler.parts.process.steps))
-        share = len(trials) / len(self.requests)
+        requests, steps = [trial.request for trial in trials], len(sampler.parts.process.steps)
+        log = Log(len(trials), steps)
+        share = len(trials) / len(self.requests) * (1 - first / steps)
 
         def record(info: Info) -> None:
             log.record(info)
+            if watch is not None:
+                watch(info)
             if sampler.on_evaluation is not None:
                 sampler.on_evaluation(info)
 
@@ -119,6 +137,8 @@ class Trials:
             lambda done: self._on_done(self._done + share * done),
             streams=lambda number, _: trials[number].noise,
             groups=torch.tensor([trial.owner for trial in trials]),
+            arrived=arrived,
+            first=first,
         )
         self._done += share
         for trial, told in zip(trials, log.figures(), strict=True):
@@ -177,10 +197,10 @@ class Trials:
 class Strategy(ABC):
     """Runs a sampler as often as it takes.
 
-    ``samplings`` of a request are made, ``width`` of them side by side at most.
+    ``samplings`` of a request are made, counted in whole ones, ``width`` of them side by side at most.
     """
 
-    samplings: int
+    samplings: float
     width: int = 1
 
     def __init__(self, sampler: Sampler) -> None:

@@ -55,6 +55,12 @@ CHEAPER = {
         "method.prompt_search.mutants=1",
         "method.prompt_search.children=1",
     ],
+    "noise_search": ["method.noise_search.rounds=2", "method.noise_search.candidates=2"],
+    "evosearch": [
+        "method.noise_search.rounds=3",
+        "method.noise_search.populations=[3,2,2]",
+        "method.noise_search.begin=[0,0.5]",
+    ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
 CASES = {
@@ -221,8 +227,8 @@ def test_a_broken_reward_never_wins(world, method, outcomes):
         if request.prompt != prompt:
             assert torch.equal(one.picture, sound.picture)
         elif (
-            config.choose == "best"
-            or config.strategies
+            config.strategies
+            or config.choose == "best"
             or (config.weighs and "forgetful_weights" not in config.quirks)
         ):
             assert one.picture is None
