@@ -25,6 +25,7 @@ from align.runner.graphs import check_graphs, graph_identity
 from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
+from align.runner.rewriting import check_rewrites, rewrite_identity
 from align.runner.switches import check_quantised, check_switches
 from align.runner.words import words_of
 
@@ -77,6 +78,7 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
         _check_negatives(files.config, prompts)
         check_graphs(files.config, prompts.prompts)
         words_of(files.config)
+        check_rewrites(files.config, prompts.prompts)
         _check_value(files)
     _check_seeds(configs, sets)
     unread = [_check_backbone(files) for files in found]
@@ -94,6 +96,7 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         graph_identity(config, prompts.prompts),
         next((one.fingerprint() for one in files.value), None),
         None if (words := words_of(config)) is None else words.fingerprint(),
+        rewrite_identity(config),
     )
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
     calls, metrics = calls_of(config, items, files), files.metric_fingerprints()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from align.config.schema import Config
+from align.runner.rewriting import rewriter_of
 from align.runner.words import words_of
 
 if TYPE_CHECKING:
@@ -23,6 +24,11 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
         )
     if (words := words_of(config)) is not None:
         return _prompt_search(config, sampler, words)
+    if config.method.prompt_rewrite.by is not None:
+        from align.strategies.prompt_rewrite import PromptRewrite, Rewritten
+
+        kind = PromptRewrite if config.method.prompt_rewrite.keep == "better" else Rewritten
+        return kind(sampler, rewriter_of(config))
     return sampler
 
 

@@ -30,37 +30,42 @@ class PromptSearch(Strategy):
         while generation := [
             (owner, genome) for owner, search in enumerate(searches) for genome in search.propose()
         ]:
-            values = self._tried(trials, generation)
+            spoken = [(owner, self._spoken(trials.requests[owner], genome)) for owner, genome in generation]
+            values = offer(trials, spoken, self.images)
             for owner, search in enumerate(searches):
                 mine = [at for at, (one, _) in enumerate(generation) if one == owner]
                 search.learn([generation[at][1] for at in mine], [values[at] for at in mine])
-
-    def _tried(self, trials: Trials, generation: Sequence[tuple[int, Genome]]) -> list[float]:
-        """Make, judge and offer the candidates of a generation; the value of each."""
-        spoken = [self._spoken(trials.requests[owner], genome) for owner, genome in generation]
-        rows = [
-            Trial(owner, request, keyed(trials.requests[owner], image))
-            for (owner, _), request in zip(generation, spoken, strict=True)
-            for image in range(self.images)
-        ]
-        made = trials(rows)
-        values = made.values.view(-1, self.images).mean(dim=1).tolist()
-        for at, ((owner, _), request, value) in enumerate(zip(generation, spoken, values, strict=True)):
-            first, read = at * self.images, trials.encode([request])
-            trials.best[owner].offer(
-                value,
-                made.pictures[first],
-                made.latents[first],
-                prompt_truncated=int(read.truncated[0]),
-                drawn_prompt=request.prompt,
-                drawn_negative=request.negative,
-            )
-        return values
 
     def _spoken(self, request: Request, genome: Genome) -> Request:
         """A candidate: the user's request in other words, with its noise."""
         prompt, negative = self.words.spoken(request.prompt, request.negative, genome)
         return reworded(request, prompt, negative)
+
+
+def offer(trials: Trials, candidates: Sequence[tuple[int, Request]], images: int = 1) -> list[float]:
+    """Make, judge and offer candidates, each with the number of its owner, those of one owner side by side; their values.
+
+    Each has the noise of its owner's own prompt.
+    """
+    rows = [
+        Trial(owner, request, keyed(trials.requests[owner], image))
+        for owner, request in candidates
+        for image in range(images)
+    ]
+    made = trials(rows)
+    values: list[float] = made.values.view(-1, images).mean(dim=1).tolist()
+    for first, ((owner, request), value) in enumerate(zip(candidates, values, strict=True)):
+        read = trials.encode([request])
+        trials.best[owner].offer(
+            value,
+            made.pictures[first * images],
+            made.latents[first * images],
+            prompt_truncated=int(read.truncated[0]),
+            **({"prompt_cut_by": read.cut_by[0]} if read.cut_by[0] else {}),
+            drawn_prompt=request.prompt,
+            drawn_negative=request.negative,
+        )
+    return values
 
 
 def reworded(request: Request, prompt: str, negative: str | None = None) -> Request:

@@ -128,6 +128,14 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize(("world", "method"), cases, indirect=["world"], scope="module")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _a_writer():
+    """Of prompts, in place of a language model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align.runner.strategies.rewriter_of", lambda config: lambda prompt: f"{prompt} in oil")
+        yield
+
+
 @pytest.fixture(scope="module")
 def world(request):
     if request.param in ("fake", "flow"):
