@@ -5,28 +5,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import CPU, FakeBackbone, FakeReward
+from fakes import FakeReward
 
-from align.backbones.guider import Guider
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.errors import ConfigError
-from align.processes.ddim import ddim
 from align.runner.estimate import network_evaluations
 from align.runner.plan import Keys, identity
 from align.runner.strategies import samplings
 from align.runner.words import words_of
-from align.sampling.batching import Calls
-from align.sampling.judge import Judge
 from align.sampling.noise import NoiseStream
-from align.sampling.parts import Parts
-from align.sampling.predict import Predict
-from align.sampling.recurrence import Recurrence
-from align.sampling.sampler import Request, Sampler
-from align.semantics.sources import no_pairs
+from align.sampling.sampler import Request
 from align.strategies.evolution import Sizes
 from align.strategies.prompt_search import PromptSearch
 from align.strategies.words import SHIPPED, Words, WordsError, load_words, shipped
+
+from .helpers import sampler
 
 WORDS = Words(
     suffix=(("", "sharp", "in oil"), ("", "warm", "cold")),
@@ -46,18 +40,6 @@ class Watched(FakeReward):
     def score(self, pictures, prompts, step=None):
         self.asked += list(prompts)
         return super().score(pictures, prompts, step)
-
-
-def sampler(reward=None, size=4):
-    backbone = FakeBackbone()
-    parts = Parts(
-        Predict(backbone, Guider(3.0), Calls(size)),
-        Judge(backbone, Calls(size), reward or FakeReward()),
-        ddim(backbone.scheduler_config, 3, 1.0),
-        None,
-        Recurrence("none"),
-    )
-    return Sampler(parts, no_pairs, CPU)
 
 
 def search(reward=None, sizes=SIZES, images=1, words=WORDS, size=4):
