@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from align.config.check_words import check_words
 from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.method import STRATEGIES
@@ -16,7 +17,7 @@ def check_strategy(config: Config) -> None:
     if len(method.strategies) > 1:
         one, two = (f"method.{name}.{STRATEGIES[name]}" for name in method.strategies[:2])
         raise ConfigError(
-            f"{one} and {two} are two strategies, of which one can wrap the samplings: give one of them as 0"
+            f"{one} and {two} are two strategies, of which one can wrap the samplings: turn one of them off"
         )
     section = f"method.{method.strategies[0]}"
     for name in ("particles", "returned"):
@@ -35,6 +36,7 @@ def check_strategy(config: Config) -> None:
     if method.follows_noise:
         _noise_gradient(config)
     _noise_search(config)
+    check_words(config, section)
 
 
 def _noise_gradient(config: Config) -> None:

@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from align.config.ranges import Between, Text
-from align.config.strategy import NoiseGradientConfig, NoiseSearchConfig, PromptSearchConfig
+from align.config.strategy import (
+    NoiseGradientConfig,
+    NoiseSearchConfig,
+    PromptRewriteConfig,
+    PromptSearchConfig,
+)
 
 Triple = tuple[float, float, float]
 """A number for each of the three phases of DyMO: semantic only, both, preference only."""
@@ -30,8 +35,13 @@ QuirkName = Literal[
 """Faults of published programs, see ``align.config.quirks``."""
 
 
-STRATEGIES = {"noise_gradient": "iterations", "noise_search": "rounds", "prompt_search": "budget"}
-"""Sections of what wraps whole samplings, and of each the number that is 0 where it is not at work."""
+STRATEGIES = {
+    "noise_gradient": "iterations",
+    "noise_search": "rounds",
+    "prompt_search": "budget",
+    "prompt_rewrite": "by",
+}
+"""Sections of what wraps whole samplings, and of each the option that is 0 or null where it is not at work."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +258,7 @@ class MethodConfig:
     noise_gradient: NoiseGradientConfig = field(default_factory=NoiseGradientConfig)
     noise_search: NoiseSearchConfig = field(default_factory=NoiseSearchConfig)
     prompt_search: PromptSearchConfig = field(default_factory=PromptSearchConfig)
+    prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
     quirks: tuple[QuirkName, ...] = ()
     """Faults of published programs, brought back for comparison: see docs/methods.md."""
 
@@ -319,4 +330,7 @@ class MethodConfig:
     @property
     def uses_reward(self) -> bool:
         """Whether the reward decides anything about the pictures."""
-        return self.choose == "best" or self.branches or bool(self.strategies) or self.reward_needs_gradient
+        judged = any(
+            name != "prompt_rewrite" or self.prompt_rewrite.keep == "better" for name in self.strategies
+        )
+        return self.choose == "best" or self.branches or judged or self.reward_needs_gradient

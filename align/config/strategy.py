@@ -85,3 +85,36 @@ class PromptSearchConfig:
     """Candidates that are tried, the user's own prompt first; 0 for none of it."""
     images: Annotated[int, Between(1, 4096)] = 1
     """Pictures of a candidate, whose mean reward counts; of the best one the first is kept."""
+    words: str | None = None
+    """Table of words: ``pictures``, ``shapes``, or a file of your own in YAML or JSON; null for that of the backbone's world."""
+    population: Annotated[int, Between(1, 65536)] = 20
+    """P, candidates of a generation; what mutants and children leave of it are drawn freely."""
+    parents: Annotated[int, Between(1, 65536)] = 10
+    """K, the best ever tried, of which mutants and children are made."""
+    mutants: Annotated[int, Between(0, 65536)] = 10
+    """M of each generation but the first."""
+    children: Annotated[int, Between(0, 65536)] = 10
+    """X, each word from either of two parents."""
+    mutation: Annotated[float, Between(0, 1)] = 0.1
+    """Probability with which a mutant draws a word anew."""
+
+
+@dataclass(frozen=True)
+class PromptRewriteConfig:
+    """A language model writes the prompt anew; pictures are always judged for the user's own prompt."""
+
+    by: Literal["chat", "model"] | None = None
+    """``chat``: the model of ``semantics=llm``; ``model``: a causal language model that was trained for it; null for none of it."""
+    keep: Literal["better", "rewrite"] = "better"
+    """Draw the user's own prompt too and keep the better picture by the reward, or draw the rewritten prompt alone."""
+    model: str | None = None
+    """Of ``by=model``: a folder, or owner/name in the hub's cache."""
+    tokenizer: str | None = None
+    """Its tokenizer, likewise; null where it is with the model."""
+    ending: str = " Rephrase:"
+    """What stands behind the prompt where the model goes on with the rewritten one."""
+    beams: Annotated[int, Between(1, 64)] = 8
+    tokens: Annotated[int, Between(1, 1024)] = 75
+    """New tokens at most."""
+    length_penalty: Annotated[float, Between(-10, 10)] = -1.0
+    """Of the beam search: below 0 shorter ones are preferred."""

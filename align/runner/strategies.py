@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from align.config.schema import Config
+from align.runner.rewriting import rewriter_of
+from align.runner.words import words_of
 
 if TYPE_CHECKING:
     from align.sampling.sampler import Sampler, Samples
+    from align.strategies.words import Words
 
 
 def strategy_of(config: Config, sampler: Sampler) -> Samples:
-    """The sampler itself where nothing wraps it."""
+    """The sampler itself where nothing wraps it. Raises ConfigError: what it needs cannot be used."""
     method, search = config.method, config.method.noise_search
     if method.follows_noise:
         from align.released.noise_gradient import LostGradient, shared
@@ -32,7 +35,25 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
         return NoiseSearch(
             sampler, search.propose, search_rounds(config), search.cosine, search.elites, search.rate
         )
+    if (words := words_of(config)) is not None:
+        return _prompt_search(config, sampler, words)
+    if config.method.prompt_rewrite.by is not None:
+        from align.strategies.prompt_rewrite import PromptRewrite, Rewritten
+
+        kind = PromptRewrite if config.method.prompt_rewrite.keep == "better" else Rewritten
+        return kind(sampler, rewriter_of(config))
     return sampler
+
+
+def _prompt_search(config: Config, sampler: Sampler, words: Words) -> Samples:
+    from align.strategies.evolution import Sizes
+    from align.strategies.prompt_search import PromptSearch
+
+    search = config.method.prompt_search
+    sizes = Sizes(
+        search.budget, search.population, search.parents, search.mutants, search.children, search.mutation
+    )
+    return PromptSearch(sampler, words, sizes, search.images)
 
 
 def search_rounds(config: Config) -> list[tuple[int, int]]:
@@ -62,4 +83,6 @@ def samplings(config: Config) -> tuple[float, int]:
         return 1 + begun / sum(calls), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
+    if method.prompt_rewrite.by:
+        return 2 if method.prompt_rewrite.keep == "better" else 1, 0
     return 1, 0

@@ -52,6 +52,13 @@ CHEAPER = {
     ],
     "rbf": ["method.rollover.budget=9", "method.rollover.first=2"],
     "rbf_released": ["method.rollover.budget=9", "method.rollover.first=2"],
+    "promptopt": [
+        "method.prompt_search.budget=7",
+        "method.prompt_search.population=3",
+        "method.prompt_search.parents=2",
+        "method.prompt_search.mutants=1",
+        "method.prompt_search.children=1",
+    ],
     "noise_search": ["method.noise_search.rounds=2", "method.noise_search.candidates=2"],
     "evosearch": [
         "method.noise_search.rounds=3",
@@ -123,6 +130,14 @@ def pytest_generate_tests(metafunc):
         for method in methods
     ]
     metafunc.parametrize(("world", "method"), cases, indirect=["world"], scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_writer():
+    """Of prompts, in place of a language model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align.runner.strategies.rewriter_of", lambda config: lambda prompt: f"{prompt} in oil")
+        yield
 
 
 @pytest.fixture(scope="module")
