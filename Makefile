@@ -74,10 +74,11 @@ ablations: setup  ## DyMO without its parts and with more rounds, 100 held-out p
 	$(ABLATE) method.name=ten_evaluations method.recurrence.rule=fixed method.recurrence.rounds=9 method.recurrence.cap=9
 	$(BIN)/python -m align report outputs/shapes_ablation
 
-compare: setup  ## all methods at equal compute, 100 held-out prompts, and docs/compare.md; some two hours on one core (JOBS=2 for two)
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py run --jobs $(or $(JOBS),1) --with run.threads=1
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py diversity --jobs $(or $(JOBS),1) --with run.threads=1
-	$(BIN)/python scripts/compare.py page
+OF ?= unet
+compare: setup  ## methods at equal compute, 100 held-out prompts, into docs/compare.md; two hours on one core (JOBS=2 for two, OF=flow for another part)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py run --of $(OF) --jobs $(or $(JOBS),1) --with run.threads=1
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/compare.py diversity --of $(OF) --jobs $(or $(JOBS),1) --with run.threads=1
+	$(BIN)/python scripts/compare.py page --of $(OF)
 
 SCALE ?= shapes
 TABLE = $(BIN)/python -m align table --scale $(SCALE) --jobs $(or $(JOBS),$(if $(filter shapes,$(SCALE)),2,1)) $(if $(SIZE),prompts.limit=$(SIZE)) $(ARGS)

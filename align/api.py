@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from align.rewards.base import Reward
     from align.runner.plan import Item
-    from align.sampling.sampler import Sampler
+    from align.sampling.sampler import Samples
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _config(
     return replace(job.config, prompts=replace(job.config.prompts, text=texts))
 
 
-def _made(sampler: Sampler, items: Sequence[Item]) -> list[Picture]:
+def _made(sampler: Samples, items: Sequence[Item]) -> list[Picture]:
     from align.runner.rows import to_image
     from align.sampling.sampler import Request
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from align.backbones.base import Backbone
     from align.rewards.base import Reward
     from align.runner.plan import Item
-    from align.sampling.sampler import Sampler
+    from align.sampling.sampler import Samples
 
 
 def facts(pipeline: Any) -> tuple[str, list[str]]:
@@ -137,7 +137,7 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
             parameter.requires_grad_(True)
 
 
-def sampler(config: Config, backbone: Backbone, reward: str | Reward, items: Sequence[Item]) -> Sampler:
+def sampler(config: Config, backbone: Backbone, reward: str | Reward, items: Sequence[Item]) -> Samples:
     """The method of a configuration on a borrowed backbone. Raises ConfigError, WeightsError."""
     from align.rewards.base import Reward
     from align.runner.build import assemble, build_reward, pairs_of

@@ -1,6 +1,6 @@
 """All methods at equal compute on the shapes world: ``python scripts/compare.py run`` and ``... page``.
 
-``tune`` tries the settings that say how hard a method follows the reward, on validation prompts; ``run`` makes every method's
+``--of`` says which comparison: of methods on the UNet, on the flow transformer.  ``tune`` tries the settings that say how hard a method follows the reward, on validation prompts; ``run`` makes every method's
 pictures at each budget (a run that was stopped goes on where it was), ``diversity`` several of a prompt; ``page`` reads the
 folders and writes docs/compare.md with its figure.  A budget is in network evaluations a picture; a backward pass counts as
 many as it takes as long as, measured on the device that makes the pictures.
@@ -13,20 +13,19 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from scripts.comparison.arms import DIVERSITY, Arm, arms, for_diversity, tuned  # noqa: E402
+from scripts.comparison.arms import COMPARISONS, DIVERSITY, Arm, tuned  # noqa: E402
 
-ROOT_FOLDER = Path("outputs/shapes_compare")
-DIVERSITY_FOLDER = Path("outputs/shapes_compare_diversity")
 TUNE_FOLDER = Path("outputs/shapes_compare_tune")
 
 
-def make(some: list[Arm], folder: Path, experiment: list[str], jobs: int, more: list[str]) -> None:
+def make(some: Sequence[Arm], folder: Path, experiment: list[str], jobs: int, more: list[str]) -> None:
     """Run the arms, ``jobs`` at a time; each prints a line when it is done."""
 
     def one(arm: Arm) -> None:
@@ -41,20 +40,22 @@ def make(some: list[Arm], folder: Path, experiment: list[str], jobs: int, more: 
         list(pool.map(one, some))
 
 
-def backward_cost(device: str, batch: int) -> float:
-    """Seconds of the network's backward pass over those of its forward pass."""
+def backward_cost(options: list[str], batch: int) -> float:
+    """Seconds of the network's backward pass over those of its forward pass, of a configuration."""
     import torch
 
     from align.backbones.base import Conditioning
-    from align.backbones.guider import Guider
-    from align.backbones.registry import load_folder
-    from align.processes.ddim import ddim
-    from align.runner.devices import torch_device
+    from align.commands.parser import parse
+    from align.config.compose import jobs_of
+    from align.runner.build import build_sampler
+    from align.sampling.batching import Calls
+    from align.sampling.sampler import Sampler
 
-    where = torch_device(device)
-    weights = ROOT / "align/shapes/weights"
-    backbone = load_folder(weights, where)
-    step = ddim(backbone.scheduler_config, 25, 1.0).steps[10]
+    (job,) = jobs_of(parse([*options, "method=none"]))
+    sampler = build_sampler(job.config, Calls(batch))
+    assert isinstance(sampler, Sampler)
+    backbone, guider, where = sampler.parts.predict.backbone, sampler.parts.predict.guider, sampler.device
+    step = sampler.parts.process.steps[len(sampler.parts.process.steps) // 2]
     read = Conditioning.of([backbone.encode("a red circle above a blue square", "")] * batch)
     z = torch.randn(batch, *backbone.latent_shape(), device=where)
 
@@ -66,7 +67,7 @@ def backward_cost(device: str, batch: int) -> float:
             began = time.perf_counter()
             leaf = z.clone().requires_grad_(back)
             with torch.set_grad_enabled(back):
-                found = backbone.predict(leaf, step, read, Guider(4.0)).x0
+                found = backbone.predict(leaf, step, read, guider).x0
             if back:
                 torch.autograd.grad(found.sum(), leaf)
             if where.type == "cuda":
@@ -84,21 +85,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=("tune", "run", "diversity", "page"))
+    parser.add_argument("--of", choices=COMPARISONS, default="unet", help="which comparison")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--only", nargs="*", help="labels of arms")
     parser.add_argument(
         "--with", nargs="*", default=[], dest="more", help="options of runs: run.batch_size=256"
     )
     args = parser.parse_args()
+    chosen = COMPARISONS[args.of]
     if args.what == "page":
         from scripts.comparison.page import write_page
 
-        write_page(arms(), ROOT_FOLDER, for_diversity(), DIVERSITY_FOLDER, ROOT / "docs")
+        write_page(chosen, ROOT / "docs")
         return
-    some, folder, experiment = {
+    some, folder, options = {
         "tune": (tuned(), TUNE_FOLDER, ("prompts=shapes_val_pair", "prompts.limit=32")),
-        "run": (arms(), ROOT_FOLDER, ()),
-        "diversity": (for_diversity(), DIVERSITY_FOLDER, DIVERSITY),
+        "run": (chosen.arms, chosen.folder, chosen.options),
+        "diversity": (chosen.several, chosen.folder / "diversity", (*chosen.options, *DIVERSITY)),
     }[args.what]
     if args.only:
         if unknown := set(args.only) - {arm.label for arm in some}:
@@ -106,12 +109,12 @@ def main() -> None:
                 f"no such arms: {', '.join(sorted(unknown))}; there are {', '.join(arm.label for arm in some)}"
             )
         some = [arm for arm in some if arm.label in args.only]
-    device = next((one.partition("=")[2] for one in args.more if one.startswith("run.device=")), "auto")
-    ratio = backward_cost(device, 64)
+    experiment = ["experiment=shapes_compare", *options]
+    ratio = backward_cost([*experiment, *args.more], 64)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "backward.json").write_text(json.dumps({"backward_over_forward": ratio}) + "\n")
     print(f"a backward pass of the network takes {ratio:.2f} times as long as a forward pass", flush=True)
-    make(some, folder, ["experiment=shapes_compare", *experiment], args.jobs, args.more)
+    make(some, folder, experiment, args.jobs, args.more)
 
 
 if __name__ == "__main__":

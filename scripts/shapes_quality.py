@@ -24,7 +24,7 @@ from align.commands.parser import parse as parse_command
 from align.config.compose import jobs_of
 from align.runner.build import build_sampler
 from align.sampling.batching import Calls
-from align.sampling.sampler import Request, Sampler
+from align.sampling.sampler import Request, Samples
 from align.shapes.checker import Verdict, check_picture
 from align.shapes.grammar import Split, distinct_captions, parse
 from scripts.shapes_training.autoencoder import psnr
@@ -35,14 +35,14 @@ OPTION = {"shapes_turbo": "backbone.unet"}
 """Where a folder of weights goes, if it is no whole pipeline."""
 
 
-def sampler(name: str, weights: Path, batch: int, *options: str) -> Sampler:
+def sampler(name: str, weights: Path, batch: int, *options: str) -> Samples:
     """Plain sampling of a backbone of the shapes world with the weights in a folder."""
     words = [f"backbone={name}", f"{OPTION.get(name, 'backbone.weights')}={weights}", "method=none", *options]
     return build_sampler(jobs_of(parse_command(words))[0].config, Calls(batch))
 
 
 def verdicts(
-    plain: Sampler, split: Split, number: int, objects: int, seed: int = 0
+    plain: Samples, split: Split, number: int, objects: int, seed: int = 0
 ) -> tuple[list[Verdict], np.ndarray]:
     """Checker verdicts on ``number`` different prompts asking for that many objects, and the pictures."""
     captions = distinct_captions(split, number, 11, objects, counts=False)

@@ -9,6 +9,7 @@ from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
 from align.config.check_sampler import check_sampler
+from align.config.check_strategy import check_strategy
 from align.config.check_switches import check_switches
 from align.config.convert import shown
 from align.config.errors import ConfigError, suggestion
@@ -48,6 +49,7 @@ def check_config(config: Config) -> None:
         )
     _method(config.method)
     check_particles(config)
+    check_strategy(config)
     check_switches(config)
     _reward(config.reward, config.method)
     for place, name in enumerate(config.metrics.rewards):

@@ -6,6 +6,12 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from align.config.ranges import Between, Text
+from align.config.strategy import (
+    NoiseGradientConfig,
+    NoiseSearchConfig,
+    PromptRewriteConfig,
+    PromptSearchConfig,
+)
 
 Triple = tuple[float, float, float]
 """A number for each of the three phases of DyMO: semantic only, both, preference only."""
@@ -21,8 +27,21 @@ QuirkName = Literal[
     "published_ladder",
     "lcm_variances",
     "any_level",
+    "lost_gradient",
+    "last_iterate",
+    "idle_noise",
+    "shared_noise",
 ]
 """Faults of published programs, see ``align.config.quirks``."""
+
+
+STRATEGIES = {
+    "noise_gradient": "iterations",
+    "noise_search": "rounds",
+    "prompt_search": "budget",
+    "prompt_rewrite": "by",
+}
+"""Sections of what wraps whole samplings, and of each the option that is 0 or null where it is not at work."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +255,10 @@ class MethodConfig:
     steering: SteeringConfig = field(default_factory=SteeringConfig)
     tempering: TemperingConfig = field(default_factory=TemperingConfig)
     resampling: ResamplingConfig = field(default_factory=ResamplingConfig)
+    noise_gradient: NoiseGradientConfig = field(default_factory=NoiseGradientConfig)
+    noise_search: NoiseSearchConfig = field(default_factory=NoiseSearchConfig)
+    prompt_search: PromptSearchConfig = field(default_factory=PromptSearchConfig)
+    prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
     quirks: tuple[QuirkName, ...] = ()
     """Faults of published programs, brought back for comparison: see docs/methods.md."""
 
@@ -243,6 +266,16 @@ class MethodConfig:
     def guided(self) -> bool:
         """Whether anything is differentiated."""
         return self.guidance.rule != "none" or self.clean.rule != "none"
+
+    @property
+    def follows_noise(self) -> bool:
+        """Whether whole samplings are differentiated by their noise."""
+        return self.noise_gradient.iterations > 0
+
+    @property
+    def walks_back(self) -> bool:
+        """Whether a gradient comes back through the network."""
+        return self.follows_noise or (self.guidance.rule != "none" and self.guidance.strength > 0)
 
     @property
     def searches(self) -> bool:
@@ -273,6 +306,11 @@ class MethodConfig:
         return self.rollover.budget > 0
 
     @property
+    def strategies(self) -> tuple[str, ...]:
+        """Sections of what wraps whole samplings that are at work; more than one are refused."""
+        return tuple(name for name, number in STRATEGIES.items() if getattr(getattr(self, name), number))
+
+    @property
     def branches(self) -> bool:
         """Whether fresh noise at each step is needed to tell particles or candidates apart."""
         return self.searches or self.weighs or self.rolls
@@ -286,9 +324,13 @@ class MethodConfig:
     @property
     def reward_needs_gradient(self) -> bool:
         """Whether the reward is differentiated."""
-        return self.guided and self.objective.preference > 0
+        by_noise = self.follows_noise and self.noise_gradient.estimate == "exact"
+        return by_noise or (self.guided and self.objective.preference > 0)
 
     @property
     def uses_reward(self) -> bool:
         """Whether the reward decides anything about the pictures."""
-        return self.choose == "best" or self.branches or self.reward_needs_gradient
+        judged = any(
+            name != "prompt_rewrite" or self.prompt_rewrite.keep == "better" for name in self.strategies
+        )
+        return self.choose == "best" or self.branches or judged or self.reward_needs_gradient

@@ -157,9 +157,24 @@ def _cell(row: Row | None, base: Row | None, arm: Arm, pair: Pair, places: Mappi
         "verdict": None if verdict is None else bool(verdict),
         "checks": checks,
         "metrics": metrics,
+        "drawn": "" if row is None else drawn_as(row),
         "cost": ", ".join(cost),
         "seconds": "" if seconds is None else f"{number(seconds)}\u00a0s",
     }
+
+
+def drawn_as(row: Row) -> str:
+    """The words that a picture was drawn with, where they are others than the user's; what is added to them alone."""
+    prompt, drawn, negative = (
+        text if isinstance(text := row.get(name), str) else ""
+        for name in ("prompt", "drawn_prompt", "drawn_negative")
+    )
+    parts = []
+    if drawn and drawn != prompt:
+        parts.append(f"\u2026{drawn[len(prompt) :]}" if drawn.startswith(prompt) else drawn)
+    if negative and negative != row.get("negative", ""):
+        parts.append(f"not: {negative}")
+    return visible("; ".join(parts))
 
 
 def number_in(row: Row | None, name: str) -> float | None:

@@ -14,6 +14,7 @@ from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
 from align.runner.guiders import guider_of
 from align.runner.searching import searching, steered
+from align.runner.strategies import strategy_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
     from align.sampling.batching import Calls
     from align.sampling.parts import Parts
     from align.sampling.rollover import Rollover
-    from align.sampling.sampler import Sampler
+    from align.sampling.sampler import Samples
     from align.sampling.search import Search
     from align.sampling.selection import Keep
     from align.sampling.values import Value
     from align.semantics.tokens import PairSource
 
 
-def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> Sampler:
+def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> Samples:
     """The method of a checked configuration on its backbone, loaded. Raises WeightsError."""
     device = torch_device(config.run.device)
     files = files or Files(config)
@@ -53,7 +54,7 @@ def assemble(
     calls: Calls,
     device: torch.device,
     files: Files | None = None,
-) -> Sampler:
+) -> Samples:
     """The method of a configuration on any backbone, with any reward."""
     from align.sampling.sampler import Population, Sampler
 
@@ -62,7 +63,7 @@ def assemble(
     parts = _parts(files or Files(config), backbone, process, guider, reward, calls, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
-    return Sampler(parts, pairs, device, population)
+    return strategy_of(config, Sampler(parts, pairs, device, population))
 
 
 def _process(config: Config, backbone: Backbone) -> Process:

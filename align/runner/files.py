@@ -24,6 +24,7 @@ from align.checkpoints.needed import Needed, hub_needed
 from align.checkpoints.reference import EMBEDDED, folder_of, hub_reference, is_pattern
 from align.config.schema import BackboneConfig, Config
 from align.rewards import registry as rewards
+from align.runner.rewriting import rewriter_needed
 from align.shapes import CHECKER_VERSION
 from align.store.measured import CHECKER
 
@@ -116,6 +117,11 @@ class Files:
         return [Needed(what, piece.folder, piece.files, mend)]
 
     @property
+    def rewriter(self) -> list[Needed]:
+        """Those of a language model that writes prompts: two entries or none."""
+        return rewriter_needed(self.config)
+
+    @property
     def prompts(self) -> list[Needed]:
         """The data set that prompts are read from: one entry or none, see ``dataset_needed``."""
         prompts = self.config.prompts
@@ -141,9 +147,9 @@ class Files:
         return [one for name in self.config.metrics.rewards for one in self.reward(name)]
 
     def all(self) -> list[Needed]:
-        """Everything that a run loads: prompts, backbone, what values noisy states, rewards, metrics."""
+        """Everything that a run loads: prompts and who rewrites them, backbone, what values noisy states, rewards, metrics."""
         scoring = (one for name in self.scoring for one in self.reward(name))
-        return [*self.prompts, *self.backbone, *self.value, *scoring]
+        return [*self.prompts, *self.rewriter, *self.backbone, *self.value, *scoring]
 
     def reward_fingerprint(self, name: str) -> str:
         return " ".join(one.fingerprint() for one in self.reward(name))

@@ -63,8 +63,15 @@ def _graphs(options: SemanticsConfig, kind: str, device: str) -> PromptGraphs:
 
 
 def _asked(options: SemanticsConfig, device: str) -> WrittenSource:
+    from align.semantics.llm import AskedGraphs, answers_folder
+
+    return AskedGraphs(chat_of(options, device), model_name(options), answers_folder(), options.retries)
+
+
+def chat_of(options: SemanticsConfig, device: str) -> Chat:
+    """The chat model of ``semantics=llm``; one on this machine is not loaded before it is asked."""
     from align.semantics.endpoint import Endpoint
-    from align.semantics.llm import AskedGraphs, Lazily, answers_folder
+    from align.semantics.llm import Lazily
 
     def load() -> Chat:
         from align.checkpoints.reference import folder_of
@@ -74,11 +81,10 @@ def _asked(options: SemanticsConfig, device: str) -> WrittenSource:
         fix_workspace()
         return LocalChat(folder_of(str(options.local)), torch_device(device))
 
-    chat: Chat = Lazily(load)
-    if options.local is None:
-        key = os.environ.get(options.key_variable, "") if options.key_variable else ""
-        chat = Endpoint(str(options.endpoint), str(options.model), key, options.timeout)
-    return AskedGraphs(chat, model_name(options), answers_folder(), options.retries)
+    if options.local is not None:
+        return Lazily(load)
+    key = os.environ.get(options.key_variable, "") if options.key_variable else ""
+    return Endpoint(str(options.endpoint), str(options.model), key, options.timeout)
 
 
 def model_name(options: SemanticsConfig) -> str:

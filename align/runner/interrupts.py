@@ -82,7 +82,10 @@ class Interrupts:
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
-        """Let the block end before an interruption takes effect."""
+        """Let the block end before an interruption takes effect; other threads than the main one have none."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         self._depth += 1
         try:
             yield

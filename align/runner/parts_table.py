@@ -61,8 +61,35 @@ def _quirk(name: QuirkName, stands: Callable[[Config], bool]) -> Callable[[Confi
     return lambda config: name in config.method.quirks and stands(config)
 
 
+def _rewrites(keep: str) -> Callable[[Config], bool]:
+    return lambda config: (
+        config.method.prompt_rewrite.by is not None and config.method.prompt_rewrite.keep == keep
+    )
+
+
 BY_QUIRK = "method.quirks"
 PLACES: dict[str, tuple[Part, ...]] = {
+    "strategy": (
+        Part(
+            "align.strategies.noise_gradient:NoiseGradient",
+            "method.noise_gradient.over",
+            attrgetter("method.follows_noise"),
+        ),
+        Part(
+            "align.strategies.noise_search:NoiseSearch",
+            "method.noise_search.propose",
+            lambda c: c.method.noise_search.rounds > 0,
+        ),
+        Part(
+            "align.strategies.prompt_search:PromptSearch",
+            "method.prompt_search.budget",
+            lambda c: c.method.prompt_search.budget > 0,
+        ),
+        Part(
+            "align.strategies.prompt_rewrite:PromptRewrite", "method.prompt_rewrite.by", _rewrites("better")
+        ),
+        Part("align.strategies.prompt_rewrite:Rewritten", "method.prompt_rewrite.by", _rewrites("rewrite")),
+    ),
     "process": (
         Part(
             "align.released.lcm:released_lcm",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.convert import plain
 from align.config.guider import GuiderConfig
+from align.config.method import STRATEGIES
 from align.config.schema import BackboneConfig, Config, SamplerConfig
 from align.runner.prompt_files import PromptRow
 
@@ -55,10 +56,13 @@ def identity(
     reward_weights: Mapping[str, str],
     graphs: Mapping[str, Any] | None = None,
     value_weights: str | None = None,
+    words: str | None = None,
+    rewriting: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All that decides the pictures of a run, prompts and seeds aside, as plain values.
 
-    ``graphs`` is what decides the prompts' graphs (see ``graph_identity``), the rest are fingerprints of files.
+    ``graphs`` is what decides the prompts' graphs (see ``graph_identity``), ``rewriting`` who rewrites the prompts (see
+    ``rewrite_identity``), the rest are fingerprints of files.
     """
     backbone, sampler, method = plain(config.backbone), plain(config.sampler), plain(config.method)
     # Labels, places, how it is computed, and the default that ``sampler.guidance_scale`` has taken over already.
@@ -85,9 +89,14 @@ def identity(
     for name in unread:
         del sampler[name]
     method["value"]["weights"] = value_weights
+    method["prompt_search"]["words"] = words
+    method["prompt_rewrite"] = {"keep": method["prompt_rewrite"]["keep"], **(rewriting or {})}
     method["quirks"].sort()
     if not config.method.rolls:
         del method["rollover"]
+    for name in STRATEGIES:
+        if name not in config.method.strategies:
+            del method[name]
     # What lambda comes to counts, however it is said.
     ladder = method["tempering"]
     if ladder.pop("full_at") is not None and ladder["gamma"] is None:

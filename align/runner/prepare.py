@@ -25,7 +25,9 @@ from align.runner.graphs import check_graphs, graph_identity
 from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
+from align.runner.rewriting import check_rewrites, rewrite_identity
 from align.runner.switches import check_quantised, check_switches
+from align.runner.words import words_of
 
 if TYPE_CHECKING:
     from align.sampling.batching import Calls
@@ -75,6 +77,8 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
         _check_columns(files.config.prompts)
         _check_negatives(files.config, prompts)
         check_graphs(files.config, prompts.prompts)
+        words_of(files.config)
+        check_rewrites(files.config, prompts.prompts)
         _check_value(files)
     _check_seeds(configs, sets)
     unread = [_check_backbone(files) for files in found]
@@ -91,6 +95,8 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         {name: files.reward_fingerprint(name) for name in files.guiding},
         graph_identity(config, prompts.prompts),
         next((one.fingerprint() for one in files.value), None),
+        None if (words := words_of(config)) is None else words.fingerprint(),
+        rewrite_identity(config),
     )
     items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
     calls, metrics = calls_of(config, items, files), files.metric_fingerprints()

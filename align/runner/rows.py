@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.schema import Config
 from align.runner.plan import Item
-from align.store.columns import INFO, TAG
+from align.store.columns import DRAWN, INFO, TAG
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +28,7 @@ def to_image(picture: Tensor) -> Image:
 def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | None) -> dict[str, Any]:
     """The row of an item, before its picture is measured; memory is the peak of the device so far."""
     info = {
-        name if name in INFO or name.startswith("info_") else f"info_{name}": value
+        name if name in INFO or name in DRAWN or name.startswith("info_") else f"info_{name}": value
         for name, value in outcome.info.items()
     }
     status = "ok"

@@ -24,7 +24,7 @@ from align.runner.plan import Item, group_of
 
 if TYPE_CHECKING:
     from align.sampling.batching import Calls
-    from align.sampling.sampler import Outcome, Sampler
+    from align.sampling.sampler import Outcome, Samples
 
 
 class Sampling:
@@ -38,7 +38,7 @@ class Sampling:
         self.errors = errors
         self.hopeless: str | None = None
         """What a whole group failed with, although nothing is wrong with any of its prompts: so would the next one."""
-        self._sampler: Sampler | None = None
+        self._sampler: Samples | None = None
         self._apart = False  # memory ran out although the network was called with one row
 
     def sample(
@@ -74,7 +74,7 @@ class Sampling:
         self._shrink()
         return self.sample(items, on_step, again=again)
 
-    def _built(self) -> Sampler:
+    def _built(self) -> Samples:
         try:
             return build.build_sampler(self.config, self.calls, self.files)
         except (WeightsError, ConfigError):

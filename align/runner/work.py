@@ -7,7 +7,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
 from align.runner import build
 from align.runner.devices import torch_device
@@ -25,9 +27,16 @@ from align.runner.trial import try_rewards
 from align.startup import settle
 from align.store.store import Store
 
+if TYPE_CHECKING:
+    from align.sampling.sampler import Outcome
+
 
 class Work:
-    """Does what is pending in an open store; each item is tried once.  ``clock`` tells seconds, monotonic."""
+    """Does what is pending in an open store; each item is tried once.
+
+    ``clock`` tells seconds, monotonic.  ``beside``: a group is kept and measured in a thread while the next one is sampled; by
+    itself only where a device samples, as on a CPU both would want the same cores.
+    """
 
     def __init__(
         self,
@@ -36,6 +45,7 @@ class Work:
         meter: Listener,
         interrupts: Interrupts,
         clock: Callable[[], float] = time.monotonic,
+        beside: bool | None = None,
     ) -> None:
         self.config = config = prepared.config
         self.store = store
@@ -55,6 +65,7 @@ class Work:
         particles, returned = config.method.particles, config.method.returned
         call = prepared.calls.shared(particles) * returned // particles
         self._pace = Pace(config.run.in_flight, call)
+        self._beside = self._device.type == "cuda" if beside is None else beside
 
     def run(self) -> None:
         """Work until no item is left; with ``run.on_error=stop`` until one has failed.
@@ -68,29 +79,43 @@ class Work:
             prompts = [item.prompt for item in self._todo]
             try_rewards(self.config, self._scorer, prompts, self._device, self._errors)
         settle()
-        began = self._clock()
-        while group := self._take():
-            errors = self._make(group)
-            self._measuring.these(group)
-            ended = self._clock()
-            self._pace.took(len(group), ended - began)
-            began = ended
-            if self._sampling.hopeless is not None:
-                raise CannotGoOn(
-                    f"{len(group)} items failed together ({self._sampling.hopeless}) and so would others: mend it, and "
-                    f"the same command goes on; the traceback is in {self._errors.path}"
-                )
-            if len({item.prompt for item in group}) > 1 and None not in errors and len(set(errors)) == 1:
-                raise CannotGoOn(
-                    f"{len(group)} items failed alike ({errors[0]}) and so would others: mend it, and the same command goes on"
-                )
-            if any(errors) and self.config.run.on_error == "stop":
-                return
-        self._measuring.backlog()  # of processes that are gone
+        began, stop, hopeless = self._clock(), False, None
+        with ThreadPoolExecutor(1) as thread:  # which is waited for, whatever happens
+            keeping: Future[None] | None = None
+            while not stop and hopeless is None and (group := self._take()):
+                outcomes = self._sampling.sample(group, partial(self.meter.sampling, len(group)))
+                if keeping is not None:
+                    keeping.result()
+                if self._beside:
+                    keeping = thread.submit(self._keep, group, outcomes)
+                else:
+                    self._keep(group, outcomes)
+                ended = self._clock()
+                self._pace.took(len(group), ended - began)
+                began = ended
+                errors = [outcome.error for outcome in outcomes]
+                stop = any(errors) and self.config.run.on_error == "stop"
+                hopeless = self._hopeless(group, errors)
+            if keeping is not None:
+                keeping.result()
+        if hopeless is not None:
+            raise CannotGoOn(hopeless)
+        if not stop:
+            self._measuring.backlog()  # of processes that are gone
 
-    def _make(self, group: list[Item]) -> list[str | None]:
-        """Sample and keep a group; why each item failed, None where it did not."""
-        outcomes = self._sampling.sample(group, partial(self.meter.sampling, len(group)))
+    def _hopeless(self, group: list[Item], errors: list[str | None]) -> str | None:
+        """Why no other group would be made either."""
+        if self._sampling.hopeless is not None:
+            return (
+                f"{len(group)} items failed together ({self._sampling.hopeless}) and so would others: mend it, and "
+                f"the same command goes on; the traceback is in {self._errors.path}"
+            )
+        if len({item.prompt for item in group}) > 1 and None not in errors and len(set(errors)) == 1:
+            return f"{len(group)} items failed alike ({errors[0]}) and so would others: mend it, and the same command goes on"
+        return None
+
+    def _keep(self, group: list[Item], outcomes: list[Outcome]) -> None:
+        """Commit what was made of a group, and measure it unless the run is to end."""
         memory = self._peak_memory_mb()
         for item, outcome in zip(group, outcomes, strict=True):
             failed = outcome.error is not None
@@ -101,7 +126,8 @@ class Work:
             self.meter.committed(failed=failed)
             if failed:
                 self.meter.say(f"item {item.index} {row['status']}")
-        return [outcome.error for outcome in outcomes]
+        if not self.interrupts.seen:
+            self._measuring.these(group)
 
     def _take(self) -> list[Item]:
         """The next group; shared ones get smaller towards the end, so that all processes finish together."""

@@ -68,10 +68,12 @@ def run(
     ledger: Ledger,
     on_evaluation: Callable[[Info], None] | None = None,
     on_step: Callable[[Step], None] | None = None,
+    first: int = 0,
 ) -> State:
     """From initial noise to the state at the end of the process, whose ``z`` are clean latents.
 
-    ``on_evaluation`` is told of every evaluation, ``on_step`` when a step is done.
+    ``on_evaluation`` is told of every evaluation, ``on_step`` when a step is done.  With ``first``, ``state`` is what arrived at
+    that step.
     """
     loop = Loop(parts, pictures, streams, ledger)
     if parts.rollover is not None:
@@ -82,7 +84,7 @@ def run(
 
         return rollover(parts, loop.evaluate, state, streams, tell, on_step)
     estimate: Estimate | None = None
-    for step in parts.process.steps:
+    for step in parts.process.steps[first:]:
         arrived: list[tuple[State, Estimate | None]] = []
         left: Tensor | None = None  # rounds left, by picture number
         round = 0

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -78,6 +78,18 @@ class Outcome:
     seconds: float = 0.0
 
 
+class Samples(Protocol):
+    """What makes the pictures of requests: a sampler, or a strategy that wraps one."""
+
+    def sample(
+        self, requests: Sequence[Request], on_step: Callable[[float], None] | None = None
+    ) -> list[Outcome]:
+        """Make the pictures of some requests; none of them influences another.  ``on_step`` is told the share that is done."""
+
+    def probe(self, request: Request, picture: Tensor) -> None:
+        """Read a request's texts, and judge ``picture``, (1, 3, H, W), by its prompt: whatever is wrong with them is raised."""
+
+
 class Sampler:
     """Runs one method on one backbone.
 
@@ -104,7 +116,7 @@ class Sampler:
     def sample(
         self, requests: Sequence[Request], on_step: Callable[[float], None] | None = None
     ) -> list[Outcome]:
-        """Make the pictures of some requests; none of them influences another.  ``on_step`` is told the share that is done."""
+        """As ``Samples.sample``."""
         returned = self.population.returned
         of = [replace(request, sample=request.sample // returned) for request in requests]
         groups = list(dict.fromkeys(of))
@@ -123,7 +135,7 @@ class Sampler:
 
     @torch.no_grad()
     def probe(self, request: Request, picture: Tensor) -> None:
-        """Read a request's texts, and judge ``picture``, (1, 3, H, W), by its prompt: whatever is wrong with them is raised."""
+        """As ``Samples.probe``."""
         self.encode([request])
         if self.parts.judge.reward is not None:
             self.score(send(picture, self.device), [request.prompt])
@@ -151,24 +163,33 @@ class Sampler:
         ledger: Ledger | None = None,
         on_evaluation: Callable[[Info], None] | None = None,
         on_step: Callable[[float], None] | None = None,
+        *,
+        streams: Streams | None = None,
+        groups: Tensor | None = None,
+        arrived: State | None = None,
+        first: int = 0,
     ) -> State:
         """The population of each request at the end of the process: clean latents and their weights.
 
         Under ``torch.enable_grad`` the latents can be differentiated by noise that requires a gradient.  Each request's
         ``sample`` is the number of its group; ``pictures`` is what ``encode`` made of them; ``on_step`` is told the share of
-        the steps that is done.
+        the steps that is done.  ``streams`` are other noise than the requests' own, and ``groups``, (requests,) on the host and
+        rising, which requests share calls of one particle each.  With ``arrived``, its population goes on from step ``first``,
+        where it was when ``on_evaluation`` told of it.
         """
-        streams, process = self.streams(requests), self.parts.process
-        number = len(process.steps)
-        shape = self.parts.predict.backbone.latent_shape()
+        streams, process = streams or self.streams(requests), self.parts.process
+        number = len(process.steps) - first
+        shape, particles = self.parts.predict.backbone.latent_shape(), self.population.particles
+        state = arrived or start(streams, len(requests), particles, shape, self.device, process.initial)
         return run(
             self.parts,
-            start(streams, len(requests), self.population.particles, shape, self.device, process.initial),
+            state if groups is None else replace(state, group=groups),
             pictures,
             streams,
             ledger or Ledger(len(requests)),
             on_evaluation,
-            None if on_step is None else lambda step: on_step((step.index + 1) / number),
+            None if on_step is None else lambda step: on_step((step.index + 1 - first) / number),
+            first,
         )
 
     def decode(self, latents: Tensor, groups: Sequence[int] | None = None) -> Tensor:
@@ -183,7 +204,7 @@ class Sampler:
         began = time.perf_counter()
         pictures = self.encode(groups)
         ledger, steps = Ledger(len(groups)), len(self.parts.process.steps)
-        log = _Log(len(groups), steps)
+        log = Log(len(groups), steps)
 
         def record(info: Info) -> None:
             log.record(info)
@@ -282,7 +303,7 @@ def root_mean_square(z: Tensor) -> float:
     return float(z.double().square().mean().sqrt())
 
 
-class _Log:
+class Log:
     """What rows tell of the way to a picture, gathered while the loop runs; the device is read once, at the end."""
 
     def __init__(self, groups: int, steps: int) -> None:

@@ -86,6 +86,18 @@ class Pictures:
     truncated: Sequence[bool] = ()
     cut_by: Sequence[str] = ()
 
+    @staticmethod
+    def join(parts: Sequence[Pictures]) -> Pictures:
+        """Of pictures one after the other."""
+        return Pictures(
+            prompts=[prompt for part in parts for prompt in part.prompts],
+            conditioning=join([part.conditioning for part in parts]),
+            pair_weights=torch.cat([part.pair_weights for part in parts]),
+            has_pairs=torch.cat([part.has_pairs for part in parts]),
+            truncated=[one for part in parts for one in part.truncated],
+            cut_by=[one for part in parts for one in part.cut_by],
+        )
+
     def prompts_of(self, state: State) -> list[str]:
         return [self.prompts[k] for k in state.picture.tolist()]
 

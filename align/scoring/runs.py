@@ -9,7 +9,7 @@ from typing import Any
 from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.scoring.sources import Asked, Source, some
-from align.store.columns import NEGATIVE, TAG
+from align.store.columns import DRAWN, NEGATIVE, TAG
 from align.store.errors import StoreError
 from align.store.index import rows_of
 from align.store.inside import pictures_in
@@ -85,6 +85,6 @@ def _asked(row: dict[str, Any], folder: Path, place: str) -> Asked:
         )
     columns = {name: row.get(name) or "" for name in KEPT}
     columns["optimised"] = row.get("optimised") or []
-    kept = [name for name in sorted(row) if name.startswith(TAG) or name in NEGATIVE]
+    kept = [name for name in sorted(row) if name.startswith(TAG) or name in NEGATIVE or name in DRAWN]
     columns |= {name: row[name] for name in kept if row[name]}
     return Asked(picture, row["image"], place, row["prompt"], row["seed"], row["sample"], columns)

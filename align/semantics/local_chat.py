@@ -22,28 +22,11 @@ class LocalChat:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        if not folder.is_dir():
-            raise RefusedError(
-                f"semantics.local: {folder} is not there; give a folder, or fetch a model with: hf download OWNER/NAME"
-            )
-        _refuse_code(folder)
-        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        dtype = "auto" if device.type == "cuda" else torch.float32
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, use_safetensors=True, dtype=dtype, **options
-            )
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
-        except Exception as error:  # of many classes, those of the readers of files among them
-            line = str(error).partition("\n")[0] or type(error).__name__
-            raise RefusedError(f"semantics.local={folder} holds no chat model: {line}") from None
+        self.tokenizer, self.model = load_causal(folder, folder, device, "semantics.local")
         if not self.tokenizer.chat_template:
             raise RefusedError(
                 f"semantics.local={folder} has no chat template: give an instruction-tuned model"
             )
-        self.model = model.to(device).eval()
         self.device = device
 
     @torch.no_grad()
@@ -58,12 +41,37 @@ class LocalChat:
         return answer
 
 
-def _refuse_code(folder: Path) -> None:
+def load_causal(folder: Path, tokenizer: Path, device: torch.device, option: str) -> tuple[Any, Any]:
+    """Tokenizer and causal language model of two folders, which may be one; ``option`` names the model's in what is refused.
+
+    Raises RefusedError: no such model is there, or it is more than weights.  Pickles are read as plain tensors only.
+    """
+    for one in (folder, tokenizer):
+        if not one.is_dir():
+            raise RefusedError(
+                f"{option}: {one} is not there; give a folder, or fetch a model with: hf download OWNER/NAME"
+            )
+        _refuse_code(one, option)
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    dtype = "auto" if device.type == "cuda" else torch.float32
+    safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
+    try:
+        reads: Any = AutoTokenizer.from_pretrained(tokenizer, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, use_safetensors=safe, weights_only=True, dtype=dtype, **options
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # of many classes, those of the readers of files among them
+        line = str(error).partition("\n")[0] or type(error).__name__
+        raise RefusedError(f"{option}={folder} holds no language model: {line}") from None
+    return reads, model.to(device).eval()
+
+
+def _refuse_code(folder: Path, option: str) -> None:
     """Refuse a model that is more than weights for a class of transformers. Raises RefusedError."""
     if (folder / "adapter_config.json").exists():
-        raise RefusedError(
-            f"semantics.local={folder} is an adapter of another model: give a folder of a whole one"
-        )
+        raise RefusedError(f"{option}={folder} is an adapter of another model: give a folder of a whole one")
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8")) if "config" in path.name else None
@@ -71,6 +79,6 @@ def _refuse_code(folder: Path) -> None:
             continue  # told by whoever reads it
         if isinstance(content, dict) and "auto_map" in content:
             raise RefusedError(
-                f"semantics.local={folder} asks for its own code to be run (auto_map in {path.name}): "
+                f"{option}={folder} asks for its own code to be run (auto_map in {path.name}): "
                 "give a model whose class is in transformers"
             )

@@ -1,9 +1,10 @@
 """The columns of ``results.csv``: one row a picture, in this order.
 
-    identity | negative | tag_*, sorted | metrics, any name, sorted | checker verdicts | costs | info | info_*, any name, sorted
+    identity | negative | tag_*, sorted | metrics, any name, sorted | checker verdicts | costs | info | drawn_* | info_*, any name,
+    sorted
 
 Every documented column is always there, empty where it has no value, so that files of different runs can be
-stacked; ``negative`` and tags are there where the run's prompts have some. A column that is not documented is a
+stacked; ``negative`` and tags are there where the run's prompts have some, ``drawn_*`` where a method drew other words. A column that is not documented is a
 metric; one whose name starts with ``check_`` is a verdict and stands with the verdicts, one whose name starts with
 ``info_`` is information and stands last. ``tag_<column>`` holds what the prompt's row said in another column (a
 benchmark's category, say), as text, and is no part of the item's identity. Truth values are written 1 and 0. A
@@ -54,11 +55,15 @@ INFO: dict[str, str] = {
     "config": "digest of the resolved configuration that made the row (12 hex digits)",
     "session": "number of the session that made the picture: `sessions` of run.json holds its versions",
 }
+DRAWN: dict[str, str] = {
+    "drawn_prompt": "the words that the picture was drawn with, where the method chose them; `prompt` has the user's",
+    "drawn_negative": "likewise the negative prompt",
+}
 TEXT = frozenset(
     {
         "key", "prompt", "method", "backbone", "reward", "optimised", "image", "status", "config", "session",
         "prompt_cut_by",
-        *NEGATIVE,
+        *NEGATIVE, *DRAWN,
     }
 )  # fmt: skip
 TAG = "tag_"
@@ -77,7 +82,7 @@ def is_text(name: str) -> bool:
 
 def is_metric(name: str) -> bool:
     """True for a column that holds a metric, going by its name alone."""
-    documented = name in HEAD or name in NEGATIVE or name in COSTS or name in INFO
+    documented = any(name in columns for columns in (HEAD, NEGATIVE, COSTS, INFO, DRAWN))
     return not (documented or is_check(name) or name.startswith(TAG) or name.startswith("info_"))
 
 
@@ -93,5 +98,6 @@ def ordered(names: Iterable[str]) -> list[str]:
         *sorted(name for name in extra if is_check(name) and name not in CHECKS),
         *COSTS,
         *INFO,
+        *(name for name in DRAWN if name in extra),
         *sorted(name for name in extra if name.startswith("info_")),
     ]

@@ -11,27 +11,21 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from typing import Any
 
 import torch
 
 from align.backbones.base import Backbone, Conditioning
 from align.backbones.guider import Guider
-from align.backbones.recipe import Recipe
-from align.backbones.registry import load as load_backbone
-from align.backbones.unet import UNetBackbone
 from align.commands.parser import parse
 from align.config.compose import jobs_of
 from align.config.schema import Config
 from align.rewards.base import Reward
-from align.rewards.registry import load
-from align.runner.build import assemble
+from align.runner.build import build_sampler, load_reward
 from align.runner.calls import calls_of
 from align.sampling.batching import Calls
 from align.sampling.sampler import Request, Sampler
 from align.sampling.schedules import populations, searched_width
-from align.semantics.sources import PromptGraphs
-from align.shapes.semantics import graph
 from scripts.benchmarks.particles import CPU, PROMPT
 
 BEST = 8
@@ -88,14 +82,16 @@ def bare(
     return once
 
 
-def rows_called(backbone: UNetBackbone, make: Callable[[], object]) -> int:
+def rows_called(network: torch.nn.Module, make: Callable[[], object]) -> int:
     """Rows that the network sees, padding included; a guidance pair is one."""
     seen = [0]
 
-    def watch(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen[0] += len(inputs[0]) // 2
+    def watch(
+        module: torch.nn.Module, given: tuple[torch.Tensor, ...], named: dict[str, torch.Tensor]
+    ) -> None:
+        seen[0] += len(given[0] if given else named["hidden_states"]) // 2
 
-    handle = backbone.unet.register_forward_pre_hook(watch)
+    handle = network.register_forward_pre_hook(watch, with_kwargs=True)
     try:
         make()
     finally:
@@ -103,14 +99,21 @@ def rows_called(backbone: UNetBackbone, make: Callable[[], object]) -> int:
     return seen[0]
 
 
-def config_of(options: list[str], steps: int) -> Config:
+def config_of(options: list[str], steps: int, backbone: str) -> Config:
     """Of one prompt of the shapes world."""
-    words = [*options, "sampler=ddim_ancestral", f"sampler.steps={steps}", "prompts.limit=1"]
+    sampler = "flow_ancestral" if backbone == "shapes_flow" else "ddim_ancestral"
+    words = [
+        *options,
+        f"backbone={backbone}",
+        f"sampler={sampler}",
+        f"sampler.steps={steps}",
+        "prompts.limit=1",
+    ]
     return jobs_of(parse(words))[0].config
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, default=Path("align/shapes/weights"))
+    parser.add_argument("--backbone", choices=("shapes", "shapes_flow"), default="shapes")
     parser.add_argument("--batch", type=int, help="rows of a call (default: what a run of one picture has)")
     parser.add_argument("--reward", default="shapes_pick")
     parser.add_argument("--pairs", type=int, default=3)
@@ -125,21 +128,22 @@ def main(args: argparse.Namespace) -> None:
         from align.runner.build import set_up_torch
 
         set_up_torch(1)
-    backbone = load_backbone(Recipe((str(args.weights),)), CPU, 64, 64)
-    reward = load(args.reward, device=CPU)
     for name, options, passes in cases(args.steps):
         if not name.startswith(args.only):
             continue
-        config, request = config_of(options, args.steps), [Request(PROMPT)]
-        calls = Calls(args.batch) if args.batch else calls_of(config, request)
-        sampler = assemble(config, backbone, reward, PromptGraphs(graph).pairs, calls, CPU)
+        config, request = (
+            config_of([*options, f"reward={args.reward}"], args.steps, args.backbone),
+            [Request(PROMPT)],
+        )
+        sampler = build_sampler(config, Calls(args.batch) if args.batch else calls_of(config, request))
         assert isinstance(sampler, Sampler)
+        backbone: Any = sampler.parts.predict.backbone
 
         def made(sampler: Sampler = sampler, request: list[Request] = request) -> None:
             sampler.sample(request)
 
-        needs = bare(backbone, reward, sampler, config.sampler.guidance_scale, passes)
-        needed, seen = sum(rows for rows, _ in passes), rows_called(backbone, made)
+        needs = bare(backbone, load_reward(args.reward, CPU), sampler, config.sampler.guidance_scale, passes)
+        needed, seen = sum(rows for rows, _ in passes), rows_called(backbone.network, made)
         needs()
         ratios, took = [], []
         for _ in range(args.pairs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 ETA_0 = "sampler.eta=0"
 
@@ -34,6 +35,34 @@ DAS = ("method.tempering.alpha=0.1", "method.guidance.coefficient=0.1")
 DYMO_SMC = ("method.tempering.alpha=0.1", "method.guidance.strength=0.03")
 DIVERSITY = ("prompts.limit=12", "samples=4")
 """Of the runs whose diversity is measured: at the smallest budget, several pictures of each of fewer prompts."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms that are compared with each other: a run's folder, a part of the page.
+
+    Attributes:
+        arms: of which those without a budget are the plain baselines, the one called ``none`` what all are compared with.
+        options: of all of them, beside the experiment.
+        figure: file of the figure beside the page, if there is one.
+        diversity: whether that of the smallest budget is measured too.
+    """
+
+    name: str
+    arms: tuple[Arm, ...]
+    options: tuple[str, ...] = ()
+    figure: str | None = None
+    diversity: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return Path("outputs/shapes_compare") / self.name
+
+    @property
+    def several(self) -> tuple[Arm, ...]:
+        """The smallest budget's arms and plain sampling, whose diversity is measured."""
+        least = min(arm.budget for arm in self.arms if arm.budget)
+        return tuple(arm for arm in self.arms if arm.budget in (0, least)) if self.diversity else ()
 
 
 def arms() -> list[Arm]:
@@ -82,13 +111,6 @@ def arms() -> list[Arm]:
     return found
 
 
-def for_diversity() -> list[Arm]:
-    """The smallest budget's arms and plain sampling."""
-    every = arms()
-    least = min(arm.budget for arm in every if arm.budget)
-    return [arm for arm in every if arm.budget in (0, least)]
-
-
 def tuned() -> list[Arm]:
     """What ``tune`` tries, at the larger budget."""
     found = [Arm("none", 0, ("method=none",))]
@@ -110,3 +132,36 @@ def tuned() -> list[Arm]:
             Arm(f"dymo_smc_strength{strength}", 180, ("method=dymo_smc", "method.particles=7", *options))
         )
     return found
+
+
+def on_flow() -> list[Arm]:
+    """The smaller budget, and what spends a budget of its own."""
+    return [arm for arm in arms() if arm.budget in (0, 60)] + [
+        Arm("rbf", 60, ("method=rbf", "method.rollover.budget=60", "method.rollover.first=6"))
+    ]
+
+
+def wrapped() -> list[Arm]:
+    """What makes whole samplings again and again, 16 of 10 deterministic steps each, and what it competes with.
+
+    An iteration of ``dno`` makes the network's evaluations twice and walks back through them.
+    """
+    return [
+        Arm("none", 0, ("method=none",)),
+        Arm("best_of_n", 160, ("method=best_of_n", "method.particles=16")),
+        Arm("dymo", 160, ("method=dymo", "method.particles=8", "method.choose=best")),
+        Arm("noise_search", 160, ("method=noise_search",)),
+        Arm("evosearch", 160, ("method=evosearch",)),
+        Arm("dno", 160, ("method=dno", "method.noise_gradient.iterations=5")),
+        Arm("promptopt", 160, ("method=promptopt",)),
+    ]
+
+
+COMPARISONS = {
+    one.name: one
+    for one in (
+        Comparison("unet", tuple(arms()), figure="compare.svg", diversity=True),
+        Comparison("flow", tuple(on_flow()), ("backbone=shapes_flow", "sampler=flow_ancestral")),
+        Comparison("wrapped", tuple(wrapped()), ("sampler=ddim", "sampler.steps=10", "prompts.limit=50")),
+    )
+}

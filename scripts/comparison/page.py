@@ -15,7 +15,7 @@ from align.analysis.paired import paired_differences
 from align.analysis.spread import measure
 from align.pages.numbers import number, with_interval
 from align.scoring.embeddings import embeddings
-from scripts.comparison.arms import Arm
+from scripts.comparison.arms import Arm, Comparison
 
 VALUES = {
     "check_all": "checker: all right",
@@ -198,20 +198,18 @@ def draw(found: Sequence[Found], out: Path) -> None:
     writing.write_bytes(out, buffer.getvalue())
 
 
-def write_page(
-    arms: Sequence[Arm], folder: Path, several: Sequence[Arm], diversity_folder: Path, docs: Path
-) -> None:
-    """Write ``compare.svg`` and the tables of ``compare.md``: what stands between the two marks of the page."""
-    found, facts = read(arms, folder)
-    diversity, told_of_diversity = read_diversity(several, diversity_folder)
-    draw(found, docs / "compare.svg")
-    plain = facts["plain"]
-    told = ", ".join(f"{label} {number(plain[name])}" for name, label in VALUES.items())
-    lines = [
-        f"Plain sampling, {facts['pictures']} pictures: {told}. Diversity: {told_of_diversity}. "
-        f"A backward pass of the network took {facts['ratio']:.2f} forward passes.",
-        "",
-    ]
+def write_page(comparison: Comparison, docs: Path) -> None:
+    """Write the figure of a comparison and its tables, which stand between two marks of ``compare.md``."""
+    found, facts = read(comparison.arms, comparison.folder)
+    diversity: Intervals = {}
+    told = ", ".join(f"{label} {number(facts['plain'][name])}" for name, label in VALUES.items())
+    first = f"Plain sampling, {facts['pictures']} pictures: {told}."
+    if comparison.diversity:
+        diversity, measured = read_diversity(comparison.several, comparison.folder / "diversity")
+        first += f" Diversity: {measured}."
+    if comparison.figure:
+        draw(found, docs / comparison.figure)
+    lines = [f"{first} A backward pass of the network took {facts['ratio']:.2f} forward passes.", ""]
     for budget in sorted({one.arm.budget for one in found} - {0}):
         lines += [
             f"**About {budget} network evaluations a picture**",
@@ -219,15 +217,13 @@ def write_page(
             *table(found, budget, diversity),
             "",
         ]
-    lines += [f"Without a budget: {_line(found)}", ""]
+    if several := _line(found):
+        lines += [f"Without a budget: {several}", ""]
     page = docs / "compare.md"
-    text = page.read_text(encoding="utf-8") if page.is_file() else "<!-- tables -->\n<!-- end of tables -->\n"
-    before, _, rest = text.partition("<!-- tables -->")
-    _, _, after = rest.partition("<!-- end of tables -->")
-    page.write_text(
-        before + "<!-- tables -->\n\n" + "\n".join(lines) + "\n<!-- end of tables -->" + after,
-        encoding="utf-8",
-    )
+    before, mark, rest = page.read_text(encoding="utf-8").partition(f"<!-- {comparison.name} -->")
+    _, end, after = rest.partition(f"<!-- end of {comparison.name} -->")
+    assert end, f"{page} has no place for {comparison.name}"
+    page.write_text(f"{before}{mark}\n\n" + "\n".join(lines) + f"\n{end}{after}", encoding="utf-8")
 
 
 def _line(found: Sequence[Found]) -> str:
@@ -240,4 +236,4 @@ def _line(found: Sequence[Found]) -> str:
         )
         for one in some
     ]
-    return "; ".join(parts) or "none"
+    return "; ".join(parts)

@@ -29,6 +29,10 @@ METHODS = tuple(group_choices("method"))
 """All that there are: a new config is held to this by being there."""
 CHEAPER = {
     "best_of_n": ["method.particles=3"],
+    "dno": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
+    "reno": ["method.noise_gradient.iterations=2"],
+    "dno_released": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
+    "reno_released": ["method.noise_gradient.iterations=2"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
     "svdd": ["method.search.candidates=3"],
     "dsearch": ["method.particles=3"],
@@ -48,13 +52,26 @@ CHEAPER = {
     ],
     "rbf": ["method.rollover.budget=9", "method.rollover.first=2"],
     "rbf_released": ["method.rollover.budget=9", "method.rollover.first=2"],
+    "promptopt": [
+        "method.prompt_search.budget=7",
+        "method.prompt_search.population=3",
+        "method.prompt_search.parents=2",
+        "method.prompt_search.mutants=1",
+        "method.prompt_search.children=1",
+    ],
+    "noise_search": ["method.noise_search.rounds=2", "method.noise_search.candidates=2"],
+    "evosearch": [
+        "method.noise_search.rounds=3",
+        "method.noise_search.populations=[3,2,2]",
+        "method.noise_search.begin=[0,0.5]",
+    ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
 CASES = {
     "fake": METHODS,
     "flow": METHODS,
-    "unet": ("none", "dymo", "svdd", "dymo_smc"),
-    "shapes": ("dymo", "svdd", "das"),
+    "unet": ("none", "dymo", "svdd", "dymo_smc", "dno"),
+    "shapes": ("dymo", "svdd", "das", "dno", "reno"),
 }
 """The methods of a world: none, one that guides by attention and reward, one that chooses, and weighed particles."""
 SOON = {
@@ -113,6 +130,14 @@ def pytest_generate_tests(metafunc):
         for method in methods
     ]
     metafunc.parametrize(("world", "method"), cases, indirect=["world"], scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _a_writer():
+    """Of prompts, in place of a language model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("align.runner.strategies.rewriter_of", lambda config: lambda prompt: f"{prompt} in oil")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +238,11 @@ def test_a_broken_reward_never_wins(world, method, outcomes):
     for request, one, sound in zip(world.requests, made, outcomes, strict=True):
         if request.prompt != prompt:
             assert torch.equal(one.picture, sound.picture)
-        elif config.choose == "best" or (config.weighs and "forgetful_weights" not in config.quirks):
+        elif (
+            config.strategies
+            or config.choose == "best"
+            or (config.weighs and "forgetful_weights" not in config.quirks)
+        ):
             assert one.picture is None
             assert "reward" in one.error
         else:

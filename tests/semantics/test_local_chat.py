@@ -52,7 +52,7 @@ def test_a_model_of_any_kind_computes_as_it_can(tmp_path, monkeypatch):
 
 
 def test_what_is_no_chat_model(tmp_path):
-    with pytest.raises(RefusedError, match="holds no chat model"):
+    with pytest.raises(RefusedError, match="holds no language model"):
         LocalChat(tmp_path, CPU)
     save(tmp_path, None)
     with pytest.raises(RefusedError, match="no chat template"):
@@ -82,10 +82,10 @@ def test_weights_are_safetensors_and_whole(tmp_path):
     torch.save({}, tmp_path / "pytorch_model.bin")
     kept = weights.read_bytes()
     weights.unlink()
-    with pytest.raises(RefusedError, match="holds no chat model"):
+    with pytest.raises(RefusedError, match="holds no language model"):
         LocalChat(tmp_path, CPU)
     weights.write_bytes(kept[:100])
-    with pytest.raises(RefusedError, match="holds no chat model"):
+    with pytest.raises(RefusedError, match="holds no language model"):
         LocalChat(tmp_path, CPU)
     weights.write_bytes(kept)
     (tmp_path / "adapter_config.json").write_text("{}")

@@ -1,0 +1,88 @@
+"""From a method's options to what wraps its samplings, if anything does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from align.config.schema import Config
+from align.runner.rewriting import rewriter_of
+from align.runner.words import words_of
+
+if TYPE_CHECKING:
+    from align.sampling.sampler import Sampler, Samples
+    from align.strategies.words import Words
+
+
+def strategy_of(config: Config, sampler: Sampler) -> Samples:
+    """The sampler itself where nothing wraps it. Raises ConfigError: what it needs cannot be used."""
+    method, search = config.method, config.method.noise_search
+    if method.follows_noise:
+        from align.released.noise_gradient import LostGradient, shared
+        from align.sampling.predict import Differentiable
+        from align.strategies.noise_gradient import NoiseGradient
+
+        return NoiseGradient(
+            sampler,
+            method.noise_gradient,
+            differentiable=LostGradient if "lost_gradient" in method.quirks else Differentiable,
+            rest=shared if "shared_noise" in method.quirks else None,
+            keep_last="last_iterate" in method.quirks,
+            idle="idle_noise" in method.quirks,
+        )
+    if search.rounds:
+        from align.strategies.noise_search import NoiseSearch
+
+        return NoiseSearch(
+            sampler, search.propose, search_rounds(config), search.cosine, search.elites, search.rate
+        )
+    if (words := words_of(config)) is not None:
+        return _prompt_search(config, sampler, words)
+    if config.method.prompt_rewrite.by is not None:
+        from align.strategies.prompt_rewrite import PromptRewrite, Rewritten
+
+        kind = PromptRewrite if config.method.prompt_rewrite.keep == "better" else Rewritten
+        return kind(sampler, rewriter_of(config))
+    return sampler
+
+
+def _prompt_search(config: Config, sampler: Sampler, words: Words) -> Samples:
+    from align.strategies.evolution import Sizes
+    from align.strategies.prompt_search import PromptSearch
+
+    search = config.method.prompt_search
+    sizes = Sizes(
+        search.budget, search.population, search.parents, search.mutants, search.children, search.mutation
+    )
+    return PromptSearch(sampler, words, sizes, search.images)
+
+
+def search_rounds(config: Config) -> list[tuple[int, int]]:
+    """Of each round of a search over noise, the new candidates and the step at which they begin."""
+    search, steps = config.method.noise_search, config.sampler.steps
+    numbers = search.populations or (search.candidates,) * search.rounds
+    shares = (0.0, *search.begin) if search.begin else (0.0,) * search.rounds
+    return [(number, round(share * steps)) for number, share in zip(numbers, shares, strict=True)]
+
+
+def calls_of(config: Config) -> list[int]:
+    """Network evaluations of one particle at each step: two where a weaker network is asked too."""
+    weak = config.guider.weak_steps(config.sampler.steps)
+    return [1 + (step in weak) for step in range(config.sampler.steps)]
+
+
+def samplings(config: Config) -> tuple[float, int]:
+    """Whole samplings of one picture, and how many of them are differentiated."""
+    method = config.method
+    if method.follows_noise:
+        options, updates = method.noise_gradient, method.noise_gradient.iterations
+        beside = options.neighbours * updates if options.estimate == "hybrid" else 0
+        return updates + beside + ("last_iterate" not in method.quirks), updates
+    if method.noise_search.rounds:
+        calls = calls_of(config)
+        begun = sum(number * sum(calls[first:]) for number, first in search_rounds(config))
+        return 1 + begun / sum(calls), 0
+    if method.prompt_search.budget:
+        return method.prompt_search.budget * method.prompt_search.images, 0
+    if method.prompt_rewrite.by:
+        return 2 if method.prompt_rewrite.keep == "better" else 1, 0
+    return 1, 0
