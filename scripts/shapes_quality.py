@@ -59,7 +59,7 @@ def verdicts(
     return judged, np.stack(pictures)
 
 
-SAMPLERS = ("turbo_shapes", "turbo_shapes_4")
+SAMPLERS = ("turbo_shapes", "turbo_shapes_1")
 
 
 def shares(judged: list[Verdict]) -> dict[str, float]:

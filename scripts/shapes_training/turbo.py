@@ -29,14 +29,15 @@ from scripts.shapes_training.tokenizer import MAX_LENGTH
 
 TIMES = (599, 449, 299, 149)
 """Timesteps of a chain of four steps; one step is the first."""
-SCALE = 4.0
+SCALE = 3.0
 """Of the denoiser's classifier-free guidance, which the student learns to do without."""
-BATCH, FRESH = 16, 10
+BATCH, FRESH = 16, 11
 """Rows of a batch, and how many of them begin as noise; the others go on from the last batch, as sampling does."""
-EVERY = 1
+EVERY = 2
 """Steps of the second network for one of the student."""
-LEVELS = (20, 980)
+LEVELS = (20, 800)
 """Timesteps at which the two distributions are compared."""
+RATE = 1.5e-4
 NUMBER, KINDS = 40_000, (0.4, 0.4, 0.2)
 """Captions, and the shares of those with one, two and three kinds of objects."""
 
@@ -160,7 +161,7 @@ def run(
         matching = 0.5 * (x - (made + move)).square().mean()
         return follows + matching, {**figures, "move": float(move.square().mean())}
 
-    recipe = Recipe(learning_rate=2e-4, budget=budget, average=0.995, weight_decay=0.01, warmup_steps=100)
+    recipe = Recipe(learning_rate=RATE, budget=budget, average=0.995, weight_decay=0.01, warmup_steps=100)
     averaged = train("turbo", pair, loss, recipe, folder, seed, on_save)
     assert isinstance(averaged, Pair)
     return averaged.student
