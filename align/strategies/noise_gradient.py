@@ -194,7 +194,7 @@ class NoiseGradient(Strategy):
             else:
                 orders = self.orders(noise, iteration, len(entries))
                 width = min(4**options.subsample, len(entries))
-                penalty = gaussian_penalty(entries, send(orders, leaf.device), width)
+                penalty = gaussian_penalty(entries, orders, width)
             (gradient,) = torch.autograd.grad(options.weight * penalty, own)
         return gradient
 
