@@ -22,6 +22,7 @@ QuirkName = Literal[
     "published_ladder",
     "lcm_variances",
     "any_level",
+    "forgetful_pivot",
 ]
 """Faults of published programs, see ``align.config.quirks``."""
 

@@ -48,7 +48,10 @@ CHEAPER = {
     ],
     "rbf": ["method.rollover.budget=9", "method.rollover.first=2"],
     "rbf_released": ["method.rollover.budget=9", "method.rollover.first=2"],
-    "noise_search": ["method.noise_search.rounds=2", "method.noise_search.candidates=2"],
+    **{
+        name: ["method.noise_search.rounds=2", "method.noise_search.candidates=2"]
+        for name in ("noise_search", "noise_search_released")
+    },
     "evosearch": [
         "method.noise_search.rounds=3",
         "method.noise_search.populations=[3,2,2]",
