@@ -274,6 +274,11 @@ class MethodConfig:
         return self.noise_gradient.iterations > 0
 
     @property
+    def differentiates(self) -> bool:
+        """Whether a gradient comes back through network or decoder."""
+        return self.guided or self.follows_noise
+
+    @property
     def walks_back(self) -> bool:
         """Whether a gradient comes back through the network."""
         return self.follows_noise or (self.guidance.rule != "none" and self.guidance.strength > 0)

@@ -7,6 +7,7 @@ run freely.
 import pytest
 import torch
 
+from align.processes.ddim import ddim
 from align.sampling.noise import Given
 from align.strategies import hybrid
 from align.strategies.base import Trial
@@ -16,8 +17,8 @@ from align.strategies.penalties import gaussian_penalty, norm_penalty
 from .noise_gradient_replay import DNO, Recorded, ReNO, trace_of, traces, trials_of
 
 LATENTS, GRADIENT, NOISE, PENALTY, PICTURE = 2e-4, 1e-4, 1e-4, 1e-5, 1e-5
-CONTRASTIVE, OTHER, JPEG = 1e-3, 1e-5, 0.03
-"""Of rewards by kind: one of size 64, others, and kilobytes."""
+CONTRASTIVE, OTHER, JPEG, HALVED = 1e-3, 1e-5, 0.03, 4e-3
+"""Of rewards by kind: one of size 64, others, kilobytes, and a sum in float16."""
 
 
 def pytest_generate_tests(metafunc):
@@ -64,6 +65,8 @@ def _of_several_workers(request, monkeypatch):
 def value_limit(trace):
     if isinstance(trace, DNO):
         return {"pick": CONTRASTIVE, "jpeg": JPEG}.get(trace.facts["reward"], OTHER)
+    if trace.halved:
+        return HALVED
     names = {"PickScore": CONTRASTIVE, "CLIP": CONTRASTIVE}
     return sum(weight * names.get(name, OTHER) for name, weight in trace.options["losses"]) + 1e-6
 
@@ -76,18 +79,21 @@ def recorded_value(trace, iteration):
     return -sum(weight * loss for (_, weight), loss in zip(trace.options["losses"], losses, strict=True))
 
 
-def check_iterate(trace, iteration, found, gradient, *, free=False):
+def check_iterate(trace, iteration, found, gradient):
     tensors, key = trace.tensors, f"it{iteration}."
+    steps = len(trace.process.steps)
+    if isinstance(trace, ReNO) and f"{key}x{steps - 1}" in tensors:
+        assert (found.latents - tensors[f"{key}x{steps - 1}"]).abs().max() <= LATENTS
     if key + "latent" in tensors:
         assert (found.latents[0] - tensors[key + "latent"]).abs().max() <= LATENTS
     assert abs(float(found.values[0]) - recorded_value(trace, iteration)) <= value_limit(trace)
     if key + "image" in tensors:
         image = tensors[key + "image"]
         if image.dtype == torch.uint8:
-            levels = (255 * found.pictures[0] + 0.5).floor().permute(1, 2, 0)
+            levels = (255 * trace.shown(found.pictures[0]) + 0.5).floor().permute(1, 2, 0)
             assert (levels - image).abs().max() <= 1
         else:
-            assert (found.pictures - image).abs().max() <= PICTURE
+            assert (trace.shown(found.pictures) - image).abs().max() <= PICTURE
     if gradient is not None and key + "grad" in tensors:
         recorded, norm = tensors[key + "grad"], float(tensors[key + "grad_norm"])
         assert (gradient - recorded).abs().max() / norm <= GRADIENT
@@ -102,6 +108,21 @@ def test_each_iterate_from_its_recorded_noise(trace):
         gradients, finite = strategy.walk_back(trials, [Recorded(trace)], [leaf], iteration)
         assert finite == [True]
         check_iterate(trace, iteration, strategy.found[-1], gradients[0])
+
+
+def test_the_coefficients_are_those_of_ddim(trace):
+    if not isinstance(trace, DNO):
+        pytest.skip("has none")
+    steps = ddim(trace.backbone.scheduler_config, trace.steps, trace.options["eta"]).steps
+    *others, last = trace.process.steps
+    assert last.std == 0
+    for ours, step in zip(steps[:-1], others, strict=True):
+        assert ours.std == pytest.approx(step.std, abs=1e-5)
+    for step, of_z, of_eps in zip(steps, trace.process.of_z, trace.process.of_eps, strict=True):
+        std = step.std if step is not steps[-1] else 0.0
+        kept = max(step.s_next**2 - std**2, 0) ** 0.5
+        assert step.a_next / step.a == pytest.approx(of_z, rel=1e-5)
+        assert kept - step.a_next * step.s / step.a == pytest.approx(of_eps, abs=1e-5)
 
 
 def test_each_update_from_its_recorded_gradient(trace):
@@ -158,7 +179,7 @@ def test_the_slope_of_neighbours(trace):
     for worker in range(1, trace.workers + 1):
         losses = trace.of(0, f"worker{worker}.losses")
         with torch.no_grad():
-            pictures = backbone.decode(trace.of(0, f"worker{worker}.samples")).clamp(0, 1)
+            pictures = backbone.decode(trace.of(0, f"worker{worker}.samples"))
         whole += hybrid.direction(pictures[None, :q], -losses[None, :q], pictures[q:], -losses[q:])[0]
     recorded = trace.of(0, "h_raw")
     assert (whole / trace.workers - recorded).abs().max() <= 1e-4 * recorded.norm()
