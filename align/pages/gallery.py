@@ -166,7 +166,8 @@ def _cell(row: Row | None, base: Row | None, arm: Arm, pair: Pair, places: Mappi
 def drawn_as(row: Row) -> str:
     """The words that a picture was drawn with, where they are others than the user's; what is added to them alone."""
     prompt, drawn, negative = (
-        text if isinstance(text := row.get(name), str) else "" for name in ("prompt", "drawn_prompt", "drawn_negative")
+        text if isinstance(text := row.get(name), str) else ""
+        for name in ("prompt", "drawn_prompt", "drawn_negative")
     )
     parts = []
     if drawn and drawn != prompt:
