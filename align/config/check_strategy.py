@@ -33,8 +33,47 @@ def check_strategy(config: Config) -> None:
         raise ConfigError(
             f"{section} wraps samplings of one particle without a search: leave out method.search, rollover, steering and tempering"
         )
+    if method.follows_noise:
+        _noise_gradient(config)
     _noise_search(config)
     check_words(config, section)
+
+
+def _noise_gradient(config: Config) -> None:
+    method, options, steps = config.method, config.method.noise_gradient, config.sampler.steps
+    section = "method.noise_gradient"
+    if method.guided:
+        rule = "guidance" if method.guidance.rule != "none" else "clean"
+        raise ConfigError(
+            f"method.{rule}.rule={getattr(method, rule).rule} guides each step, and {section} differentiates plain samplings: give "
+            f"method.{rule}.rule=none, or {section}.iterations=0"
+        )
+    if options.over == "all" and config.sampler.eta == 0:
+        raise ConfigError(
+            f"{section}.over=all optimises the noise of steps, and sampler.eta=0 draws none: give sampler.eta=1, or {section}.over=start"
+        )
+    if options.last is not None and options.over == "start":
+        raise ConfigError(
+            f"{section}.last={options.last} is of the steps' noise, and over=start leaves it as it is: give {section}.over=all, or last=null"
+        )
+    if options.last is not None and options.last > steps:
+        raise ConfigError(
+            f"{section}.last={options.last} is more than sampler.steps={steps}: give fewer, or null for all of them and the start"
+        )
+    usual = type(options)()
+    for name, value, reads in (
+        ("optimiser", "sgd", ("momentum", "nesterov")),
+        ("optimiser", "adamw", ("epsilon", "decay")),
+        ("penalty", "gaussian", ("subsample", "permutations")),
+        ("estimate", "hybrid", ("neighbours", "radius")),
+    ):
+        for option in reads:
+            given = getattr(options, option)
+            if getattr(options, name) != value and given != getattr(usual, option):
+                raise ConfigError(
+                    f"{section}.{option}={shown(given)} is read with {section}.{name}={value} only: leave it at "
+                    f"{shown(getattr(usual, option))}"
+                )
 
 
 def _noise_search(config: Config) -> None:

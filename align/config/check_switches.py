@@ -40,7 +40,7 @@ def check_switches(config: Config) -> None:
         raise ConfigError(
             f"{asked['attention']} is not asked by diffusers' attention of layout {backbone.layout}: give backbone.attention=null"
         )
-    if method.guidance.rule != "none" and method.guidance.strength > 0:
+    if method.walks_back:
         _check_gradient(config, asked)
 
 

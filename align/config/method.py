@@ -27,6 +27,10 @@ QuirkName = Literal[
     "published_ladder",
     "lcm_variances",
     "any_level",
+    "lost_gradient",
+    "last_iterate",
+    "idle_noise",
+    "shared_noise",
 ]
 """Faults of published programs, see ``align.config.quirks``."""
 
@@ -264,6 +268,16 @@ class MethodConfig:
         return self.guidance.rule != "none" or self.clean.rule != "none"
 
     @property
+    def follows_noise(self) -> bool:
+        """Whether whole samplings are differentiated by their noise."""
+        return self.noise_gradient.iterations > 0
+
+    @property
+    def walks_back(self) -> bool:
+        """Whether a gradient comes back through the network."""
+        return self.follows_noise or (self.guidance.rule != "none" and self.guidance.strength > 0)
+
+    @property
     def searches(self) -> bool:
         """Whether candidates are compared, or particles dropped or replaced."""
         search = self.search
@@ -310,7 +324,7 @@ class MethodConfig:
     @property
     def reward_needs_gradient(self) -> bool:
         """Whether the reward is differentiated."""
-        by_noise = self.noise_gradient.iterations > 0 and self.noise_gradient.estimate == "exact"
+        by_noise = self.follows_noise and self.noise_gradient.estimate == "exact"
         return by_noise or (self.guided and self.objective.preference > 0)
 
     @property

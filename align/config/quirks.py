@@ -32,6 +32,8 @@ class Quirk:
 _STEERING = ("Feynman-Kac steering", "method.steering.potential=max", attrgetter("steers"))
 _TEMPERING = ("tempered weights", "method.tempering.rule=schedule", attrgetter("tempers"))
 
+_NOISE = ("optimised noise", "method.noise_gradient.iterations=10", attrgetter("follows_noise"))
+
 QUIRKS: dict[QuirkName, Quirk] = {
     "sign_blind": Quirk(
         "DyMO",
@@ -90,6 +92,30 @@ QUIRKS: dict[QuirkName, Quirk] = {
         "spending a budget level by level",
         "method.rollover.budget=100",
         attrgetter("rolls"),
+    ),
+    "lost_gradient": Quirk(
+        "DNO",
+        "nothing goes back through the network: the gradient is the decoder's, times a number for each step",
+        "align/released/noise_gradient.py",
+        *_NOISE,
+    ),
+    "last_iterate": Quirk(
+        "DNO",
+        "the last picture is kept, however good others were, and the noise after the last update is not sampled",
+        "align/strategies/noise_gradient.py",
+        *_NOISE,
+    ),
+    "idle_noise": Quirk(
+        "DNO",
+        "weight decay shrinks noise too that no gradient reaches, and the penalty reads the last step's where that draws none",
+        "align/strategies/noise_gradient.py",
+        *_NOISE,
+    ),
+    "shared_noise": Quirk(
+        "ReNO",
+        "the noise of steps depends on the seed alone: every prompt and picture has the same",
+        "align/released/noise_gradient.py",
+        *_NOISE,
     ),
 }
 

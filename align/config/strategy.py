@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from align.config.ranges import Between
 
 Count = Annotated[int, Between(0, 1_000_000)]
+KEPT_STEPS = 4
+"""Steps up to which everything is kept for the way back through a sampling; of more, each is made again."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class NoiseGradientConfig:
     """Updates; 0 for none of it.  So many samplings and one more are made, and the best of their pictures is kept."""
     over: Literal["start", "all"] = "start"
     """Which noise is optimised: the start's alone, or that of the steps too."""
-    last: Annotated[int, Between(1, 1000)] | None = None
+    last: Annotated[int, Between(2, 1000)] | None = None
     """Of ``over=all``: walk back through so many last steps only, and optimise their noise; null for all of them and the start."""
     optimiser: Literal["adamw", "sgd", "sphere"] = "adamw"
     """``sphere`` moves by ``rate`` times the norm along the gradient and goes back to the same norm."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from align.config.schema import Config
+from align.config.strategy import KEPT_STEPS
 from align.runner.searching import searching
 from align.runner.strategies import calls_of, samplings
 from align.sampling.schedules import searched_width
@@ -29,7 +30,22 @@ def network_evaluations(config: Config) -> tuple[float, float]:
     }
     repeats = method.guided or (method.searches and recurrence.rule == "fixed")
     number, _ = samplings(config)
-    return least * number, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number
+    again = recomputed(config)
+    return least * number + again, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number + again
+
+
+def walked_back(config: Config) -> int:
+    """Network evaluations of one picture that a gradient of its noise comes back through."""
+    _, differentiated = samplings(config)
+    calls, last = calls_of(config), config.method.noise_gradient.last
+    # What a step draws is added to what its network call gave.
+    return differentiated * sum(calls if last is None else calls[len(calls) - last + 1 :])
+
+
+def recomputed(config: Config) -> int:
+    """Those of them that are made again on the way, as nothing of them was kept."""
+    lost = "lost_gradient" in config.method.quirks
+    return 0 if lost or config.sampler.steps <= KEPT_STEPS else walked_back(config)
 
 
 def _searched(config: Config, *, lucky: bool) -> float:
@@ -63,12 +79,21 @@ def cost_line(config: Config, pictures: int) -> str:
     total = _shown(least * pictures)
     if least != most:
         total += f" to {_shown(most * pictures)}"
-    how = (", guided" if config.method.guided else "") + (
-        ", no negative half at scale 1" if config.one_half else ""
+    how = (
+        (", guided" if config.method.guided else "")
+        + _walked(config)
+        + (", no negative half at scale 1" if config.one_half else "")
     )
     if weak := config.guider.weak_steps(config.sampler.steps):
         how += f", {len(weak)} steps with a further pass ({config.guider.name})"
     return f"{each} network evaluations a picture{how}; {total} in all"
+
+
+def _walked(config: Config) -> str:
+    if not config.method.follows_noise or "lost_gradient" in config.method.quirks:
+        return ""
+    again = ", each made once more for it" if recomputed(config) else ""
+    return f", {_shown(walked_back(config))} of them walked back{again}"
 
 
 def _shown(number: float) -> str:

@@ -71,6 +71,11 @@ BY_QUIRK = "method.quirks"
 PLACES: dict[str, tuple[Part, ...]] = {
     "strategy": (
         Part(
+            "align.strategies.noise_gradient:NoiseGradient",
+            "method.noise_gradient.over",
+            attrgetter("method.follows_noise"),
+        ),
+        Part(
             "align.strategies.noise_search:NoiseSearch",
             "method.noise_search.propose",
             lambda c: c.method.noise_search.rounds > 0,

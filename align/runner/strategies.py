@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
 def strategy_of(config: Config, sampler: Sampler) -> Samples:
     """The sampler itself where nothing wraps it. Raises ConfigError: what it needs cannot be used."""
-    search = config.method.noise_search
+    method, search = config.method, config.method.noise_search
+    if method.follows_noise:
+        from align.released.noise_gradient import LostGradient, shared
+        from align.sampling.predict import Differentiable
+        from align.strategies.noise_gradient import NoiseGradient
+
+        return NoiseGradient(
+            sampler,
+            method.noise_gradient,
+            differentiable=LostGradient if "lost_gradient" in method.quirks else Differentiable,
+            rest=shared if "shared_noise" in method.quirks else None,
+            keep_last="last_iterate" in method.quirks,
+            idle="idle_noise" in method.quirks,
+        )
     if search.rounds:
         from align.strategies.noise_search import NoiseSearch
 
@@ -60,12 +73,10 @@ def calls_of(config: Config) -> list[int]:
 def samplings(config: Config) -> tuple[float, int]:
     """Whole samplings of one picture, and how many of them are differentiated."""
     method = config.method
-    if method.noise_gradient.iterations:
-        updates = method.noise_gradient.iterations
-        beside = (
-            method.noise_gradient.neighbours * updates if method.noise_gradient.estimate == "hybrid" else 0
-        )
-        return updates + 1 + beside, updates
+    if method.follows_noise:
+        options, updates = method.noise_gradient, method.noise_gradient.iterations
+        beside = options.neighbours * updates if options.estimate == "hybrid" else 0
+        return updates + beside + ("last_iterate" not in method.quirks), updates
     if method.noise_search.rounds:
         calls = calls_of(config)
         begun = sum(number * sum(calls[first:]) for number, first in search_rounds(config))

@@ -52,7 +52,7 @@ def check_quantised(config: Config, network: Mapping[str, Any]) -> None:
     stated = network.get("quantization_config")
     if stated is None:
         return
-    backbone, guidance = config.backbone, config.method.guidance
+    backbone = config.backbone
     method = stated.get("quant_method") if isinstance(stated, dict) else None
     what = f"the network's weights are quantised (quantization_config of {method})"
     for name in ("lora", "storage", "compile"):
@@ -60,7 +60,7 @@ def check_quantised(config: Config, network: Mapping[str, Any]) -> None:
             raise ConfigError(
                 f"backbone.{name}={getattr(backbone, name)}: {what}: give plain ones, or leave it out"
             )
-    if guidance.rule != "none" and guidance.strength > 0 and method not in PASSES:
+    if config.method.walks_back and method not in PASSES:
         raise ConfigError(
             f"{what}, and method={config.method.name} needs a gradient: give plain ones, or method=best_of_n"
         )

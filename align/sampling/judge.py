@@ -24,11 +24,14 @@ from align.sampling.host import send
 from align.sampling.ledger import Ledger
 from align.sampling.noise import Draws
 from align.sampling.objective import Objective, Terms
-from align.sampling.preference import preference_loss
+from align.sampling.preference import picture_gradient, preference_loss, reward_gradient
 from align.sampling.state import Estimate, Pictures, State, in_order, join, take
 from align.sampling.values import Asked, Value
 from align.sampling.views import ViewDraws
 from align.semantics.attention_loss import semantic_loss
+
+Scoring = Callable[[Tensor], Tensor]
+"""From pictures to their rewards."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,40 @@ class Judge:
             parts.append((chunk.rows[: chunk.real], found[: chunk.real].float()))
         return in_order(parts)
 
-    def _scoring(self, prompts: Sequence[str], time: int, real: int) -> Callable[[Tensor], Tensor]:
+    def differentiate(
+        self,
+        latents: Tensor,
+        prompts: Sequence[str],
+        groups: Sequence[int],
+        slope: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Finished pictures of clean latents (P, ...), their rewards (P,), and the gradient of minus the reward by the latents.
+
+        With ``slope`` the reward is not differentiated: from rows (n,), their pictures and rewards it makes what is carried
+        through the decoder in place of the reward's gradient.
+        """
+        parts = []
+        for chunk in self.calls(groups):
+            texts = [prompts[k] for k in chunk.rows.tolist()]
+            score = self._scoring(texts, 0, chunk.real)
+
+            def judged(
+                pictures: Tensor, score: Scoring = score, rows: Tensor = chunk.rows
+            ) -> tuple[Tensor, Tensor]:
+                if slope is None:
+                    return reward_gradient(
+                        pictures, score, foreign=self.reward is not None and self.reward.foreign
+                    )
+                values = score(pictures)
+                return values, slope(rows, pictures, values)
+
+            some = latents[send(chunk.rows, latents.device)]
+            found = picture_gradient(some, self.backbone.decode, judged)
+            parts.append((chunk.rows[: chunk.real], [one[: chunk.real] for one in found]))
+        pictures, values, by_latents = (in_order([(rows, one[k]) for rows, one in parts]) for k in range(3))
+        return pictures, values.float(), by_latents
+
+    def _scoring(self, prompts: Sequence[str], time: int, real: int) -> Scoring:
         """What scores v pictures of each row, (P v, 3, H, W) one row after the other; the first ``real`` rows count."""
         reward = self.reward
 

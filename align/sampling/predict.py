@@ -5,9 +5,10 @@ Whether a graph is kept is the caller's choice of grad mode: with one, a predict
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from align.backbones.base import Backbone, Halves, Prediction
 from align.backbones.guider import Guider
@@ -58,3 +59,37 @@ class Predict:
             attention=attention,
             correction=self.correction,
         )
+
+
+@dataclass(frozen=True)
+class Differentiable(Predict):
+    """Whose calls are walked back by whoever differentiates a whole sampling: each is charged when its gradient comes.
+
+    Attributes:
+        recompute: keep nothing of a call but what goes in, and make it once more on the way back, which is charged too.
+    """
+
+    recompute: bool = True
+
+    def call(
+        self,
+        state: State,
+        real: int,
+        pictures: Pictures,
+        step: Step,
+        ledger: Ledger,
+        attention: Halves | None = None,
+    ) -> Prediction:
+        if not (torch.is_grad_enabled() and state.z.requires_grad):
+            return super().call(state, real, pictures, step, ledger, attention)
+        z, rows = state.z.view_as(state.z), state.picture[:real].tolist()
+        passes = self.guider.calls(step)
+        z.register_hook(lambda _: ledger.charge(rows, "network_backward", passes))  # type: ignore[no-untyped-call]
+        inputs = (replace(state, z=z), real, pictures, step, ledger, attention)
+        if not self.recompute:
+            return super().call(*inputs)
+        # To its very end, where it could stop early: so a call is a call for whoever counts them.
+        found: Prediction = checkpoint(
+            super().call, *inputs, use_reentrant=False, preserve_rng_state=False, early_stop=False
+        )
+        return found

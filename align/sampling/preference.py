@@ -55,6 +55,36 @@ def preference_loss(
     return loss, by_latents, scores
 
 
+def picture_gradient(
+    latents: Tensor, decode: Callable[[Tensor], Tensor], judge: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of a judgement of pictures as they are kept, clamped to [0, 1]: a saturated pixel has no gradient.
+
+    ``judge`` takes them, (P, 3, H, W) float32 without a graph, to (P,) values and the loss's gradient with respect to them.
+
+    Returns:
+        (P, 3, H, W) pictures, (P,) values, and the gradient with respect to clean latents (P, ...), all without a graph.
+    """
+    with torch.enable_grad():
+        leaf = latents.detach().requires_grad_()
+        kept = decode(leaf).clamp(0, 1).float()
+    values, by_picture = judge(kept.detach())
+    (by_latents,) = torch.autograd.grad(kept, leaf, by_picture)
+    return kept.detach(), values, by_latents
+
+
+def reward_gradient(
+    pictures: Tensor, score: Callable[[Tensor], Tensor], *, foreign: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Rewards (P,) of pictures (P, 3, H, W), and the gradient of minus the reward with respect to them; as ``preference_loss``."""
+    with torch.enable_grad():
+        leaf = pictures.detach().requires_grad_()
+        values = score(leaf)
+        with tolerant(foreign):
+            (by_picture,) = torch.autograd.grad(-values.sum(), leaf)
+    return values.detach(), by_picture
+
+
 def _shown(
     picture: Tensor, objective: Objective, draws: ViewDraws | None, together: int | None
 ) -> Iterator[Tensor]:

@@ -141,10 +141,27 @@ def on_flow() -> list[Arm]:
     ]
 
 
+def wrapped() -> list[Arm]:
+    """What makes whole samplings again and again, 16 of 10 deterministic steps each, and what it competes with.
+
+    An iteration of ``dno`` makes the network's evaluations twice and walks back through them.
+    """
+    return [
+        Arm("none", 0, ("method=none",)),
+        Arm("best_of_n", 160, ("method=best_of_n", "method.particles=16")),
+        Arm("dymo", 160, ("method=dymo", "method.particles=8", "method.choose=best")),
+        Arm("noise_search", 160, ("method=noise_search",)),
+        Arm("evosearch", 160, ("method=evosearch",)),
+        Arm("dno", 160, ("method=dno", "method.noise_gradient.iterations=5")),
+        Arm("promptopt", 160, ("method=promptopt",)),
+    ]
+
+
 COMPARISONS = {
     one.name: one
     for one in (
         Comparison("unet", tuple(arms()), figure="compare.svg", diversity=True),
         Comparison("flow", tuple(on_flow()), ("backbone=shapes_flow", "sampler=flow_ancestral")),
+        Comparison("wrapped", tuple(wrapped()), ("sampler=ddim", "sampler.steps=10", "prompts.limit=50")),
     )
 }

@@ -29,6 +29,10 @@ METHODS = tuple(group_choices("method"))
 """All that there are: a new config is held to this by being there."""
 CHEAPER = {
     "best_of_n": ["method.particles=3"],
+    "dno": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
+    "reno": ["method.noise_gradient.iterations=2"],
+    "dno_released": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
+    "reno_released": ["method.noise_gradient.iterations=2"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
     "svdd": ["method.search.candidates=3"],
     "dsearch": ["method.particles=3"],
@@ -66,8 +70,8 @@ CHEAPER = {
 CASES = {
     "fake": METHODS,
     "flow": METHODS,
-    "unet": ("none", "dymo", "svdd", "dymo_smc"),
-    "shapes": ("dymo", "svdd", "das"),
+    "unet": ("none", "dymo", "svdd", "dymo_smc", "dno"),
+    "shapes": ("dymo", "svdd", "das", "dno", "reno"),
 }
 """The methods of a world: none, one that guides by attention and reward, one that chooses, and weighed particles."""
 SOON = {

@@ -70,7 +70,7 @@ def far(ours, recorded):
     return float((ours - recorded).abs().max() / recorded.abs().max())
 
 
-def tiny_backbone(folder, height, width, attention_stride=None):
+def tiny_backbone(folder, height, width, attention_stride=None, guidance="pair"):
     """A tiny pipeline without its text encoders: embeddings are recorded."""
     modules = Modules(
         network=UNet2DConditionModel.from_pretrained(folder / "unet"),
@@ -80,7 +80,7 @@ def tiny_backbone(folder, height, width, attention_stride=None):
         scheduler_config=dict(DDIMScheduler.from_pretrained(folder / "scheduler").config),
         device=CPU,
     )
-    return UNetBackbone(modules, height, width, attention_stride=attention_stride)
+    return UNetBackbone(modules, height, width, attention_stride=attention_stride, guidance=guidance)
 
 
 class Recorded:

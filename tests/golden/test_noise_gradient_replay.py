@@ -1,0 +1,197 @@
+"""Recorded runs of the released DNO and ReNO programs through our own strategy, fed with their noise and orders.
+
+Needs ``--golden DIR``.  Each iterate is compared from its recorded noise, each update from its recorded gradient, and both as they
+run freely.
+"""
+
+import pytest
+import torch
+
+from align.sampling.noise import Given
+from align.strategies import hybrid
+from align.strategies.base import Trial
+from align.strategies.moves import clipped
+from align.strategies.penalties import gaussian_penalty, norm_penalty
+
+from .noise_gradient_replay import DNO, Recorded, ReNO, trace_of, traces, trials_of
+
+LATENTS, GRADIENT, NOISE, PENALTY, PICTURE = 2e-4, 1e-4, 1e-4, 1e-5, 1e-5
+CONTRASTIVE, OTHER, JPEG = 1e-3, 1e-5, 0.03
+"""Of rewards by kind: one of size 64, others, and kilobytes."""
+
+
+def pytest_generate_tests(metafunc):
+    folder = metafunc.config.getoption("--golden")
+    found = traces(folder, "dno") + traces(folder, "reno") if folder else []
+    wanted = {
+        "trace": [n for n in found if n != "dno_regulariser" and "imageselect" not in n],
+        "selected": [n for n in found if "imageselect" in n],
+        "case": [n for n in found if n == "dno_regulariser"],
+    }
+    for fixture, names in wanted.items():
+        if fixture in metafunc.fixturenames:
+            skip = pytest.mark.skip(reason="needs --golden DIR")
+            cases = names or [pytest.param(None, marks=skip)]
+            metafunc.parametrize(fixture, cases, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def trace(request, golden):
+    return trace_of(golden, request.param)
+
+
+@pytest.fixture(scope="module")
+def selected(request, golden):
+    return trace_of(golden, request.param)
+
+
+@pytest.fixture(scope="module")
+def case(request, golden):
+    from safetensors.torch import load_file
+
+    return load_file(golden / f"noise/{request.param}.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _of_several_workers(request, monkeypatch):
+    """Their mean is normalised: as the sum, with as many times the small number."""
+    if "trace" in request.fixturenames:
+        trace = request.getfixturevalue("trace")
+        if isinstance(trace, DNO) and trace.hybrid:
+            monkeypatch.setattr(hybrid, "SMALL", trace.workers * hybrid.SMALL)
+
+
+def value_limit(trace):
+    if isinstance(trace, DNO):
+        return {"pick": CONTRASTIVE, "jpeg": JPEG}.get(trace.facts["reward"], OTHER)
+    names = {"PickScore": CONTRASTIVE, "CLIP": CONTRASTIVE}
+    return sum(weight * names.get(name, OTHER) for name, weight in trace.options["losses"]) + 1e-6
+
+
+def recorded_value(trace, iteration):
+    """The reward of an iterate."""
+    if isinstance(trace, DNO):
+        return trace.facts["rewards"][iteration]
+    losses = trace.tensors["losses"][iteration].tolist()
+    return -sum(weight * loss for (_, weight), loss in zip(trace.options["losses"], losses, strict=True))
+
+
+def check_iterate(trace, iteration, found, gradient, *, free=False):
+    tensors, key = trace.tensors, f"it{iteration}."
+    if key + "latent" in tensors:
+        assert (found.latents[0] - tensors[key + "latent"]).abs().max() <= LATENTS
+    assert abs(float(found.values[0]) - recorded_value(trace, iteration)) <= value_limit(trace)
+    if key + "image" in tensors:
+        image = tensors[key + "image"]
+        if image.dtype == torch.uint8:
+            levels = (255 * found.pictures[0] + 0.5).floor().permute(1, 2, 0)
+            assert (levels - image).abs().max() <= 1
+        else:
+            assert (found.pictures - image).abs().max() <= PICTURE
+    if gradient is not None and key + "grad" in tensors:
+        recorded, norm = tensors[key + "grad"], float(tensors[key + "grad_norm"])
+        assert (gradient - recorded).abs().max() / norm <= GRADIENT
+        assert abs(float(gradient.norm()) / norm - 1) <= GRADIENT
+
+
+def test_each_iterate_from_its_recorded_noise(trace):
+    strategy, iterates = trace.strategy(), trace.iterates()
+    trials = trials_of(trace, strategy)
+    for iteration in iterates:
+        leaf = trace.of(iteration, "z").clone().requires_grad_()
+        gradients, finite = strategy.walk_back(trials, [Recorded(trace)], [leaf], iteration)
+        assert finite == [True]
+        check_iterate(trace, iteration, strategy.found[-1], gradients[0])
+
+
+def test_each_update_from_its_recorded_gradient(trace):
+    strategy = trace.strategy()
+    leaf = trace.of(0, "z").clone().requires_grad_()
+    mover = strategy.mover(leaf)
+    for iteration in trace.iterates():
+        after = trace.tensors.get(f"it{iteration + 1}.z", trace.tensors.get("z_final"))
+        if f"it{iteration}.grad" not in trace.tensors or after is None:
+            break
+        with torch.no_grad():
+            leaf.copy_(trace.of(iteration, "z"))
+        leaf.grad = clipped(trace.of(iteration, "grad"), strategy.options.clip)
+        mover.step()
+        assert (leaf - after).abs().max() <= NOISE
+
+
+def test_the_penalty_of_each_iterate(trace):
+    if not isinstance(trace, DNO) or not trace.options["gamma"]:
+        pytest.skip("has none")
+    strategy = trace.strategy()
+    for iteration in trace.iterates():
+        z = trace.of(iteration, "z")
+        read = torch.stack([z[k] for k, slot in enumerate(strategy.slots) if slot in strategy.penalised])
+        orders = trace.orders(iteration, read.numel())
+        found = gaussian_penalty(read.flatten(), orders, 4**strategy.options.subsample)
+        assert abs(float(found) - float(trace.of(iteration, "reg"))) <= PENALTY
+
+
+def test_as_it_runs_freely(trace):
+    strategy, number = trace.strategy(), len(trace.iterates())
+    (outcome,) = strategy.sample([trace.request])
+    assert len(strategy.found) == number
+    for iteration, found in enumerate(strategy.found):
+        before, gradient = strategy.seen[iteration] if iteration < len(strategy.seen) else (None, None)
+        if before is not None:
+            assert (before - trace.of(iteration, "z")).abs().max() <= NOISE
+        check_iterate(trace, iteration, found, gradient)
+    if isinstance(trace, ReNO):
+        best = max(range(number), key=lambda iteration: recorded_value(trace, iteration))
+        assert outcome.info["iterate"] == best
+        assert abs(outcome.info["value"] + trace.facts["best_rewards"]["total"]) <= value_limit(trace) + 1e-6
+        levels = (255 * outcome.picture).round().permute(1, 2, 0)
+        assert (levels - trace.tensors["best_image"]).abs().max() <= 1
+    else:
+        assert outcome.info["iterate"] == number - 1
+
+
+def test_the_slope_of_neighbours(trace):
+    if not isinstance(trace, DNO) or not trace.hybrid:
+        pytest.skip("has none")
+    backbone, q = trace.backbone, trace.options["batch_per_device"]
+    whole = torch.zeros(3, 128, 128)
+    for worker in range(1, trace.workers + 1):
+        losses = trace.of(0, f"worker{worker}.losses")
+        with torch.no_grad():
+            pictures = backbone.decode(trace.of(0, f"worker{worker}.samples")).clamp(0, 1)
+        whole += hybrid.direction(pictures[None, :q], -losses[None, :q], pictures[q:], -losses[q:])[0]
+    recorded = trace.of(0, "h_raw")
+    assert (whole / trace.workers - recorded).abs().max() <= 1e-4 * recorded.norm()
+
+
+def test_the_penalty_alone(case):
+    for name in sorted({key.split(".")[0] for key in case}):
+        entries = case[f"{name}.v"].clone().requires_grad_()
+        width = 16 if name == "subsample2" else 4
+        value = gaussian_penalty(entries, case[f"{name}.perms"].long(), width)
+        (gradient,) = torch.autograd.grad(value, entries)
+        assert abs(float(value) - float(case[f"{name}.value"])) <= PENALTY * max(1.0, float(value) / 4), name
+        recorded = case[f"{name}.grad"]
+        assert (gradient - recorded).abs().max() / recorded.norm() <= GRADIENT, name
+
+
+def test_the_best_of_fresh_noises(selected):
+    """Each is a candidate; none is optimised."""
+    trials = trials_of(selected, selected.strategy())
+    for iteration in selected.iterates():
+        noise = Given({("initial", 0): selected.of(iteration, "z")[0]}, Recorded(selected))
+        found = trials([Trial(0, selected.request, noise)])
+        assert abs(float(found.values[0]) - recorded_value(selected, iteration)) <= value_limit(selected)
+        trials.best[0].offer(float(found.values[0]), found.pictures[0], found.latents[0], iterate=iteration)
+    found = trials.best[0]
+    assert abs(found.value + selected.facts["best_rewards"]["total"]) <= value_limit(selected) + 1e-6
+    levels = (255 * found.picture).round().permute(1, 2, 0)
+    assert (levels - selected.tensors["best_image"]).abs().max() <= 1
+
+
+def test_the_norms_penalty_pulls_to_the_likeliest_norm():
+    z = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    for norm in (5.0, 7.0, 9.0):
+        own = (z * norm / z.norm()).requires_grad_()
+        (slope,) = torch.autograd.grad(norm_penalty(own), own)
+        assert torch.allclose(slope, (norm - 49 / norm) * own.detach() / norm, atol=1e-5)
