@@ -48,7 +48,7 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
 
 
 def _prompt_search(config: Config, sampler: Sampler, words: Words) -> Samples:
-    from align.strategies.evolution import Sizes
+    from align.sampling.evolution import Sizes
     from align.strategies.prompt_search import PromptSearch
 
     search = config.method.prompt_search
