@@ -1,8 +1,8 @@
 """Measure the shipped weights on held-out prompts: ``python scripts/shapes_quality.py``.
 
 Prints and, with ``--write``, stores ``quality.json`` beside the weights, the figures of the model card; figures for
-another ``--eta`` stay in the file.  Pictures are plain 25-step samples of test-split prompts; every verdict is the
-exact checker's.
+another ``--eta`` or ``--sampler`` stay in the file.  Pictures are plain samples of test-split prompts, by 25 steps or by a few-step
+student's own samplers; every verdict is the exact checker's.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from scripts.shapes_training.autoencoder import psnr
 from scripts.shapes_training.data import rendered
 from scripts.shapes_training.spoil import to_uint8
 
+OPTION = {"shapes_turbo": "backbone.unet"}
+"""Where a folder of weights goes, if it is no whole pipeline."""
 
-def sampler(name: str, weights: Path, steps: int, eta: float, guidance_scale: float, batch: int) -> Samples:
+
+def sampler(name: str, weights: Path, batch: int, *options: str) -> Samples:
     """Plain sampling of a backbone of the shapes world with the weights in a folder."""
-    words = [f"backbone={name}", f"backbone.weights={weights}", "method=none"]
-    words += [f"sampler.{key}={value:g}" for key, value in (("steps", steps), ("eta", eta))]
-    config = jobs_of(parse_command([*words, f"sampler.guidance_scale={guidance_scale:g}"]))[0].config
-    return build_sampler(config, Calls(batch))
+    words = [f"backbone={name}", f"{OPTION.get(name, 'backbone.weights')}={weights}", "method=none", *options]
+    return build_sampler(jobs_of(parse_command(words))[0].config, Calls(batch))
 
 
 def verdicts(
@@ -58,6 +59,9 @@ def verdicts(
     return judged, np.stack(pictures)
 
 
+SAMPLERS = ("turbo_shapes", "turbo_shapes_4")
+
+
 def shares(judged: list[Verdict]) -> dict[str, float]:
     """Share of pictures in which each part of the caption is right."""
     parts = ("all", "objects", "colours", "counts", "relations", "sizes", "background")
@@ -66,7 +70,7 @@ def shares(judged: list[Verdict]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="shapes", choices=("shapes", "shapes_flow"))
+    parser.add_argument("--backbone", default="shapes", choices=("shapes", "shapes_flow", "shapes_turbo"))
     parser.add_argument("--weights", type=Path, help="folder of the pipeline (default: the shipped one)")
     parser.add_argument("--folder", type=Path, default=Path("training"))
     parser.add_argument("--split", default="test", choices=("val", "test"))
@@ -74,6 +78,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--eta", type=float, nargs="+", default=[1.0, 0.0], help="shares of ancestral noise")
     parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument(
+        "--samplers", nargs="+", default=SAMPLERS, help="of shapes_turbo, instead of steps, eta and guidance"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-rewards", action="store_true")
     parser.add_argument("--write", action="store_true")
@@ -82,23 +89,24 @@ def main() -> None:
     weights = args.weights or EMBEDDED[args.backbone]
     stored = weights / "quality.json"
     figures = json.loads(stored.read_text()) if args.write and stored.exists() else {}
-    figures |= {
-        "split": args.split,
-        "steps": args.steps,
-        "guidance_scale": args.guidance,
-        "prompts": args.number,
-    }
+    figures |= {"split": args.split, "prompts": args.number}
+    if args.backbone == "shapes_turbo":
+        ways = {f"sampler {name}": [f"sampler={name}"] for name in args.samplers}
+    else:
+        figures |= {"steps": args.steps, "guidance_scale": args.guidance}
+        plain = [f"sampler.steps={args.steps}", f"sampler.guidance_scale={args.guidance:g}"]
+        ways = {f"eta {eta:g}": [*plain, f"sampler.eta={eta:g}"] for eta in args.eta}
     if rewards := args.backbone == "shapes" and not args.no_rewards:
         backbone = load_folder(weights, torch.device("cpu"))
         held_out = rendered(args.split, 500, 2, args.folder)
         figures["autoencoder_psnr_db"] = psnr(backbone.vae, held_out.pictures)
-    for eta in args.eta:
-        plain = sampler(args.backbone, weights, args.steps, eta, args.guidance, 16)
-        figures[f"eta {eta:g}"] = found = {}
+    for (way, options), eta in zip(ways.items(), args.eta if rewards else ways, strict=True):
+        drawing = sampler(args.backbone, weights, 16, *options)
+        figures[way] = found = {}
         for name, objects in (("one_object", 1), ("two_objects", 2), ("three_objects", 3)):
-            judged, _pictures = verdicts(plain, args.split, args.number, objects)
+            judged, _pictures = verdicts(drawing, args.split, args.number, objects)
             found[name] = shares(judged)
-            print(eta, name, found[name], flush=True)
+            print(way, name, found[name], flush=True)
         if rewards:
             from scripts.shapes_training import generate
             from scripts.shapes_training.reward_stages import quality

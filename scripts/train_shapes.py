@@ -7,6 +7,7 @@ Stages, each resumable and runnable alone, with their budgets in minutes of one 
     denoiser                   70  text encoder and UNet; both processes train it together
     refine                     40  the same on, in a second cycle
     flow                      110  a flow transformer, taught by the denoiser
+    turbo                      60  a student of the denoiser that draws in 1 to 4 steps
     generate                   29  pictures of the model as ``denoiser`` left it, for the reward models
     clip                       22  base CLIP on rendered pictures
     practice                   10  the same on, on generated pictures
@@ -27,7 +28,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-SECONDS = {"autoencoder": 1400.0, "decoder": 400.0, "denoiser": 4200.0, "refine": 2400.0, "flow": 6600.0}
+SECONDS = {
+    "autoencoder": 1400.0,
+    "decoder": 400.0,
+    "denoiser": 4200.0,
+    "refine": 2400.0,
+    "flow": 6600.0,
+    "turbo": 3600.0,
+}
 REWARDS = ("clip", "practice", "pick", "spm", "hps", "imagereward", "aesthetic")
 WAVES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("tokenizer",),),
@@ -35,7 +43,7 @@ WAVES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("denoiser",),),
     (("refine",), ("generate", "practice")),
     (("pick", "spm", "hps"), ("imagereward", "aesthetic")),
-    (("flow",),),
+    (("flow",), ("turbo",)),
 )
 """What runs one after the other, and in it what runs side by side."""
 SHARED = ("denoiser",)
@@ -107,6 +115,7 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         generate,
         reward_stages,
         tokenizer,
+        turbo,
     )
     from scripts.shapes_training.data import Rendered, rendered
     from scripts.shapes_training.loop import Budget
@@ -185,6 +194,12 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
             device,
         )
         export.export_flow(network, args.weights)
+    if "turbo" in stages:
+        vae = AutoencoderKL.load_config(args.weights / "vae")
+        shape = (vae["latent_channels"], 8, 8)
+        teacher = denoiser.shipped(args.weights, len(words), shape[0])
+        student = turbo.run(shape, words, teacher, budget("turbo"), args.folder, args.seed, device)
+        export.export_turbo(student, args.weights)
 
 
 if __name__ == "__main__":

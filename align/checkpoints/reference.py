@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 _SHAPES = Path(__file__).parent.parent / "shapes" / "weights"
-EMBEDDED = {"shapes": _SHAPES, "shapes_flow": _SHAPES / "flow"}
+EMBEDDED = {"shapes": _SHAPES, "shapes_flow": _SHAPES / "flow", "shapes_turbo": _SHAPES / "turbo"}
 """Weights that come with the package, by name."""
 
 Kind = Literal["model", "dataset"]

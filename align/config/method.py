@@ -31,6 +31,7 @@ QuirkName = Literal[
     "last_iterate",
     "idle_noise",
     "shared_noise",
+    "forgetful_pivot",
 ]
 """Faults of published programs, see ``align.config.quirks``."""
 

@@ -34,7 +34,7 @@ def gaussian_penalty(entries: Tensor, orders: Tensor, width: int) -> Tensor:
     if len(orders):
         parts = [
             checkpoint(_bound_in_order, entries, some, width, use_reentrant=False, preserve_rng_state=False)
-            for some in orders.split(ORDERS_TOGETHER)
+            for some in torch.split(orders, ORDERS_TOGETHER)
         ]
         bound = bound + torch.cat(parts).mean()
     return -bound

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPModel, CLIPVisionModelWithProjection
@@ -64,6 +64,13 @@ def export_flow(model: SD3Transformer2DModel, weights: Path) -> None:
         shutil.copytree(weights / name, folder / name, dirs_exist_ok=True)
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").chmod(0o644)
     _write(folder / "model_index.json", PIPELINE)
+
+
+def export_turbo(model: UNet2DConditionModel, weights: Path) -> None:
+    """``weights/turbo``: the student alone, which stands in for the denoiser's network."""
+    folder = weights / "turbo"
+    copy.deepcopy(model).cpu().to(torch.float16).save_pretrained(folder)
+    (folder / "diffusion_pytorch_model.safetensors").chmod(0o644)
 
 
 def _save_half(module: nn.Module, path: Path) -> None:

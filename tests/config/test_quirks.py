@@ -30,6 +30,7 @@ READ = {  # a method of which each quirk changes the pictures
     "stale_gradients": ("method=das", "method.resampling.threshold=null"),
     "published_ladder": ("method=das", "method.tempering.rule=adaptive"),
     "any_level": ("method=rbf", "method.rollover.budget=40", "method.rollover.first=3"),
+    "forgetful_pivot": ("method=noise_search", "method.noise_search.cosine=0.99"),
     "lcm_variances": ("method=das", "backbone=lcm", "sampler.eta=0.5"),
 }
 
@@ -53,7 +54,14 @@ def test_every_quirk_is_told_and_leads_to_what_has_it():
 def test_released_presets_alone_have_some_and_each_is_in_one():
     texts = {name: (ROOT / f"conf/method/{name}.yaml").read_text() for name in group_choices("method")}
     having = {name for name, text in texts.items() if "\nquirks:" in text}
-    assert having == {"das_released", "dsearch_r_released", "dymo_released", "fk_released", "rbf_released"}
+    assert having == {
+        "das_released",
+        "dsearch_r_released",
+        "dymo_released",
+        "fk_released",
+        "noise_search_released",
+        "rbf_released",
+    }
     assert all(any(quirk in texts[name] for name in having) for quirk in QUIRKS)
 
 
