@@ -19,8 +19,8 @@ from .noise_gradient_replay import DNO, Recorded, ReNO, trace_of, traces, trials
 from .replay import SLIM
 
 LATENTS, FREE, GRADIENT, NOISE, PENALTY, PICTURE = 2e-4, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5
-RARE = 1e-3
-"""FREE is of latents as it runs freely, once Adam has divided gradients by their size: of a few entries that is rounding's own,
+RARE = 1e-2
+"""FREE is of latents as it runs freely, once Adam has divided gradients by their size: of a few entries (0.2 % of the hybrid gradient's) that is rounding's own,
 and these are another by up to the rate."""
 CONTRASTIVE, OTHER, JPEG, HALVED = 1e-3, 1e-5, 0.03, 4e-3
 """Of rewards by kind: one of size 64, others, kilobytes, and a sum in float16."""
