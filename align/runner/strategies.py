@@ -66,7 +66,7 @@ def search_rounds(config: Config) -> list[tuple[int, int]]:
     return [(number, round(share * steps)) for number, share in zip(numbers, shares, strict=True)]
 
 
-def calls_of(config: Config) -> list[int]:
+def evaluations_of(config: Config) -> list[int]:
     """Network evaluations of one particle at each step: two where a weaker network is asked too."""
     weak = config.guider.weak_steps(config.sampler.steps)
     return [1 + (step in weak) for step in range(config.sampler.steps)]
@@ -80,7 +80,7 @@ def samplings(config: Config) -> tuple[float, int]:
         beside = options.neighbours * updates if options.estimate == "hybrid" else 0
         return updates + beside + ("last_iterate" not in method.quirks), updates
     if method.noise_search.rounds:
-        calls = calls_of(config)
+        calls = evaluations_of(config)
         begun = sum(number * sum(calls[first:]) for number, first in search_rounds(config))
         pivots = method.noise_search.rounds if "forgetful_pivot" in method.quirks else 1
         return pivots + begun / sum(calls), 0
