@@ -41,6 +41,8 @@ def traces(arms: Sequence[Arm]) -> pandas.DataFrame:
             # Pictures by steps, NaN behind the end of a shorter one and for what is not finite.
             steps = [[float(word) for word in cell.split()] for cell in arm.rows[name] if cell]
             table = pandas.DataFrame(steps).replace([numpy.inf, -numpy.inf], numpy.nan).to_numpy()
+            if name == "info_values":  # of candidates, of which the best so far counts
+                table = numpy.fmax.accumulate(table, axis=1)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # a step without any finite value: NaN
                 figures = numpy.nanmean(table, axis=0), *numpy.nanpercentile(table, [10, 90], axis=0)

@@ -31,6 +31,7 @@ QuirkName = Literal[
     "last_iterate",
     "idle_noise",
     "shared_noise",
+    "forgetful_pivot",
 ]
 """Faults of published programs, see ``align.config.quirks``."""
 
@@ -271,6 +272,11 @@ class MethodConfig:
     def follows_noise(self) -> bool:
         """Whether whole samplings are differentiated by their noise."""
         return self.noise_gradient.iterations > 0
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether a gradient comes back through network or decoder."""
+        return self.guided or self.follows_noise
 
     @property
     def walks_back(self) -> bool:

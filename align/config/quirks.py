@@ -117,6 +117,14 @@ QUIRKS: dict[QuirkName, Quirk] = {
         "align/released/noise_gradient.py",
         *_NOISE,
     ),
+    "forgetful_pivot": Quirk(
+        "tt-scale-flux",
+        "a round of zero-order search without a better neighbour is followed by one around fresh noise, and each makes its pivot again",
+        "align/released/noise_search.py",
+        "searching around the best noise",
+        "method.noise_search.rounds=3 and propose=neighbours",
+        lambda method: method.noise_search.rounds > 0 and method.noise_search.propose == "neighbours",
+    ),
 }
 
 

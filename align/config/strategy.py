@@ -10,6 +10,8 @@ from align.config.ranges import Between
 Count = Annotated[int, Between(0, 1_000_000)]
 KEPT_STEPS = 4
 """Steps up to which everything is kept for the way back through a sampling; of more, each is made again."""
+ORDERS_TOGETHER = 10
+"""Orders of a penalty's entries that are on the device at once."""
 
 
 @dataclass(frozen=True)

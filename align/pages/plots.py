@@ -20,6 +20,7 @@ MEANINGS = {
     "ess": "effective sample size, particles",
     "resampled": "resampled, share of pictures",
     "temperature": "temperature",
+    "values": "best value so far, by candidate",
     "unvalued": "particles without a candidate of finite value",
 }
 """What plots call the traces that are known."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from align.strategies.evolution import Draw, Evolution, Genome, Kind, Sizes, best
+from align.sampling.evolution import Draw, Evolution, Genome, Kind, Sizes, best
 
 
 class ReleasedEvolution(Evolution):
@@ -20,10 +20,13 @@ class ReleasedEvolution(Evolution):
         self.candidates: list[tuple[float, Genome]] = []
         self._ends = self._forgets = False
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is proposed any more; what is proposed before that may be nothing."""
+        return self._ends or len(self.seen) >= self.sizes.budget
+
     def propose(self) -> list[Genome]:
         sizes = self.sizes
-        if self._ends or len(self.seen) >= sizes.budget:
-            return []
         found: list[Genome] = []
         if self.generation > 0:
             found = self._searched("mutant", sizes.mutants)

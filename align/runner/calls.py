@@ -52,5 +52,5 @@ def _most(config: Config, files: Files | None) -> int:
         room = (gb_of(device) - GB_BESIDE - found.weights) / found.row
     else:
         plain, guided = GIB_OF_A_ROW[config.backbone.family]
-        room = (gb_of(device) / GIB - GIB_OF_WEIGHTS) / (guided if config.method.guided else plain)
+        room = (gb_of(device) / GIB - GIB_OF_WEIGHTS) / (guided if config.method.differentiates else plain)
     return int(2 ** int(math.log2(min(max(room, 1), MOST))))

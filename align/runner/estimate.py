@@ -7,14 +7,14 @@ import math
 from align.config.schema import Config
 from align.config.strategy import KEPT_STEPS
 from align.runner.searching import searching
-from align.runner.strategies import calls_of, samplings
+from align.runner.strategies import evaluations_of, samplings
 from align.sampling.schedules import searched_width
 
 
 def network_evaluations(config: Config) -> tuple[float, float]:
     """Least and most network evaluations of one picture; both halves of a guidance pair are one."""
     method = config.method
-    plain = sum(calls_of(config)) * method.particles / method.returned
+    plain = sum(evaluations_of(config)) * method.particles / method.returned
     least, most = plain, plain
     if method.rolls:
         last = 1 if "any_level" in method.quirks else 0
@@ -37,7 +37,7 @@ def network_evaluations(config: Config) -> tuple[float, float]:
 def walked_back(config: Config) -> int:
     """Network evaluations of one picture that a gradient of its noise comes back through."""
     _, differentiated = samplings(config)
-    calls, last = calls_of(config), config.method.noise_gradient.last
+    calls, last = evaluations_of(config), config.method.noise_gradient.last
     # What a step draws is added to what its network call gave.
     return differentiated * sum(calls if last is None else calls[len(calls) - last + 1 :])
 
@@ -53,7 +53,7 @@ def _searched(config: Config, *, lucky: bool) -> float:
     method, search, plan = config.method, config.method.search, searching(config)
     looks = method.value.looks if method.value.estimate == "looks" else 1
     number = method.particles
-    first, *later = calls_of(config)
+    first, *later = evaluations_of(config)
     total = float(number * first)
     # What a step searches is evaluated where it arrives, at the next one.
     for step, calls in enumerate(later):

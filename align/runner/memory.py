@@ -1,4 +1,4 @@
-"""Memory of a flow transformer on its device, by calculation from its files: sums of what is kept, not a measured peak.
+"""Memory of a network on its device, by calculation from its files: sums of what is kept, not a measured peak.
 
 Weights are counted in the headers of their files.  Of a block, the way back keeps about so many rows of the network's width for
 each token; a decoder so many maps for each residual layer.  Imports no torch.
@@ -15,7 +15,8 @@ from typing import Any
 
 from align.checkpoints.layout import SAFE
 from align.checkpoints.reference import EMBEDDED
-from align.config.schema import BackboneConfig
+from align.config.schema import BackboneConfig, Config
+from align.config.strategy import KEPT_STEPS, ORDERS_TOGETHER
 from align.errors import WrongWeights
 from align.reading import read_json
 from align.runner.devices import gb_of, torch_device
@@ -23,6 +24,10 @@ from align.runner.files import Files
 
 JOINT, SINGLE, SECOND = 16, 12, 10
 """What a block keeps for each token, in its width: of two streams, of one, and beside it of a second attention among image tokens."""
+CONVOLVED, ATTENDED = 14, 19
+"""Likewise of a UNet a residual layer, and a block of attention."""
+CHANNELS, ORDERED = 4, 20
+"""Of a UNet's latents, and the bytes of an entry in an order of DNO's penalty: its index, itself, copies and a gradient."""
 RESIDUAL, RECOMPUTED = 8, 2
 """Likewise a decoder's residual layer for each place, in its width, and where it is computed again."""
 LIVE = 4
@@ -60,14 +65,14 @@ class Part:
 
 
 def predicted(files: Files) -> Memory:
-    """Of a configuration with a transformer whose files are all there. Raises WrongWeights: a file is damaged."""
+    """Of a configuration with a network whose files are all there. Raises WrongWeights: a file is damaged."""
     config, backbone = files.config, files.config.backbone
     network, decoder = part(files, files.recipe.form.network), part(files, "vae")
     encoders = [part(files, role) for role in files.recipe.form.encoders]
     numbers, text = BYTES[backbone.dtype], BYTES[backbone.text_dtype or backbone.dtype]
     maps = BYTES[backbone.decoder_dtype or backbone.dtype]
     size = 1 if backbone.storage else numbers
-    if backbone.storage and config.method.guided and not backbone.checkpointing:
+    if backbone.storage and config.method.differentiates and not backbone.checkpointing:
         size += numbers  # until a gradient has come back, weights are there as they were computed with too
     own: float = counted(network.weights) * size
     if network.stated.get("quantization_config") is not None:
@@ -77,11 +82,20 @@ def predicted(files: Files) -> Memory:
     side = files.stated.side
     tokens = backbone.height // side * (backbone.width // side), text_tokens(backbone)
     pixels = backbone.height * backbone.width
-    kept = numbers * kept_by_network(network.stated, *tokens)
-    block = kept / blocks(network.stated)
+    if backbone.kind == "unet":
+        kept, block = numbers * kept_by_unet(network.stated, tokens[0]), 0.0
+    else:
+        kept = numbers * kept_by_network(network.stated, *tokens)
+        block = kept / blocks(network.stated)
     halves = 2 if config.reads_negative and not config.one_half else 1
     calls = halves + config.guider.further_pass
-    if not config.method.guided:
+    if config.method.follows_noise:
+        again = config.sampler.steps > KEPT_STEPS
+        decoded = maps * pixels * kept_by_decoder(decoder.stated)
+        # Where calls are made again, the decoder's graph is gone before the first of them is.
+        row = max(calls * kept, decoded) if again else config.sampler.steps * calls * kept + decoded
+        row += penalty_bytes(config, files.stated.side)
+    elif not config.method.guided:
         row = max(halves * block, maps * LIVE * pixels * max(widths(decoder.stated)[:2]))
     elif backbone.checkpointing:
         entries = numbers * sum(tokens) * width(network.stated) * blocks(network.stated)
@@ -95,7 +109,9 @@ def predicted(files: Files) -> Memory:
 def memory_line(files: Files) -> str:
     """The prediction in words, of models where memory is a question; empty for others. Raises WrongWeights."""
     backbone = files.config.backbone
-    if backbone.kind != "transformer" or backbone.weights in EMBEDDED:
+    if backbone.kind == "analytic" or backbone.weights in EMBEDDED:
+        return ""
+    if backbone.kind == "unet" and not files.config.method.follows_noise:
         return ""
     found = predicted(files)
     told = (
@@ -104,10 +120,10 @@ def memory_line(files: Files) -> str:
     )
     device = torch_device(files.config.run.device)
     if device.type == "cuda" and found.weights + max(found.encoders, found.row) > gb_of(device):
-        told += (
-            f"; more than the {gb_of(device):.0f} GB of {device}: backbone.storage=float8, .checkpointing=true and .offload=true "
-            "take less"
-        )
+        less = "backbone.storage=float8, .checkpointing=true and .offload=true take less"
+        if files.config.method.follows_noise:
+            less = "backbone.checkpointing=true takes less"
+        told += f"; more than the {gb_of(device):.0f} GB of {device}: {less}"
     return told
 
 
@@ -157,6 +173,33 @@ def kept_by_network(network: Mapping[str, Any], image: int, text: int) -> int:
     single, second = network.get("num_single_layers") or 0, len(network.get("dual_attention_layers") or ())
     units = ((blocks(network) - single) * JOINT + single * SINGLE) * (image + text) + second * SECOND * image
     return units * width(network)
+
+
+def kept_by_unet(network: Mapping[str, Any], places: int) -> float:
+    """Numbers that the way back of a row keeps, of so many places in its latents."""
+    levels, layers = network["block_out_channels"], network.get("layers_per_block") or 2
+    depths = network.get("transformer_layers_per_block") or 1
+    depths = [depths] * len(levels) if isinstance(depths, int) else list(depths)
+    attends = ["CrossAttn" in kind for kind in network["down_block_types"]]
+    total = 0.0
+    for level, (channels, depth) in enumerate(zip(levels, depths, strict=True)):
+        lowest = level == len(levels) - 1  # which has the middle too
+        residual = 2 * layers + 1 + 2 * lowest
+        attention = depth * ((2 * layers + 1) * attends[level] + lowest)
+        total += (CONVOLVED * residual + ATTENDED * attention) * channels * places / 4**level
+    return total
+
+
+def penalty_bytes(config: Config, side: int) -> float:
+    """Of DNO's penalty on a picture's noise."""
+    options, backbone = config.method.noise_gradient, config.backbone
+    if options.penalty != "gaussian" or options.weight == 0:
+        return 0.0
+    draws = (
+        1 if options.over == "start" else config.sampler.steps + 1 if options.last is None else options.last
+    )
+    entries = CHANNELS * (backbone.height // side) * (backbone.width // side)
+    return ORDERED * min(options.permutations, ORDERS_TOGETHER) * draws * entries
 
 
 def widths(decoder: Mapping[str, Any]) -> list[int]:

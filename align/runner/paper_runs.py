@@ -72,7 +72,7 @@ def longest_first(runs: Mapping[str, Row]) -> list[str]:
 
     def cost(row: Row) -> float:
         assert row.config is not None
-        return network_evaluations(row.config)[1] * (1 + row.config.method.guided)
+        return network_evaluations(row.config)[1] * (1 + row.config.method.differentiates)
 
     return sorted(runs, key=lambda folder: cost(runs[folder]), reverse=True)
 

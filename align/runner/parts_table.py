@@ -76,6 +76,11 @@ PLACES: dict[str, tuple[Part, ...]] = {
             attrgetter("method.follows_noise"),
         ),
         Part(
+            "align.released.noise_search:ForgetfulSearch",
+            BY_QUIRK,
+            _quirk("forgetful_pivot", lambda c: c.method.noise_search.rounds > 0),
+        ),
+        Part(
             "align.strategies.noise_search:NoiseSearch",
             "method.noise_search.propose",
             lambda c: c.method.noise_search.rounds > 0,

@@ -26,7 +26,7 @@ from align.runner.guiders import weak_of
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 from align.runner.rewriting import check_rewrites, rewrite_identity
-from align.runner.switches import check_quantised, check_switches
+from align.runner.switches import check_machine, check_quantised
 from align.runner.words import words_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
     for config in configs:
         check_device(config.run.device)
         _check_compiler(config)
-        check_switches(config)
+        check_machine(config)
         _check_runner(config)
     if text := missing_text(dict.fromkeys(one for files in found for one in files.all())):
         raise FilesMissing(text)

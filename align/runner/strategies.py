@@ -30,9 +30,11 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
             idle="idle_noise" in method.quirks,
         )
     if search.rounds:
+        from align.released.noise_search import ForgetfulSearch
         from align.strategies.noise_search import NoiseSearch
 
-        return NoiseSearch(
+        searches = ForgetfulSearch if "forgetful_pivot" in config.method.quirks else NoiseSearch
+        return searches(
             sampler, search.propose, search_rounds(config), search.cosine, search.elites, search.rate
         )
     if (words := words_of(config)) is not None:
@@ -46,7 +48,7 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
 
 
 def _prompt_search(config: Config, sampler: Sampler, words: Words) -> Samples:
-    from align.strategies.evolution import Sizes
+    from align.sampling.evolution import Sizes
     from align.strategies.prompt_search import PromptSearch
 
     search = config.method.prompt_search
@@ -64,7 +66,7 @@ def search_rounds(config: Config) -> list[tuple[int, int]]:
     return [(number, round(share * steps)) for number, share in zip(numbers, shares, strict=True)]
 
 
-def calls_of(config: Config) -> list[int]:
+def evaluations_of(config: Config) -> list[int]:
     """Network evaluations of one particle at each step: two where a weaker network is asked too."""
     weak = config.guider.weak_steps(config.sampler.steps)
     return [1 + (step in weak) for step in range(config.sampler.steps)]
@@ -78,9 +80,10 @@ def samplings(config: Config) -> tuple[float, int]:
         beside = options.neighbours * updates if options.estimate == "hybrid" else 0
         return updates + beside + ("last_iterate" not in method.quirks), updates
     if method.noise_search.rounds:
-        calls = calls_of(config)
+        calls = evaluations_of(config)
         begun = sum(number * sum(calls[first:]) for number, first in search_rounds(config))
-        return 1 + begun / sum(calls), 0
+        pivots = method.noise_search.rounds if "forgetful_pivot" in method.quirks else 1
+        return pivots + begun / sum(calls), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
     if method.prompt_rewrite.by:

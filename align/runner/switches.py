@@ -23,7 +23,7 @@ PASSES = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "torchao", "
 """Forms of quantised weights that a gradient to what goes in passes through."""
 
 
-def check_switches(config: Config) -> None:
+def check_machine(config: Config) -> None:
     """Refuse what needs another device or a package. Raises ConfigError."""
     backbone = config.backbone
     kernel = backbone.attention not in (None, *_ANYWHERE)

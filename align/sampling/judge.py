@@ -208,13 +208,17 @@ class Judge:
             ledger.charge(state.picture.tolist(), what, each)
         return in_order(parts)
 
-    def decode(self, latents: Tensor, groups: Sequence[int]) -> Tensor:
-        """Clean latents (P, ...), each of a group, to pictures (P, 3, H, W) in [0, 1], float32 on their device."""
+    def decode(self, latents: Tensor, groups: Sequence[int], *, clamp: bool = True) -> Tensor:
+        """Clean latents (P, ...), each of a group, to pictures (P, 3, H, W) in [0, 1], float32 on their device.
+
+        Without ``clamp`` they are as the decoder has them, about [0, 1].
+        """
         parts = []
         for chunk in self.calls(groups):
             decoded = self.backbone.decode(latents[send(chunk.rows, latents.device)])
             parts.append((chunk.rows[: chunk.real], decoded[: chunk.real]))
-        return in_order(parts).clamp(0, 1).float()
+        pictures = in_order(parts)
+        return pictures.clamp(0, 1).float() if clamp else pictures.float()
 
     def score(self, pictures: Tensor, prompts: Sequence[str], groups: Sequence[int]) -> Tensor:
         """(P,) float32 rewards of finished pictures (P, 3, H, W), each for its own prompt and of a group."""
@@ -235,8 +239,8 @@ class Judge:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Finished pictures of clean latents (P, ...), their rewards (P,), and the gradient of minus the reward by the latents.
 
-        With ``slope`` the reward is not differentiated: from rows (n,), their pictures and rewards it makes what is carried
-        through the decoder in place of the reward's gradient.
+        With ``slope`` the reward is not differentiated: from rows (n,), what they are decoded to and their rewards it makes what
+        is carried through the decoder in place of the reward's gradient.
         """
         parts = []
         for chunk in self.calls(groups):
@@ -250,7 +254,7 @@ class Judge:
                     return reward_gradient(
                         pictures, score, foreign=self.reward is not None and self.reward.foreign
                     )
-                values = score(pictures)
+                values = score(pictures.clamp(0, 1))
                 return values, slope(rows, pictures, values)
 
             some = latents[send(chunk.rows, latents.device)]

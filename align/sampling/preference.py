@@ -58,28 +58,32 @@ def preference_loss(
 def picture_gradient(
     latents: Tensor, decode: Callable[[Tensor], Tensor], judge: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a judgement of pictures as they are kept, clamped to [0, 1]: a saturated pixel has no gradient.
+    """Of a judgement of decoded pictures: reward first, whose graph is freed, then decoder.
 
-    ``judge`` takes them, (P, 3, H, W) float32 without a graph, to (P,) values and the loss's gradient with respect to them.
+    ``judge`` takes what is decoded, (P, 3, H, W) float32, not clamped and without a graph, to (P,) values and the loss's gradient
+    with respect to it.
 
     Returns:
-        (P, 3, H, W) pictures, (P,) values, and the gradient with respect to clean latents (P, ...), all without a graph.
+        (P, 3, H, W) pictures in [0, 1], (P,) values, and the gradient with respect to clean latents (P, ...), all without a graph.
     """
     with torch.enable_grad():
         leaf = latents.detach().requires_grad_()
-        kept = decode(leaf).clamp(0, 1).float()
-    values, by_picture = judge(kept.detach())
-    (by_latents,) = torch.autograd.grad(kept, leaf, by_picture)
-    return kept.detach(), values, by_latents
+        decoded = decode(leaf).float()
+    values, by_picture = judge(decoded.detach())
+    (by_latents,) = torch.autograd.grad(decoded, leaf, by_picture)
+    return decoded.detach().clamp(0, 1), values, by_latents
 
 
 def reward_gradient(
-    pictures: Tensor, score: Callable[[Tensor], Tensor], *, foreign: bool = False
+    decoded: Tensor, score: Callable[[Tensor], Tensor], *, foreign: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Rewards (P,) of pictures (P, 3, H, W), and the gradient of minus the reward with respect to them; as ``preference_loss``."""
+    """Rewards (P,) of pictures (P, 3, H, W) as they are kept, clamped to [0, 1], and the gradient of minus the reward.
+
+    A saturated pixel has none.  ``score`` and ``foreign`` as in ``preference_loss``.
+    """
     with torch.enable_grad():
-        leaf = pictures.detach().requires_grad_()
-        values = score(leaf)
+        leaf = decoded.detach().requires_grad_()
+        values = score(leaf.clamp(0, 1))
         with tolerant(foreign):
             (by_picture,) = torch.autograd.grad(-values.sum(), leaf)
     return values.detach(), by_picture

@@ -22,7 +22,7 @@ class LocalChat:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        self.tokenizer, self.model = load_causal(folder, folder, device, "semantics.local")
+        self.tokenizer, self.model = load_causal("semantics.local", folder, device)
         if not self.tokenizer.chat_template:
             raise RefusedError(
                 f"semantics.local={folder} has no chat template: give an instruction-tuned model"
@@ -41,30 +41,38 @@ class LocalChat:
         return answer
 
 
-def load_causal(folder: Path, tokenizer: Path, device: torch.device, option: str) -> tuple[Any, Any]:
-    """Tokenizer and causal language model of two folders, which may be one; ``option`` names the model's in what is refused.
+def load_causal(
+    option: str, folder: Path, device: torch.device, tokenizer: Path | None = None, *, pickles: bool = False
+) -> tuple[Any, Any]:
+    """Tokenizer and causal language model of a folder that ``option`` names, or of two.
 
-    Raises RefusedError: no such model is there, or it is more than weights.  Pickles are read as plain tensors only.
+    Raises RefusedError: no such model is there, or it is more than weights.  ``pickles`` are read as plain tensors only.
     """
-    for one in (folder, tokenizer):
+    for one in (folder, tokenizer or folder):
         if not one.is_dir():
             raise RefusedError(
                 f"{option}: {one} is not there; give a folder, or fetch a model with: hf download OWNER/NAME"
             )
         _refuse_code(one, option)
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    dtype = "auto" if device.type == "cuda" else torch.float32
-    safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
+    weights = {
+        "use_safetensors": not pickles or any(folder.glob("*.safetensors")),
+        "weights_only": True,
+        "dtype": "auto" if device.type == "cuda" else torch.float32,
+        "output_loading_info": True,
+    }
     try:
-        reads: Any = AutoTokenizer.from_pretrained(tokenizer, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, use_safetensors=safe, weights_only=True, dtype=dtype, **options
-        )
+        reads: Any = AutoTokenizer.from_pretrained(tokenizer or folder, **options)
+        model, told = AutoModelForCausalLM.from_pretrained(folder, **weights, **options)
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # of many classes, those of the readers of files among them
         line = str(error).partition("\n")[0] or type(error).__name__
         raise RefusedError(f"{option}={folder} holds no language model: {line}") from None
+    if told["missing_keys"]:
+        raise RefusedError(
+            f"{option}={folder} holds no language model: {min(told['missing_keys'])} is missing"
+        )
     return reads, model.to(device).eval()
 
 

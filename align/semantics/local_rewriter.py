@@ -27,7 +27,9 @@ class LocalRewriter:
         tokens: int = 75,
         length_penalty: float = -1.0,
     ) -> None:
-        self.tokenizer, self.model = load_causal(folder, tokenizer, device, "method.prompt_rewrite.model")
+        self.tokenizer, self.model = load_causal(
+            "method.prompt_rewrite.model", folder, device, tokenizer, pickles=True
+        )
         self.device, self.ending = device, ending
         self.search = {"num_beams": beams, "max_new_tokens": tokens, "length_penalty": length_penalty}
 

@@ -43,7 +43,7 @@ class Rewrites:
         """Raises GraphError: no answer came that can be used, and why; RefusedError: the model cannot be asked at all."""
         path = self.place(prompt)
         with suppress(OSError, ValueError, LookupError, TypeError, GraphError):
-            return read_rewrite(read_json(path)["rewritten"])
+            return read_rewrite(str(read_json(path)["rewritten"]))
         try:
             written = read_rewrite(self.write(prompt))
         except RefusedError:

@@ -11,7 +11,7 @@ from align.sampling.noise import Noise
 from align.sampling.state import per_row
 
 SMALL = 1e-3
-"""What is added to the norm of a slope before it divides it, of pictures in [-1, 1] as published."""
+"""What is added to the norm of a slope before it divides it, of pictures about [-1, 1] as published."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Neighbour:
 def direction(neighbours: Tensor, values: Tensor, pictures: Tensor, base: Tensor) -> Tensor:
     """How the loss, minus the reward, rises with the picture, as far as neighbours tell: sum_i (loss_i - loss_0)(y_i - y_0).
 
-    ``neighbours`` are (P, q, 3, H, W) pictures in [0, 1] of ``values`` (P, q), beside ``pictures`` (P, 3, H, W) of values ``base`` (P,); y is
-    a picture in [-1, 1].  A neighbour whose value is not finite is left out.
+    ``neighbours`` are (P, q, 3, H, W) decoded pictures, about [0, 1], of ``values`` (P, q), beside ``pictures`` (P, 3, H, W) of values ``base``
+    (P,); y = 2 p - 1 of a picture p.  A neighbour whose value is not finite is left out.
     """
     rise = base[:, None] - values
     known = torch.isfinite(rise)
     moved = 2 * (neighbours - pictures[:, None])
-    moved = torch.where(known[:, :, None, None, None], moved, 0)
-    return torch.einsum("pq,pqchw->pchw", torch.where(known, rise, 0), moved)
+    each = rise[:, :, None, None, None] * moved
+    return torch.where(known[:, :, None, None, None], each, 0).sum(dim=1)
 
 
 def surrogate(neighbours: Tensor, values: Tensor, pictures: Tensor, base: Tensor) -> Tensor:
-    """What is carried back in place of the reward's gradient, by pictures in [0, 1]: (P, 3, H, W), as ``direction``."""
+    """What is carried back in place of the reward's gradient, by decoded pictures: (P, 3, H, W), as ``direction``."""
     slope = direction(neighbours, values, pictures, base)
     # By y = 2 p - 1 it is of about norm 1, by p twice that.
     return 2 * slope / (per_row(slope.flatten(1).norm(dim=1), slope) + SMALL)

@@ -30,7 +30,7 @@ from align.strategies.moves import Sphere, clipped
 from align.strategies.penalties import gaussian_penalty, norm_penalty
 
 Slope = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From rows, their pictures and their rewards to what is carried through the decoder."""
+"""From rows, what they are decoded to and their rewards to what is carried through the decoder."""
 Slot = tuple[str, int]
 """Purpose and step of a draw."""
 
@@ -194,7 +194,7 @@ class NoiseGradient(Strategy):
             else:
                 orders = self.orders(noise, iteration, len(entries))
                 width = min(4**options.subsample, len(entries))
-                penalty = gaussian_penalty(entries, send(orders, leaf.device), width)
+                penalty = gaussian_penalty(entries, orders, width)
             (gradient,) = torch.autograd.grad(options.weight * penalty, own)
         return gradient
 
@@ -214,12 +214,18 @@ class NoiseGradient(Strategy):
         for number, (noise, leaf) in enumerate(zip(noises, leaves, strict=True)):
             moves = (self.drawn(Neighbour(noise, k, iteration)).detach() for k in range(q))
             rows += [self.trial(trials, number, leaf.detach() + radius * move) for move in moves]
-        found = trials(rows)
-        pictures, values = found.pictures.view(-1, q, *found.pictures.shape[1:]), found.values.view(-1, q)
+        owners, ledger, judge = [row.owner for row in rows], Ledger(len(rows)), self.sampler.parts.judge
+        decoded = judge.decode(trials.run(rows, ledger), owners, clamp=False)
+        prompts = [trials.requests[owner].prompt for owner in owners]
+        scored = judge.score(decoded.clamp(0, 1), prompts, owners)
+        for what in ("decoder_forward", "reward_forward"):
+            ledger.charge(list(range(len(rows))), what)
+        trials.charge(rows, ledger)
+        nearby, values = decoded.view(-1, q, *decoded.shape[1:]), scored.view(-1, q)
 
         def slope(some: Tensor, shown: Tensor, base: Tensor) -> Tensor:
             there = send(some, shown.device)
-            return surrogate(pictures[there], send(values[some], shown.device), shown, base)
+            return surrogate(nearby[there], values[there], shown, base)
 
         return slope
 

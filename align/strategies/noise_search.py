@@ -122,22 +122,25 @@ class NoiseSearch(Strategy):
     ) -> Tried:
         """Candidate ``number``, the ``place``-th of its round, yet to be made: its noise, and what it is at step ``first``."""
         request = trials.requests[owner]
-        own, plain = self.sampler.noise(request, number), self.sampler.noise(request, 0)
-        if number == 0 or self.propose == "random":
+        own = self.sampler.noise(request, number)
+        if number == 0 or self.propose == "random" or (self.propose == "evolution" and not pool):
             return Tried(-math.inf, own)
-        shape = self.sampler.parts.predict.backbone.latent_shape()
         if self.propose == "neighbours":
-            pivot = (pool[0].noise if pool else plain).normal("initial", 0, 0, shape)
-            moved = neighbour(pivot, own.normal("direction", 0, 0, shape), self.cosine)
-            return Tried(-math.inf, Given({("initial", 0): moved}, plain))
-        if not pool:
-            return Tried(-math.inf, own)
+            return Tried(
+                -math.inf, self.beside(pool[0].noise if pool else self.sampler.noise(request, 0), own)
+            )
         parent = pool[place % len(pool)]
         arrival = parent.arrival
         if arrival is not None:
-            new = send(own.normal("mutation", first, 0, shape), arrival.z.device)
+            new = send(own.normal("mutation", first, 0, tuple(arrival.z.shape)), arrival.z.device)
             arrival = replace(arrival, z=arrival.mutated(self.steps[first], new, self.rate))
         return Tried(-math.inf, Mutated(parent.noise, own, self.rate), arrival)
+
+    def beside(self, pivot: Noise, own: Noise) -> Noise:
+        """A neighbour of the pivot's start noise; what steps draw is the pivot's."""
+        shape = self.sampler.parts.predict.backbone.latent_shape()
+        start, direction = pivot.normal("initial", 0, 0, shape), own.normal("direction", 0, 0, shape)
+        return Given({("initial", 0): neighbour(start, direction, self.cosine)}, pivot)
 
     def make(
         self,

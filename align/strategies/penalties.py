@@ -6,6 +6,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from align.config.strategy import ORDERS_TOGETHER
+from align.sampling.host import send
 
 
 def norm_penalty(entries: Tensor) -> Tensor:
@@ -23,12 +27,21 @@ def gaussian_penalty(entries: Tensor, orders: Tensor, width: int) -> Tensor:
     Entries are read as n rows of ``width`` m, in their own order and in each of ``orders`` (k, d), as given by indices; what fills
     no row is left out.  With M1 the norm of the column means and M2 the spectral norm of the covariance less one, concentration
     bounds are log p1 = min(-n M1^2 / 2m, -log 2) and log p2 = min(-n max(sqrt(1 + M2) - 1 - sqrt(m / n), 0)^2 / 2, -log 2).  The
-    penalty is minus their sum, plus minus its mean over the orders: at least 4 log 2, or 2 log 2 without orders.
+    penalty is minus their sum, plus minus its mean over the orders: at least 4 log 2, or 2 log 2 without orders.  Some orders at a
+    time are on the device, on the way back too.
     """
     bound = _log_bound(entries[None], width)[0]
     if len(orders):
-        bound = bound + _log_bound(entries[orders], width).mean()
+        parts = [
+            checkpoint(_bound_in_order, entries, some, width, use_reentrant=False, preserve_rng_state=False)
+            for some in torch.split(orders, ORDERS_TOGETHER)
+        ]
+        bound = bound + torch.cat(parts).mean()
     return -bound
+
+
+def _bound_in_order(entries: Tensor, orders: Tensor, width: int) -> Tensor:
+    return _log_bound(entries[send(orders, entries.device)], width)
 
 
 def _log_bound(vectors: Tensor, width: int) -> Tensor:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from align.sampling.evolution import Draw, Evolution, Genome, Kind, Sizes
 from align.sampling.sampler import Request, Sampler, keyed
 from align.strategies.base import Strategy, Trial, Trials
-from align.strategies.evolution import Draw, Evolution, Genome, Kind, Sizes
 from align.strategies.words import Words
 
 

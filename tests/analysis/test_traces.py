@@ -42,6 +42,16 @@ def test_traces_are_means_by_step(tmp_path):
     assert found["high"][0] == pytest.approx(3.8)
 
 
+def test_of_the_values_of_candidates_the_best_so_far_is_told(tmp_path):
+    folder = run(tmp_path, "noise_search", {"p0": (1.0,), "p1": (2.0,)}, info_values="?")
+    text = (folder / "results.csv").read_text()
+    for values in ("1 3 nan 2", "nan 1 5 4"):
+        text = text.replace("?", values, 1)
+    (folder / "results.csv").write_text(text)
+    found = compare([folder]).traces
+    numpy.testing.assert_equal(found["mean"].tolist(), [1.0, 2.0, 4.0, 4.0])
+
+
 def test_tables_do_not_take_traces_for_numbers(tmp_path):
     folder = smc(tmp_path, ["4 2 1", "2 3 2"])
     rows = read_csv(folder / "results.csv")

@@ -22,6 +22,7 @@ from align.semantics.sources import PromptGraphs
 ROOT = Path(__file__).parents[2]
 COMMON = ("backbone=sd15", "sampler.steps=6", "sampler.eta=1", "reward=sum", "reward.terms.aesthetic=1")
 
+DNO = ("method=dno", "method.noise_gradient.iterations=3", "method.noise_gradient.permutations=2")
 READ = {  # a method of which each quirk changes the pictures
     "sign_blind": ("method=dps", "method.guidance.rule=constant"),
     "raw_values": ("method=dsearch_r", "method.particles=4", "method.search.replace=0.5"),
@@ -30,6 +31,11 @@ READ = {  # a method of which each quirk changes the pictures
     "stale_gradients": ("method=das", "method.resampling.threshold=null"),
     "published_ladder": ("method=das", "method.tempering.rule=adaptive"),
     "any_level": ("method=rbf", "method.rollover.budget=40", "method.rollover.first=3"),
+    "lost_gradient": (*DNO, "method.noise_gradient.over=start"),
+    "last_iterate": (*DNO, "method.noise_gradient.rate=3"),
+    "idle_noise": (*DNO, "method.noise_gradient.last=2", "method.noise_gradient.decay=0.5"),
+    "shared_noise": ("method=reno", "method.noise_gradient.iterations=1"),
+    "forgetful_pivot": ("method=noise_search", "method.noise_search.cosine=0.99"),
     "lcm_variances": ("method=das", "backbone=lcm", "sampler.eta=0.5"),
 }
 
@@ -53,7 +59,16 @@ def test_every_quirk_is_told_and_leads_to_what_has_it():
 def test_released_presets_alone_have_some_and_each_is_in_one():
     texts = {name: (ROOT / f"conf/method/{name}.yaml").read_text() for name in group_choices("method")}
     having = {name for name, text in texts.items() if "\nquirks:" in text}
-    assert having == {"das_released", "dsearch_r_released", "dymo_released", "fk_released", "rbf_released"}
+    assert having == {
+        "das_released",
+        "dno_released",
+        "dsearch_r_released",
+        "dymo_released",
+        "fk_released",
+        "noise_search_released",
+        "rbf_released",
+        "reno_released",
+    }
     assert all(any(quirk in texts[name] for name in having) for quirk in QUIRKS)
 
 

@@ -59,7 +59,10 @@ CHEAPER = {
         "method.prompt_search.mutants=1",
         "method.prompt_search.children=1",
     ],
-    "noise_search": ["method.noise_search.rounds=2", "method.noise_search.candidates=2"],
+    **{
+        name: ["method.noise_search.rounds=2", "method.noise_search.candidates=2"]
+        for name in ("noise_search", "noise_search_released")
+    },
     "evosearch": [
         "method.noise_search.rounds=3",
         "method.noise_search.populations=[3,2,2]",

@@ -5,22 +5,26 @@ A folder holds ``noise/dno_*.safetensors`` and ``noise/reno_*.safetensors`` with
 """
 
 import json
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 from fakes import passes
 from safetensors.torch import load_file
+from transformers import CLIPModel
 
 from align.backbones.base import Conditioning
 from align.config.strategy import NoiseGradientConfig
+from align.processes.base import Gaussian, Process
 from align.processes.ddim import ddim
 from align.processes.few import few
 from align.released.noise_gradient import LostGradient
 from align.rewards.base import Reward
+from align.rewards.clip import clip_config, load_tokenizer, token_ids
 from align.rewards.formulas import JpegReward
-from align.rewards.preprocess import fit, normalise
-from align.rewards.step_aware import load_step_aware
+from align.rewards.preprocess import normalise
 from align.sampling.parts import Parts
 from align.sampling.sampler import Request, Sampler
 from align.sampling.state import Pictures
@@ -38,13 +42,30 @@ def traces(folder, kind):
     return sorted(path.stem for path in folder.glob(f"noise/{kind}_*.safetensors"))
 
 
+PALE = 8
+"""By how much pictures are nearer to grey where a reward sees them as they are decoded: nothing of them is cut off."""
+
+
 class White(Reward):
-    """Mean of the picture in [-1, 1]."""
+    """Mean of the decoded picture in [-1, 1], of a pale one."""
 
     name = "white"
 
     def score(self, pictures, prompts, step=None):
-        return (2 * pictures - 1).mean(dim=(1, 2, 3))
+        return PALE * (2 * pictures - 1).mean(dim=(1, 2, 3))
+
+
+class Pale:
+    """A backbone whose pictures are pale."""
+
+    def __init__(self, backbone):
+        self.backbone = backbone
+
+    def decode(self, latents):
+        return 0.5 + (self.backbone.decode(latents) - 0.5) / PALE
+
+    def __getattr__(self, name):
+        return getattr(self.backbone, name)
 
 
 class Black(White):
@@ -64,7 +85,7 @@ class RedBlue(Reward):
 
     def score(self, pictures, prompts, step=None):
         means = self.see(pictures).mean(dim=(2, 3))
-        return means[:, 0] - means[:, 2]
+        return (means[:, 0] - means[:, 2]).float()
 
 
 class Contrastive(Reward):
@@ -76,9 +97,33 @@ class Contrastive(Reward):
         self.model, self.see, self.scale = model, see, scale
 
     def score(self, pictures, prompts, step=None):
-        seen = self.model.see(self.see(pictures), torch.zeros(len(pictures), dtype=torch.long))
+        seen = self.model.see(self.see(pictures))
         cosine = (torch.nn.functional.normalize(seen, dim=-1) * self.model.texts(prompts)).sum(-1)
         return self.scale * cosine
+
+
+def plain_clip(folder, tokenizer_folder):
+    """The tiny preference model as a PickScore: no timestep modulates it."""
+    config, tokenizer = clip_config(folder), load_tokenizer(tokenizer_folder)
+    model = CLIPModel(config).eval().requires_grad_(False)
+    tensors = load_file(folder / "spm.safetensors")
+    told = {key.removeprefix("model."): value for key, value in tensors.items()}
+    left = model.load_state_dict(told, strict=False)
+    assert not [key for key in left.missing_keys if "position_ids" not in key]
+    assert all("adaLN" in key or "t_embedder" in key for key in left.unexpected_keys)
+
+    @cache
+    def read(prompt):
+        ids = token_ids(tokenizer, prompt, config.text_config.max_position_embeddings)
+        pooled = model.text_projection(model.text_model(input_ids=ids).pooler_output)[0]
+        return torch.nn.functional.normalize(pooled, dim=-1)
+
+    return SimpleNamespace(
+        see=lambda pixels: model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output),
+        texts=lambda prompts: torch.stack([read(prompt) for prompt in prompts]),
+        scale=float(model.logit_scale.exp()),
+        size=config.vision_config.image_size,
+    )
 
 
 class Sum(Reward):
@@ -133,6 +178,18 @@ class Replayed(NoiseGradient):
     def orders(self, noise, iteration, number):
         return self.trace.orders(iteration, number)
 
+    def neighbourhood(self, trials, noises, leaves, iteration):
+        """By the recorded sizes of files: another library's differ by a few bytes, and so do the neighbours'."""
+        if not isinstance(self.trace.reward, JpegReward):
+            return super().neighbourhood(trials, noises, leaves, iteration)
+        number = range(1, self.trace.workers + 1)
+        losses = [self.trace.of(iteration, f"worker{worker}.losses") for worker in number]
+        told = iter(-torch.cat([one[:-1] for one in losses]))
+        recorded = lambda reward, pictures, *_: torch.stack([next(told) for _ in pictures])  # noqa: E731
+        with patch.object(JpegReward, "score", recorded):
+            slope = super().neighbourhood(trials, noises, leaves, iteration)
+        return lambda some, shown, base: slope(some, shown, -losses[0][-1:])
+
     def walk_back(self, trials, noises, leaves, iteration):
         before = leaves[0].detach().clone()
         gradients, finite = super().walk_back(trials, noises, leaves, iteration)
@@ -153,9 +210,18 @@ class Trace:
         self.facts = json.loads((folder / f"noise/{name}.json").read_text())
         self.options = self.facts["options"]
 
+    pale = False
+
     @cached_property
     def backbone(self):
-        return tiny_backbone(self.folder / "tiny" / self.facts["pipeline"], SIDE, SIDE)
+        backbone = tiny_backbone(
+            self.folder / "tiny" / self.facts["pipeline"], SIDE, SIDE, guidance=self.guidance
+        )
+        return Pale(backbone) if self.pale else backbone
+
+    def shown(self, pictures):
+        """Pictures as they would be without being pale."""
+        return (0.5 + (pictures - 0.5) * PALE).clamp(0, 1) if self.pale else pictures
 
     @property
     def request(self):
@@ -179,9 +245,7 @@ class Trace:
 
     @cached_property
     def judge_model(self):
-        folder = self.folder / "dymo/spm_tiny"
-        tokenizer = self.folder / "tiny/tiny-sd/tokenizer"
-        return load_step_aware("spm_tiny", folder, tokenizer, weights=folder / "spm.safetensors")
+        return plain_clip(self.folder / "dymo/spm_tiny", self.folder / "tiny/tiny-sd/tokenizer")
 
     @cached_property
     def sampler(self):
@@ -202,7 +266,25 @@ class Trace:
         return self.tensors[f"it{iteration}.{name}"]
 
 
+@dataclass(frozen=True)
+class Listed(Process):
+    """z' = cx z + cd eps + std noise, with coefficients for each step."""
+
+    of_z: list[float]
+    of_eps: list[float]
+
+    def kernel(self, x0, eps, step):
+        z = step.a * x0 + step.s * eps
+        return Gaussian(self.of_z[step.index] * z + self.of_eps[step.index] * eps, step.std)
+
+
 class DNO(Trace):
+    guidance = "pair"
+
+    @property
+    def pale(self):
+        return self.facts["reward"] in ("white", "black")
+
     @property
     def scale(self):
         return self.options["guidance_scale"]
@@ -217,9 +299,13 @@ class DNO(Trace):
 
     @cached_property
     def process(self):
-        """Whose last step draws no noise."""
+        """DDIM whose last step draws no noise, with the recorded coefficients: of float32, which Adam tells apart."""
         process = ddim(self.backbone.scheduler_config, self.steps, self.options["eta"])
-        return replace(process, steps=(*process.steps[:-1], replace(process.steps[-1], std=0.0)))
+        told = self.facts["coefficients"]
+        steps = [
+            replace(step, std=std) for step, std in zip(process.steps, reversed(told["nl"]), strict=True)
+        ]
+        return Listed(tuple(steps), told["cx"][::-1], told["cd"][::-1])
 
     @cached_property
     def embeddings(self):
@@ -235,7 +321,7 @@ class DNO(Trace):
         if kind == "pick":
             model = self.judge_model
             return Contrastive(
-                model, lambda pictures: normalise(_bilinear(pictures, model.size)), model.scale
+                model, lambda pictures: normalise(_resized(pictures, model.size, "bilinear")), model.scale
             )
         return {
             "white": White,
@@ -302,13 +388,10 @@ class DNO(Trace):
 
 
 class ReNO(Trace):
+    guidance = "none"
     scale = 1.0
     slots = (("initial", 0),)
     quirks: dict = {}  # noqa: RUF012
-
-    @cached_property
-    def backbone(self):
-        return tiny_backbone(self.folder / "tiny" / self.facts["pipeline"], SIDE, SIDE, guidance="none")
 
     @cached_property
     def process(self):
@@ -327,22 +410,28 @@ class ReNO(Trace):
         prompt = self.tensors["prompt_embeds"]
         return self.conditioning(prompt, torch.full_like(prompt, torch.nan))
 
+    @property
+    def halved(self):
+        """Whether losses are of a picture in float16."""
+        return "float16" in self.facts["scheduler"]
+
     @cached_property
     def reward(self):
-        model = self.judge_model
+        size = int(self.facts["preprocess"].removeprefix("shorter side to ").partition(",")[0])
 
         def see(pictures):
-            if "float16" in self.facts["scheduler"]:
-                pictures = pictures.half().float()
-            return normalise(fit(pictures, model.size, "clip"))
+            if self.halved:
+                pictures = pictures.half()
+            return normalise(_resized(pictures, size, "bicubic"))
 
-        kinds = {
-            "PickScore": (30, Contrastive(model, see, model.scale)),
-            "CLIP": (100, Contrastive(model, see, model.scale)),
-            "HPS": (1, Contrastive(model, see, 1)),
-            "RedBlue": (2, RedBlue(see)),
-        }
-        return Sum([(weight, *kinds[name]) for name, weight in self.options["losses"]])
+        def kind(name):
+            if name == "RedBlue":
+                return 2, RedBlue(see)
+            offset = {"PickScore": 30, "CLIP": 100, "HPS": 1}[name]
+            model = self.judge_model
+            return offset, Contrastive(model, see, 1 if name == "HPS" else model.scale)
+
+        return Sum([(weight, *kind(name)) for name, weight in self.options["losses"]])
 
     @cached_property
     def config(self):
@@ -363,10 +452,12 @@ class ReNO(Trace):
         return self.of(0, "z")[0] if purpose == "initial" else self.tensors[f"noise{step}"][0]
 
 
-def _bilinear(pictures, size):
-    return torch.nn.functional.interpolate(
-        pictures, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+def _resized(pictures, size, mode):
+    """As torchvision's Resize, which computes in float32 and does not clamp."""
+    resized = torch.nn.functional.interpolate(
+        pictures.float(), size=(size, size), mode=mode, antialias=True, align_corners=False
     )
+    return resized.to(pictures.dtype)
 
 
 def trace_of(folder, name):

@@ -3,7 +3,7 @@
 import json
 
 from align.released.evolution import ReleasedEvolution
-from align.strategies.evolution import Sizes
+from align.sampling.evolution import Sizes
 
 from .replay import SLIM
 
@@ -94,7 +94,8 @@ def test_every_genome_draw_and_survivor_is_the_recorded_one(path):
     draws = Recorded(recorded["draws"], choices, sizes.rate)
     search = draws.search = Watched(choices, sizes, draws)
     tops = []
-    while genomes := search.propose():
+    while not search.done:
+        genomes = search.propose()
         search.learn(genomes, [-loss(genome) for genome in genomes])
         for number, known in ((sizes.parents, search.top), (sizes.population, search.pool)):
             top = [list(genome) for _, genome in known]

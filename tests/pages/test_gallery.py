@@ -18,7 +18,7 @@ from store.test_csvfile import HOSTILE
 from align.analysis.arms import load_arms
 from align.analysis.comparison import compare
 from align.pages.contact_sheet import write_contact_sheet
-from align.pages.gallery import write_gallery
+from align.pages.gallery import drawn_as, write_gallery
 from align.store.csvfile import encode_text, read_csv
 from align.store.errors import ReportError
 from align.store.inside import pictures_in
@@ -210,3 +210,22 @@ def test_pictures_of_any_kind_are_shown_or_are_gaps_with_a_name(tmp_path):
     assert "data:image/tiff" not in page
     with Image.open(write_contact_sheet(compare([folder]), tmp_path / "sheet.png")) as sheet:
         assert sheet.height > 8 * 100
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"prompt": "a cat"}, ""),
+        ({"prompt": "a cat", "drawn_prompt": "a cat", "drawn_negative": ""}, ""),
+        (
+            {"prompt": "a cat", "drawn_prompt": "a cat, in oil", "drawn_negative": "odd"},
+            "\u2026, in oil; not: odd",
+        ),
+        (
+            {"prompt": "a cat", "drawn_prompt": "cat in oil", "drawn_negative": "odd", "negative": "odd"},
+            "cat in oil",
+        ),
+    ],
+)
+def test_a_cell_tells_the_words_that_were_drawn_where_they_are_others(row, text):
+    assert drawn_as(row) == text

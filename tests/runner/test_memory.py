@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from hub_box import write_sd
 from safetensors.torch import save_file
 from tiny_transformers import write_sd3
 
@@ -19,6 +20,7 @@ from align.runner.memory import (
     counted,
     kept_by_decoder,
     kept_by_network,
+    kept_by_unet,
     memory_line,
     predicted,
     width,
@@ -50,6 +52,24 @@ WITHIN = 0.15
 )
 def test_what_a_way_back_keeps_of_a_row(network, text, image, kept):
     assert 2e-9 * kept_by_network(network, image, text) == pytest.approx(kept, rel=WITHIN)
+
+
+SD15 = {
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+}
+SDXL = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "kept"), [(SD15, 64, 0.775), (SD15, 32, 0.197), (SDXL, 128, 5.33), (SDXL, 64, 1.35)]
+)
+def test_what_the_way_back_of_a_unet_keeps_of_a_row(network, side, kept):
+    assert 2e-9 * kept_by_unet(network, side**2) == pytest.approx(kept, rel=WITHIN)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +177,51 @@ def test_what_does_not_fit_is_told_with_what_takes_less(large, monkeypatch):
         "; more than the 24 GB of cuda: backbone.storage=float8, .checkpointing=true and .offload=true take less"
     )
     assert "more than" not in memory_line(files_of_large(large, *AGAIN, "backbone.storage=float8"))
+
+
+@pytest.fixture(scope="module")
+def sd15(tmp_path_factory):
+    """Stable Diffusion 1.5 as published, in numbers of parameters and sizes."""
+    folder = tmp_path_factory.mktemp("sd15")
+    write_sd(folder, 1)
+    for part, config, parameters in (
+        ("unet", SD15, 859_520_964),
+        ("vae", {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2}, 83_653_863),
+        ("text_encoder", {}, 123_060_480),
+    ):
+        stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+        write_headers(folder / part / f"{stem}.safetensors", parameters)
+        stated = json.loads((folder / part / "config.json").read_text())
+        (folder / part / "config.json").write_text(json.dumps(stated | config))
+    return folder
+
+
+def files_of_sd15(folder, *options):
+    common = [
+        "backbone=sd15",
+        f"backbone.weights={folder}",
+        "sampler=ddim_50",
+        "sampler.eta=1",
+        "reward=pickscore",
+    ]
+    return Files(jobs_of(parse([*common, *options]))[0].config)
+
+
+def test_noise_of_stable_diffusion_is_optimised_in_24_gb(sd15):
+    for dtype, row in (("float16", 3.2), ("float32", 6.2)):
+        found = predicted(files_of_sd15(sd15, "method=dno", f"backbone.dtype={dtype}"))
+        assert found.row == pytest.approx(row, rel=0.05)
+        assert found.weights + found.row < 24
+
+
+def test_few_steps_keep_all_their_calls(sd15):
+    one, four, five = (
+        predicted(files_of_sd15(sd15, "method=reno", f"sampler.steps={steps}")).row for steps in (1, 4, 5)
+    )
+    assert one < four
+    assert five < one
+
+
+def test_the_plan_tells_what_optimised_noise_takes(sd15):
+    assert "GB a row" in memory_line(files_of_sd15(sd15, "method=dno"))
+    assert memory_line(files_of_sd15(sd15, "method=none")) == ""

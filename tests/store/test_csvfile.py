@@ -5,7 +5,7 @@ import re
 import pandas
 import pytest
 
-from align.store.columns import HEAD, ordered
+from align.store.columns import HEAD, is_metric, ordered
 from align.store.csvfile import (
     csv_lines,
     decode_text,
@@ -164,6 +164,19 @@ def test_a_table_that_is_none(tmp_path):
     path.write_text("")
     with pytest.raises(ValueError, match="empty"):
         read_csv(path)
+
+
+def test_words_that_were_drawn_are_texts_whatever_they_look_like(tmp_path):
+    path = tmp_path / "results.csv"
+    names = ordered(["drawn_prompt", "drawn_negative", "info_value"])
+    assert names[-3:] == ["drawn_prompt", "drawn_negative", "info_value"]
+    rows = [{"drawn_prompt": text, "drawn_negative": "2"} for text in ("1", "=a, in oil", "")]
+    path.write_bytes(b"".join(csv_lines(names, rows)))
+    table = read_csv(path)
+    assert list(table["drawn_prompt"]) == ["1", "=a, in oil", ""]
+    assert list(table["drawn_negative"]) == ["2"] * 3
+    assert not any(is_metric(name) for name in names[-3:])
+    assert "drawn_prompt" not in ordered([])
 
 
 def test_order_of_columns():

@@ -14,9 +14,9 @@ from align.runner.estimate import network_evaluations
 from align.runner.plan import Keys, identity
 from align.runner.strategies import samplings
 from align.runner.words import words_of
+from align.sampling.evolution import Sizes
 from align.sampling.noise import NoiseStream
 from align.sampling.sampler import Request
-from align.strategies.evolution import Sizes
 from align.strategies.prompt_search import PromptSearch
 from align.strategies.words import SHIPPED, Words, WordsError, load_words, shipped
 

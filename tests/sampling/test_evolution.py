@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from align.strategies.evolution import Evolution, Sizes, best, child, fresh, mutant
+from align.sampling.evolution import Evolution, Sizes, best, child, fresh, mutant
 
 SIZES = Sizes(budget=23, population=8, parents=4, mutants=3, children=3, rate=0.3)
 

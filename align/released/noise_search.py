@@ -1,0 +1,51 @@
+"""Zero-order search as the reimplementation tt-scale-flux does it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from align.sampling.sampler import Sampler
+from align.strategies.base import Trials
+from align.strategies.noise_search import NoiseSearch, Propose, Tried
+
+
+class ForgetfulSearch(NoiseSearch):
+    """A round without a better neighbour is followed by one around fresh noise, and each makes its pivot again (quirk
+    ``forgetful_pivot``).
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        propose: Propose,
+        rounds: Sequence[tuple[int, int]],
+        cosine: float = 0.95,
+        elites: int = 1,
+        rate: float = 0.2,
+    ) -> None:
+        (number, first), *later = rounds
+        again = [(number, first), *((1 + number, first) for number, first in later)]
+        super().__init__(sampler, propose, again, cosine, elites, rate)
+
+    def child(
+        self, trials: Trials, owner: int, pool: Sequence[Tried], number: int, place: int, first: int
+    ) -> Tried:
+        request = trials.requests[owner]
+        pivot = pool[0].noise if pool else self.sampler.noise(request, number - place)
+        return Tried(-math.inf, self.beside(pivot, self.sampler.noise(request, number)) if place else pivot)
+
+    def make(
+        self,
+        trials: Trials,
+        born: Sequence[tuple[int, int, Tried]],
+        pools: Sequence[dict[int, list[Tried]]],
+        first: int,
+    ) -> None:
+        for pool in pools:
+            pool[first].clear()
+        super().make(trials, born, pools, first)
+        each = len(born) // len(pools)
+        for owner, pool in enumerate(pools):
+            if pool[first][0].noise is born[owner * each][2].noise:
+                pool[first].clear()

@@ -1,0 +1,56 @@
+"""A search over noise that is killed while it runs, and the same command again."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import align.shapes
+from align.__main__ import main
+from scripts.pull_the_plug import content
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (Path(align.shapes.__file__).parent / "weights/unet").is_dir(),
+        reason="the shapes weights are not here",
+    ),
+]
+
+
+DYING = """
+import os, signal, sys
+from align.strategies.noise_search import NoiseSearch
+made, inner = [], NoiseSearch.make
+def make(*arguments):
+    inner(*arguments)
+    made.append(arguments)
+    if len(made) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+NoiseSearch.make = make
+from align.__main__ import main
+sys.exit(main(sys.argv[2:]))
+"""
+"""The command, killed when so many rounds of candidates are made."""
+
+
+@pytest.mark.parametrize("method", ["noise_search", "evosearch"])
+def test_killed_while_searching_it_ends_in_the_same_bytes(tmp_path, method):
+    def arguments(folder):
+        sizes = ["method.noise_search.populations=[2,1,1,1]"] if method == "evosearch" else []
+        return [
+            *("backbone=shapes", f"method={method}", "prompts=shapes_val_pair", "prompts.limit=3", "sampler.steps=3"),
+            *("metrics=none", "run.gallery=false", "run.batch_size=1", f"run.folder={folder / 'run'}"),
+            *("method.noise_search.candidates=2", *sizes),
+        ]  # fmt: skip
+
+    assert main(arguments(tmp_path / "a")) == 0
+    for rounds in (2, 6):
+        command = [sys.executable, "-c", DYING, str(rounds), *arguments(tmp_path / "b")]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
+    assert main(arguments(tmp_path / "b")) == 0
+    assert content(tmp_path / "b" / "run") == content(tmp_path / "a" / "run")
