@@ -159,19 +159,20 @@ def wrapped() -> list[Arm]:
 
 def distilled() -> list[Arm]:
     """On the student of few steps: 16 samplings of 4, and 31 of one, by the options of each arm."""
-    four, one = ("sampler=turbo_shapes",), ("sampler=turbo_shapes_1",)
+    four = ("sampler=turbo_shapes", "sampler.steps=4")
+    one = ("sampler=turbo_shapes_1", "sampler.steps=1")
     return [
         Arm("none", 0, ("method=none", *four)),
         Arm("none_1step", 0, ("method=none", *one)),
         Arm("best_of_n", 64, ("method=best_of_n", "method.particles=16", *four)),
         Arm("noise_search", 64, ("method=noise_search", *four)),
-        Arm("reno", 64, ("method=reno", "method.noise_gradient.iterations=8", *four)),
-        Arm("dno", 64, ("method=dno", "method.noise_gradient.iterations=8", *four)),
+        Arm("reno", 64, ("method=reno", "method.noise_gradient.iterations=7", *four)),
+        Arm("dno", 64, ("method=dno", "method.noise_gradient.iterations=7", *four)),
         Arm("promptopt", 64, ("method=promptopt", *four)),
         Arm("best_of_n", 31, ("method=best_of_n", "method.particles=31", *one)),
         Arm("noise_search", 31, ("method=noise_search", "method.noise_search.rounds=6", *one)),
-        Arm("reno", 31, ("method=reno", "method.noise_gradient.iterations=16", *one)),
-        Arm("dno", 31, ("method=dno", "method.noise_gradient.iterations=16", *one)),
+        Arm("reno", 31, ("method=reno", "method.noise_gradient.iterations=14", *one)),
+        Arm("dno", 31, ("method=dno", "method.noise_gradient.iterations=14", *one)),
     ]
 
 
