@@ -70,9 +70,11 @@ CHEAPER = {
     ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
+WRAP_ALIKE = ("dno_released", "reno", "reno_released", "noise_search_released", "evosearch", "promptist")
+"""What wraps whole samplings as another one does, and asks nothing about their process."""
 CASES = {
     "fake": METHODS,
-    "flow": METHODS,
+    "flow": tuple(method for method in METHODS if method not in WRAP_ALIKE),
     "unet": ("none", "dymo", "svdd", "dymo_smc", "dno"),
     "shapes": ("dymo", "svdd", "das", "dno", "reno"),
 }

@@ -53,6 +53,7 @@ def test_clean_latents_are_what_v_says():
     torch.testing.assert_close(found, x0)
 
 
+@pytest.mark.slow
 def test_a_training_moves_the_student_and_resumes(words, denoiser, tmp_path):
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
 
