@@ -18,7 +18,7 @@ from align.sampling.ledger import COUNTS
 from align.sampling.sampler import Request
 from align.semantics.sources import PromptGraphs
 
-from .test_methods import CHEAPER, METHODS
+from .test_methods import CHEAPER, METHODS, WRAP_ALIKE
 
 PRESETS = {"sd3": "sd35_medium", "flux": "flux_dev"}
 REFUSED = {("flux", "dymo_released"): "method.guidance.rule=correction"}
@@ -29,6 +29,7 @@ CASES = [
     pytest.param(name, method, id=f"{name}-{method}", marks=() if method in SOON else pytest.mark.slow)
     for name in PRESETS
     for method in METHODS
+    if method not in WRAP_ALIKE
 ]
 
 
