@@ -76,7 +76,7 @@ CASES = {
     "fake": METHODS,
     "flow": tuple(method for method in METHODS if method not in WRAP_ALIKE),
     "unet": ("none", "dymo", "svdd", "dymo_smc", "dno"),
-    "shapes": ("dymo", "svdd", "das", "dno", "reno"),
+    "shapes": ("dymo", "svdd", "das", "dno"),
 }
 """The methods of a world: none, one that guides by attention and reward, one that chooses, and weighed particles."""
 SOON = {
