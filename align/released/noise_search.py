@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from align.sampling.sampler import Sampler
 from align.strategies.base import Trials
-from align.strategies.noise_search import NoiseSearch, Propose, Tried
+from align.strategies.noise_search import NoiseSearch, Tried
 
 
 class ForgetfulSearch(NoiseSearch):
@@ -15,18 +14,8 @@ class ForgetfulSearch(NoiseSearch):
     ``forgetful_pivot``).
     """
 
-    def __init__(
-        self,
-        sampler: Sampler,
-        propose: Propose,
-        rounds: Sequence[tuple[int, int]],
-        cosine: float = 0.95,
-        elites: int = 1,
-        rate: float = 0.2,
-    ) -> None:
-        (number, first), *later = rounds
-        again = [(number, first), *((1 + number, first) for number, first in later)]
-        super().__init__(sampler, propose, again, cosine, elites, rate)
+    def with_pivots(self, rounds: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        return [(1 + number, first) for number, first in rounds]
 
     def child(
         self, trials: Trials, owner: int, pool: Sequence[Tried], number: int, place: int, first: int

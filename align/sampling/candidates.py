@@ -10,7 +10,7 @@ from torch import Tensor
 
 from align.processes.base import Gaussian, Step
 from align.sampling.host import read_together, send
-from align.sampling.noise import Candidate, Draws
+from align.sampling.noise import Draws, candidate
 from align.sampling.parts import Parts, Want, suffices, wants_of_candidates
 from align.sampling.selection import Trace
 from align.sampling.state import Estimate, State, join
@@ -44,7 +44,7 @@ def best_candidates(
     best: _Candidates | None = None
     for chunk in parts.predict.calls(state.group[parent].tolist()):
         rows, turn = (part[chunk.rows[: chunk.real]] for part in (parent, number))
-        own = [Candidate(draws.own[m], k) for m, k in zip(rows.tolist(), turn.tolist(), strict=True)]
+        own = [candidate(draws.own[m], k) for m, k in zip(rows.tolist(), turn.tolist(), strict=True)]
         mine = replace(draws, own=own)
         at = send(rows, state.z.device)
         noise = mine.normal("step")

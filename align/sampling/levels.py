@@ -13,7 +13,7 @@ from torch import Tensor
 
 from align.processes.base import Step
 from align.sampling.host import read
-from align.sampling.noise import Candidate, Draws, Streams
+from align.sampling.noise import Draws, Streams, candidate
 from align.sampling.parts import NOTHING, Parts, Want
 from align.sampling.rollover import Kept
 from align.sampling.selection import Trace, by_value
@@ -133,4 +133,4 @@ def _evaluated(parts: Parts, evaluate: Evaluate, state: State, step: Step, draws
 
 def _numbered(draws: Draws, number: Tensor) -> Draws:
     """The draws of the particles' candidates of (P,) numbers; the first has a particle's own."""
-    return replace(draws, own=[Candidate(one, k) for one, k in zip(draws.own, number.tolist(), strict=True)])
+    return replace(draws, own=[candidate(one, k) for one, k in zip(draws.own, number.tolist(), strict=True)])

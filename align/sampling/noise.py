@@ -71,20 +71,22 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """The draws of candidate ``number`` for a particle's next state; the first has the particle's own."""
+class Renamed:
+    """The draws that a noise has for purposes with a ``suffix``: others than its own, and as many as there are suffixes."""
 
     noise: Noise
-    number: int
+    suffix: str
 
     def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        return self.noise.normal(self._named(purpose), step, round, shape)
+        return self.noise.normal(purpose + self.suffix, step, round, shape)
 
     def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        return self.noise.uniform(self._named(purpose), step, round, shape)
+        return self.noise.uniform(purpose + self.suffix, step, round, shape)
 
-    def _named(self, purpose: str) -> str:
-        return f"{purpose}, candidate {self.number}" if self.number else purpose
+
+def candidate(noise: Noise, number: int) -> Noise:
+    """The draws of candidate ``number`` for a particle's next state; the first has the particle's own."""
+    return Renamed(noise, f", candidate {number}") if number else noise
 
 
 Streams = Callable[[int, int], Noise]

@@ -42,11 +42,15 @@ class Request:
     sample: int = 0
     noise_key: str | None = None
 
+    @property
+    def key(self) -> str:
+        """What its noise depends on beside seed and sample."""
+        return self.prompt if self.noise_key is None else self.noise_key
+
 
 def keyed(request: Request, particle: int) -> Noise:
     """The noise of a request's particle, which depends on nothing else."""
-    key = request.prompt if request.noise_key is None else request.noise_key
-    return NoiseStream(request.seed, key, request.sample, particle)
+    return NoiseStream(request.seed, request.key, request.sample, particle)
 
 
 @dataclass(frozen=True)

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from align.sampling.noise import Noise
+from align.sampling.noise import Noise, Renamed
 from align.sampling.state import per_row
 
 SMALL = 1e-3
 """What is added to the norm of a slope before it divides it, of pictures about [-1, 1] as published."""
 
 
-@dataclass(frozen=True)
-class Neighbour:
+def neighbour(noise: Noise, number: int, iteration: int) -> Noise:
     """By what neighbour ``number`` is moved at an iteration, of a picture's own noise."""
-
-    noise: Noise
-    number: int
-    iteration: int
-
-    def normal(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        return self.noise.normal(
-            f"{purpose}, neighbour {self.number} of {self.iteration}", step, round, shape
-        )
-
-    def uniform(self, purpose: str, step: int, round: int, shape: tuple[int, ...]) -> Tensor:
-        return self.noise.uniform(
-            f"{purpose}, neighbour {self.number} of {self.iteration}", step, round, shape
-        )
+    return Renamed(noise, f", neighbour {number} of {iteration}")
 
 
 def direction(neighbours: Tensor, values: Tensor, pictures: Tensor, base: Tensor) -> Tensor:

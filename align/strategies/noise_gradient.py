@@ -25,7 +25,7 @@ from align.sampling.noise import Given, Noise
 from align.sampling.predict import Differentiable
 from align.sampling.sampler import Request, Sampler, root_mean_square
 from align.strategies.base import Finished, Strategy, Trial, Trials
-from align.strategies.hybrid import Neighbour, surrogate
+from align.strategies.hybrid import neighbour, surrogate
 from align.strategies.moves import Sphere, clipped
 from align.strategies.penalties import gaussian_penalty, norm_penalty
 
@@ -212,7 +212,7 @@ class NoiseGradient(Strategy):
         q, radius = self.options.neighbours, self.options.radius
         rows = []
         for number, (noise, leaf) in enumerate(zip(noises, leaves, strict=True)):
-            moves = (self.drawn(Neighbour(noise, k, iteration)).detach() for k in range(q))
+            moves = (self.drawn(neighbour(noise, k, iteration)).detach() for k in range(q))
             rows += [self.trial(trials, number, leaf.detach() + radius * move) for move in moves]
         owners, ledger, judge = [row.owner for row in rows], Ledger(len(rows)), self.sampler.parts.judge
         decoded = judge.decode(trials.run(rows, ledger), owners, clamp=False)

@@ -95,14 +95,18 @@ class NoiseSearch(Strategy):
     ) -> None:
         super().__init__(sampler)
         self.propose = propose
-        (number, first), *later = rounds
-        self.rounds = [(1 + number, first), *later]  # with the plain picture
+        self.rounds = self.with_pivots(rounds)
         self.cosine, self.rate = cosine, rate
         self.elites = elites if propose == "evolution" else 1
         self.steps = sampler.parts.process.steps
         steps = len(self.steps)
         self.samplings = sum(number * (steps - first) for number, first in self.rounds) / steps
         self.width = max(number for number, _ in self.rounds)
+
+    def with_pivots(self, rounds: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Rounds with all that they make: the first one the plain picture too."""
+        (number, first), *later = rounds
+        return [(1 + number, first), *later]
 
     def work(self, trials: Trials) -> None:
         firsts = sorted({first for _, first in self.rounds})

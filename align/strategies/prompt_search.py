@@ -70,9 +70,8 @@ def offer(trials: Trials, candidates: Sequence[tuple[int, Request]], images: int
 
 def reworded(request: Request, prompt: str, negative: str | None = None) -> Request:
     """A request in other words, with the noise of its own."""
-    key = request.prompt if request.noise_key is None else request.noise_key
     other = request.negative if negative is None else negative
-    return replace(request, prompt=prompt, negative=other, noise_key=key)
+    return replace(request, prompt=prompt, negative=other, noise_key=request.key)
 
 
 def _draws(request: Request) -> Draw:
