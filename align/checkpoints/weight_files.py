@@ -66,7 +66,8 @@ def fill(
     """Put tensors, by the module's own names, into its parameters and persistent buffers, converted to their
     data types.
 
-    Those whose names end in an ``optional`` part (such as ``position_ids``) may be there and are ignored.
+    Those whose names end in an ``optional`` part (such as ``position_ids``) may be there and are ignored.  A module on the
+    device ``meta`` is only checked.
     Raises WrongWeights for a missing or left-over name or another shape: one line that names up to three, and
     ``origin``.
     """
@@ -88,7 +89,8 @@ def fill(
     ]
     if faults:
         raise WrongWeights(f"{origin} does not fit {type(module).__name__}: {'; '.join(faults)}")
-    module.load_state_dict(given)
+    if not next(module.parameters()).is_meta:
+        module.load_state_dict(given)
     return module
 
 

@@ -28,18 +28,17 @@ from align.rewards.pickles import read_weights
 PUBLISHED_WIDTHS = (1024, 128, 64, 16)
 """Widths between the embedding and the last number, of LAION's head and of ImageReward's."""
 
-_PUBLISHED_PLACES = {"0": "0", "2": "1", "4": "2", "6": "3", "7": "4"}
-"""Number of a linear map among the published layers, where dropouts count too, to its number here."""
-
 
 def numbered(tensors: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
     """The tensors ``old<k>.weight`` of a published head as ``new<k>.weight``, without its dropouts' numbers."""
-    out = {}
-    for key, value in tensors.items():
-        place, _, rest = key.removeprefix(old).partition(".")
-        known = key.startswith(old) and place in _PUBLISHED_PLACES
-        out[f"{new}{_PUBLISHED_PLACES[place]}.{rest}" if known else key] = value
-    return out
+    found = {key: key.removeprefix(old).partition(".") for key in tensors if key.startswith(old)}
+    places = sorted({int(place) for place, _, _ in found.values() if place.isdigit()})
+    names = {
+        key: f"{new}{places.index(int(place))}.{rest}"
+        for key, (place, _, rest) in found.items()
+        if place.isdigit()
+    }
+    return {names.get(key, key): value for key, value in tensors.items()}
 
 
 class Head(nn.Module):
@@ -74,11 +73,15 @@ class AestheticReward(TowerReward):
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         check_pairing(pictures, prompts, step)
-        weight = self.tower.visual_projection.weight
-        pixels = self.pixels(pictures, weight.device, weight.dtype)
-        embedding = self.tower(pixel_values=pixels).image_embeds
+        weight = next(self.tower.parameters())
+        embedding = self.embed(self.pixels(pictures, weight.device, weight.dtype))
         out: Tensor = self.head(F.normalize(embedding.float(), dim=-1))
         return out
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (P, 3, size, size) as embeddings (P, d)."""
+        embedding: Tensor = self.tower(pixel_values=pixels).image_embeds
+        return embedding
 
 
 def load_aesthetic(
@@ -97,15 +100,16 @@ def load_aesthetic(
     """
     tower, hashes = _load_tower(folder)
     head_path = head or folder / "head.safetensors"
-    if head is None:
-        perceptron = _own_head(folder)
-    else:
-        widths = (tower.config.projection_dim, *PUBLISHED_WIDTHS)
-        tensors = numbered(read_weights(head), "layers.", "layers.")
-        perceptron = fill(build(lambda: Head(widths, "none")), tensors, head)
+    perceptron = _own_head(folder) if head is None else published_head(head, tower.config.projection_dim)
     made = {"architecture": "MLP on transformers CLIPVisionModelWithProjection"}
     facts = {**made, **hashes, head_path.name: sha256(head_path)}
     return AestheticReward(name, tower.to(device=device, dtype=dtype), perceptron.to(device=device), facts)
+
+
+def published_head(path: Path, width: int, prefix: str = "layers.") -> Head:
+    """A head without activations of embeddings of ``width`` numbers, float32. Raises WeightsError."""
+    tensors = numbered(read_weights(path), prefix, "layers.")
+    return fill(build(lambda: Head((width, *PUBLISHED_WIDTHS), "none")), tensors, path)
 
 
 def _load_tower(folder: Path) -> tuple[Any, dict[str, str]]:

@@ -20,7 +20,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from align.checkpoints.weight_files import build, fill, read_json, read_tensors, weights_of
 from align.errors import MissingWeights, WrongWeights
 from align.rewards.base import Reward, TextCache, check_pairing
-from align.rewards.preprocess import Variant, fit, normalise, resize_images
+from align.rewards.preprocess import CLIP_MEAN, CLIP_STD, Variant, fit, normalise, resize_images
 
 
 def load_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -62,15 +62,20 @@ def settle(model: nn.Module, seeing: Sequence[str], device: torch.device, dtype:
 
 
 class TowerReward(Reward):
-    """A reward whose image tower sees pictures of one size; ``variant`` is how they are brought to it."""
+    """A reward whose image tower sees pictures of one size; ``variant`` is how they are brought to it.
+
+    ``mean`` and ``std`` are the channels'.
+    """
 
     padded = True
     variant: Variant = "clip"
+    mean = CLIP_MEAN
+    std = CLIP_STD
     size: int
 
     def pixels(self, pictures: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Pictures (P, 3, H, W) in [0, 1] as the tower's input (P, 3, size, size)."""
-        return normalise(fit(pictures.to(device).float(), self.size, self.variant)).to(dtype)
+        return normalise(fit(pictures.to(device).float(), self.size, self.variant), self.mean, self.std).to(dtype)
 
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         return resize_images(images, self.size, self.variant)

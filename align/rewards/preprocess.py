@@ -9,10 +9,11 @@ Ways to size a picture, because the published models differ:
 * ``hps2023``: the same **without** antialiasing, as that code did with torchvision 0.15, when the published tables
   were made; pixels differ by about 5/255 on average;
 * ``spo``: shortest side by bicubic **without** antialiasing, centre crop, then clamped (SPO's step-aware
-  model, and what DyMO's guidance gradient flows through).
+  model, and what DyMO's guidance gradient flows through);
+* ``stretch``: both sides by antialiased bicubic, clamped, whatever the aspect was (SigLIP).
 
 A picture that has the tower's size already is not resampled by any of them.  ``resize_images`` is
-Pillow's 8-bit version of the first; HPSv2 and SPO resize tensors, so for them ``fit`` is exact already.
+Pillow's 8-bit version of the first and the last; HPSv2 and SPO resize tensors, so for them ``fit`` is exact already.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from torch import Tensor
 from align.pictures import to_rgb
 from align.rewards.resample import axis, product
 
-Variant = Literal["clip", "hps", "hps2023", "spo"]
+Variant = Literal["clip", "hps", "hps2023", "spo", "stretch"]
 LARGEST = 4096
 """Longest side of what is resized by a product whether or not a gradient is wanted: a photograph's matrix takes more than it."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -51,12 +52,17 @@ def to_images(pictures: Tensor) -> list[Image.Image]:
     return [Image.fromarray(array) for array in arrays]
 
 
+def resized(pictures: Tensor, height: int, width: int) -> Tensor:
+    """(P, 3, H, W) by antialiased bicubic to (P, 3, height, width), clamped to [0, 1]."""
+    return _sized(pictures, (height, width), (height, width), (0, 0), antialias=True).clamp(0, 1)
+
+
 def _sized(
-    pictures: Tensor, scaled: tuple[int, int], size: int, first: tuple[int, int], *, antialias: bool
+    pictures: Tensor, scaled: tuple[int, int], size: tuple[int, int], first: tuple[int, int], *, antialias: bool
 ) -> Tensor:
     """(P, 3, H, W) scaled by bicubic, and of that ``size`` rows and columns from ``first`` on; black is beyond."""
     sides, device = pictures.shape[-2:], pictures.device
-    if tuple(sides) == scaled == (size, size):
+    if tuple(sides) == scaled == size:
         return pictures
     if max(*sides, *scaled) > LARGEST and not pictures.requires_grad:
         pictures = F.interpolate(
@@ -65,7 +71,7 @@ def _sized(
         sides = pictures.shape[-2:]
     rows, columns = (
         axis(*one, "bicubic", antialias, device)
-        for one in zip(sides, scaled, (size, size), first, strict=True)
+        for one in zip(sides, scaled, size, first, strict=True)
     )
     return product(pictures, rows, columns)
 
@@ -85,15 +91,17 @@ def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
 
     Pictures are (P, 3, H, W) in about [0, 1]; the module's description says what each variant does.
     """
+    if variant == "stretch":
+        return resized(pictures, size, size)
     height, width = pictures.shape[-2:]
     if variant in ("hps", "hps2023"):
         scale = size / max(height, width)
         height, width = max(1, round(height * scale)), max(1, round(width * scale))  # a line stays one
         first = (-((size - height) // 2), -((size - width) // 2))
-        return _sized(pictures.clamp(0, 1), (height, width), size, first, antialias=variant == "hps")
+        return _sized(pictures.clamp(0, 1), (height, width), (size, size), first, antialias=variant == "hps")
     height, width = _shortest_side(height, width, size, variant)
     first = (round((height - size) / 2), round((width - size) / 2))
-    return _sized(pictures, (height, width), size, first, antialias=variant == "clip").clamp(0, 1)
+    return _sized(pictures, (height, width), (size, size), first, antialias=variant == "clip").clamp(0, 1)
 
 
 def normalise(pictures: Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> Tensor:
@@ -109,8 +117,10 @@ def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
 
 
 def resize_images(images: Sequence[Image.Image], size: int, variant: Variant) -> list[Image.Image]:
-    """Pillow's 8-bit resize and crop to ``size`` x ``size`` for ``clip``; for the others only RGB."""
+    """Pillow's 8-bit resize, and crop, to ``size`` x ``size`` for ``clip`` and ``stretch``; for the others only RGB."""
     images = [to_rgb(image) for image in images]
+    if variant == "stretch":
+        return [image.resize((size, size), Image.Resampling.BICUBIC) for image in images]
     if variant != "clip":
         return images
     out = []
