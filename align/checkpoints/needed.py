@@ -30,6 +30,8 @@ class Needed:
     """The repository, and the folder within it, that the parts are of; ``None`` if they are not on the hub."""
     urls: tuple[UrlFile, ...] = ()
     """Files that come from elsewhere on the net, as they are."""
+    about: str = ""
+    """Size and licence, for people."""
 
     @property
     def paths(self) -> list[Path]:

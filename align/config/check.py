@@ -205,6 +205,10 @@ def _reward(reward: RewardConfig, method: MethodConfig) -> None:
                 f"reward.dtype={reward.shorter}: {name} is no network of ours and computes in numbers of its own: "
                 "give reward.dtype=null"
             )
+        if reward.dtype == "float32" and (own := REWARDS[name].dtype) != "float32":
+            raise ConfigError(
+                f"reward.dtype=float32: {name} computes in {own}, as published: give reward.dtype=null"
+            )
     if method.uses_reward and not reward.terms:
         raise ConfigError(
             f"method={method.name} needs a reward: give reward.terms.<name>=<weight>, "

@@ -182,7 +182,7 @@ class RewardConfig:
     terms: dict[str, float] = field(default_factory=dict)
     """Weight by name of the reward."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    """Numbers of what guides or selects; null for float32, in which metrics always are."""
+    """Numbers of what guides or selects; null for each reward's own, in which metrics always are: float32 but for large judges."""
 
     @property
     def shorter(self) -> str | None:

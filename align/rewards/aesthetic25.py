@@ -30,7 +30,11 @@ class SiglipAestheticReward(AestheticReward):
 
 
 def load_aesthetic25(
-    name: str, folder: Path, head: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    name: str,
+    folder: Path,
+    head: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> SiglipAestheticReward:
     """A SigLIP folder (``config.json``, ``model.safetensors``) and the published ``head``. Raises WeightsError.
 

@@ -75,7 +75,9 @@ class TowerReward(Reward):
 
     def pixels(self, pictures: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Pictures (P, 3, H, W) in [0, 1] as the tower's input (P, 3, size, size)."""
-        return normalise(fit(pictures.to(device).float(), self.size, self.variant), self.mean, self.std).to(dtype)
+        return normalise(fit(pictures.to(device).float(), self.size, self.variant), self.mean, self.std).to(
+            dtype
+        )
 
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         return resize_images(images, self.size, self.variant)

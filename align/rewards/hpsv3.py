@@ -75,7 +75,14 @@ def load_hpsv3(
 
 def _head(width: int) -> nn.Sequential:
     """In float32 always."""
-    layers = (nn.Linear(width, 1024), nn.ReLU(), nn.Dropout(0.05), nn.Linear(1024, 16), nn.ReLU(), nn.Linear(16, 2))
+    layers = (
+        nn.Linear(width, 1024),
+        nn.ReLU(),
+        nn.Dropout(0.05),
+        nn.Linear(1024, 16),
+        nn.ReLU(),
+        nn.Linear(16, 2),
+    )
     return nn.Sequential(*layers)
 
 
@@ -101,5 +108,7 @@ def read_instruction(package: Path) -> tuple[str, str]:
     except (zipfile.BadZipFile, KeyError, SyntaxError, ValueError) as error:
         raise WrongWeights(f"{package} is no {SOURCE} of hpsv3 1.0.0: {str(error).splitlines()[0]}") from None
     if hashlib.sha256((text + suffix).encode()).hexdigest() != TEXT_SHA256:
-        raise WrongWeights(f"{package} holds another text than the one that HPSv3 was trained with: give hpsv3 1.0.0")
+        raise WrongWeights(
+            f"{package} holds another text than the one that HPSv3 was trained with: give hpsv3 1.0.0"
+        )
     return text, suffix

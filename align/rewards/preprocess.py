@@ -58,7 +58,12 @@ def resized(pictures: Tensor, height: int, width: int) -> Tensor:
 
 
 def _sized(
-    pictures: Tensor, scaled: tuple[int, int], size: tuple[int, int], first: tuple[int, int], *, antialias: bool
+    pictures: Tensor,
+    scaled: tuple[int, int],
+    size: tuple[int, int],
+    first: tuple[int, int],
+    *,
+    antialias: bool,
 ) -> Tensor:
     """(P, 3, H, W) scaled by bicubic, and of that ``size`` rows and columns from ``first`` on; black is beyond."""
     sides, device = pictures.shape[-2:], pictures.device
@@ -70,8 +75,7 @@ def _sized(
         )
         sides = pictures.shape[-2:]
     rows, columns = (
-        axis(*one, "bicubic", antialias, device)
-        for one in zip(sides, scaled, size, first, strict=True)
+        axis(*one, "bicubic", antialias, device) for one in zip(sides, scaled, size, first, strict=True)
     )
     return product(pictures, rows, columns)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from align.rewards.judges import JUDGES
 from align.rewards.sources import Checkpoint
 from align.rewards.spec import RewardSpec, network
 
@@ -32,8 +33,19 @@ AESTHETIC_HEAD = Checkpoint(
 """LAION's head, 3.7 MB, Apache-2.0; not on the hub."""
 
 
-def _facts(model: str, version: str, preprocess: str = "clip") -> dict[str, str]:
-    return {"model": model, "version": version, "preprocess": preprocess, "dtype": "float32"}
+AESTHETIC25_HEAD = Checkpoint(
+    "discus0434/aesthetic-predictor-v2-5",
+    ("aesthetic_predictor_v2_5.pth",),
+    url="https://github.com/discus0434/aesthetic-predictor-v2-5/raw/main/models/aesthetic_predictor_v2_5.pth",
+    sha256="a6caf256b3dc434273c98dcb12f6bf17c5d4fc647d8df11f038386923dd06220",
+    reward="aesthetic25",
+    about="2.6 MB, AGPL-3.0",
+)
+"""Not on the hub, and not ours to pass on."""
+
+
+def _facts(model: str, version: str, preprocess: str = "clip", dtype: str = "float32") -> dict[str, str]:
+    return {"model": model, "version": version, "preprocess": preprocess, "dtype": dtype}
 
 
 def _hps_spec(version: str, file: str, variant: Variant) -> RewardSpec:
@@ -83,6 +95,20 @@ PUBLISHED: dict[str, RewardSpec] = {
         _facts(AESTHETIC_HEAD.reference, "sac+logos+ava1-l14-linearMSE"),
         reads_prompt=False,
     ),
+    "aesthetic25": RewardSpec(
+        "Aesthetic Predictor V2.5 on SigLIP: about 3 to 6.5, prompt ignored",
+        network("aesthetic25", lambda paths: {"folder": paths[0].parent, "head": paths[-1]}),
+        (
+            Checkpoint(
+                "google/siglip-so400m-patch14-384",
+                ("config.json", "model.safetensors"),
+                about="3.5 GB, Apache-2.0",
+            ),
+            AESTHETIC25_HEAD,
+        ),
+        _facts(AESTHETIC25_HEAD.reference, "2.5", "stretch"),
+        reads_prompt=False,
+    ),
     "clipscore": RewardSpec(
         "CLIP ViT-L/14: the plain cosine, about 0.2 to 0.35",
         network("clip", lambda paths: {"folder": paths[0].parent, "scaled": False}),
@@ -91,4 +117,5 @@ PUBLISHED: dict[str, RewardSpec] = {
     ),
     "spm_sd15": _spm_spec("SD 1.5", "sd-v1-5_step-aware_preference_model.bin"),
     "spm_sdxl": _spm_spec("SDXL", "sdxl_step-aware_preference_model.bin"),
+    **JUDGES,
 }

@@ -41,7 +41,13 @@ KINDS: Mapping[str, tuple[Any, Any]] = {
     "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration),
 }
 """Configuration and model by ``model_type`` of a folder's ``config.json``."""
-WORDS = ("chat_template.json", "config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
+WORDS = (
+    "chat_template.json",
+    "config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
 """Files of a folder without its weights."""
 RATIO = 200
 """Longer pictures are refused, as the published code does."""
@@ -73,11 +79,13 @@ class Sizing:
 class QwenVL:
     """A frozen model with its tokenizer, chat template and way to cut pictures into patches."""
 
-    def __init__(self, model: nn.Module, config: Any, tokenizer: Any, template: str, image: Mapping[str, Any]):
+    def __init__(
+        self, model: nn.Module, config: Any, tokenizer: Any, template: str, image: Mapping[str, Any]
+    ):
         self.model, self.config, self.tokenizer, self.template = model, config, tokenizer, template
         self.patch, self.merge = config.vision_config.patch_size, config.vision_config.spatial_merge_size
         self.frames = config.vision_config.temporal_patch_size
-        self.mean, self.std = tuple(image["image_mean"]), tuple(image["image_std"])
+        self.image, self.mean, self.std = image, tuple(image["image_mean"]), tuple(image["image_std"])
         self.placeholder: int = config.image_token_id
         self.device = next(model.parameters()).device
         # Between layers only their inputs are kept for a gradient; no dropout comes with that.
@@ -123,16 +131,20 @@ class QwenVL:
         ]
         return torch.tensor([found], device=self.device)
 
-    def inputs(self, picture: Tensor, question: str) -> dict[str, Tensor]:
+    def text(self, question: str, grid: Tensor) -> dict[str, Any]:
+        """What the model takes of a picture's grid and a question, but for positions."""
+        ids = self.ids(question, grid)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "image_grid_thw": grid}
+
+    def inputs(self, picture: Tensor, question: str) -> dict[str, Any]:
         """What the model takes of a picture (3, h, w) and a question, but for positions."""
         patches, grid = self.patches(picture.to(self.device))
-        ids = self.ids(question, grid)
-        return {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "pixel_values": patches,
-            "image_grid_thw": grid,
-        }
+        return {**self.text(question, grid), "pixel_values": patches}
+
+    def features(self, patches: Tensor, grid: Tensor) -> Any:
+        """A picture's patches read once, for ``mm_encoder_outputs`` of several questions in place of ``pixel_values``."""
+        self.model.train(torch.is_grad_enabled())
+        return self.model.model.get_image_features(patches, grid, return_dict=True)  # type: ignore[operator,union-attr]
 
     def forward(self, given: Mapping[str, Any], **more: Any) -> Any:
         """The model's output for ``inputs`` and ``more``."""
@@ -192,7 +204,9 @@ def load_qwen_vl(
     """
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in KINDS:
-        raise WrongWeights(f"{folder / 'config.json'} describes {kind!r}, no Qwen-VL: one of {', '.join(KINDS)}")
+        raise WrongWeights(
+            f"{folder / 'config.json'} describes {kind!r}, no Qwen-VL: one of {', '.join(KINDS)}"
+        )
     configuration, whole = KINDS[kind]
     try:
         config = configuration.from_pretrained(str(folder), local_files_only=True)
@@ -218,7 +232,13 @@ def load_qwen_vl(
     template = read_json(folder / "chat_template.json").get("chat_template")
     if not isinstance(template, str):
         raise WrongWeights(f"{folder / 'chat_template.json'} holds no template")
-    return QwenVL(fill(model, named, origin), config, tokenizer, template, read_json(folder / "preprocessor_config.json"))
+    return QwenVL(
+        fill(model, named, origin),
+        config,
+        tokenizer,
+        template,
+        read_json(folder / "preprocessor_config.json"),
+    )
 
 
 def current(tensors: Mapping[str, Tensor], root: str) -> dict[str, Tensor]:

@@ -112,7 +112,7 @@ def describe(name: str, found: Sequence[Needed]) -> dict[str, str]:
 def load(
     name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, folder: Path = EMBEDDED
 ) -> Reward:
-    """Load a reward, its towers in float32 unless told otherwise, whatever the checkpoint's data type is.
+    """Load a reward, its towers in the numbers that its entry says unless told otherwise, whatever the checkpoint's are.
 
     Raises UnknownReward for another name than those of ``REWARDS``; MissingWeights, WrongWeights.
     """
@@ -122,7 +122,7 @@ def load(
     if gone := [str(path) for one in found for path in one.paths if not path.exists()]:
         mends = dict.fromkeys(one.mend for one in found)
         raise MissingWeights(f"reward {name} needs {', '.join(gone)}; to fetch it: {'; '.join(mends)}")
-    dtype = dtype or torch.float32
+    dtype = dtype or getattr(torch, spec(name).dtype)
     reward = spec(name).loader(name, [path for one in found for path in one.paths], device, dtype)
     if known := describe(name, found):
         reward.fingerprint = {**reward.fingerprint, **known, "dtype": str(dtype).removeprefix("torch.")}

@@ -8,7 +8,7 @@ Imports no torch and never touches the network.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from align.checkpoints.fetch import UrlFile
@@ -45,6 +45,10 @@ class Checkpoint:
     """Address of the only file, if it is not on the hub; its hash, 64 hex digits; a reward whose files ``doctor`` fetches."""
     sha256: str = ""
     reward: str = ""
+    page: str = ""
+    """Where people get what nothing here may fetch for them."""
+    about: str = ""
+    """Its size and licence, for people."""
 
     @property
     def target(self) -> Path:
@@ -53,6 +57,9 @@ class Checkpoint:
 
     def find(self, what: str, embedded: Path = EMBEDDED["shapes"]) -> Needed:
         """Its files on this machine, there or not, each in the form that is there; ``what`` names them in messages."""
+        return replace(self._find(what, embedded), about=self.about)
+
+    def _find(self, what: str, embedded: Path) -> Needed:
         if self.reference in EMBEDDED:
             return Needed(what, embedded, self.names, TRAIN_SHAPES)
         hub = hub_reference(self.reference)
@@ -61,10 +68,14 @@ class Checkpoint:
             parts = tuple(one for name in self.names for one in _form(folder, name))
             return Needed(what, folder, parts, f"put {', '.join(self.names)} into {folder}")
         own = Path(os.environ.get(OWN) or os.devnull).expanduser() / hub.repo / hub.folder
-        usual = self.target.parent if self.url else folder_of(self.reference)
+        usual = self.target.parent if self.url or self.page else folder_of(self.reference)
         folder = own if own.is_dir() else usual
         forms = [_form(folder, name) for name in self.names]
         parts = tuple(one for form in forms for one in form)
+        if self.page:
+            return Needed(
+                what, folder, parts, f"get {', '.join(self.names)} from {self.page} and put it into {folder}"
+            )
         if self.url:
             urls = (UrlFile(self.url, self.sha256, self.target),)
             return Needed(what, folder, parts, f"{DOCTOR} 'metrics.rewards=[{self.reward}]'", None, urls)

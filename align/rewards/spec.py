@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from align.rewards.sources import Checkpoint
 
@@ -48,6 +48,8 @@ class RewardSpec:
     takes_timestep: bool = False
     """Whether it judges one-step predictions by their timestep."""
     reads_prompt: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that it computes in unless told otherwise, and as a metric always: a large judge's are its published ones."""
 
     @property
     def network(self) -> bool:

@@ -282,30 +282,35 @@ def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch
 
 
 @lru_cache(maxsize=16)
-def load_reward(name: str, device: torch.device, dtype: str = "float32") -> Reward:
-    """A registered reward, loaded once. Raises WeightsError."""
+def load_reward(name: str, device: torch.device, dtype: str | None = None) -> Reward:
+    """A registered reward, loaded once, in numbers of its own unless told otherwise. Raises WeightsError."""
     import torch
 
-    from align.rewards.registry import load
+    from align.rewards.registry import load, spec
 
-    return load(name, device, getattr(torch, dtype))
+    if dtype == spec(name).dtype:  # which is there already where it is also a metric
+        return load_reward(name, device)
+    return load(name, device, None if dtype is None else getattr(torch, dtype))
 
 
 def check_reward(name: str, device: torch.device) -> None:
-    """Find out whether a registered reward loads, without taking memory of an accelerator. Raises WeightsError."""
-    from align.rewards.registry import load
+    """Find out whether a registered reward loads, without taking memory of an accelerator. Raises WeightsError.
+
+    Of one whose own numbers are short, which is large, only names and shapes of the weights are looked at.
+    """
+    from align.rewards.registry import load, spec
 
     if device.type == "cpu":
         load_reward(name, device)
     else:
-        load(name)
+        load(name, "cpu" if spec(name).dtype == "float32" else "meta")
 
 
 def build_reward(reward: RewardConfig, device: torch.device) -> Reward:
     """What guides or selects: a weighted sum; a single one of weight 1 is itself. Raises WeightsError."""
     from align.rewards.combination import WeightedSum
 
-    # What is also a metric is there once where both are float32, else in two kinds of numbers.
+    # What is also a metric is there once where both compute in the same numbers.
     numbers = () if reward.shorter is None else (reward.shorter,)
     parts = [(weight, load_reward(name, device, *numbers)) for name, weight in sorted(reward.terms.items())]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)

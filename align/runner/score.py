@@ -61,7 +61,7 @@ class Scorer:
     def _results(
         self, metric: str, reward: Reward, pictures: list[Image], prompts: list[str]
     ) -> list[Result | Exception]:
-        rows, number = self._rows.get(metric, CHUNK), len(pictures)
+        rows, number = self._rows.get(metric, min(CHUNK, reward.batch or CHUNK)), len(pictures)
 
         def each(size: int) -> list[Result | Exception]:
             parts = [slice(start, start + size) for start in range(0, number, size)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from align.checkpoints.hashes import file_hash
-from align.checkpoints.layout import PICKLES
+from align.checkpoints.layout import GATED, PICKLES
 from align.checkpoints.needed import Needed, mending, missing_text
 from align.checkpoints.reference import hub_names
 from align.config.schema import Config
@@ -99,14 +99,16 @@ def _devices() -> list[str]:
 
 def _weights_line(needed: Needed) -> str:
     missing = needed.missing()
+    gated = "gated" if needed.hub is not None and needed.hub.repo in GATED else ""
+    about = "".join(f"  ({facts})" for facts in [", ".join(filter(None, (needed.about, gated)))] if facts)
     if missing:
-        return f"  {needed.what:<28} MISSING {', '.join(missing)} in {needed.folder}"
+        return f"  {needed.what:<28} MISSING {', '.join(missing)} in {needed.folder}{about}"
     files = needed.files()
     size = sum(path.stat().st_size for path in files) / 1e6
     models = [path for path in files if path.suffix in (".safetensors", *PICKLES)]
     names = [path.name if path.parent == needed.folder else path.parent.name for path in models]
     hashes = ", ".join(f"{name} {file_hash(path)[:8]}" for name, path in zip(names, models, strict=True))
-    return f"  {needed.what:<28} {size:6.1f} MB  {hashes}"
+    return f"  {needed.what:<28} {size:6.1f} MB  {hashes}{about}"
 
 
 def fetch_missing(needed: Callable[[], Sequence[Needed]]) -> int:
