@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from rewards.box import fill_hub
+from rewards.judge_box import fill_judges
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -63,6 +64,8 @@ PARTI = (
     "a teapot\tArtifacts\tBasic\t\n"
     'a sign that says "Open, at last"\tArtifacts\tWriting & Symbols\tquotes\n'
 )
+JUDGED = "a red cat and a blue dog"
+"""What the box's GenEval 2 has questions about."""
 PICKED = ["a lighthouse at dusk", "a corpse flower"]
 _INDEX = {
     "scheduler": ["diffusers", "DDIMScheduler"],
@@ -123,6 +126,7 @@ def write_box(home: Path) -> None:
     write_datasets(home / "hub")
     with torch.random.fork_rng():
         fill_hub(home)
+        fill_judges(home, [JUDGED])
 
 
 def forget_models() -> None:

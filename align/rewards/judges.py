@@ -40,7 +40,7 @@ def _facts(model: str, version: str, preprocess: str = "qwen_vl", dtype: str = "
 
 
 def _qwen(repo: str, about: str) -> Checkpoint:
-    return Checkpoint(repo, (*WORDS, "generation_config.json", "model.safetensors"), about=about)
+    return Checkpoint(repo, (*WORDS, "generation_config.json", "model.safetensors"), about=about, shards=True)
 
 
 QWEN25_7B = _qwen("Qwen/Qwen2.5-VL-7B-Instruct", "16.6 GB, Apache-2.0")
@@ -89,7 +89,7 @@ def _mps(threshold: float) -> RewardSpec:
             ),
         ),
         {
-            **_facts("RE-N-Y/mpsv1", f"overall, threshold {threshold:g}", "clip", "float32"),
+            **_facts("RE-N-Y/mpsv1", f"overall, threshold {threshold:g}", "clip_floor", "float32"),
             "condition": MPS_CONDITION,
         },
     )

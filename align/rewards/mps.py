@@ -51,7 +51,8 @@ class Looking(nn.Module):
         """What is added to x (P, n, dim), of the text (P, m, dim) and its mask (P, m), 0 or minus infinity."""
         y = self.norm(x)
         keys, values = self.to_kv(text).chunk(2, dim=-1)
-        out: Tensor = self.to_out(_attend(self.to_q(y), keys, values, self.heads, mask)) + self.ff(y)
+        found = _attend(_heads(self.to_q(y), self.heads), keys, values, mask)
+        out: Tensor = self.to_out(found) + self.ff(y)
         return out
 
 
@@ -70,16 +71,24 @@ class Thinking(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What is added to x (P, n, dim)."""
         queries, keys, values, rest = self.fused_attn_ff_proj(self.norm(x)).split(self.widths, dim=-1)
-        turned = _turned(queries.unflatten(-1, (self.heads, -1)).transpose(1, 2)).transpose(1, 2).flatten(2)
-        out: Tensor = self.attn_out(_attend(turned, _turned(keys), values, self.heads)) + self.ff_out(rest)
+        found = _attend(_heads(queries, self.heads), keys, values, turn=True)
+        out: Tensor = self.attn_out(found) + self.ff_out(rest)
         return out
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
-    """Queries (P, n, heads * d) on keys and values (P, m, d) that all heads share, as (P, n, heads * d)."""
-    many = queries.unflatten(-1, (heads, -1)).transpose(1, 2)
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """(P, n, heads * d) as (P, heads, n, d)."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def _attend(
+    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, *, turn: bool = False
+) -> Tensor:
+    """Queries (P, heads, n, d) on keys and values (P, m, d) that all heads share, as (P, n, heads * d)."""
+    if turn:
+        queries, keys = _turned(queries), _turned(keys)
     added = None if mask is None else mask[:, None, None].to(queries.dtype)
-    found = F.scaled_dot_product_attention(many, keys[:, None], values[:, None], attn_mask=added)
+    found = F.scaled_dot_product_attention(queries, keys[:, None], values[:, None], attn_mask=added)
     return found.transpose(1, 2).flatten(2)
 
 
@@ -129,6 +138,8 @@ def cross_model(tensors: dict[str, Tensor], origin: Path) -> CrossModel:
 
 class MPSReward(TowerReward):
     """``model`` holds the towers, settled; ``read`` makes of a prompt what ``texts`` keeps of it, on the CPU."""
+
+    variant = "clip_floor"
 
     def __init__(
         self,

@@ -10,10 +10,12 @@ Ways to size a picture, because the published models differ:
   were made; pixels differ by about 5/255 on average;
 * ``spo``: shortest side by bicubic **without** antialiasing, centre crop, then clamped (SPO's step-aware
   model, and what DyMO's guidance gradient flows through);
+* ``clip_floor``: as ``clip``, but of an odd number of pixels that are cut off transformers' processor leaves the smaller half
+  above and on the left, where torchvision rounds to even (MPS);
 * ``stretch``: both sides by antialiased bicubic, clamped, whatever the aspect was (SigLIP).
 
 A picture that has the tower's size already is not resampled by any of them.  ``resize_images`` is
-Pillow's 8-bit version of the first and the last; HPSv2 and SPO resize tensors, so for them ``fit`` is exact already.
+Pillow's 8-bit version of the first and the last two; HPSv2 and SPO resize tensors, so for them ``fit`` is exact already.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from torch import Tensor
 from align.pictures import to_rgb
 from align.rewards.resample import axis, product
 
-Variant = Literal["clip", "hps", "hps2023", "spo", "stretch"]
+Variant = Literal["clip", "hps", "hps2023", "spo", "clip_floor", "stretch"]
 LARGEST = 4096
 """Longest side of what is resized by a product whether or not a gradient is wanted: a photograph's matrix takes more than it."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -90,6 +92,11 @@ def _shortest_side(height: int, width: int, size: int, variant: Variant) -> tupl
     return int(size * height / width), size
 
 
+def _cut(surplus: int, variant: Variant) -> int:
+    """Where a centre crop begins."""
+    return surplus // 2 if variant == "clip_floor" else round(surplus / 2)
+
+
 def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
     """Scale and crop or pad to (P, 3, size, size), in [0, 1]; HPSv2's overshoot at edges is kept as published.
 
@@ -104,8 +111,8 @@ def fit(pictures: Tensor, size: int, variant: Variant) -> Tensor:
         first = (-((size - height) // 2), -((size - width) // 2))
         return _sized(pictures.clamp(0, 1), (height, width), (size, size), first, antialias=variant == "hps")
     height, width = _shortest_side(height, width, size, variant)
-    first = (round((height - size) / 2), round((width - size) / 2))
-    return _sized(pictures, (height, width), (size, size), first, antialias=variant == "clip").clamp(0, 1)
+    first = (_cut(height - size, variant), _cut(width - size, variant))
+    return _sized(pictures, (height, width), (size, size), first, antialias=variant != "spo").clamp(0, 1)
 
 
 def normalise(pictures: Tensor, mean: Sequence[float] = CLIP_MEAN, std: Sequence[float] = CLIP_STD) -> Tensor:
@@ -121,17 +128,17 @@ def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.devic
 
 
 def resize_images(images: Sequence[Image.Image], size: int, variant: Variant) -> list[Image.Image]:
-    """Pillow's 8-bit resize, and crop, to ``size`` x ``size`` for ``clip`` and ``stretch``; for the others only RGB."""
+    """Pillow's 8-bit resize, and crop, to ``size`` x ``size``; for ``hps`` and ``spo`` only RGB."""
     images = [to_rgb(image) for image in images]
     if variant == "stretch":
         return [image.resize((size, size), Image.Resampling.BICUBIC) for image in images]
-    if variant != "clip":
+    if variant not in ("clip", "clip_floor"):
         return images
     out = []
     for image in images:
         height, width = _shortest_side(image.height, image.width, size, variant)
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BICUBIC)
-        top, left = round((height - size) / 2), round((width - size) / 2)
+        top, left = _cut(height - size, variant), _cut(width - size, variant)
         out.append(image.crop((left, top, left + size, top + size)))
     return out

@@ -202,7 +202,7 @@ def load_qwen_vl(
 
     It has as many tokens as these know.  Without ``answers`` only the model without its last layer. Raises WeightsError.
     """
-    kind = read_json(folder / "config.json").get("model_type")
+    kind = str(read_json(folder / "config.json").get("model_type"))
     if kind not in KINDS:
         raise WrongWeights(
             f"{folder / 'config.json'} describes {kind!r}, no Qwen-VL: one of {', '.join(KINDS)}"

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from align.checkpoints.fetch import UrlFile
 from align.checkpoints.layout import PICKLES, SAFE, weight_files
-from align.checkpoints.needed import Needed
+from align.checkpoints.needed import Needed, hub_needed
 from align.checkpoints.reference import EMBEDDED, fetch_command, folder_of, hub_names, hub_reference
 
 OWN = "ALIGN_CHECKPOINTS"
@@ -49,6 +49,8 @@ class Checkpoint:
     """Where people get what nothing here may fetch for them."""
     about: str = ""
     """Its size and licence, for people."""
+    shards: bool = False
+    """Whether its weights are so large that the hub has them in shards."""
 
     @property
     def target(self) -> Path:
@@ -81,6 +83,8 @@ class Checkpoint:
             return Needed(what, folder, parts, f"{DOCTOR} 'metrics.rewards=[{self.reward}]'", None, urls)
         # Of a pickle the hub has no other form.
         there = [(n,) if n.endswith(PICKLES) else form for n, form in zip(self.names, forms, strict=True)]
+        if self.shards:
+            return replace(hub_needed(what, hub, parts, shards=True), folder=folder)
         names = hub_names(hub, (one for form in there for one in form))
         return Needed(what, folder, parts, fetch_command(hub, names), hub)
 

@@ -281,6 +281,11 @@ def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch
     return made
 
 
+def forget_backbone() -> None:
+    """What is loaded next finds the room that it took."""
+    _backbone.cache_clear()
+
+
 @lru_cache(maxsize=16)
 def load_reward(name: str, device: torch.device, dtype: str | None = None) -> Reward:
     """A registered reward, loaded once, in numbers of its own unless told otherwise. Raises WeightsError."""

@@ -64,6 +64,12 @@ class Measuring:
         items: list[Measurable] = self.store.unmeasured(self.wanted)  # type: ignore[assignment]
         self.these(items)
 
+    def again(self) -> None:
+        """What waited, and whatever else failed here. Raises as ``these``."""
+        self.scorer.waiting = frozenset()
+        self._tried.clear()
+        self.backlog()
+
     def these(self, items: Iterable[Measurable]) -> None:
         """Measure what some items lack and no other process is at. Raises StoreError, DeviceLost, WeightsError."""
         some: list[Measurable] = []
@@ -93,6 +99,11 @@ class Measuring:
         for metric in self.wanted:
             some = [item for item in items if metric in lacking[item.key] and item.key in pictures]
             if not some:
+                continue
+            if metric in self.scorer.waiting:
+                waits = Result({metric: None}, "waits until all pictures are made", failed=True)
+                for item in some:
+                    results[item.key][metric] = waits
                 continue
             found = self.scorer.measure(
                 metric, [pictures[item.key] for item in some], [item.prompt for item in some]

@@ -19,6 +19,7 @@ from align.config.schema import BackboneConfig, Config
 from align.config.strategy import KEPT_STEPS, ORDERS_TOGETHER
 from align.errors import WrongWeights
 from align.reading import read_json
+from align.rewards.registry import REWARDS
 from align.runner.devices import gb_of, torch_device
 from align.runner.files import Files
 
@@ -36,6 +37,8 @@ USUAL = (128, 256, 512, 512)
 """Widths of a decoder whose config does not say them in the usual way."""
 HEADER = 100_000_000
 """Bytes, more than a header may have."""
+ROOM = 12.0
+"""GB beside weights for what works with them, where it is asked whether several models fit on a device together."""
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TEXT, CLIP_TEXT = {"sd3": 256}, {"sd3": 77}
 """Tokens of a text where ``backbone.max_sequence_length`` does not say (else 512), and of CLIP's beside them."""
@@ -125,6 +128,25 @@ def memory_line(files: Files) -> str:
             less = "backbone.checkpointing=true takes less"
         told += f"; more than the {gb_of(device):.0f} GB of {device}: {less}"
     return told
+
+
+def waiting(files: Files) -> frozenset[str]:
+    """Metrics that a CUDA device has no room for beside the backbone and what guides: they measure when all pictures are made.
+
+    By the sizes of files, for those judges whose numbers are as short in memory as they are there.
+    """
+    device = torch_device(files.config.run.device)
+    large = [name for name in files.config.metrics.rewards if REWARDS[name].dtype != "float32"]
+    large = [name for name in large if name not in files.guiding]
+    if device.type != "cuda" or not large:
+        return frozenset()
+    found = [
+        *files.backbone,
+        *files.measuring,
+        *(one for name in files.guiding for one in files.reward(name)),
+    ]
+    total = sum(path.stat().st_size for path in {path for one in found for path in one.files()})
+    return frozenset(large) if total / 1e9 + ROOM > gb_of(device) else frozenset()
 
 
 def part(files: Files, role: str) -> Part:

@@ -74,6 +74,12 @@ class Sampling:
         self._shrink()
         return self.sample(items, on_step, again=again)
 
+    def leave(self) -> None:
+        """Nothing is sampled any more: the model leaves its device."""
+        self._sampler = None
+        build.forget_backbone()
+        free_memory()
+
     def _built(self) -> Samples:
         try:
             return build.build_sampler(self.config, self.calls, self.files)

@@ -29,12 +29,16 @@ VERDICTS = ("all", "objects", "colours", "counts", "relations", "sizes", "backgr
 
 
 class Scorer:
-    """The metrics of a run; a reward is loaded onto its device when the first picture comes."""
+    """The metrics of a run; a reward is loaded onto its device when the first picture comes.
+
+    Those ``waiting`` give no value until nothing is: there is no room for them before.
+    """
 
     def __init__(self, metrics: MetricsConfig, device: torch.device, say: Callable[[str], None]) -> None:
         self.metrics = metrics
         self.device = device
         self.say = say
+        self.waiting: frozenset[str] = frozenset()
         self._rows: dict[str, int] = {}
 
     def load_all(self) -> None:

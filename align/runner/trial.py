@@ -44,6 +44,8 @@ def try_rewards(
             _stop(name, wrong[0], errors)
     grey = images.new("RGB", (config.backbone.width, config.backbone.height), (128, 128, 128))
     for name in config.metrics.rewards:
+        if name in scorer.waiting:
+            continue
         found = scorer.measure(name, [grey] * len(some), some)
         wrong = [one for one in found if isinstance(one, Exception)]
         if len(wrong) == len(some):

@@ -16,6 +16,7 @@ from align.runner.devices import torch_device
 from align.runner.failures import CannotGoOn, ErrorLog
 from align.runner.interrupts import Interrupts
 from align.runner.measure import Measuring
+from align.runner.memory import waiting
 from align.runner.pace import Pace
 from align.runner.plan import Item, group_of
 from align.runner.prepare import Prepared
@@ -74,6 +75,8 @@ class Work:
         group did).
         """
         self._scorer.load_all()
+        if self._todo:
+            self._scorer.waiting = waiting(self._sampling.files)
         self._measuring.backlog()
         if self._todo:
             prompts = [item.prompt for item in self._todo]
@@ -100,7 +103,10 @@ class Work:
                 keeping.result()
         if hopeless is not None:
             raise CannotGoOn(hopeless)
-        if not stop:
+        if self._scorer.waiting and not self.interrupts.seen:
+            self._sampling.leave()
+            self._measuring.again()
+        elif not stop:
             self._measuring.backlog()  # of processes that are gone
 
     def _hopeless(self, group: list[Item], errors: list[str | None]) -> str | None:

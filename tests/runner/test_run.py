@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from align.__main__ import main
-from align.runner import build
+from align.runner import build, work
 from align.sampling.ledger import Cost
 from align.sampling.sampler import Outcome
 from align.store.csvfile import read_csv
@@ -204,6 +204,7 @@ class Metric:
     """A reward that gives no number for one prompt, raises for another, and sees at most ``most`` pictures at once."""
 
     name = "shapes_pick"
+    batch = None
 
     def __init__(self, most=8, refused=("refused",), answer=None):
         self.most, self.refused, self.answer = most, refused, answer
@@ -279,6 +280,24 @@ def test_a_metric_without_memory_makes_smaller_calls(fake, metric, tmp_path, cap
     assert sizes[:2] == [8, 4]
     assert set(sizes[2:]) == {2}
     assert "out of memory: shapes_pick measures 2 pictures a call" in capsys.readouterr().out
+
+
+def test_a_judge_that_has_no_room_beside_the_model_waits_until_all_pictures_are_made(
+    fake, metric, tmp_path, monkeypatch
+):
+    built = fake()
+    judge = metric(refused=())
+    left = []
+    monkeypatch.setattr(work, "waiting", lambda files: frozenset({"shapes_pick"}))
+    monkeypatch.setattr(build, "forget_backbone", lambda: left.append((len(built), len(judge.seen))))
+    code, rows = measured(tmp_path, "run.in_flight=2")
+    assert code == 0
+    assert left == [(1, 0)], "one sampler was built, and nothing measured before it left"
+    assert rows.loc["eleven", "shapes_pick"] == 6
+    assert set(rows["status"]) == {"ok", "ok: shapes_pick is not finite"}
+    code, _ = measured(tmp_path, "run.in_flight=2")
+    assert code == 0
+    assert len(left) == 1
 
 
 @pytest.mark.parametrize(
