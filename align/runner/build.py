@@ -298,6 +298,11 @@ def load_reward(name: str, device: torch.device, dtype: str | None = None) -> Re
     return load(name, device, None if dtype is None else getattr(torch, dtype))
 
 
+def forget_rewards() -> None:
+    """Likewise."""
+    load_reward.cache_clear()
+
+
 def check_reward(name: str, device: torch.device) -> None:
     """Find out whether a registered reward loads, without taking memory of an accelerator. Raises WeightsError.
 

@@ -65,10 +65,11 @@ class Measuring:
         self.these(items)
 
     def again(self) -> None:
-        """What waited, and whatever else failed here. Raises as ``these``."""
-        self.scorer.waiting = frozenset()
-        self._tried.clear()
-        self.backlog()
+        """What waited, one metric after another, and whatever else failed here. Raises as ``these``."""
+        while self.scorer.waiting:
+            self.scorer.next_waiting()
+            self._tried.clear()
+            self.backlog()
 
     def these(self, items: Iterable[Measurable]) -> None:
         """Measure what some items lack and no other process is at. Raises StoreError, DeviceLost, WeightsError."""

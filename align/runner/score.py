@@ -41,6 +41,12 @@ class Scorer:
         self.waiting: frozenset[str] = frozenset()
         self._rows: dict[str, int] = {}
 
+    def next_waiting(self) -> None:
+        """Let one that waited measure, alone on the device."""
+        self.waiting -= {min(self.waiting)}
+        build.forget_rewards()
+        free_memory()
+
     def load_all(self) -> None:
         """Find damaged weights before any work. Raises WeightsError."""
         for name in self.metrics.rewards:

@@ -59,7 +59,7 @@ def test_bicubic_products_are_torchs_own_resizing(sides, size, antialias):
     towards = torch.rand(2, 3, size, size, generator=generator)
     results = []
     for found in (
-        preprocess._sized(pictures, (size, size), size, (0, 0), antialias=antialias),
+        preprocess._sized(pictures, (size, size), (size, size), (0, 0), antialias=antialias),
         F.interpolate(pictures, size=(size, size), mode="bicubic", antialias=antialias),
     ):
         results.append((found, *torch.autograd.grad(found, pictures, towards)))

@@ -290,6 +290,7 @@ def test_a_judge_that_has_no_room_beside_the_model_waits_until_all_pictures_are_
     left = []
     monkeypatch.setattr(work, "waiting", lambda files: frozenset({"shapes_pick"}))
     monkeypatch.setattr(build, "forget_backbone", lambda: left.append((len(built), len(judge.seen))))
+    monkeypatch.setattr(build, "forget_rewards", lambda: None)
     code, rows = measured(tmp_path, "run.in_flight=2")
     assert code == 0
     assert left == [(1, 0)], "one sampler was built, and nothing measured before it left"
