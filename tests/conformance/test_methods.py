@@ -76,9 +76,9 @@ CASES = {
     "fake": METHODS,
     "flow": tuple(method for method in METHODS if method not in WRAP_ALIKE),
     "unet": ("none", "dymo", "svdd", "dymo_smc", "dno"),
-    "shapes": ("dymo", "svdd", "das", "dno"),
+    "shapes": ("dymo", "svdd", "das"),
 }
-"""The methods of a world: none, one that guides by attention and reward, one that chooses, and weighed particles."""
+"""The methods of a world: one that guides by attention and reward, one that chooses, and weighed particles."""
 SOON = {
     "unet": tuple(method for method in METHODS if method not in ("svdd", "dymo_smc")),
     "shapes": (),
