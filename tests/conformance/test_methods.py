@@ -68,6 +68,11 @@ CHEAPER = {
         "method.noise_search.populations=[3,2,2]",
         "method.noise_search.begin=[0,0.5]",
     ],
+    "local_search": [
+        "method.local_search.drafts=2",
+        "method.local_search.children=[2,1]",
+        "method.local_search.begin=[0.5,0.75]",
+    ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
 WRAP_ALIKE = ("dno_released", "reno", "reno_released", "noise_search_released", "evosearch", "promptist")
