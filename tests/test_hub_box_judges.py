@@ -11,7 +11,7 @@ from rewards.judge_box import TEXT_SHA256
 from align.__main__ import main
 from align.config.places import group_choices
 from align.rewards import hpsv3
-from align.rewards.judges import JUDGES
+from align.rewards.judges import GENEVAL2_DATA, JUDGES
 from align.store.csvfile import read_csv
 
 NAMES = [*JUDGES, "aesthetic25"]
@@ -86,6 +86,16 @@ def test_prompts_of_another_benchmark_are_found_before_anything_is_made(tmp_path
     assert main([*command, f"run.folder={tmp_path}"]) != 0
     assert "none of GenEval 2's" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_the_benchmarks_own_file_is_a_set_of_prompts(at_home, tmp_path, capsys):
+    data = at_home / "align" / GENEVAL2_DATA.reference / GENEVAL2_DATA.names[0]
+    prompts = ["prompts=file", f"prompts.path={data}", "prompts.tag_columns=[atom_count]"]
+    command = [*TINY[:1], *TINY[3:], *prompts, "method=none", "metrics.rewards=[geneval2_am,geneval2_gm]"]
+    assert main([*command, f"run.folder={tmp_path}"]) == 0, capsys.readouterr().err
+    (row,) = read_csv(tmp_path / "results.csv").to_dict("records")
+    assert str(row["tag_atom_count"]) == "2"
+    assert 0 < row["geneval2_gm"] <= row["geneval2_am"]
 
 
 def test_doctor_tells_size_and_licence(capsys):
