@@ -192,7 +192,7 @@ def _method(method: MethodConfig) -> None:
 
 
 def _reward(reward: RewardConfig, method: MethodConfig) -> None:
-    from align.rewards.registry import REWARDS
+    from align.rewards.registry import REWARDS, usual
 
     for name, weight in reward.terms.items():
         _registered(f"reward.terms.{name}", name)
@@ -212,13 +212,13 @@ def _reward(reward: RewardConfig, method: MethodConfig) -> None:
     if method.uses_reward and not reward.terms:
         raise ConfigError(
             f"method={method.name} needs a reward: give reward.terms.<name>=<weight>, "
-            f"names: {', '.join(sorted(REWARDS))}"
+            f"names: {', '.join(usual())}"
         )
     if not method.reward_needs_gradient:
         return
     for name in reward.terms:
         if not REWARDS[name].differentiable:
-            able = ", ".join(sorted(known for known, spec in REWARDS.items() if spec.differentiable))
+            able = ", ".join(known for known in usual() if REWARDS[known].differentiable)
             raise ConfigError(
                 f"reward {name} has no gradient and method={method.name} needs one: "
                 f"give one of {able}, or method=best_of_n"

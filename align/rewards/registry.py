@@ -88,6 +88,11 @@ def spec(name: str) -> RewardSpec:
     return REWARDS[name]
 
 
+def usual() -> list[str]:
+    """Names to choose from, sorted: without those of the same judge asked in another way, ``NAME_HOW``."""
+    return sorted(name for name in REWARDS if not any(name.startswith(f"{other}_") for other in REWARDS))
+
+
 def find(name: str, folder: Path = EMBEDDED) -> list[Needed]:
     """The files of a reward, one entry for each checkpoint that it reads. Raises UnknownReward."""
     what = f"reward {name}"

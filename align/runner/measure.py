@@ -64,8 +64,9 @@ class Measuring:
         items: list[Measurable] = self.store.unmeasured(self.wanted)  # type: ignore[assignment]
         self.these(items)
 
-    def again(self) -> None:
-        """What waited, one metric after another, and whatever else failed here. Raises as ``these``."""
+    def rest(self) -> None:
+        """What is left in the end: of processes that are gone, then what waited, one metric after another. Raises as ``these``."""
+        self.backlog()
         while self.scorer.waiting:
             self.scorer.next_waiting()
             self._tried.clear()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from align.checkpoints.layout import SAFE
+from align.checkpoints.needed import Needed
 from align.checkpoints.reference import EMBEDDED
 from align.config.schema import BackboneConfig, Config
 from align.config.strategy import KEPT_STEPS, ORDERS_TOGETHER
@@ -130,23 +131,18 @@ def memory_line(files: Files) -> str:
     return told
 
 
-def waiting(files: Files) -> frozenset[str]:
-    """Metrics that a CUDA device has no room for beside the backbone and what guides: they measure when all pictures are made.
+def waiting(files: Files, beside: Sequence[Needed]) -> frozenset[str]:
+    """Metrics that a CUDA device has no room for ``beside`` other models and each other: they measure last, one after another.
 
     By the sizes of files, for those judges whose numbers are as short in memory as they are there.
     """
-    device = torch_device(files.config.run.device)
-    large = [name for name in files.config.metrics.rewards if REWARDS[name].dtype != "float32"]
-    large = [name for name in large if name not in files.guiding]
-    if device.type != "cuda" or not large:
+    device, metrics = torch_device(files.config.run.device), files.config.metrics.rewards
+    large = [name for name in metrics if REWARDS[name].dtype != "float32" and name not in files.guiding]
+    if device.type != "cuda" or not large or (len(metrics) == 1 and not beside):
         return frozenset()
-    found = [
-        *files.backbone,
-        *files.measuring,
-        *(one for name in files.guiding for one in files.reward(name)),
-    ]
-    total = sum(path.stat().st_size for path in {path for one in found for path in one.files()})
-    return frozenset(large) if total / 1e9 + ROOM > gb_of(device) else frozenset()
+    paths = {path for one in (*beside, *files.measuring) for path in one.files()}
+    fits = sum(path.stat().st_size for path in paths) / 1e9 + ROOM <= gb_of(device)
+    return frozenset() if fits else frozenset(large)
 
 
 def part(files: Files, role: str) -> Part:

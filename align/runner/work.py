@@ -62,6 +62,10 @@ class Work:
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
+        if items:
+            files = prepared.files
+            guides = (one for name in files.guiding for one in files.reward(name))
+            self._scorer.waiting = waiting(files, [*files.backbone, *guides])
         self._measuring = Measuring(store, prepared.metrics, self._scorer, meter, interrupts, self._errors)
         particles, returned = config.method.particles, config.method.returned
         call = prepared.calls.shared(particles) * returned // particles
@@ -75,8 +79,6 @@ class Work:
         group did).
         """
         self._scorer.load_all()
-        if self._todo:
-            self._scorer.waiting = waiting(self._sampling.files)
         self._measuring.backlog()
         if self._todo:
             prompts = [item.prompt for item in self._todo]
@@ -103,11 +105,10 @@ class Work:
                 keeping.result()
         if hopeless is not None:
             raise CannotGoOn(hopeless)
-        if self._scorer.waiting and not self.interrupts.seen:
-            self._sampling.leave()
-            self._measuring.again()
-        elif not stop:
-            self._measuring.backlog()  # of processes that are gone
+        if not stop:
+            if self._scorer.waiting:
+                self._sampling.leave()
+            self._measuring.rest()
 
     def _hopeless(self, group: list[Item], errors: list[str | None]) -> str | None:
         """Why no other group would be made either."""

@@ -14,8 +14,10 @@ from align.reading import read_bytes
 from align.runner import build, measure
 from align.runner.devices import torch_device
 from align.runner.failures import ErrorLog
+from align.runner.files import Files
 from align.runner.interrupts import Interrupts
 from align.runner.measure import Measuring
+from align.runner.memory import waiting
 from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer
 from align.runner.trial import try_rewards
@@ -78,6 +80,7 @@ class Scoring:
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
         self._scorer = Scorer(config.metrics, self._device, meter.say)
+        self._scorer.waiting = waiting(Files(config), ())
         self._measuring = Measuring(
             store, wanted, self._scorer, meter, interrupts, self._errors, self._picture
         )
@@ -103,7 +106,7 @@ class Scoring:
             self._pictures = {}
             if self.config.run.on_error == "stop" and any(one.error for one in group):
                 return
-        self._measuring.backlog()  # of processes that are gone
+        self._measuring.rest()
 
     def _claimed(self, items: Iterable[Scorable]) -> Iterator[list[Scorable]]:
         """Items that no other process is at, some at a time."""

@@ -14,6 +14,7 @@ from scoring.helpers import Judge, write
 
 from align.__main__ import main
 from align.runner import build
+from align.scoring import work
 from align.store.csvfile import read_csv
 
 
@@ -53,6 +54,20 @@ def score(pictures, *more, folder=None):
 def expected(name):
     k = int(Path(name).stem)
     return 100 * (k + 1) + np.float32(20 * k) / 255
+
+
+def test_judges_that_have_no_room_for_each_other_measure_one_after_another(pictures, judge, monkeypatch):
+    _, plain = score(pictures)
+    turns = []
+    monkeypatch.setattr(work, "waiting", lambda files, beside: frozenset({"shapes_pick", "shapes_hps"}))
+    monkeypatch.setattr(build, "forget_rewards", lambda: turns.append(1))
+    both = "metrics.rewards=[shapes_pick,shapes_hps]"
+    code, rows = score(pictures, both, folder=pictures.parent / "turns")
+    assert code == 0
+    assert len(turns) == 2
+    assert set(rows["status"]) == {"ok"}
+    for name in ("shapes_pick", "shapes_hps"):
+        assert list(rows[name]) == list(plain["shapes_pick"])
 
 
 def test_pictures_and_prompts_are_paired_whatever_the_order_and_size(pictures, judge):

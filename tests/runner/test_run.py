@@ -288,7 +288,7 @@ def test_a_judge_that_has_no_room_beside_the_model_waits_until_all_pictures_are_
     built = fake()
     judge = metric(refused=())
     left = []
-    monkeypatch.setattr(work, "waiting", lambda files: frozenset({"shapes_pick"}))
+    monkeypatch.setattr(work, "waiting", lambda files, beside: frozenset({"shapes_pick"}))
     monkeypatch.setattr(build, "forget_backbone", lambda: left.append((len(built), len(judge.seen))))
     monkeypatch.setattr(build, "forget_rewards", lambda: None)
     code, rows = measured(tmp_path, "run.in_flight=2")
