@@ -5,7 +5,7 @@ A multirun builds a backbone or reward once for all its runs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -286,9 +286,14 @@ def load_reward(name: str, device: torch.device, dtype: str = "float32") -> Rewa
     """A registered reward, loaded once. Raises WeightsError."""
     import torch
 
+    from align.released.surrogates import washed_out
     from align.rewards.registry import load
+    from align.surrogates.reward import SurrogateReward
 
-    return load(name, device, getattr(torch, dtype))
+    reward = load(name, device, getattr(torch, dtype))
+    if isinstance(reward, SurrogateReward) and reward.surrogate.released:
+        return replace(reward, shown=washed_out)
+    return reward
 
 
 def check_reward(name: str, device: torch.device) -> None:
