@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from align.config.command import Command
     from align.config.compose import Job
     from align.online.rounds import Online
+    from align.runner.files import Files
 
 MORE = """\
 The black box is any registered reward, a user's own too, and is asked about each picture once.  What it said so far, as a
@@ -31,7 +32,9 @@ USUAL = "online_shapes"
 def main(argv: Sequence[str]) -> int:
     """The verb; returns its exit code. Raises ConfigError, FilesMissing before any work."""
     parser = Parser("online", MORE, EXAMPLES)
-    parser.add_argument("words", nargs="*", metavar="GROUP=NAME | OPTION=VALUE", help="what is not as it is by default")
+    parser.add_argument(
+        "words", nargs="*", metavar="GROUP=NAME | OPTION=VALUE", help="what is not as it is by default"
+    )
     parser.takes_configs()
     found = parser.read(argv)
     online = read_online(parser.command(found, found.words))
@@ -68,13 +71,19 @@ def checked(job: Job, files: Files) -> Online:
     config = job.config
     surrogate, rounds, name = config.surrogate, config.rounds, config.blackbox
     if surrogate is None or rounds is None:
-        raise ConfigError("online needs surrogate=NAME and rounds=NAME: give them, or experiment=online_shapes")
+        raise ConfigError(
+            "online needs surrogate=NAME and rounds=NAME: give them, or experiment=online_shapes"
+        )
     if name is None:
-        raise ConfigError("online asks a black box: give blackbox=NAME, such as blackbox=jpeg_compressibility")
+        raise ConfigError(
+            "online asks a black box: give blackbox=NAME, such as blackbox=jpeg_compressibility"
+        )
     if name not in REWARDS:
         raise ConfigError(f"blackbox={name}: there is no such reward{suggestion(name, REWARDS, 'rewards')}")
     if not config.method.uses_reward:
-        raise ConfigError(f"method={config.method.name} follows no reward: give method=das, or another that does")
+        raise ConfigError(
+            f"method={config.method.name} follows no reward: give method=das, or another that does"
+        )
     found = load_prompts(config.prompts, files.prompts)
     own = [row for row in found.rows if row.negative is not None or row.seed is not None]
     if own:

@@ -39,7 +39,9 @@ def read_surrogates(files: Mapping[str, str]) -> None:
 
     for name, file in files.items():
         if not Path(file).expanduser().is_file():
-            raise ConfigError(f"reward.files.{name}: there is no file {file}; give the path of a saved surrogate")
+            raise ConfigError(
+                f"reward.files.{name}: there is no file {file}; give the path of a saved surrogate"
+            )
     try:
         register(files)
     except (WeightsError, RewardError) as error:

@@ -43,7 +43,8 @@ def run_online(online: Online, console: Console) -> int:
     _enter(online, identity)
     _say(console, _plan(online))
     set_up_torch(online.config.run.threads)
-    asked, surrogate = None, None
+    asked: Asked | None = None
+    surrogate: Surrogate | None = None
     for round_ in range(online.rounds.number + 1):
         reward = None if surrogate is None else _guiding(online.folder_of(round_ - 1))
         code, asked = _ask(online, round_, reward, asked, console)

@@ -69,4 +69,6 @@ def read_asked(path: Path) -> Asked:
             prompts = tuple(json.loads((file.metadata() or {})[KEY])["prompts"])
             return Asked(file.get_tensor("features"), file.get_tensor("values"), prompts)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise WrongWeights(f"{path} is damaged ({error}): remove it, and the same command asks again") from error
+        raise WrongWeights(
+            f"{path} is damaged ({error}): remove it, and the same command asks again"
+        ) from error

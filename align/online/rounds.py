@@ -60,9 +60,7 @@ class Online:
         """The run of a round, guided by a reward, or plain."""
         before = 0 if round_ == 0 else self.rounds.first + (round_ - 1) * self.rounds.each
         samples, noise = self.config.samples, self.noise("prompts")
-        texts = in_turn(
-            self.asked, before // samples, self.pictures(round_) // samples, noise, self.rounds
-        )
+        texts = in_turn(self.asked, before // samples, self.pictures(round_) // samples, noise, self.rounds)
         return self._run(self.folder_of(round_), texts, reward, seed=self._seed(f"round {round_}"))
 
     def evaluation(self, reward: RewardConfig | None) -> Config:
@@ -146,7 +144,9 @@ def check(online: Online) -> None:
             f"rounds.held_out={rounds.held_out} of {len(online.prompts)} prompts leaves none to ask about: give fewer"
         )
     if "{}" not in rounds.template:
-        raise ConfigError(f"rounds.template={shown(rounds.template)} has no {{}}, where the prompt goes: put it in")
+        raise ConfigError(
+            f"rounds.template={shown(rounds.template)} has no {{}}, where the prompt goes: put it in"
+        )
     usual = SurrogateConfig(surrogate.name)
     read = {*_OF_KIND[surrogate.kind], *(() if surrogate.kind == "ridge" else _OF_NETWORKS)}
     for name in {*_OF_NETWORKS, *(one for names in _OF_KIND.values() for one in names)} - read:
@@ -155,4 +155,6 @@ def check(online: Online) -> None:
                 f"surrogate.{name} is not read by surrogate.kind={surrogate.kind}: leave it out, or give another surrogate"
             )
     if surrogate.kind == "ucb" and surrogate.ridge is None:
-        raise ConfigError("surrogate.ridge=null is chosen by surrogate.kind=ridge alone: give a number such as 1e-3")
+        raise ConfigError(
+            "surrogate.ridge=null is chosen by surrogate.kind=ridge alone: give a number such as 1e-3"
+        )

@@ -77,9 +77,7 @@ def _best(rows: pandas.DataFrame) -> pandas.DataFrame:
     return rows.loc[rows.groupby("prompt")["answer"].idxmax()]
 
 
-def _line(
-    name: str, answers: int, rows: pandas.DataFrame, levels: pandas.Series[float]
-) -> dict[str, Any]:
+def _line(name: str, answers: int, rows: pandas.DataFrame, levels: pandas.Series[float]) -> dict[str, Any]:
     from align.analysis.intervals import bootstrap
 
     rows = rows[rows["prompt"].isin(levels.index)]

@@ -150,7 +150,9 @@ def plot_rounds(found: pandas.DataFrame, value: str, out: Path) -> None:
         for place, (name, line) in enumerate(found.groupby("line", sort=False)):
             colour = f"C{place}"
             panel.plot(line["answers"], line["mean"], color=colour, marker=".", label=_as_label(str(name)))
-            panel.fill_between(line["answers"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
+            panel.fill_between(
+                line["answers"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0
+            )
         panel.set_xlabel("answers of the black box")
         panel.set_ylabel(_as_label(value))
         panel.legend(frameon=False, fontsize="small")

@@ -70,17 +70,17 @@ class Fit:
         losses: list[list[float]] = []
         for epoch in range(self.epochs):
             losses.append([])
-            for part in draws.order(epoch, len(rows)).split(self.batch):
+            for part in torch.split(draws.order(epoch, len(rows)), self.batch):
                 taken = rows[places[:, part]]
                 found = self.training_values(live, features[taken], epoch, step, draws)
                 loss = (found - targets[taken]).square().mean()
-                adam.zero_grad()
-                loss.backward()
+                gradients = torch.autograd.grad(loss, live)
                 if self.gradient_noise:
                     size = self.gradient_noise * (self.rate / self.batch) ** 0.5
-                    for one, drawn in zip(live, draws.gradient_noise(step, live), strict=True):
-                        assert one.grad is not None
-                        one.grad += size * drawn
+                    drawn = draws.gradient_noise(step, live)
+                    gradients = tuple(g + size * d for g, d in zip(gradients, drawn, strict=True))
+                for one, gradient in zip(live, gradients, strict=True):
+                    one.grad = gradient
                 adam.step()
                 losses[-1].append(loss.item())
                 step += 1
@@ -126,4 +126,5 @@ def root_of(found: Tensor, ridge: float, rule: str) -> Tensor:
     known = rows.T @ rows if rule == "gram" else torch.cov(rows.T).reshape(width, width)
     lower = torch.linalg.cholesky(known + ridge * torch.eye(width, dtype=torch.float64))
     unit = torch.eye(width, dtype=torch.float64)
-    return torch.linalg.solve_triangular(lower, unit, upper=False).float()
+    root: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False)
+    return root.float()

@@ -50,8 +50,6 @@ def load_surrogate(
 
 
 @lru_cache(maxsize=1)
-def _tower(
-    name: str, paths: tuple[Path, ...], device: torch.device, dtype: torch.dtype
-) -> ContrastiveReward:
+def _tower(name: str, paths: tuple[Path, ...], device: torch.device, dtype: torch.dtype) -> ContrastiveReward:
     """The tower that the surrogates of all rounds share."""
     return cast(ContrastiveReward, spec(name).loader(name, paths, device, dtype))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from align.released.surrogates import ReleasedDraws, ReleasedFit
-from align.surrogates.networks import Fit, bonus, hidden, last, root_of, values
+from align.surrogates.networks import Fit, bonus, hidden, last, root_of
 
 from .filters import Differences, cases
 from .replay import parameters
@@ -141,7 +141,9 @@ def test_every_fit_and_every_value_is_the_recorded_one(trace):
         differences.add("held-out errors", fitted.errors, f"{at}.valid_mae")
         best = min(range(len(fitted.errors)), key=lambda epoch: (fitted.errors[epoch], -epoch))
         assert best == told["best_epoch"]
-        for ours, recorded in zip(layers, trace.layers(f"{at}.{'best' if trace.mended else 'end'}"), strict=True):
+        for ours, recorded in zip(
+            layers, trace.layers(f"{at}.{'best' if trace.mended else 'end'}"), strict=True
+        ):
             worst = float((ours - recorded).abs().max())
             differences.worst["weights"] = max(worst, differences.worst.get("weights", 0.0))
         compare_values(trace, at, layers, features, differences)
@@ -158,7 +160,8 @@ def compare_values(trace, at, layers, features, differences):
         known = hidden(layers, features)[0]
         roots = {rule: root_of(known, config["ridge"], rule) for rule in ("gram", "covariance")}
         bonuses = {
-            rule: bonus(found[0], root, config["alpha"], config["bonus_limit"]) for rule, root in roots.items()
+            rule: bonus(found[0], root, config["alpha"], config["bonus_limit"])
+            for rule, root in roots.items()
         }
         optimistic = heads[0] + bonuses["gram" if trace.mended else "covariance"]
         for rule, one in bonuses.items():
