@@ -127,4 +127,4 @@ def root_of(found: Tensor, ridge: float, rule: str) -> Tensor:
     lower = torch.linalg.cholesky(known + ridge * torch.eye(width, dtype=torch.float64))
     unit = torch.eye(width, dtype=torch.float64)
     root: Tensor = torch.linalg.solve_triangular(lower, unit, upper=False)
-    return root.float()
+    return root.float().contiguous()
