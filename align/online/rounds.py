@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from align.config.convert import shown
-from align.config.errors import ConfigError
+from align.config.errors import ConfigError, suggestion
 from align.config.method import MethodConfig
 from align.config.online import RoundsConfig, SurrogateConfig
 from align.config.schema import Config, MetricsConfig, PromptsConfig, RewardConfig
+from align.rewards.features import FEATURES
 from align.sampling.noise import NoiseStream
 
 DATA = "data.safetensors"
@@ -49,6 +50,10 @@ class Online:
     def noise(self, key: str, sample: int = 0) -> NoiseStream:
         """Draws of the experiment itself, apart from those of its pictures."""
         return NoiseStream(self.config.seed, key, sample)
+
+    def answer(self, key: str, value: float) -> float:
+        """What the black box answers for the picture of this identity: its value, with noise of the picture's own."""
+        return value + self.rounds.noise * float(self.noise(key).normal("feedback", 0, 0, (1,)))
 
     def folder_of(self, round_: int) -> Path:
         return self.folder / f"round_{round_:03d}"
@@ -147,6 +152,9 @@ def check(online: Online) -> None:
         raise ConfigError(
             f"rounds.template={shown(rounds.template)} has no {{}}, where the prompt goes: put it in"
         )
+    if surrogate.features not in FEATURES:
+        hint = suggestion(surrogate.features, FEATURES, "features")
+        raise ConfigError(f"surrogate.features={surrogate.features}: there are no such features{hint}")
     usual = SurrogateConfig(surrogate.name)
     read = {*_OF_KIND[surrogate.kind], *(() if surrogate.kind == "ridge" else _OF_NETWORKS)}
     for name in {*_OF_NETWORKS, *(one for names in _OF_KIND.values() for one in names)} - read:

@@ -58,15 +58,12 @@ def _values(online: Online, folder: Path) -> pandas.DataFrame:
 
     name = online.blackbox
     rows = [row for row in rows_of(folder) if row.get("image") and row.get(name) is not None]
-    noise = [float(online.noise(row["key"]).normal("feedback", 0, 0, (1,))) for row in rows]
     return pandas.DataFrame(
         {
             "prompt": [row["prompt"] for row in rows],
             "sample": [row["sample"] for row in rows],
             "value": [float(row[name]) for row in rows],
-            "answer": [
-                float(row[name]) + online.rounds.noise * one for row, one in zip(rows, noise, strict=True)
-            ],
+            "answer": [online.answer(row["key"], float(row[name])) for row in rows],
         }
     )
 

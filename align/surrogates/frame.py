@@ -27,6 +27,8 @@ class Asked:
         return Asked(self.features[rows], self.values[rows], prompts)
 
     def and_then(self, more: Asked) -> Asked:
+        if not len(more.values):
+            return self
         return Asked(
             torch.cat([self.features, more.features]),
             torch.cat([self.values, more.values]),

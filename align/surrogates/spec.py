@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from align.rewards.errors import RewardError
 from align.rewards.features import features_reward
 from align.rewards.registry import REWARDS, spec
 from align.rewards.sources import Checkpoint
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
 
 
 def register(files: Mapping[str, str]) -> None:
-    """Make surrogates rewards, by name of each file. Raises WrongWeights: one is no surrogate; UnknownReward: of its features."""
+    """Make surrogates rewards, by name of each file. Raises WrongWeights: one is no surrogate; RewardError: its name or features."""
     for name, file in files.items():
         path = Path(file).expanduser()
         own = Checkpoint(str(path.parent.resolve()), (path.name,))
         known = REWARDS.get(name)
         if known is not None and known.weights[:1] == (own,):
             continue
+        if known is not None and known.loader is not _load:
+            raise RewardError(f"there is a reward {name} already: give {path.name} another name")
         from align.surrogates.surrogate import told_by
 
         tower = spec(features_reward(told_by(path)["features"]))

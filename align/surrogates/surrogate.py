@@ -106,7 +106,11 @@ def fit_ridge(
     frame, rows, values = framed(asked, centre, scale)
     x, y = rows.double(), values.double()
     left, size, right = torch.linalg.svd(x, full_matrices=False)
-    ridges = size.max() ** 2 * torch.logspace(-5, 1, 25, dtype=torch.float64) if ridge is None else [ridge]
+    ridges = (
+        size.max().square().clamp(min=1e-12) * torch.logspace(-5, 1, 25, dtype=torch.float64)
+        if ridge is None
+        else [ridge]
+    )
     errors = [_left_out(left, size, y, float(one)) for one in ridges]
     best = min(range(len(errors)), key=errors.__getitem__)
     chosen = float(ridges[best])

@@ -25,7 +25,7 @@ def texts(config):
 
 def test_the_first_round_is_plain_and_the_others_follow_the_surrogate(online):
     first, later = online.round(0, None), online.round(1, REWARD)
-    assert (first.method.name, later.method.name) == ("none", "das")
+    assert (first.method.name, later.method.name) == ("none", "best_of_n")
     assert later.reward == REWARD
     assert first.metrics.rewards == later.metrics.rewards == ("jpeg_compressibility",)
     assert [len(texts(one)) for one in (first, later)] == [16, 16]
@@ -86,7 +86,10 @@ REFUSED = {
     ): "surrogate.heads is not read by surrogate.kind=ridge",
     ("blackbox=jpeg_compressibility", "surrogate=ucb", "surrogate.ridge=null"): "surrogate.ridge=null",
     ("blackbox=jpeg_compressibility", "surrogate.featurs=x"): "did you mean surrogate.features",
-    ("blackbox=jpeg_compressibility", "surrogate.features=x"): "unknown features 'x'",
+    (
+        "blackbox=jpeg_compressibility",
+        "surrogate.features=x",
+    ): "surrogate.features=x: there are no such features",
     ("blackbox=jpeg_compressibility", "rounds.number=0"): "out of range",
 }
 

@@ -85,6 +85,15 @@ def test_any_run_takes_one_whose_bytes_and_not_whose_place_are_its_identity(save
     assert prints[0] == prints[1]
 
 
+def test_names_that_mean_something_else_or_nothing_are_refused(saved):
+    for name, more, what in (
+        ("shapes_pick", ["reward.terms.shapes_pick=1"], "there is a reward shapes_pick already"),
+        ("mine", ["reward.terms.shapes_pick=1"], "reward.files.mine has no weight"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            composed(f"reward.files.{name}={saved[0]}", *more)
+
+
 def test_files_that_are_none_are_refused(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     for name, what in (("nowhere", "there is no file"), ("x", "is no surrogate")):
