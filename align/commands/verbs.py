@@ -20,6 +20,9 @@ RUN = "run"
 VERBS = {
     RUN: Verb("[GROUP=NAME] [OPTION=VALUE] ...", "make pictures; the same command again goes on"),
     "table": Verb("NAME... [OPTION=VALUE] ...", "run published tables, the paper's numbers beside ours"),
+    "online": Verb(
+        "blackbox=NAME [OPTION=VALUE] ...", "learn what a black box likes, by asking it in rounds"
+    ),
     "score": Verb("PICTURES [OPTION=VALUE] ...", "measure pictures that are there: a folder, a table, a run"),
     "report": Verb("FOLDER...", "compare runs picture by picture"),
     "gallery": Verb("FOLDER... --out FILE", "look at the pictures of runs side by side"),

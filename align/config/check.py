@@ -194,6 +194,8 @@ def _method(method: MethodConfig) -> None:
 def _reward(reward: RewardConfig, method: MethodConfig) -> None:
     from align.rewards.registry import REWARDS, usual
 
+    for name in reward.files.keys() - reward.terms.keys():
+        raise ConfigError(f"reward.files.{name} has no weight: give reward.terms.{name}=1, or leave it out")
     for name, weight in reward.terms.items():
         _registered(f"reward.terms.{name}", name)
         if weight == 0:

@@ -33,7 +33,7 @@ from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
 from align.config.no_code import composing, refuse_commands_own, refuse_hydra, refuse_reaching_out, said_by
 from align.config.places import config_folders, group_choices
-from align.config.plugins import read_plugins
+from align.config.plugins import read_plugins, read_surrogates
 from align.config.schema import GROUPS, Config
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -101,6 +101,7 @@ def checked(
     config = _own_weights(build(Config, values), given)
     refuse_commands_own(config, said)
     read_plugins(config.run.plugins)
+    read_surrogates(config.reward.files)
     try:
         check_config(config)
     except ConfigError as error:

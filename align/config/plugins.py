@@ -1,12 +1,14 @@
-"""The user's own Python files, named on the command line: each is run once, and then its rewards have names."""
+"""The user's own rewards: Python files named on the command line, each run once, and saved surrogates; then they have names."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from align.config.errors import ConfigError
+from align.errors import WeightsError
+from align.rewards.errors import RewardError
 
 
 def read_plugins(files: Sequence[str]) -> None:
@@ -29,6 +31,21 @@ def read_plugins(files: Sequence[str]) -> None:
             raise ConfigError(
                 f"run.plugins: {file} adds no reward: write @reward(differentiable=...) above a function"
             )
+
+
+def read_surrogates(files: Mapping[str, str]) -> None:
+    """Make saved surrogates rewards by their names; likewise. Raises ConfigError."""
+    from align.surrogates.spec import register
+
+    for name, file in files.items():
+        if not Path(file).expanduser().is_file():
+            raise ConfigError(
+                f"reward.files.{name}: there is no file {file}; give the path of a saved surrogate"
+            )
+    try:
+        register(files)
+    except (WeightsError, RewardError) as error:
+        raise ConfigError(f"reward.files: {error}; give files that python -m align online saved") from error
 
 
 def _line(error: BaseException, path: Path) -> str:

@@ -14,6 +14,7 @@ from align.backbones.recipe import Guidance
 from align.checkpoints.layout import Layout
 from align.config.guider import GuiderConfig
 from align.config.method import MethodConfig
+from align.config.online import RoundsConfig, SurrogateConfig
 from align.config.ranges import Between, Multiple, Text
 from align.config.table import TableConfig
 
@@ -183,6 +184,8 @@ class RewardConfig:
     """Weight by name of the reward."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Numbers of what guides or selects; null for each reward's own, in which metrics always are: float32 but for large judges."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Surrogates that ``python -m align online`` saved, FILE.safetensors each, by the names that ``terms`` calls them."""
 
     @property
     def shorter(self) -> str | None:
@@ -358,6 +361,10 @@ class Config:
     """Negative prompt of all prompts."""
     table: TableConfig | None = None
     """The published table that the protocol is of; a run by itself does not read it."""
+    surrogate: SurrogateConfig | None = None
+    rounds: RoundsConfig | None = None
+    blackbox: str | None = None
+    """Of ``python -m align online`` alone: the registered reward that is asked in rounds."""
 
     @property
     def reads_negative(self) -> bool:
@@ -386,6 +393,6 @@ class Config:
 
 
 GROUPS = (
-    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "experiment",
+    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "surrogate", "rounds", "experiment",
 )  # fmt: skip
 """The config groups, in the order of the help."""

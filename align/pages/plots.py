@@ -141,6 +141,23 @@ def plot_traces(found: pandas.DataFrame, out: Path) -> None:
         panels[-1].set_xlabel("step")
 
 
+def plot_rounds(found: pandas.DataFrame, value: str, out: Path) -> None:
+    """Lines of ``line``, ``answers``, ``mean``, ``low``, ``high``: what a black box's answers led to, against their number. Raises
+    OSError.
+    """
+    with _drawing(out, 1, size=(6, 3.4)) as (panel,):
+        panel.axhline(0, color="0.7", linewidth=0.8)
+        for place, (name, line) in enumerate(found.groupby("line", sort=False)):
+            colour = f"C{place}"
+            panel.plot(line["answers"], line["mean"], color=colour, marker=".", label=_as_label(str(name)))
+            panel.fill_between(
+                line["answers"], line["low"], line["high"], color=colour, alpha=0.15, linewidth=0
+            )
+        panel.set_xlabel("answers of the black box")
+        panel.set_ylabel(_as_label(value))
+        panel.legend(frameon=False, fontsize="small")
+
+
 def _as_label(text: str) -> str:
     """A text that matplotlib neither reads as mathematics nor leaves out of a legend."""
     text = text.replace("$", r"\$")

@@ -5,7 +5,7 @@ A multirun builds a backbone or reward once for all its runs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -291,11 +291,16 @@ def load_reward(name: str, device: torch.device, dtype: str | None = None) -> Re
     """A registered reward, loaded once, in numbers of its own unless told otherwise. Raises WeightsError."""
     import torch
 
+    from align.released.surrogates import washed_out
     from align.rewards.registry import load, spec
+    from align.surrogates.reward import SurrogateReward
 
     if dtype == spec(name).dtype:  # which is there already where it is also a metric
         return load_reward(name, device)
-    return load(name, device, None if dtype is None else getattr(torch, dtype))
+    reward = load(name, device, None if dtype is None else getattr(torch, dtype))
+    if isinstance(reward, SurrogateReward) and reward.surrogate.released:
+        return replace(reward, shown=washed_out)
+    return reward
 
 
 def forget_rewards() -> None:

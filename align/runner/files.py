@@ -27,6 +27,7 @@ from align.rewards import registry as rewards
 from align.runner.rewriting import rewriter_needed
 from align.shapes import CHECKER_VERSION
 from align.store.measured import CHECKER
+from align.surrogates.spec import register
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class Files:
     def __init__(self, config: Config, beside: Files | None = None) -> None:
         self.config = config
         self._found: dict[tuple[Callable[..., Any], Hashable], Any] = beside._found if beside else {}
+        register(config.reward.files)  # in a worker's process too, and of a surrogate that was saved just now
 
     def __reduce__(self) -> tuple[type[Files], tuple[Config]]:
         """Another process, which may be on another machine, looks for itself."""

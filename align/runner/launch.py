@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 def launch(command: Command, jobs: Sequence[Job]) -> int:
     """Do all runs of a command; returns the exit code. Raises ConfigError and FilesMissing before any starts."""
+    for job in jobs:
+        for name in ("blackbox", "surrogate", "rounds"):
+            if getattr(job.config, name) is not None:
+                raise ConfigError(
+                    f"{name} is not read by a run: give python -m align online, or leave it out"
+                )
     hydra = jobs[0].hydra
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:

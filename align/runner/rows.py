@@ -25,6 +25,11 @@ def to_image(picture: Tensor) -> Image:
     return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
 
 
+def optimised(config: Config) -> list[str]:
+    """Names of what guides or selects, and of the black box that a surrogate among them stands for."""
+    return sorted({*config.reward.terms, *([config.blackbox] if config.blackbox else [])})
+
+
 def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | None) -> dict[str, Any]:
     """The row of an item, before its picture is measured; memory is the peak of the device so far."""
     info = {
@@ -41,7 +46,7 @@ def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | No
         "method": config.method.name,
         "backbone": config.backbone.name,
         "reward": config.reward.label if config.method.uses_reward else "",
-        "optimised": sorted(config.reward.terms) if config.method.uses_reward else [],
+        "optimised": optimised(config) if config.method.uses_reward else [],
         "status": status,
         **asdict(outcome.cost),
         "seconds": outcome.seconds,
