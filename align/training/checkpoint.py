@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -28,9 +28,10 @@ class Progress:
 
     Attributes:
         round, update, examples: rounds, updates and examples that are done.
-        pending: mini-batches whose gradient waits for the rest of an update.
         skipped: updates that were none, as the gradient was not finite.
-        log_bytes: length of the log.
+        pending: mini-batches whose gradient waits for the rest of an update.
+        figures: of these mini-batches, for the log.
+        log_lines: length of the log.
         examined_round: round before which the weights were examined last, and ``means`` what came of it.
         first: the judge's figure of each held-out picture before the training.
         best_round, best_value: where the judge's mean was the highest.
@@ -40,9 +41,10 @@ class Progress:
     round: int = 0
     update: int = 0
     examples: int = 0
-    pending: int = 0
     skipped: int = 0
-    log_bytes: int = 0
+    pending: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
+    log_lines: int = 0
     examined_round: int = -1
     means: tuple[float, ...] = ()
     first: tuple[float, ...] = ()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from align import writing
 from align.training.checkpoint import Progress
 from align.training.ranks import Ranks
 
@@ -35,20 +36,16 @@ class Log:
     def __init__(self, folder: Path, ranks: Ranks | None = None, boards: Sequence[Board] = ()) -> None:
         self.path, self.first, self.boards = folder / LOG, (ranks or Ranks()).first, boards
         self.began = time.monotonic()
-        self.done_before = 0
+        self.lines = self.done_before = 0
         self.told_of_collapse = False
 
-    def begin(self, size: int, rounds_done: int) -> None:
-        """Cut the file back to where the checkpoint was made."""
-        self.done_before = rounds_done
+    def begin(self, lines: int, rounds: int) -> None:
+        """Cut the file back to where the checkpoint was made, after so many ``lines`` and ``rounds``."""
+        self.lines, self.done_before = lines, rounds
         if self.first:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                file.truncate(size)
-
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self.path.stat().st_size
+            there = self.path.read_bytes().splitlines(keepends=True) if lines else []
+            writing.write_bytes(self.path, b"".join(there[:lines]))
 
     def say(self, text: str) -> None:
         """A line for people."""
@@ -86,12 +83,12 @@ class Log:
                 f"{progress.best_round}; give a smaller training.learning_rate in another run.folder"
             )
 
-    def round(self, progress: Progress, examples: int, rounds: int, figures: Mapping[str, float]) -> None:
+    def round(self, progress: Progress, examples: int, rounds: int) -> None:
         """A round that is done."""
         seconds = time.monotonic() - self.began
         self._line("round", progress, {"examples": examples, "seconds": round(seconds, 1)})
         left = seconds / (progress.round - self.done_before) * (rounds - progress.round)
-        told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        told = "  ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
         self.say(f"round {progress.round} of {rounds}: {examples} examples  {told}  {left / 60:.0f} min left")
 
     def end(self, progress: Progress) -> None:
@@ -106,3 +103,4 @@ class Log:
             line = json.dumps({"what": what, "round": progress.round, **figures})
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
+            self.lines += 1

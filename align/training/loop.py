@@ -105,7 +105,6 @@ class _Loop(Generic[E]):
             weight_decay=recipe.weight_decay,
         )
         self.progress = Progress()
-        self.figures: dict[str, float] = {}
 
     def go_on(self) -> None:
         """Take up the checkpoint, if there is one."""
@@ -113,7 +112,7 @@ class _Loop(Generic[E]):
         if self.ranks.told(path.is_file()):
             self.progress = load(path, self.parameters, self.optimizer)
             self.log.say(f"goes on after round {self.progress.round} of {self.recipe.rounds}")
-        self.log.begin(self.progress.log_bytes, self.progress.round)
+        self.log.begin(self.progress.log_lines, self.progress.round)
 
     def round(self) -> None:
         """One round, and what is due around it."""
@@ -127,7 +126,7 @@ class _Loop(Generic[E]):
         self.progress = replace(
             self.progress, round=number + 1, examples=self.progress.examples + len(ordered)
         )
-        self.log.round(self.progress, len(ordered), self.recipe.rounds, self.figures)
+        self.log.round(self.progress, len(ordered), self.recipe.rounds)
         if (number + 1) % self.recipe.save_every == 0 or number + 1 == self.recipe.rounds:
             self.save()
 
@@ -136,7 +135,6 @@ class _Loop(Generic[E]):
         recipe, progress = self.recipe, self.progress
         if progress.pending == 0:
             self.optimizer.zero_grad()
-            self.figures = {}
         own = self.ranks.share(batch)
         # What goes on in other processes has no gradient here, and every parameter is part of the message.
         before = {name: one.grad for name, one in self.parameters.items()}
@@ -155,9 +153,10 @@ class _Loop(Generic[E]):
         for name, one in self.parameters.items():
             if (old := before[name]) is not None:
                 _grad(one).add_(old)
+        figures_so_far = dict(progress.figures) if progress.pending else {}
         for name, x in self._over_ranks(found).items():
-            self.figures[name] = self.figures.get(name, 0.0) + x / recipe.accumulation
-        self.progress = replace(progress, pending=progress.pending + 1)
+            figures_so_far[name] = figures_so_far.get(name, 0.0) + x / recipe.accumulation
+        self.progress = replace(progress, pending=progress.pending + 1, figures=figures_so_far)
         if self.progress.pending == recipe.accumulation:
             self.update()
 
@@ -181,7 +180,7 @@ class _Loop(Generic[E]):
         self.progress = replace(
             progress, update=progress.update + 1, pending=0, skipped=progress.skipped + (not finite)
         )
-        figures = {**self.figures, "gradient_norm": norm, "learning_rate": rate}
+        figures = {**progress.figures, "gradient_norm": norm, "learning_rate": rate}
         self.log.update(self.progress, figures)
 
     def examine(self) -> None:
@@ -198,7 +197,7 @@ class _Loop(Generic[E]):
         """A checkpoint, and the weights as they are."""
         if not self.ranks.first:
             return
-        self.progress = replace(self.progress, log_bytes=self.log.size())
+        self.progress = replace(self.progress, log_lines=self.log.lines)
         self.trained.save(self.folder / "last")
         save(self.folder / CHECKPOINT, self.progress, self.parameters, self.optimizer)
 

@@ -27,7 +27,7 @@ class Line:
         self.seen = []
 
     def parameters(self):
-        return {"slope": self.slope.detach()}
+        return {"slope": self.slope}
 
     def save(self, folder):
         folder.mkdir(exist_ok=True, parents=True)
