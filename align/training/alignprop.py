@@ -6,7 +6,7 @@ are is drawn anew in each round, so that early steps learn too and late ones do 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -18,8 +18,8 @@ from align.sampling.noise import NoiseStream
 from align.sampling.predict import Differentiable
 from align.sampling.sampler import Request, Sampler
 from align.training.base import Example
-from align.training.pairs import visits
 from align.training.ranks import Ranks
+from align.training.rounds import Rounds
 
 
 @dataclass(frozen=True)
@@ -40,32 +40,30 @@ class AlignProp:
 
     Args:
         sampler: makes the pictures and has the reward as its judge.
-        prompts: what they are of.
-        a_round: pictures of a round.
+        prompts: what those of a round are of.
         last: fewest and most steps that are walked back.
-        seed: of the noise, the order of prompts, and how many steps are walked back.
+        seed: of the noise and of how many steps are walked back.
     """
 
-    def __init__(
-        self, sampler: Sampler, prompts: Sequence[str], a_round: int, last: tuple[int, int], seed: int
-    ) -> None:
+    def __init__(self, sampler: Sampler, prompts: Rounds[str], last: tuple[int, int], seed: int) -> None:
         predict = sampler.parts.predict
         walking = Differentiable(predict.backbone, predict.guider, predict.calls, predict.correction)
         self.sampler = copy(sampler)
         self.sampler.parts = replace(sampler.parts, predict=walking)
-        self.prompts, self.a_round, self.last, self.seed = prompts, a_round, last, seed
+        self.prompts, self.last, self.seed = prompts, last, seed
 
     def collect(self, round_: int, ranks: Ranks) -> Sequence[Picture]:
         """What the round's pictures will be of: they are made when they are learned from."""
         low, high = self.last
         share = float(NoiseStream(self.seed, "alignprop", 0).uniform("last", round_, 0, (1,)))
         last = min(low + int(share * (high - low + 1)), len(self.sampler.parts.process.steps))
-        first = round_ * self.a_round
-        seen = visits(len(self.prompts), first, first + self.a_round, self.seed)
-        requests = [Request(self.prompts[one.number], seed=self.seed, sample=one.epoch) for one in seen]
-        return ranks.share([Picture(f"{one.sample}\x1f{one.prompt}", one, last) for one in requests])
+        epoch, prompts = self.prompts(round_)
+        return [
+            Picture(f"{epoch}\x1f{prompt}", Request(prompt, seed=self.seed, sample=epoch), last)
+            for prompt in ranks.share(prompts)
+        ]
 
-    def loss(self, examples: Sequence[Picture]) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, examples: Sequence[Picture]) -> tuple[Tensor, dict[str, Tensor]]:
         """Minus the mean reward; a picture whose reward is not finite teaches nothing.
 
         The gradient is staged: reward to picture, decoder to clean latents, and from there the loop takes it to the weights.

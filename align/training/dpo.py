@@ -4,7 +4,8 @@ and rejected ones worse.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from align.sampling.host import send
 from align.training.noised import Errors, Noised
-from align.training.pairs import Pairs, visits
+from align.training.pairs import Pairs
 from align.training.ranks import Ranks
+from align.training.rounds import Rounds
 
 
 def dpo_loss(
@@ -24,41 +26,40 @@ def dpo_loss(
     return -F.logsigmoid(-beta / 2 * further)
 
 
+@dataclass
 class Dpo:
     """The lesson.
 
-    Args:
+    Attributes:
         pairs: the data set.
+        places: which of them a round takes.
         errors: of the policy and its reference.
         beta: how strongly pairs are told apart before the loss is content.
-        a_round: pairs of a round.
-        seed: of the order of pairs.
     """
 
-    def __init__(self, pairs: Pairs, errors: Errors, beta: float, a_round: int, seed: int) -> None:
-        self.pairs, self.errors = pairs, errors
-        self.beta, self.a_round, self.seed = beta, a_round, seed
+    pairs: Pairs
+    places: Rounds[int]
+    errors: Errors
+    beta: float
 
     @torch.no_grad()
     def collect(self, round_: int, ranks: Ranks) -> Sequence[Noised]:
         """The round's pairs, chosen before rejected."""
-        first = round_ * self.a_round
-        found = []
-        for visit in ranks.share(visits(len(self.pairs), first, first + self.a_round, self.seed)):
-            pair = self.pairs[visit.number]
-            found.append(self.errors.drawn(pair.key, pair, (pair.chosen, pair.rejected), visit))
-        return found
+        epoch, places = self.places(round_)
+        pairs = [self.pairs[place] for place in ranks.share(places)]
+        return self.errors.with_reference(
+            [self.errors.drawn(pair, (pair.chosen, pair.rejected), epoch) for pair in pairs]
+        )
 
-    def loss(self, examples: Sequence[Noised]) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, examples: Sequence[Noised]) -> tuple[Tensor, dict[str, Tensor]]:
         """``dpo_loss``; ``right`` is the share of pairs that are told apart, ``margin`` by how much errors are."""
-        errors = torch.stack([self.errors(one) for one in examples])
+        errors = self.errors(examples)
         reference = send(torch.stack([one.reference for one in examples]), errors.device)
         losses = dpo_loss(errors[:, 0], errors[:, 1], reference[:, 0], reference[:, 1], self.beta)
         gained = (reference - errors).detach()
         margin = gained[:, 0] - gained[:, 1]
-        figures = {
+        return losses.mean(), {
             "right": (margin > 0).float().mean(),
             "margin": margin.mean(),
-            "gained": gained[:, 0].mean(),
+            "gained_chosen": gained[:, 0].mean(),
         }
-        return losses.mean(), figures

@@ -7,19 +7,20 @@ of a whole round and all processes, at the weights with which the round begins, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from align.sampling.host import send
+from align.sampling.host import read, send
 from align.sampling.noise import NoiseStream
 from align.training.noised import Errors, Noised
-from align.training.pairs import Pairs, Visit, visits
+from align.training.pairs import Pair, Pairs
 from align.training.ranks import Ranks
+from align.training.rounds import Rounds
 
 Utility = Literal["kahneman_tversky", "loss_averse", "risk_seeking"]
 
@@ -65,76 +66,59 @@ class Opinion(Noised):
     point: float
 
 
+@dataclass
 class Kto:
     """The lesson.
 
-    Args:
+    Attributes:
         pairs: the data set; an example is one side of a pair.
+        places: which of them a round takes.
         errors: of the policy and its reference.
         beta: how soon utilities level off.
-        a_round: pictures of a round.
-        seed: of the order of pairs and of the sides.
         liked: share of preferred pictures.
         kind: the utility.
     """
 
-    def __init__(
-        self,
-        pairs: Pairs,
-        errors: Errors,
-        beta: float,
-        a_round: int,
-        seed: int,
-        liked: float = 0.5,
-        kind: Utility = "kahneman_tversky",
-    ) -> None:
-        self.pairs, self.errors = pairs, errors
-        self.beta, self.a_round, self.seed = beta, a_round, seed
-        self.liked, self.kind = liked, kind
+    pairs: Pairs
+    places: Rounds[int]
+    errors: Errors
+    beta: float
+    liked: float = 0.5
+    kind: Utility = "kahneman_tversky"
 
     @torch.no_grad()
     def collect(self, round_: int, ranks: Ranks) -> Sequence[Opinion]:
         """The round's pictures, with the reference point of all of them."""
-        first = round_ * self.a_round
-        found = [
-            self._opinion(visit)
-            for visit in ranks.share(visits(len(self.pairs), first, first + self.a_round, self.seed))
-        ]
-        gained = [float(one.reference - self.errors(one).cpu()) for one in found]
+        epoch, places = self.places(round_)
+        sides = [self._side(self.pairs[place], epoch) for place in ranks.share(places)]
+        examples = self.errors.with_reference([one for one, _ in sides])
+        gained: list[float] = []
+        if examples:
+            reference = torch.stack([one.reference for one in examples])
+            gained = (reference - read(self.errors(examples)))[:, 0].tolist()
         point = float(reference_point(torch.tensor(ranks.gather(gained))))
-        return [replace(one, point=point) for one in found]
+        return [
+            Opinion(**vars(one), liked=liked, point=point)
+            for one, (_, liked) in zip(examples, sides, strict=True)
+        ]
 
-    def _opinion(self, visit: Visit) -> Opinion:
-        pair = self.pairs[visit.number]
-        side = float(NoiseStream(self.seed, pair.key, visit.epoch).uniform("side", 0, 0, (1,)))
-        liked = side < self.liked
-        key = f"{pair.key}\x1f{'liked' if liked else 'not liked'}"
-        one = self.errors.drawn(key, pair, (pair.chosen if liked else pair.rejected,), visit)
-        return Opinion(
-            one.key,
-            one.prompt,
-            one.latents,
-            one.noise,
-            one.time,
-            one.reference,
-            liked,
-            0.0,
-            weight=one.weight,
-        )
+    def _side(self, pair: Pair, epoch: int) -> tuple[Noised, bool]:
+        """One of a pair's pictures, and whether it is the preferred one."""
+        share = float(NoiseStream(self.errors.seed, pair.key, epoch).uniform("side", 0, 0, (1,)))
+        liked = share < self.liked
+        return self.errors.drawn(pair, (pair.chosen if liked else pair.rejected,), epoch), liked
 
-    def loss(self, examples: Sequence[Opinion]) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, examples: Sequence[Opinion]) -> tuple[Tensor, dict[str, Tensor]]:
         """``kto_loss``; ``gained_liked`` and ``gained_other`` are its parts' implicit rewards before beta, over all examples."""
-        errors = torch.cat([self.errors(one) for one in examples])
+        errors = self.errors(examples)[:, 0]
         reference = send(torch.cat([one.reference for one in examples]), errors.device)
         liked = send(torch.tensor([one.liked for one in examples]), errors.device)
         point = send(torch.tensor([one.point for one in examples]), errors.device)
         losses = kto_loss(errors, reference, liked, point, self.beta, self.kind)
         gained = (reference - errors).detach()
-        sign = torch.where(liked, 1.0, -1.0)
-        figures = {
-            "right": (sign * (gained - point) > 0).float().mean(),
+        return losses.mean(), {
+            "right": ((gained > point) == liked).float().mean(),
             "gained_liked": (gained * liked).mean(),
             "gained_other": (gained * ~liked).mean(),
             "point": point.mean(),
         }
-        return losses.mean(), figures

@@ -5,26 +5,20 @@ Noise and time are keyed by the pair and by how often it was looked at, so they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from align.backbones.base import Backbone, Conditioning
 from align.backbones.guider import Guider
 from align.processes.base import Step
 from align.processes.ddim import scheduler_of
-from align.sampling.host import send
+from align.sampling.host import read, send
 from align.sampling.noise import NoiseStream
 from align.training.base import Example
-from align.training.pairs import Pair, Visit
-
-Off = Callable[[], AbstractContextManager[None]]
-"""A context in which the network is the reference: its trained part is switched off."""
-PLAIN = Guider(1.0)
-"""The prompt's half alone, as networks are trained."""
+from align.training.pairs import Pair
+from align.training.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -47,59 +41,57 @@ class Noised(Example):
 
 
 class Errors:
-    """Errors of a backbone's predictions of noise.
+    """Errors of a policy's predictions of noise, without guidance, as networks are trained.
 
     Args:
-        backbone: a diffusion model; the times of a flow are others.
-        off: where its network is the reference.
+        policy: a diffusion model; the times of a flow are others.
         seed: of noise and times.
         empty: share of examples that are looked at without their prompt.
     """
 
-    def __init__(self, backbone: Backbone, off: Off, device: torch.device, seed: int, empty: float) -> None:
-        self.backbone, self.off, self.device = backbone, off, device
+    def __init__(self, policy: Policy, seed: int, empty: float) -> None:
+        self.policy = replace(policy, guider=Guider(1.0))
         self.seed, self.empty = seed, empty
-        self.levels: list[float] = scheduler_of(backbone.scheduler_config).alphas_cumprod.double().tolist()
+        schedule = scheduler_of(policy.backbone.scheduler_config)
+        self.levels: list[float] = schedule.alphas_cumprod.double().tolist()
 
-    def __call__(self, one: Noised) -> Tensor:
-        """(k,) mean squares of predicted minus true noise, with the gradient by the weights where one is kept.
-
-        A call of its own for each example, as times differ.
-        """
-        step = self.step(one.time)
-        latents, noise = (send(x, self.device) for x in (one.latents, one.noise))
-        encoded = self.backbone.encode(one.prompt, "")
-        found = self.backbone.predict(
-            step.a * latents + step.s * noise,
-            step,
-            Conditioning.of([encoded] * len(latents)),
-            PLAIN,
-            correction=False,
+    def __call__(self, examples: Sequence[Noised]) -> Tensor:
+        """(n, k) mean squares of predicted minus true noise of n examples, with the gradient where one is kept."""
+        device, each = self.policy.device, len(examples[0].latents)
+        rows = [one for one in examples for _ in range(each)]
+        clean = send(torch.cat([one.latents for one in examples]), device)
+        noise = send(torch.stack([one.noise for one in rows]), device)
+        steps = [self.step(one.time) for one in rows]
+        a, s = (clean.new_tensor([getattr(step, name) for step in steps]) for name in ("a", "s"))
+        per_row = (-1, *(1,) * (clean.ndim - 1))
+        _, eps = self.policy.predict(
+            a.view(per_row) * clean + s.view(per_row) * noise, steps, [one.prompt for one in rows]
         )
-        return (found.eps - noise).square().flatten(1).mean(dim=1)
+        return (eps - noise).square().flatten(1).mean(dim=1).view(len(examples), each)
 
     @torch.no_grad()
-    def reference(self, one: Noised) -> Tensor:
-        """Those of the reference."""
-        with self.off():
-            return self(one)
+    def with_reference(self, examples: Sequence[Noised]) -> list[Noised]:
+        """The examples with the errors of the reference."""
+        if not examples:
+            return []
+        with self.policy.lora.off():
+            found = read(self(examples))
+        return [replace(one, reference=errors) for one, errors in zip(examples, found, strict=True)]
 
     def step(self, time: int) -> Step:
         """Where a training timestep is."""
-        abar = self.levels[time]
-        fraction = time / len(self.levels)
+        abar, fraction = self.levels[time], time / len(self.levels)
         return Step(0, time, 0, abar**0.5, (1 - abar) ** 0.5, 1, 0, 0, fraction, time)
 
-    def drawn(self, key: str, pair: Pair, latents: Sequence[Tensor], visit: Visit) -> Noised:
-        """An example of some of a pair's pictures, its noise and time keyed by the pair and the visit."""
-        stream = NoiseStream(self.seed, pair.key, visit.epoch)
+    def drawn(self, pair: Pair, latents: Sequence[Tensor], epoch: int) -> Noised:
+        """An example of some of a pair's pictures, its noise and time keyed by the pair and the epoch."""
+        stream = NoiseStream(self.seed, pair.key, epoch)
         unprompted, time = stream.uniform("example", 0, 0, (2,)).tolist()
-        blank = Noised(
-            f"{visit.epoch}\x1f{key}",
+        return Noised(
+            f"{epoch}\x1f{pair.key}",
             "" if unprompted < self.empty else pair.prompt,
             torch.stack(list(latents)),
             stream.normal("example", 0, 0, tuple(pair.chosen.shape)),
             int(time * len(self.levels)),
             torch.empty(0),
         )
-        return replace(blank, reference=self.reference(blank).cpu())

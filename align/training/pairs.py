@@ -20,7 +20,6 @@ from torch import Tensor
 
 from align.config.errors import ConfigError
 from align.sampling.host import read
-from align.sampling.noise import NoiseStream
 from align.sampling.sampler import Request, Sampler
 from align.writing import write_bytes
 
@@ -159,25 +158,4 @@ def load(folder: Path, margin: float = 0.0) -> LabelledPairs:
         raise ConfigError(
             f"training.pairs={folder}: no two pictures of a prompt differ by more than {margin}"
         )
-    return found
-
-
-@dataclass(frozen=True)
-class Visit:
-    """The ``epoch``-th look at the pair of a place."""
-
-    epoch: int
-    number: int
-
-
-def visits(number: int, first: int, last: int, seed: int) -> list[Visit]:
-    """Visits ``first`` to ``last`` of an endless walk through so many pairs, in another keyed order each time."""
-    found = []
-    orders: dict[int, list[int]] = {}
-    for place in range(first, last):
-        epoch = place // number
-        if epoch not in orders:
-            drawn = NoiseStream(seed, "pairs", 0).uniform("order", epoch, 0, (number,))
-            orders[epoch] = drawn.argsort().tolist()
-        found.append(Visit(epoch, orders[epoch][place % number]))
     return found
