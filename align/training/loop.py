@@ -7,7 +7,6 @@ the log is cut back to where the checkpoint was made: so a killed training that 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from align.training.base import Examiner, Example, Lesson, Trainable
 from align.training.checkpoint import CHECKPOINT, Progress, load, save
 from align.training.log import Log
 from align.training.ranks import Ranks
+from align.training.rounds import keyed_order
 
 E = TypeVar("E", bound=Example)
 
@@ -120,7 +120,7 @@ class _Loop(Generic[E]):
         if number % self.recipe.examine_every == 0:
             self.examine()
         examples = self.ranks.gather(self.lesson.collect(number, self.ranks))
-        ordered = in_keyed_order(examples, self.recipe.seed, number)
+        ordered = keyed_order(examples, lambda one: one.key, self.recipe.seed, "order", number)
         for begin in range(0, len(ordered), self.recipe.batch):
             self.mini_batch(ordered[begin : begin + self.recipe.batch])
         self.progress = replace(
@@ -209,17 +209,6 @@ class _Loop(Generic[E]):
         if self.examiner is None and self.ranks.first:
             self.trained.save(self.folder / "best")
         self.log.end(self.progress)
-
-
-def in_keyed_order(examples: Sequence[E], seed: int, round_: int) -> list[E]:
-    """A shuffle that depends on what the examples are, and not on the order in which they come."""
-
-    def place(one: Example) -> bytes:
-        return hashlib.sha256(
-            f"{seed}\x1forder\x1f{round_}\x1f{one.key}".encode("utf-8", "surrogatepass")
-        ).digest()
-
-    return sorted(examples, key=place)
 
 
 def _grad(parameter: nn.Parameter) -> Tensor:

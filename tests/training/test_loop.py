@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from align.training.base import Example
-from align.training.loop import Recipe, in_keyed_order, train
+from align.training.loop import Recipe, train
 
 RECIPE = Recipe(rounds=6, batch=4, accumulation=2, learning_rate=0.05, examine_every=2)
 
@@ -104,13 +104,6 @@ class _Alone:
     @staticmethod
     def share(whole):
         return whole
-
-
-def test_the_order_depends_on_keys_alone():
-    points = [Point(f"{k}", torch.tensor(1.0), 1.0) for k in range(30)]
-    ordered = in_keyed_order(points, 0, 0)
-    assert in_keyed_order(points[::-1], 0, 0) == ordered != points
-    assert in_keyed_order(points, 0, 1) != ordered != in_keyed_order(points, 1, 0)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
