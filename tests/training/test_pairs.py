@@ -70,13 +70,6 @@ def test_an_empty_folder_says_what_it_should_hold(tmp_path):
         pairs.load(tmp_path)
 
 
-def test_every_pair_is_visited_once_before_any_is_visited_again():
-    first, second = ([one.number for one in pairs.visits(5, *places, seed=2)] for places in ((0, 5), (5, 10)))
-    assert sorted(first) == sorted(second) == [0, 1, 2, 3, 4]
-    assert first != second
-    assert pairs.visits(5, 3, 7, seed=2) == pairs.visits(5, 0, 10, seed=2)[3:7]
-
-
 def test_the_world_prefers_what_was_asked_for():
     import numpy as np
 
