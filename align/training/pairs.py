@@ -8,6 +8,7 @@ pictures.  Both are latents in the end.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 from align.config.errors import ConfigError
 from align.sampling.host import read
 from align.sampling.sampler import Request, Sampler
+from align.training.ranks import Ranks
 from align.writing import write_bytes
 
 PORTION = 32
@@ -91,9 +93,11 @@ def make(
     each: int,
     seed: int,
     stamp: str,
-    told: Callable[[int, int], None] = lambda done, all_: None,
+    ranks: Ranks | None = None,
 ) -> None:
     """Draw and label ``each`` pictures for each of different prompts, those that the folder does not have.
+
+    Processes share the work, and all of it is done when one returns.
 
     Args:
         folder: of ``portion-*.safetensors``.
@@ -103,26 +107,30 @@ def make(
         each: pictures of a prompt.
         seed: of the noise, which is keyed by prompt and picture.
         stamp: what the pictures depend on beside prompts and their number; kept in the files.
-        told: how many prompts are done, of how many.
+        ranks: the processes.
 
     Raises:
         ConfigError: the folder holds pictures that were made in another way.
     """
+    ranks = ranks or Ranks()
     folder.mkdir(parents=True, exist_ok=True)
-    for first in range(0, len(prompts), PORTION):
+    for first in range(0, len(prompts), PORTION)[ranks.rank :: ranks.number]:
         some = list(prompts[first : first + PORTION])
         path = folder / f"portion-{first // PORTION:05}.safetensors"
         facts = {"prompts": some, "each": each, "stamp": stamp}
-        if not path.exists():
-            latents, labels = _drawn(some, sampler, label, each, seed)
-            tensors = {"latents": latents.view(-1, each, *latents.shape[1:]), "labels": labels.view(-1, each)}
-            # One entry, as several are written in any order.
-            write_bytes(path, save(tensors, {FACTS: json.dumps(facts)}))
-        elif _facts(path) != facts:
-            raise ConfigError(
-                f"training.pairs={folder} holds pictures of other prompts or of another model: name another folder"
-            )
-        told(min(first + PORTION, len(prompts)), len(prompts))
+        if path.exists():
+            if _facts(path) != facts:
+                raise ConfigError(
+                    f"training.pairs.path={folder} holds pictures of other prompts or of another model: name another folder"
+                )
+            continue
+        if ranks.first:
+            print(f"align: pairs: {first} of {len(prompts)} prompts", file=sys.stderr, flush=True)
+        latents, labels = _drawn(some, sampler, label, each, seed)
+        tensors = {"latents": latents.view(-1, each, *latents.shape[1:]), "labels": labels.view(-1, each)}
+        # One entry, as several are written in any order.
+        write_bytes(path, save(tensors, {FACTS: json.dumps(facts)}))
+    ranks.gather([None])
 
 
 @torch.no_grad()
@@ -152,10 +160,10 @@ def load(folder: Path, margin: float = 0.0) -> LabelledPairs:
             latents.append(file.get_tensor("latents"))
             labels.append(file.get_tensor("labels"))
     if not latents:
-        raise ConfigError(f"training.pairs={folder} holds no labelled pictures (portion-*.safetensors)")
+        raise ConfigError(f"training.pairs.path={folder} holds no labelled pictures (portion-*.safetensors)")
     found = LabelledPairs.of(prompts, torch.cat(latents), torch.cat(labels), margin)
     if not len(found):
         raise ConfigError(
-            f"training.pairs={folder}: no two pictures of a prompt differ by more than {margin}"
+            f"training.pairs.path={folder}: no two pictures of a prompt differ by more than {margin}"
         )
     return found
