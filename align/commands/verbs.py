@@ -21,6 +21,7 @@ VERBS = {
     RUN: Verb("[GROUP=NAME] [OPTION=VALUE] ...", "make pictures; the same command again goes on"),
     "table": Verb("NAME... [OPTION=VALUE] ...", "run published tables, the paper's numbers beside ours"),
     "score": Verb("PICTURES [OPTION=VALUE] ...", "measure pictures that are there: a folder, a table, a run"),
+    "train": Verb("NAME [GROUP=NAME] [OPTION=VALUE] ...", "train a backbone, or what judges it: spo, spm"),
     "report": Verb("FOLDER...", "compare runs picture by picture"),
     "gallery": Verb("FOLDER... --out FILE", "look at the pictures of runs side by side"),
     "graph": Verb("PROMPT [OPTION=VALUE] ...", "show which words of a prompt DyMO pairs"),

@@ -16,6 +16,7 @@ from align.config.guider import GuiderConfig
 from align.config.method import MethodConfig
 from align.config.ranges import Between, Multiple, Text
 from align.config.table import TableConfig
+from align.config.training import TrainingConfig
 
 Attention = Literal[
     "native",
@@ -358,6 +359,8 @@ class Config:
     """Negative prompt of all prompts."""
     table: TableConfig | None = None
     """The published table that the protocol is of; a run by itself does not read it."""
+    training: TrainingConfig | None = None
+    """What ``python -m align train`` does; a run has none."""
 
     @property
     def reads_negative(self) -> bool:
@@ -382,6 +385,7 @@ class Config:
 
 
 GROUPS = (
-    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "experiment",
+    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "training",
+    "experiment",
 )  # fmt: skip
 """The config groups, in the order of the help."""

@@ -59,8 +59,9 @@ class Trainable(Protocol):
 class Examiner(Protocol):
     """A judge that is not the one that is followed, on a fixed set of held-out prompts with keyed noise."""
 
-    names: Sequence[str]
-    """Of its figures; the first decides which weights are best, larger is better."""
+    @property
+    def names(self) -> Sequence[str]:
+        """Of its figures; the first decides which weights are best, larger is better."""
 
     def __call__(self, ranks: Ranks) -> list[tuple[float, ...]]:
         """Figures of each of this process's share of the pictures, made with the present weights."""

@@ -229,3 +229,21 @@ class Spo:
             found.append(mean_log_prob(kernel, after[2 * k : 2 * k + 2]))
             row += len(pair.z)
         return torch.stack(found, dim=1)
+
+
+def costs(steps: Sequence[Step], how: Preferences, prompts: int) -> list[str]:
+    """What the training takes for a prompt, in lines for people."""
+    network, judged, pairs = per_prompt(steps, how)
+    return [
+        f"a prompt takes {network} network evaluations under guidance, {judged} decoded and judged pictures, and at most {pairs} "
+        f"pairs, each an evaluation with its backward pass and one without; there are {prompts} prompts"
+    ]
+
+
+def per_prompt(steps: Sequence[Step], how: Preferences) -> tuple[int, int, int]:
+    """Network evaluations and judged pictures of a prompt's sampling, and the most pairs that it gives."""
+    found = blocks(steps, how.first, how.inner)
+    splits, walked = len(found), sum(len(block) - 1 for block in found)
+    last = found[-1][-1].index + 1 == len(steps)
+    network = found[0][0].index + 1 + how.candidates * (splits - last + walked)
+    return network, how.candidates * splits, splits + walked
