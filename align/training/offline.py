@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from align.checkpoints.needed import joint_fingerprint
-from align.config.errors import ConfigError
 from align.runner.build import assemble, build_reward
 from align.runner.plan import identity
 from align.sampling.batching import Calls
@@ -57,10 +56,6 @@ def alignprop(plan: Plan, device: torch.device) -> Course:
     """AlignProp."""
     options, policy, config = plan.training.alignprop, policy_of(plan, device), plan.config
     reward = build_reward(config.reward, device)
-    if not reward.differentiable:
-        raise ConfigError(
-            f"reward={config.reward.name} has no gradient, which AlignProp follows: give one that has, such as hpsv2"
-        )
     sampler = assemble(config, policy.backbone, reward, no_pairs, Calls(policy.most), device)
     assert isinstance(sampler, Sampler)
     steps = config.sampler.steps

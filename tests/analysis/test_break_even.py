@@ -19,7 +19,9 @@ COSTS = pandas.DataFrame(
 
 
 def test_passes_of_the_network_are_what_counts():
-    (found,) = break_even({"tuned": 1001, "tuned and guided": 0}, COSTS)  # not against plain, which costs the same
+    (found,) = break_even(
+        {"tuned": 1001, "tuned and guided": 0}, COSTS
+    )  # not against plain, which costs the same
     assert (found.trained, found.guided, found.saved) == ("tuned", "guided", 25)
     assert found.pictures == 41
 
