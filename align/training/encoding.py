@@ -20,7 +20,8 @@ def to_square(image: Image, height: int, width: int) -> Tensor:
     from PIL import ImageOps
     from PIL.Image import Resampling
 
-    return functional.to_tensor(ImageOps.fit(image, (width, height), Resampling.BICUBIC)) * 2 - 1
+    fitted: Tensor = functional.to_tensor(ImageOps.fit(image, (width, height), Resampling.BICUBIC))
+    return fitted * 2 - 1
 
 
 def scaled(latents: Tensor, autoencoder: Mapping[str, Any]) -> Tensor:

@@ -34,14 +34,16 @@ class Place:
 
     Attributes:
         first: whether the first picture is the preferred one.
-        pictures: their files; of a parquet file the row group and the row in it instead.
+        files: of the pictures; of a .parquet file ``group`` and ``row`` say where they are.
     """
 
     table: Path
     name: str
     prompt: str
     first: bool
-    pictures: tuple[Path, Path] | tuple[int, int]
+    files: tuple[Path, ...] = ()
+    group: int = 0
+    row: int = 0
 
 
 class PicturePairs:
@@ -93,7 +95,7 @@ def _places(table: Path) -> list[Place]:
         _check_columns(name, row)
         files = tuple(table.parent / str(row[column]) for column in PICTURES)
         if (first := _preferred(row["label_0"], name)) is not None:
-            found.append(Place(table, name, str(row["caption"]), first, (files[0], files[1])))
+            found.append(Place(table, name, str(row["caption"]), first, files))
     return found
 
 
@@ -135,15 +137,14 @@ def _parquet_places(table: Path) -> list[Place]:
             for number, row in enumerate(rows):
                 name = f"{table.name}, row {number + 1} of group {group + 1}"
                 if (first := _preferred(row["label_0"], name)) is not None:
-                    found.append(Place(table, name, str(row["caption"]), first, (group, number)))
+                    found.append(Place(table, name, str(row["caption"]), first, (), group, number))
     return found
 
 
 def _sources(place: Place) -> list[Path | bytes]:
-    first, second = place.pictures
-    if isinstance(first, Path) and isinstance(second, Path):
-        return [first, second]
-    row = _group(place.table, first)[second]
+    if place.files:
+        return list(place.files)
+    row = _group(place.table, place.group)[place.row]
     cells = [row[column] for column in PICTURES]
     # As data sets save pictures: bytes, or an object with them.
     cells = [one.get("bytes") or one.get("path") if isinstance(one, dict) else one for one in cells]
