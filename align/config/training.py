@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from align.config.ranges import Between, Text
 
-Kind = Literal["spo", "spm"]
+Kind = Literal["spo", "spm", "dpo", "kto", "alignprop"]
 Board = Literal["tensorboard", "wandb"]
 
 
@@ -55,6 +55,54 @@ class SpoConfig:
 
 
 @dataclass(frozen=True)
+class PairsConfig:
+    """Pairs of pictures for Diffusion-DPO and Diffusion-KTO."""
+
+    labels: Literal["world", "reward", "data"] = "world"
+    """Who prefers: the model draws pictures that the shapes world's own preferences or ``reward=`` judge, or ``path`` holds a data
+    set of pictures with labels."""
+    path: str | None = None
+    """A folder of drawn pictures, made where they are not there; null for one of the backbone and seed beside the runs.  Of a data
+    set a table, or a folder of .parquet files, with the columns caption, jpg_0, jpg_1 and label_0."""
+    each: Annotated[int, Between(2, 1000)] = 4
+    """Pictures drawn for a prompt; any two of them that differ enough are a pair."""
+    margin: Annotated[float, Between(0, 1e9)] = 0.0
+    """By how much labels have to differ; what the world says is at least 0.15 apart."""
+    empty: Annotated[float, Between(0, 1)] = 0.1
+    """Share of examples that are looked at without their prompt."""
+
+
+@dataclass(frozen=True)
+class DpoConfig:
+    """Diffusion-DPO."""
+
+    beta: Annotated[float, Between(0, 1e9)] = 5000.0
+    """On differences of mean squared errors of the noise."""
+
+
+@dataclass(frozen=True)
+class KtoConfig:
+    """Diffusion-KTO."""
+
+    beta: Annotated[float, Between(0, 1e9)] = 1000.0
+    """Likewise."""
+    liked: Annotated[float, Between(0, 1)] = 0.5
+    """Share of examples that are the preferred picture of their pair."""
+    utility: Literal["kahneman_tversky", "loss_averse", "risk_seeking"] = "kahneman_tversky"
+    """What a gain x is worth: sigmoid(x), ln sigmoid(x), or -ln sigmoid(-x)."""
+
+
+@dataclass(frozen=True)
+class AlignPropConfig:
+    """AlignProp."""
+
+    least: Annotated[int, Between(1, 1000)] = 1
+    """Fewest last steps that are walked back; how many is drawn for each round."""
+    most: Annotated[int, Between(1, 1000)] | None = None
+    """Most of them; null for all steps."""
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """A training."""
 
@@ -89,3 +137,7 @@ class TrainingConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     examine: ExamineConfig = field(default_factory=ExamineConfig)
     spo: SpoConfig = field(default_factory=SpoConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    kto: KtoConfig = field(default_factory=KtoConfig)
+    alignprop: AlignPropConfig = field(default_factory=AlignPropConfig)

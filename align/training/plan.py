@@ -73,6 +73,8 @@ def plan_of(name: str, command: Command) -> Plan:
     if text := missing_text(dict.fromkeys(needed)):
         raise FilesMissing(text)
     prompts = tuple(dict.fromkeys(load_prompts(config.prompts, files.prompts).prompts))
+    if training.kind in ("dpo", "kto") and training.pairs.labels == "world":
+        _check_captions("training.pairs.labels=world", prompts)
     held: tuple[str, ...] = ()
     if held_out is not None and examined is not None:
         held = tuple(dict.fromkeys(load_prompts(held_out.prompts, examined.prompts).prompts))
@@ -121,6 +123,19 @@ def _check(config: Config, training: TrainingConfig) -> None:
             f"training.examine.judges={shown(list(training.examine.judges))}: the first decides which weights are best, and "
             f"reward={config.reward.name} is what is followed: put another one first"
         )
+    if training.kind == "alignprop":
+        for name in config.reward.terms:
+            if not REWARDS[name].differentiable:
+                raise ConfigError(
+                    f"reward {name} has no gradient, which AlignProp follows: give one that has, such as hpsv2"
+                )
+    if training.kind in ("dpo", "kto") and training.pairs.labels == "data":
+        path = training.pairs.path
+        if path is None or not Path(path).exists():
+            raise ConfigError(
+                f"training.pairs.path={shown(path)} is no data set of pairs, which training.pairs.labels=data learns from: give a "
+                "table or a folder of .parquet files, or training.pairs.labels=reward"
+            )
     if training.kind == "spo":
         if sampler.kind != "ddim" or sampler.eta == 0:
             raise ConfigError(
@@ -140,10 +155,14 @@ def _check_held_out(training: TrainingConfig, prompts: Iterable[str], held: tupl
             f"training.examine.prompts={training.examine.prompts} has {shown(min(both))!r}, which is learned from: give "
             "prompts that are held out"
         )
-    if CHECKER in training.examine.judges and (odd := [text for text in held if parse(text) is None]):
+    if CHECKER in training.examine.judges:
+        _check_captions("training.examine.judges=[checker]", held)
+
+
+def _check_captions(option: str, prompts: Iterable[str]) -> None:
+    if odd := [text for text in prompts if parse(text) is None]:
         raise ConfigError(
-            f"training.examine.judges names the checker, which reads captions of the shapes world and not {shown(odd[0])!r}: "
-            "give other judges"
+            f"{option} judges captions of the shapes world and not {shown(odd[0])!r}: give others, or who judges them"
         )
 
 

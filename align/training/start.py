@@ -4,47 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 
-from align.backbones.base import Backbone, Conditioning
 from align.config.errors import ConfigError
-from align.runner.build import assemble, build_reward, load_backbone, load_reward, process_of, set_up_torch
+from align.runner.build import build_reward, set_up_torch
 from align.runner.devices import torch_device
 from align.runner.exits import DONE
-from align.runner.guiders import guider_of
-from align.sampling.batching import Calls
-from align.semantics.sources import no_pairs
-from align.training.base import Examiner, Lesson, Trainable
+from align.training import offline
 from align.training.boards import board
-from align.training.examiner import HeldOut
+from align.training.course import Course, held_out, policy_of
 from align.training.log import Log
 from align.training.loop import Recipe, train
-from align.training.lora import Lora
-from align.training.plan import CHECKER, Plan, record
-from align.training.policy import Policy
+from align.training.plan import Plan, record
 from align.training.ranks import Ranks
 from align.training.rounds import Rounds
 from align.training.spo import Preferences, Spo, costs
-
-
-@dataclass(frozen=True)
-class Course:
-    """What a kind of training makes of a plan.
-
-    Attributes:
-        epoch: rounds of an epoch.
-        told: what it costs, in lines for people.
-    """
-
-    lesson: Lesson[Any]
-    trained: Trainable
-    examiner: Examiner | None
-    epoch: int
-    told: Sequence[str]
 
 
 def start(plan: Plan) -> int:
@@ -95,36 +71,6 @@ def _check_boards(names: Sequence[str]) -> None:
             )
 
 
-def policy_of(plan: Plan, device: torch.device) -> Policy:
-    """The backbone of a plan with fresh updates. Raises WeightsError."""
-    config, training = plan.config, plan.training
-    backbone = load_backbone(config.backbone, plan.files.pieces, device)
-    lora = Lora(backbone.network, "unet", training.lora.rank, training.lora.modules, config.seed)  # type: ignore[attr-defined]
-
-    def conditioning(prompts: Sequence[str]) -> Conditioning:
-        return Conditioning.of([backbone.encode(prompt, config.negative) for prompt in prompts])
-
-    return Policy(
-        backbone,
-        lora,
-        process_of(config, backbone),
-        guider_of(config, backbone),
-        conditioning,
-        device,
-        config.run.batch_size or Policy.most,
-    )
-
-
-def held_out(plan: Plan, backbone: Backbone, device: torch.device) -> HeldOut | None:
-    """Who examines pictures of the backbone. Raises WeightsError."""
-    if plan.held_out is None:
-        return None
-    names = plan.training.examine.judges
-    sampler = assemble(plan.held_out, backbone, None, no_pairs, Calls(Policy.most), device)
-    judges = [load_reward(name, device) for name in names if name != CHECKER]
-    return HeldOut(names, judges, sampler, plan.held_out_prompts, plan.config.seed)
-
-
 def _spo(plan: Plan, device: torch.device) -> Course:
     options, config = plan.training.spo, plan.config
     policy = policy_of(plan, device)
@@ -137,4 +83,9 @@ def _spo(plan: Plan, device: torch.device) -> Course:
     return Course(lesson, policy.lora, held_out(plan, policy.backbone, device), prompts.of_epoch, told)
 
 
-KINDS: dict[str, Callable[[Plan, torch.device], Course]] = {"spo": _spo}
+KINDS: dict[str, Callable[[Plan, torch.device], Course]] = {
+    "spo": _spo,
+    "dpo": offline.dpo,
+    "kto": offline.kto,
+    "alignprop": offline.alignprop,
+}
