@@ -85,6 +85,7 @@ def _spo(plan: Plan, device: torch.device) -> Course:
 
 KINDS: dict[str, Callable[[Plan, torch.device], Course]] = {
     "spo": _spo,
+    "spm": offline.spm,
     "dpo": offline.dpo,
     "kto": offline.kto,
     "alignprop": offline.alignprop,
