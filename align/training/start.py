@@ -47,6 +47,7 @@ def start(plan: Plan) -> int:
             rounds=rounds,
             batch=training.batch,
             learning_rate=training.learning_rate,
+            together=training.together,
             accumulation=training.accumulation,
             warmup=training.warmup,
             decay=training.decay,
