@@ -119,7 +119,7 @@ class _Loop(Generic[E]):
     def round(self) -> None:
         """One round, and what is due around it."""
         number = self.progress.round
-        if number % self.recipe.examine_every == 0:
+        if number % self.recipe.examine_every == 0 and self.progress.examined_round != number:
             self.examine()
         examples = self.ranks.gather(self.lesson.collect(number, self.ranks))
         ordered = keyed_order(examples, lambda one: one.key, self.recipe.seed, "order", number)

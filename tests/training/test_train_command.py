@@ -79,7 +79,7 @@ def test_a_training_says_what_it_costs_and_what_came_of_it(weights, tmp_path, ca
 
 def test_the_same_command_goes_on_with_the_same_bytes(weights, whole, tmp_path):
     folder = tmp_path / "run"
-    assert main(words(weights, folder, "training.rounds=1")) == 0
+    assert main(words(weights, folder, "training.rounds=2")) == 0
     assert main(words(weights, folder)) == 0
     for name in ("checkpoint.safetensors", "last/pytorch_lora_weights.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
@@ -158,7 +158,7 @@ def test_what_cannot_be_trained_is_refused_in_one_line(weights, tmp_path, capsys
     [
         (["train"], "give first what is trained: alignprop, dpo"),
         (["train", "backbone=shapes"], "give first what is trained"),
-        (["train", "sop"], "there is no training sop; did you mean spo"),
+        (["train", "sop"], "there is no training sop; did you mean spm or spo"),
         (["training=spo"], "give python -m align train spo"),
     ],
 )
