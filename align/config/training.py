@@ -120,6 +120,8 @@ class TrainingConfig:
     """Prompts (or pairs, where these are given) of a round, over all processes."""
     batch: Annotated[int, Between(1, 10**6)] = 10
     """Examples of a mini-batch, over all processes."""
+    together: Annotated[int, Between(1, 10**6)] | None = None
+    """Most of them that a process differentiates in one go: fewer take less memory, to the same gradient.  Null for its share."""
     accumulation: Annotated[int, Between(1, 10**6)] = 1
     """Mini-batches of an update."""
     learning_rate: Annotated[float, Between(0, 10)] = 1e-4

@@ -32,6 +32,7 @@ class Recipe:
     Attributes:
         rounds: how many there are.
         batch: examples of a mini-batch, over all processes.
+        together: most examples whose loss is computed in one go, where a mini-batch takes too much memory; ``None`` for no bound.
         accumulation: mini-batches of an update; they are counted through the rounds, and what is left at the end is dropped.
         learning_rate: of AdamW; ``warmup`` updates lead to it in equal steps, and with ``decay`` it falls to 0 over the rounds.
         weight_decay, betas, epsilon: likewise AdamW's.
@@ -44,6 +45,7 @@ class Recipe:
     rounds: int
     batch: int
     learning_rate: float
+    together: int | None = None
     accumulation: int = 1
     warmup: int = 0
     decay: Literal["none", "linear"] = "none"
@@ -141,14 +143,14 @@ class _Loop(Generic[E]):
         for one in self.parameters.values():
             one.grad = torch.zeros_like(one)
         found: dict[str, Tensor] = {}
-        if own:
-            part = sum(one.weight for one in own) / sum(one.weight for one in batch)
-            value, figures = self.lesson.loss(own)
+        whole, size = sum(one.weight for one in batch), recipe.together or len(batch)
+        for first in range(0, len(own), size):
+            some = own[first : first + size]
+            part = sum(one.weight for one in some) / whole
+            value, figures = self.lesson.loss(some)
             torch.autograd.backward(value * (part / recipe.accumulation))
-            found = {
-                "loss": part * value.detach(),
-                **{name: part * x.detach() for name, x in figures.items()},
-            }
+            for name, x in {"loss": value, **figures}.items():
+                found[name] = found.get(name, torch.zeros((), device=x.device)) + part * x.detach()
         self.ranks.sum([_grad(one) for one in self.parameters.values()])
         for name, one in self.parameters.items():
             if (old := before[name]) is not None:

@@ -1,14 +1,19 @@
-"""Plans of Diffusion-DPO, Diffusion-KTO and AlignProp to their parts."""
+"""Plans of Diffusion-DPO, Diffusion-KTO, AlignProp and the step-aware preference model to their parts."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from transformers import CLIPModel
 
 from align.checkpoints.needed import joint_fingerprint
-from align.runner.build import assemble, build_reward
+from align.config.errors import ConfigError
+from align.rewards.clip import load_tokenizer, token_ids
+from align.rewards.step_aware import StepAwareModel
+from align.runner.build import assemble, build_reward, load_reward
 from align.runner.plan import identity
 from align.sampling.batching import Calls
 from align.sampling.sampler import Sampler
@@ -27,6 +32,7 @@ from align.training.plan import Plan
 from align.training.policy import Policy
 from align.training.ranks import Ranks
 from align.training.rounds import Rounds
+from align.training.spm import Looks, PairAccuracy, Saved, Spm, from_clip
 
 
 def dpo(plan: Plan, device: torch.device) -> Course:
@@ -67,6 +73,50 @@ def alignprop(plan: Plan, device: torch.device) -> Course:
         f"and one of decoder and reward with their backward passes; an epoch has {len(plan.prompts)}"
     ]
     return Course(lesson, policy.lora, held_out(plan, policy.backbone, device), prompts.of_epoch, told)
+
+
+def spm(plan: Plan, device: torch.device) -> Course:
+    """The step-aware preference model, which begins as the CLIP that ``reward`` names. Raises WeightsError."""
+    config, seed = plan.config, plan.config.seed
+    name = next(iter(config.reward.terms))
+    clip: Any = load_reward(name, device)
+    if len(config.reward.terms) > 1 or not isinstance(getattr(clip, "model", None), CLIPModel):
+        raise ConfigError(
+            f"reward={config.reward.name} is no CLIP, which the step-aware model begins as: give shapes_pick or pickscore"
+        )
+    policy = policy_of(plan, device)  # whose updates stay zero
+    data = pairs_of(plan, policy)
+    held = [number for number in range(len(data)) if number % 10 == 9][: plan.training.examine.number]
+    learned = sorted(set(range(len(data))) - set(held))
+    places = Rounds(learned, plan.training.each, seed)
+    folders = [path.parent for one in plan.files.reward(name) for path in one.paths] + [
+        path for one in plan.files.reward(name) for path in one.paths
+    ]
+    folder = next(
+        one for one in folders if (one / "tokenizer.json").is_file() or (one / "vocab.json").is_file()
+    )
+    tokenizer, shape = load_tokenizer(folder), clip.model.config
+    model = from_clip(clip.model.state_dict(), StepAwareModel(shape), seed).to(device)
+    length = shape.text_config.max_position_embeddings
+    looks = Looks(policy.backbone, policy.guider, policy.conditioning, device)
+    lesson = Spm(
+        data,
+        places,
+        looks,
+        model,
+        lambda prompt: token_ids(tokenizer, prompt, length)[0],
+        shape.vision_config.image_size,
+        seed,
+    )
+    beside = {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name.startswith(("token", "vocab", "merges"))
+    }
+    told = _cost(
+        plan, data, "2 pictures, each a guided network evaluation and a decoding, and the model's own passes"
+    )
+    return Course(lesson, Saved(model, beside), PairAccuracy(lesson, held), places.of_epoch, told)
 
 
 def _cost(plan: Plan, data: Pairs, each: str) -> list[str]:

@@ -72,7 +72,7 @@ def plan_of(name: str, command: Command) -> Plan:
     if text := missing_text(dict.fromkeys(needed)):
         raise FilesMissing(text)
     prompts = tuple(dict.fromkeys(load_prompts(config.prompts, files.prompts).prompts))
-    if training.kind in ("dpo", "kto") and training.pairs.labels == "world":
+    if training.kind in ("dpo", "kto", "spm") and training.pairs.labels == "world":
         _check_captions("training.pairs.labels=world", prompts)
     held: tuple[str, ...] = ()
     if held_out is not None and examined is not None:
@@ -129,7 +129,7 @@ def _check(config: Config, training: TrainingConfig) -> None:
                 raise ConfigError(
                     f"reward {name} has no gradient, which AlignProp follows: give one that has, such as hpsv2"
                 )
-    if training.kind in ("dpo", "kto") and training.pairs.labels == "data":
+    if training.kind in ("dpo", "kto", "spm") and training.pairs.labels == "data":
         path = training.pairs.path
         if path is None or not Path(path).exists():
             raise ConfigError(

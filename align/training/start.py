@@ -47,6 +47,7 @@ def start(plan: Plan) -> int:
             rounds=rounds,
             batch=training.batch,
             learning_rate=training.learning_rate,
+            together=training.together,
             accumulation=training.accumulation,
             warmup=training.warmup,
             decay=training.decay,
@@ -85,6 +86,7 @@ def _spo(plan: Plan, device: torch.device) -> Course:
 
 KINDS: dict[str, Callable[[Plan, torch.device], Course]] = {
     "spo": _spo,
+    "spm": offline.spm,
     "dpo": offline.dpo,
     "kto": offline.kto,
     "alignprop": offline.alignprop,

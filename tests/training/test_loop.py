@@ -172,3 +172,12 @@ def test_the_learning_rate_warms_up_and_falls():
     recipe = replace(RECIPE, rounds=10, learning_rate=1.0, warmup=3, decay="linear")
     assert [recipe.rate(k, 0) for k in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert recipe.rate(9, 5) == 0.5
+
+
+def test_a_mini_batch_in_parts_has_the_same_gradient(tmp_path):
+    whole, _ = learned(tmp_path / "whole")
+    parts, _ = learned(tmp_path / "parts", replace(RECIPE, together=3))
+    assert [len(keys) for keys in parts.seen] == [3, 1, 3, 1, 2] * 6
+    assert float(parts.slope) == pytest.approx(float(whole.slope), rel=1e-6)
+    for one, other in zip(*(lines_of(tmp_path / name, "update") for name in ("whole", "parts")), strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
