@@ -7,6 +7,8 @@ import pytest
 from tiny import save_pipeline
 
 from align.__main__ import main
+from align.commands.parser import parse
+from align.config.compose import jobs_of
 from training.test_picture_pairs import table
 
 PROMPTS = ["a cat", "a dog", "a fox", "a quiet morning"]
@@ -95,3 +97,15 @@ def test_what_cannot_be_learned_is_refused_before_any_work(kind, options, said, 
     assert train(kind, weights, tmp_path, *options) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "backbone", "updates_of"),
+    [("dpo", "sd15", 2048), ("dpo", "sdxl", 2048), ("kto", "sd15", 2048), ("alignprop", "sdxl", 128)],
+)
+def test_the_published_sizes_compose(kind, backbone, updates_of):
+    config = jobs_of(parse([f"training={kind}", f"backbone={backbone}"]))[0].config
+    training = config.training
+    assert training.batch * training.accumulation == training.each == updates_of
+    assert config.method.name == "none"
+    assert kind == "alignprop" or training.pairs.labels == "data"
