@@ -143,3 +143,8 @@ class TrainingConfig:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     kto: KtoConfig = field(default_factory=KtoConfig)
     alignprop: AlignPropConfig = field(default_factory=AlignPropConfig)
+
+    @property
+    def follows_reward(self) -> bool:
+        """Whether ``reward=`` is read."""
+        return self.kind in ("spo", "alignprop") or (self.kind != "spm" and self.pairs.labels == "reward")

@@ -1,4 +1,4 @@
-"""Clean pictures with noise in them, and how well a network says what the noise is: what DPO and KTO compare.
+"""Clean pictures with noise in them, and how well a network tells the two apart: what DPO and KTO compare.
 
 Noise and time are keyed by the pair and by how often it was looked at, so they do not depend on batches or processes.
 """
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from align.backbones.guider import Guider
-from align.processes.base import Step
+from align.processes.base import Step, noise_slope
 from align.processes.ddim import scheduler_of
 from align.sampling.host import read, send
 from align.sampling.noise import NoiseStream
+from align.sampling.state import per_row
 from align.training.base import Example
 from align.training.pairs import Pair
 from align.training.policy import Policy
@@ -41,7 +42,10 @@ class Noised(Example):
 
 
 class Errors:
-    """Errors of a policy's predictions of noise, without guidance, as networks are trained.
+    """Errors of what a policy's network predicts, without guidance, as it was trained.
+
+    The papers write the noise; of a network that predicts v the published programs take v, and so do these: its errors are the
+    noise's over a, so that times at which hardly any signal is left count as much as others.
 
     Args:
         policy: a diffusion model; the times of a flow are others.
@@ -54,20 +58,21 @@ class Errors:
         self.seed, self.empty = seed, empty
         schedule = scheduler_of(policy.backbone.scheduler_config)
         self.levels: list[float] = schedule.alphas_cumprod.double().tolist()
+        self.predicts: str = policy.backbone.scheduler_config["prediction_type"]
 
     def __call__(self, examples: Sequence[Noised]) -> Tensor:
-        """(n, k) mean squares of predicted minus true noise of n examples, with the gradient where one is kept."""
+        """(n, k) mean squares of predicted minus true output of n examples, with the gradient where one is kept."""
         device, each = self.policy.device, len(examples[0].latents)
         rows = [one for one in examples for _ in range(each)]
         clean = send(torch.cat([one.latents for one in examples]), device)
         noise = send(torch.stack([one.noise for one in rows]), device)
         steps = [self.step(one.time) for one in rows]
         a, s = (clean.new_tensor([getattr(step, name) for step in steps]) for name in ("a", "s"))
-        per_row = (-1, *(1,) * (clean.ndim - 1))
-        _, eps = self.policy.predict(
-            a.view(per_row) * clean + s.view(per_row) * noise, steps, [one.prompt for one in rows]
-        )
-        return (eps - noise).square().flatten(1).mean(dim=1).view(len(examples), each)
+        noisy = per_row(a, clean) * clean + per_row(s, clean) * noise
+        _, eps = self.policy.predict(noisy, steps, [one.prompt for one in rows])
+        slope = clean.new_tensor([noise_slope(step, self.predicts) for step in steps])
+        squares = (eps - noise).square().flatten(1).mean(dim=1) / slope.square()
+        return squares.view(len(examples), each)
 
     @torch.no_grad()
     def with_reference(self, examples: Sequence[Noised]) -> list[Noised]:

@@ -162,7 +162,7 @@ def _label(plan: Plan, device: torch.device) -> tuple[float, Label]:
 def _stamp(plan: Plan) -> str:
     """What drawn pairs depend on, their prompts aside."""
     options, files, config = plan.training.pairs, plan.files, plan.config
-    reward = options.labels == "reward"
-    rewards = {name: files.reward_fingerprint(name) for name in config.reward.terms} if reward else {}
+    followed = config.reward.terms if plan.training.follows_reward else ()
+    rewards = {name: files.reward_fingerprint(name) for name in followed}
     what = identity(replace(config, training=None), joint_fingerprint(files.backbone), rewards)
     return digest({"pictures": what, "seed": config.seed, "labels": options.labels})

@@ -63,9 +63,8 @@ def plan_of(name: str, command: Command) -> Plan:
     _check(config, training)
     held_out = _held_out(command, training) if training.examine.judges else None
     files = Files(config)
-    rewards = dict.fromkeys(
-        (*config.reward.terms, *(one for one in training.examine.judges if one != CHECKER))
-    )
+    followed = config.reward.terms if training.follows_reward else ()
+    rewards = dict.fromkeys((*followed, *(one for one in training.examine.judges if one != CHECKER)))
     needed = [*files.prompts, *files.backbone, *(one for reward in rewards for one in files.reward(reward))]
     examined = Files(held_out, files) if held_out is not None else None
     needed += examined.prompts if examined is not None else []
@@ -118,7 +117,8 @@ def _check(config: Config, training: TrainingConfig) -> None:
             raise ConfigError(
                 f"training.examine.judges[{place}]={shown(judge)} is no reward{suggestion(judge, [CHECKER, *REWARDS])}"
             )
-    if training.examine.judges and training.examine.judges[0] in config.reward.terms:
+    followed = training.follows_reward and training.examine.judges
+    if followed and training.examine.judges[0] in config.reward.terms:
         raise ConfigError(
             f"training.examine.judges={shown(list(training.examine.judges))}: the first decides which weights are best, and "
             f"reward={config.reward.name} is what is followed: put another one first"

@@ -147,7 +147,8 @@ def test_the_plan_names_every_row(tables):
     for table in tables:
         for row in table.rows:
             assert row.label in text
-    assert "AlignProp: not run: no checkpoint is published" in text
+    toy = tables[0].scale == "shapes"
+    assert ("AlignProp: not run: no checkpoint is published" in text) == (not toy)
 
 
 @pytest.mark.parametrize("name", TABLES)

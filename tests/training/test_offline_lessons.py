@@ -203,3 +203,24 @@ def test_how_far_back_is_drawn_anew_for_each_round():
     lesson = alignprop(Trained(), 5)
     lesson.last = (1, 5)
     assert len({lesson.collect(round_, Ranks())[0].last for round_ in range(12)}) > 2
+
+
+def test_errors_are_of_what_the_network_predicts():
+    backbone = Trained()
+    lesson = lesson_of(Dpo, backbone)
+    examples = lesson.collect(0, Ranks())[:1]
+    of_noise = lesson.errors(examples)
+    backbone.scheduler_config["prediction_type"] = "v_prediction"
+    other = lesson_of(Dpo, backbone)
+    abar = other.errors.levels[examples[0].time]
+    with torch.no_grad():
+        step = other.errors.step(examples[0].time)
+        clean, noise = examples[0].latents, examples[0].noise
+        z = step.a * clean + step.s * noise
+        x0, eps = other.errors.policy.predict(z, [step] * 2, [examples[0].prompt] * 2)
+        v, true = step.a * eps - step.s * x0, step.a * noise - step.s * clean
+        assert torch.allclose(
+            other.errors(examples)[0], (v - true).square().flatten(1).mean(1), rtol=1e-4, atol=1e-6
+        )
+    assert of_noise.shape == (1, 2)
+    assert abar == pytest.approx(step.a**2)
