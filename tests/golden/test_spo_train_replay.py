@@ -231,6 +231,7 @@ def test_probabilities_and_losses(run):
 def test_gradients_and_the_weights_after_each_update(run):
     steps = run.facts["log"]["optimizer_steps"]
     assert run.progress.update == len(run.gradients) == len(steps)
+    sure = {}
     for update, (gradients, step) in enumerate(zip(run.gradients, steps, strict=True)):
         norm = torch.stack([one.norm() for one in gradients.values()]).norm()
         assert float(norm) == pytest.approx(step["grad_norm"], rel=1e-4)
@@ -240,15 +241,15 @@ def test_gradients_and_the_weights_after_each_update(run):
             if recorded is not None:
                 near(ours, recorded, 1e-4 * largest)
                 # AdamW divides a gradient by its own size: what is nothing but rounding moves as far as any other.
-                sure = recorded.abs() > 1e-5 * largest
+                sure[name] = sure.get(name, True) & (recorded.abs() > 1e-5 * largest)
                 apart = run.weights[update][name] - run.tensors[f"update{update}.weight.{name}"]
-                near(apart[sure], 0, 0.1 * run.config["learning_rate"])
+                near(apart * sure[name], 0, 0.1 * run.config["learning_rate"])
     ends = [
         (one.detach() - run.tensors[f"lora_end.{name}"]).flatten()
         for name, one in run.policy.lora.parameters().items()
     ]
     apart = torch.cat(ends).abs() / run.config["learning_rate"]
-    assert float((apart > 0.1).float().mean()) < 1e-3
+    assert float((apart > 0.1 * len(steps)).float().mean()) < 1e-3
     assert float(apart.max()) < 2 * len(steps)
 
 
