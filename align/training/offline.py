@@ -148,7 +148,7 @@ def pairs_of(plan: Plan, policy: Policy) -> Pairs:
             _stamp(plan),
             Ranks.here(policy.device),
         )
-    return load(path, margin)
+    return load(path, len(plan.prompts), margin)
 
 
 def _label(plan: Plan, device: torch.device) -> tuple[float, Label]:

@@ -150,18 +150,18 @@ def _facts(path: Path) -> dict[str, Any]:
     return found
 
 
-def load(folder: Path, margin: float = 0.0) -> LabelledPairs:
-    """The pairs of a folder that ``make`` filled. Raises ConfigError: there are none."""
-    prompts: list[str] = []
+def load(folder: Path, prompts: int, margin: float = 0.0) -> LabelledPairs:
+    """The pairs of the first so many prompts of a folder that ``make`` filled. Raises ConfigError: there are none."""
+    texts: list[str] = []
     latents, labels = [], []
-    for path in sorted(folder.glob("portion-*.safetensors")):
-        prompts += _facts(path)["prompts"]
+    for path in sorted(folder.glob("portion-*.safetensors"))[: -(-prompts // PORTION)]:
+        texts += _facts(path)["prompts"]
         with safe_open(path, framework="pt") as file:
             latents.append(file.get_tensor("latents"))
             labels.append(file.get_tensor("labels"))
     if not latents:
         raise ConfigError(f"training.pairs.path={folder} holds no labelled pictures (portion-*.safetensors)")
-    found = LabelledPairs.of(prompts, torch.cat(latents), torch.cat(labels), margin)
+    found = LabelledPairs.of(texts, torch.cat(latents), torch.cat(labels), margin)
     if not len(found):
         raise ConfigError(
             f"training.pairs.path={folder}: no two pictures of a prompt differ by more than {margin}"

@@ -50,12 +50,12 @@ def test_what_was_killed_goes_on_and_is_the_same(tmp_path, sampler):
 
 def test_pairs_are_pictures_of_the_same_prompt_the_better_first(tmp_path, sampler):
     make(tmp_path, sampler)
-    found = pairs.load(tmp_path)
+    found = pairs.load(tmp_path, 3)
     assert len(found) == 3 * 3
     shown = [sampler.decode(torch.stack([pair.chosen, pair.rejected])) for pair in found]
     assert all(float(one.mean()) > float(other.mean()) for one, other in shown)
     with pytest.raises(ConfigError, match="no two pictures"):
-        pairs.load(tmp_path, margin=1.0)
+        pairs.load(tmp_path, 3, margin=1.0)
 
 
 @pytest.mark.parametrize("change", [{"prompts": PROMPTS[::-1]}, {"stamp": "another model"}])
@@ -67,7 +67,7 @@ def test_pictures_of_others_are_refused_in_a_line(tmp_path, sampler, change):
 
 def test_an_empty_folder_says_what_it_should_hold(tmp_path):
     with pytest.raises(ConfigError, match=r"portion-\*"):
-        pairs.load(tmp_path)
+        pairs.load(tmp_path, 3)
 
 
 def test_the_world_prefers_what_was_asked_for():
