@@ -97,7 +97,8 @@ class UNetBackbone(LatentBackbone):
         number = len(halves)
         latents = torch.cat([z] * number).to(self.dtype).contiguous(memory_format=torch.channels_last)
         states = torch.cat([getattr(conditioning, half) for half in halves]).to(self.dtype)
-        times = torch.full((len(latents),), step.time, device=z.device)
+        # One for all rows, or one for each.
+        times = torch.as_tensor(step.time, device=z.device).expand(len(z)).repeat(number)
         scale: Tensor | None = None
         if self.guidance == "embedded":
             scale = guidance_embedding(embedded, self.unet.config.time_cond_proj_dim)

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 _SHAPES = Path(__file__).parent.parent / "shapes" / "weights"
-EMBEDDED = {"shapes": _SHAPES, "shapes_flow": _SHAPES / "flow", "shapes_turbo": _SHAPES / "turbo"}
+TRAINED = {
+    f"shapes_{way}": _SHAPES / "lora" / way / "pytorch_lora_weights.safetensors"
+    for way in ("spo", "dpo", "kto", "alignprop")
+}
+"""Low-rank updates of ``shapes``, each with a card beside it that says what its training cost."""
+TRAINING_COST = "training_cost.json"
+"""The file with that cost: passes through the network and seconds on one core."""
+EMBEDDED = {"shapes": _SHAPES, "shapes_flow": _SHAPES / "flow", "shapes_turbo": _SHAPES / "turbo", **TRAINED}
 """Weights that come with the package, by name."""
 
 Kind = Literal["model", "dataset"]

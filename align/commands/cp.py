@@ -57,14 +57,18 @@ def main(argv: Sequence[str]) -> int:
     copy = folder / group / f"{found.new}.yaml"
     _write(copy, renamed(text, found.new))
     where = [] if folder.resolve() == conf_folder().resolve() else ["-cd", str(folder)]
-    use = ["table", *where, found.new] if "table" in values else [*where, f"{group}={found.new}"]
+    if "table" in values or group == "training":
+        use = ["table" if "table" in values else "train", *where, found.new]
+    else:
+        use = [*where, f"{group}={found.new}"]
     print(copy, shlex.join(["python", "-m", "align", *use]), sep="\n")
     return DONE
 
 
 def renamed(text: str, name: str) -> str:
     """A preset whose ``name``, which rows and folders call it, is another; all else stays as it is written."""
-    return re.sub(r"^name:[^\n#]*?(?=\s*(#|$))", f"name: {name}", text, count=1, flags=re.MULTILINE)
+    own = r"^((?:training:\n  )?name:)[^\n#]*?(?=\s*(#|$))"  # a training's presets speak of other groups too
+    return re.sub(own, rf"\1 {name}", text, count=1, flags=re.MULTILINE)
 
 
 def _is_name(text: str) -> bool:
@@ -95,7 +99,7 @@ def _checked(path: Path, group: str, text: str) -> Mapping[str, Any]:
         values = None
     if not isinstance(values, Mapping):
         raise ConfigError(f"cp: {path} is no preset: mend the file's YAML")
-    whole = values if group == "experiment" else {group: values}
+    whole = values if group in ("experiment", "training") else {group: values}
     for option, what in COMMANDS_OWN.items():
         section, _, key = option.partition(".")
         inside = whole.get(section)

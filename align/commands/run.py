@@ -34,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
     from align.config.compose import jobs_of
 
     jobs = jobs_of(command)
+    if (training := jobs[0].config.training) is not None:
+        parser.error(f"a run trains nothing; give python -m align train {training.name}")
     if found.cfg is not None:
         print(_shown(jobs, found.cfg), end="")
         return DONE

@@ -24,6 +24,7 @@ VERBS = {
         "blackbox=NAME [OPTION=VALUE] ...", "learn what a black box likes, by asking it in rounds"
     ),
     "score": Verb("PICTURES [OPTION=VALUE] ...", "measure pictures that are there: a folder, a table, a run"),
+    "train": Verb("NAME [GROUP=NAME] [OPTION=VALUE] ...", "train a backbone, or what judges it: spo, spm"),
     "report": Verb("FOLDER...", "compare runs picture by picture"),
     "gallery": Verb("FOLDER... --out FILE", "look at the pictures of runs side by side"),
     "graph": Verb("PROMPT [OPTION=VALUE] ...", "show which words of a prompt DyMO pairs"),

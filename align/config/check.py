@@ -6,6 +6,7 @@ import os
 import re
 
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
+from align.checkpoints.reference import TRAINED
 from align.config.check_guider import check_guider
 from align.config.check_particles import check_particles
 from align.config.check_sampler import check_sampler
@@ -115,7 +116,8 @@ def _check_form(role: str, reference: str, backbone: BackboneConfig) -> None:
     convert = convert_command(reference, role, backbone.layout)
     if reference.endswith(PICKLES):
         raise ConfigError(f"{option} is a pickle, which is not read: convert it once with {convert}")
-    if role in ("single_file", "lora") and not is_file(reference):
+    embedded = role == "lora" and reference in TRAINED
+    if role in ("single_file", "lora") and not (embedded or is_file(reference)):
         raise ConfigError(
             f"{option} is no safetensors file: give backbone.{role}=FILE.safetensors or owner/name:FILE.safetensors"
         )

@@ -113,8 +113,8 @@ def option_names(kind: type, path: str = "") -> list[str]:
     for name, hint in hints(kind).items():
         own = f"{path}.{name}" if path else name
         names.append(own)
-        if get_origin(hint) is types.UnionType:
-            hint = next(option for option in get_args(hint) if option is not type(None))
+        if get_origin(hint) in (Union, types.UnionType):
+            (hint,) = (one for one in get_args(hint) if one is not type(None))
         if dataclasses.is_dataclass(hint):
             names += option_names(hint, own)  # type: ignore[arg-type]
         elif get_origin(hint) is dict:

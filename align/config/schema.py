@@ -17,6 +17,7 @@ from align.config.method import MethodConfig
 from align.config.online import RoundsConfig, SurrogateConfig
 from align.config.ranges import Between, Multiple, Text
 from align.config.table import TableConfig
+from align.config.training import TrainingConfig
 
 Attention = Literal[
     "native",
@@ -365,6 +366,8 @@ class Config:
     rounds: RoundsConfig | None = None
     blackbox: str | None = None
     """Of ``python -m align online`` alone: the registered reward that is asked in rounds."""
+    training: TrainingConfig | None = None
+    """What ``python -m align train`` does; a run has none."""
 
     @property
     def reads_negative(self) -> bool:
@@ -393,6 +396,7 @@ class Config:
 
 
 GROUPS = (
-    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "surrogate", "rounds", "experiment",
+    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "training",
+    "surrogate", "rounds", "experiment",
 )  # fmt: skip
 """The config groups, in the order of the help."""

@@ -18,7 +18,7 @@ DOUBT = "† of the paper: see the notes"
 TOY_LEAD = (
     "Made on the shapes world: whatever model a row names, ours is the small one that comes along, and its rewards are toys "
     "under their own names. The paper's absolute numbers are not comparable with ours: compare signs and order of the "
-    "differences, and mind the checker (check_all), which no method follows."
+    "differences, and mind the checker (check_all), which no method follows while it samples."
 )
 
 

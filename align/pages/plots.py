@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy
 
 from align import writing
+from align.analysis.break_even import passes_of
 
 if TYPE_CHECKING:
     import pandas
@@ -81,8 +82,8 @@ def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, values: Sequ
     from matplotlib.ticker import LogLocator, NullFormatter
 
     pairs = pairs[pairs["value"].isin(values)]
-    passes = costs[costs["cost"].isin(["network_forward", "network_backward"])].groupby("arm")["mean"].sum()
-    arms = [arm for arm in dict.fromkeys(pairs["arm"]) if arm in passes.index]
+    passes = passes_of(costs)
+    arms = [arm for arm in dict.fromkeys(pairs["arm"]) if arm in passes]
     with _gains(out, values, "passes through the network, forward and back") as panels:
         for panel, value in panels:
             for place, arm in enumerate(arms):

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from align.analysis.break_even import break_even
 from align.analysis.drift import NAMES
+from align.analysis.published import EXACT
 from align.pages.beside_paper import beside_paper, seconds, skipped
 from align.pages.document import Section, Table
 from align.pages.numbers import Cell, Estimate, block, decimals, line, number, records
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from align.analysis.comparison import Comparison
     from align.analysis.groups import Groups
+    from align.analysis.published import Published
     from align.analysis.spread import Spread
 
 QUALITY = "Quality (mean, 95% interval)"
@@ -34,6 +37,7 @@ def sections(made: Comparison) -> list[Section]:
         *(_diversity(made.spread, made.baseline) if made.spread else ()),
         _drift(made.drift, made.baseline),
         costs(made, seconds(made.published) if made.published else {}),
+        *([training(made, made.published)] if made.published else ()),
         *([skipped(made.published)] if made.published else ()),
     ]
     return [section for section in found if section.rows]
@@ -75,6 +79,31 @@ def costs(made: Comparison, papers: Mapping[str, Cell | str] | None = None) -> S
             cells[str(name)] = line(means)
     more = {"seconds, paper": papers} if papers else {}
     return Section(f"Cost of a picture (mean, ratio to {made.baseline})", cells | more)
+
+
+def training(made: Comparison, table: Published) -> Section:
+    """Trained rows in place of guided ones: from how many pictures on they cost less, and what both gain."""
+    passes = {
+        one.row.label: one.row.training for one in table.lines if one.arm and one.row.training is not None
+    }
+    values = [*list(table.columns.values())[:1], *([EXACT] if table.toys else [])]
+    gains = {
+        (row["arm"], row["value"]): _estimate(row, "difference", "low", "high") for row in records(made.pairs)
+    }
+    cells: dict[str, dict[str, Cell | str]] = {}
+    for one in break_even(passes, made.costs):
+        cells[f"{one.trained} in place of {one.guided}"] = {
+            "passes of the training": str(round(one.training)),
+            "passes saved a picture": number(one.saved, 1),
+            "cheaper from": f"{one.pictures} pictures",
+        }
+        for value in values:
+            own = {"training": one.trained, "guidance": one.guided}
+            there = {name: gains[arm, value] for name, arm in own.items() if (arm, value) in gains}
+            cells[f"{one.trained} in place of {one.guided}"] |= {
+                f"{value}, gain of {name}": cell for name, cell in line(there, signed=True).items()
+            }
+    return Section("Training in place of guidance", cells, arms=False)
 
 
 def means_of(rows: Iterable[Row]) -> dict[str, dict[str, Estimate]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,21 @@ class Step:
     timestep: int
     c_out: float = 1.0
     c_skip: float = 0.0
+
+
+def together(steps: Sequence[Step], like: Tensor) -> Step:
+    """Steps of P rows as one, for a call in which each row of ``like``, (P, ...), is at its own.
+
+    Its ``time`` is (P,), its shares of signal and noise multiply the rows: what a UNet and ``clean_and_noise`` read of it.
+    """
+
+    def column(name: str) -> Any:
+        return like.new_tensor([getattr(step, name) for step in steps]).view(-1, *(1,) * (like.ndim - 1))
+
+    if len(set(steps)) == 1:
+        return steps[0]
+    times: Any = torch.tensor([step.time for step in steps], device=like.device)
+    return replace(steps[0], time=times, a=column("a"), s=column("s"))
 
 
 class Level(NamedTuple):

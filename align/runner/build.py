@@ -58,7 +58,7 @@ def assemble(
     """The method of a configuration on any backbone, with any reward."""
     from align.sampling.sampler import Population, Sampler
 
-    process = _process(config, backbone)
+    process = process_of(config, backbone)
     guider = guider_of(config, backbone)
     parts = _parts(files or Files(config), backbone, process, guider, reward, calls, device)
     method = config.method
@@ -66,7 +66,8 @@ def assemble(
     return strategy_of(config, Sampler(parts, pairs, device, population))
 
 
-def _process(config: Config, backbone: Backbone) -> Process:
+def process_of(config: Config, backbone: Backbone) -> Process:
+    """The steps of a configuration's sampler on a backbone's schedule."""
     from align.processes.ddim import ddim
     from align.processes.few import few
     from align.processes.flow import flow
@@ -251,8 +252,8 @@ _OF_KIND = {
 """Options that only one kind of network has."""
 
 
-@lru_cache(maxsize=1)
-def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
+def load_backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch.device) -> Backbone:
+    """A backbone of one's own, to be changed. Raises WeightsError."""
     if backbone.kind == "analytic":
         from align.backbones.analytic import SCHEDULES, AnalyticBackbone
         from align.toy.problems import DENSITIES
@@ -279,6 +280,9 @@ def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch
         compile_blocks(loaded.network, *([] if backbone.checkpointing else [loaded.vae.decoder]))
     made: Backbone = loaded
     return made
+
+
+_backbone = lru_cache(maxsize=1)(load_backbone)
 
 
 def forget_backbone() -> None:

@@ -149,7 +149,8 @@ def _row(key: str, row: RowConfig, protocol: str, choice: Choice) -> Row:
     made = Row(key, row.label or row.paper or key, row)
     own = choice.own.get(key, ())
     options = row.full if choice.scale == "full" else row.shapes
-    if options is None or not set(row.needs) <= {_key(text) for text in own}:
+    needs = () if choice.scale == "shapes" and row.trained else row.needs
+    if options is None or not set(needs) <= {_key(text) for text in own}:
         return replace(made, why_not=row.why_not or "there is no such run at this scale")
     for text in options:
         if re.match(r"[+~]*hydra\b", text):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from align.analysis.break_even import PASSES
+from align.checkpoints.reference import TRAINED, TRAINING_COST
 from align.config.schema import Config
+from align.reading import read_json
 from align.runner.children import Children
 from align.runner.estimate import cost_line, network_evaluations
 from align.runner.exits import DONE
@@ -118,4 +121,14 @@ def _file_row(table: Table, row: Row) -> FileRow:
         folder=relative(folder, table.root / table.name) if folder is not None and there else None,
         why_not="" if there else row.why_not or "its run gave no results",
         note=row.row.note,
+        training=training_passes(row.row.trained) if table.scale == "shapes" and row.row.trained else None,
     )
+
+
+def training_passes(weights: str) -> int | None:
+    """Passes through the network that the training of embedded weights took, by the file beside them."""
+    path = TRAINED[weights].with_name(TRAINING_COST)
+    if not path.is_file():
+        return None
+    cost = read_json(path)
+    return sum(int(cost[name]) for name in PASSES)

@@ -1,6 +1,7 @@
-"""The embedded world: captions and an exact judge of coloured shapes, with shipped weights.  Imports no torch.
+"""The embedded world: captions, an exact judge of coloured shapes and what is preferred among them, with shipped weights.
+Imports no torch.
 
-Scenes, their drawing and what is preferred among them are for training alone: ``scripts/shapes_training``.
+Scenes and their drawing are for training it alone: ``scripts/shapes_training``.
 """
 
 CHECKER_VERSION = "1"

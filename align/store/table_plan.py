@@ -31,6 +31,8 @@ class FileRow:
     why_not: str
     note: str
     """In what the run is known to differ from the paper's."""
+    training: int | None = None
+    """Passes through the network that its weights were trained with; None where it is not of trained weights, or nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ def read_table(folder: Path) -> TableFile | None:
             raise ValueError("another format")
         rows = tuple(FileRow(**row) for row in value.pop("rows"))
         table = TableFile(rows=rows, **value)
-        kinds = {"rows": tuple, "number": int, "of_table": int}
+        kinds = {"rows": tuple, "number": int, "of_table": int, "training": int}
         for part in (table, *rows):
             for name, said in vars(part).items():
-                may_lack = name in ("paper", "folder") and part is not table
+                may_lack = name in ("paper", "folder", "training") and part is not table
                 if not (isinstance(said, kinds.get(name, str)) or (may_lack and said is None)):
                     raise ValueError(f"{name} is {said!r:.40}")
         return table

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from align.shapes.checker import judge
 from align.shapes.render import PICTURE
+from align.shapes.utility import total
 from scripts.shapes_training.edits import Edits, false_caption
 from scripts.shapes_training.judged import Judged
 from scripts.shapes_training.shown import describe, moved, recoloured, recolouring, renamed, seen_in
 from scripts.shapes_training.spoil import STEPS, corrupt, foresee, to_float
-from scripts.shapes_training.utility import total
 
 GROUP = 4
 """Pictures in a group."""

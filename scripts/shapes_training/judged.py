@@ -20,9 +20,9 @@ from torch import Tensor
 from align.shapes.checker import Found, Segmentation, judge, segment
 from align.shapes.grammar import Caption, parse
 from align.shapes.render import PICTURE
+from align.shapes.utility import aesthetic, judge_drawing, total
 from scripts.shapes_training.edits import Edits
 from scripts.shapes_training.spoil import corrupt, to_float, to_uint8
-from scripts.shapes_training.utility import aesthetic, judge_drawing, total
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Judged:
         return len(self.prompts)
 
     def utility(self, group: int, member: int, caption: Caption) -> float:
-        """Utility of a picture for any caption (``scripts.shapes_training.utility.utility``); 30 microseconds."""
+        """Utility of a picture for any caption (``align.shapes.utility.utility``); 30 microseconds."""
         content = judge(self.seen[group][member], caption).score
         return total(content, float(self.drawings[group, member]))
 

@@ -10,9 +10,9 @@ from scipy.stats import spearmanr
 
 from align.rewards.base import Reward
 from align.shapes.render import PICTURE
+from align.shapes.utility import MARGIN
 from scripts.shapes_training.judged import Judged
 from scripts.shapes_training.spoil import to_float
-from scripts.shapes_training.utility import MARGIN
 
 
 @torch.no_grad()
@@ -48,7 +48,7 @@ def evaluate(rewards: dict[str, Reward], data: Judged) -> dict[str, float]:
 
     Returns:
         ``<name>``: pair accuracy of each reward on finished pictures (Spearman's correlation with
-        ``scripts.shapes_training.utility.aesthetic`` for ``shapes_aesthetic``); ``<name>@<timestep>``: pair
+        ``align.shapes.utility.aesthetic`` for ``shapes_aesthetic``); ``<name>@<timestep>``: pair
         accuracy on one-step predictions for ``shapes_pick`` and ``shapes_spm``; ``pairs``: number of pairs.
     """
     n, m = data.pictures.shape[:2]

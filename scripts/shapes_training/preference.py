@@ -9,9 +9,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from align.shapes.utility import MARGIN
 from scripts.shapes_training.groups import Batch, Pools, draw
 from scripts.shapes_training.loop import Budget, Recipe, train
-from scripts.shapes_training.utility import MARGIN
 
 
 def pair_loss(scores: Tensor, utilities: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Paper and ours side by side: every row of the paper, differences in both, and whether the baselines agree."""
 
 import json
+from dataclasses import replace
 
 import pandas
 import pytest
@@ -167,3 +168,24 @@ def test_a_folder_that_is_no_table(tmp_path, capsys):
     (folder / "table.json").write_text(json.dumps(good | {"paper": str(tmp_path / "secret")}))
     with pytest.raises(ReportError, match="no numbers of a paper"):
         compare([folder])
+
+
+def test_a_trained_row_tells_from_how_many_pictures_on_it_is_cheaper(tmp_path):
+    folder = toys(tmp_path)
+    file = read_table(folder)
+    rows = [replace(row, training=1000) if row.key == "freedom" else row for row in file.rows]
+    replace(file, rows=tuple(rows)).write(folder)
+    made = compare([folder])
+    costs = {
+        ("FreeDom", "network_forward"): 25.0,
+        ("DyMO (SD V1.5+Ours)", "network_forward"): 25.0,
+        ("DyMO (SD V1.5+Ours)", "network_backward"): 25.0,
+    }
+    table_of_costs = [(*key, mean, 1.0) for key, mean in costs.items()]
+    made = replace(made, costs=pandas.DataFrame(table_of_costs, columns=["arm", "cost", "mean", "ratio"]))
+    found = tables(made)["Training in place of guidance"]
+    assert list(found) == ["FreeDom in place of DyMO (SD V1.5+Ours)"]
+    cells = found["FreeDom in place of DyMO (SD V1.5+Ours)"]
+    assert cells["cheaper from"] == "40 pictures"
+    assert cells["shapes_pick, gain of training"].startswith("+1")
+    assert cells["shapes_pick, gain of guidance"].startswith("+2")

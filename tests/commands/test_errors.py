@@ -226,7 +226,7 @@ def test_one_line_and_nothing_written(case, tmp_path, monkeypatch, capsys):
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert err.count("\n") == 1, err
-    assert len(err) < 500
+    assert len(err) < 600  # the longest names all backbones
     assert "HYDRA_FULL_ERROR" not in err
     assert err.startswith("align: ")
     for word in words:

@@ -129,7 +129,8 @@ def test_the_pinned_prompt_sets_are_what_they_say(name):
     prompts = load_prompts(config)
     captions = [parse_caption(prompt) for prompt in prompts.prompts]
     assert len(set(prompts.prompts)) == len(prompts.prompts) >= 16
-    assert {caption_split(caption) for caption in captions} == {"val" if "val" in name else "test"}
+    split = next((one for one in ("val", "train") if one in name), "test")
+    assert {caption_split(caption) for caption in captions} == {split}
     assert {len(caption.phrases) for caption in captions} == {1 if "single" in name else 2}
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from align.shapes.checker import check_picture, segment
 from align.shapes.grammar import caption_split, captions, pair_split, parse
+from align.shapes.utility import judge_drawing, utility
 from scripts.shapes_training.groups import from_judged
 from scripts.shapes_training.judged import Judged
 from scripts.shapes_training.scenes import render, sample_scene
@@ -19,7 +20,6 @@ from scripts.shapes_training.shown import (
     seen_in,
     shown,
 )
-from scripts.shapes_training.utility import judge_drawing, utility
 
 
 def some_scenes(number, seed=0):

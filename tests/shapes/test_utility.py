@@ -3,8 +3,8 @@ import pytest
 from scipy import ndimage
 
 from align.shapes.grammar import parse
+from align.shapes.utility import MARGIN, aesthetic, utility
 from scripts.shapes_training.scenes import render, sample_scene
-from scripts.shapes_training.utility import MARGIN, aesthetic, utility
 
 CAPTION = "a red circle above a large blue square on a gray background"
 
