@@ -270,14 +270,15 @@ def _semantics(semantics: SemanticsConfig) -> None:
                 "or semantics.local=FOLDER"
             )
         if semantics.endpoint is not None:
-            from align.semantics.endpoint import address_fault, key_fault
+            from align.web import address_fault, key_fault
 
             if not re.fullmatch(r"[A-Za-z_]\w{0,39}", semantics.key_variable or "_", re.ASCII):
                 raise ConfigError(
                     "semantics.key_variable is no name of a variable: give the name, never the key, which would be recorded"
                 )
             key = os.environ.get(semantics.key_variable, "") if semantics.key_variable else ""
-            if fault := address_fault(semantics.endpoint) or key_fault(semantics.endpoint, key):
+            endpoint = semantics.endpoint
+            if fault := address_fault(endpoint, "semantics") or key_fault(endpoint, key, "semantics"):
                 raise ConfigError(fault)
             if not semantics.model:
                 raise ConfigError("semantics.endpoint needs a model: give semantics.model=NAME")
