@@ -7,6 +7,7 @@ import re
 
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.config.check_guider import check_guider
+from align.config.check_judges import check_judges
 from align.config.check_particles import check_particles
 from align.config.check_sampler import check_sampler
 from align.config.check_strategy import check_strategy
@@ -58,6 +59,7 @@ def check_config(config: Config) -> None:
         raise ConfigError(
             f"metrics.rewards={shown(list(config.metrics.rewards))} names one twice: name each once"
         )
+    check_judges(config)
     _prompts(config.prompts)
     _semantics(config.semantics)
     if config.semantics.matching == "released" and config.backbone.kind == "transformer":

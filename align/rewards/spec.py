@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from align.rewards.base import Reward
 
-Loader = Callable[[str, Sequence[Path], "torch.device | str", "torch.dtype"], "Reward"]
+Loader = Callable[..., "Reward"]
+"""Called with the name, the paths of all files in order, device and data type."""
+Lacks = Callable[[str, Mapping[str, str], Mapping[str, Any]], str | None]
+"""Of a prompt, its tags and the reward's options: what is missing and the mend, or None."""
 
 
 def network(
@@ -26,9 +29,11 @@ def network(
 ) -> Loader:
     """What loads a network by ``load_<module>``, with the ``arguments`` that its paths make, by default one or two folders."""
 
-    def load(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-        loads = getattr(import_module(f"align.rewards.{module}"), f"load_{module}")
-        reward: Reward = loads(name, **arguments(paths), device=device, dtype=dtype)
+    def load(
+        name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype, **options: Any
+    ) -> Reward:
+        loads = getattr(import_module(f"align.rewards.{module}"), f"load_{module.rpartition('.')[2]}")
+        reward: Reward = loads(name, **arguments(paths), device=device, dtype=dtype, **options)
         return reward
 
     return load
@@ -40,7 +45,7 @@ class RewardSpec:
 
     summary: str
     loader: Loader
-    """Called with the name, the paths of all files of ``weights`` in order, device, data type; imports what it needs."""
+    """For the files of ``weights``; imports what it needs."""
     weights: tuple[Checkpoint, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """What a run records of a published model: model, version, preprocessing, data type."""
@@ -48,6 +53,12 @@ class RewardSpec:
     takes_timestep: bool = False
     """Whether it judges one-step predictions by their timestep."""
     reads_prompt: bool = True
+    section: str | None = None
+    """The section of ``judges`` that holds its options, which its loader takes too."""
+    reads_metadata: bool = False
+    """Whether it looks at what is known of a prompt besides its words, see ``Reward.metadata``."""
+    lacks: Lacks | None = None
+    """What a prompt lacks that it reads."""
 
     @property
     def network(self) -> bool:

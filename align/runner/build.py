@@ -9,10 +9,13 @@ from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from align.config.judges import JudgesConfig
 from align.config.schema import BackboneConfig, Config, RewardConfig
+from align.rewards.registry import REWARDS
 from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
 from align.runner.guiders import guider_of
+from align.runner.judges import options_of
 from align.runner.searching import searching, steered
 from align.runner.strategies import strategy_of
 
@@ -42,7 +45,7 @@ def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> S
     device = torch_device(config.run.device)
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
-    reward = build_reward(config.reward, device) if config.method.uses_reward else None
+    reward = build_reward(config.reward, device, config.judges) if config.method.uses_reward else None
     return assemble(config, backbone, reward, pairs_of(config), calls, device, files)
 
 
@@ -282,32 +285,42 @@ def _backbone(backbone: BackboneConfig, pieces: tuple[Piece, ...], device: torch
 
 
 @lru_cache(maxsize=16)
-def load_reward(name: str, device: torch.device, dtype: str = "float32") -> Reward:
+def load_reward(
+    name: str, device: torch.device, dtype: str = "float32", judges: JudgesConfig | None = None
+) -> Reward:
     """A registered reward, loaded once. Raises WeightsError."""
     import torch
 
     from align.rewards.registry import load
 
-    return load(name, device, getattr(torch, dtype))
+    return load(name, device, getattr(torch, dtype), **({} if judges is None else options_of(name, judges)))
 
 
-def check_reward(name: str, device: torch.device) -> None:
+def check_reward(name: str, device: torch.device, judges: JudgesConfig | None = None) -> None:
     """Find out whether a registered reward loads, without taking memory of an accelerator. Raises WeightsError."""
     from align.rewards.registry import load
 
     if device.type == "cpu":
-        load_reward(name, device)
+        load_reward(name, device, **with_judges(name, judges))
     else:
-        load(name)
+        load(name, **({} if judges is None else options_of(name, judges)))
 
 
-def build_reward(reward: RewardConfig, device: torch.device) -> Reward:
+def with_judges(name: str, judges: JudgesConfig | None) -> dict[str, Any]:
+    """The options of judges for ``load_reward``, where a reward reads any: all others are loaded once whatever they are."""
+    return {} if judges is None or REWARDS[name].section is None else {"judges": judges}
+
+
+def build_reward(reward: RewardConfig, device: torch.device, judges: JudgesConfig | None = None) -> Reward:
     """What guides or selects: a weighted sum; a single one of weight 1 is itself. Raises WeightsError."""
     from align.rewards.combination import WeightedSum
 
     # What is also a metric is there once where both are float32, else in two kinds of numbers.
     numbers = () if reward.shorter is None else (reward.shorter,)
-    parts = [(weight, load_reward(name, device, *numbers)) for name, weight in sorted(reward.terms.items())]
+    parts = [
+        (weight, load_reward(name, device, *numbers, **with_judges(name, judges)))
+        for name, weight in sorted(reward.terms.items())
+    ]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
 
 

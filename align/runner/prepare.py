@@ -23,6 +23,7 @@ from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
 from align.runner.guiders import weak_of
+from align.runner.judges import check_prompts
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 from align.runner.rewriting import check_rewrites, rewrite_identity
@@ -76,6 +77,7 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
     for files, prompts in zip(found, sets, strict=True):
         _check_columns(files.config.prompts)
         _check_negatives(files.config, prompts)
+        check_prompts(files.scoring, files.config.judges, [(row.text, row.tags) for row in prompts.rows])
         check_graphs(files.config, prompts.prompts)
         words_of(files.config)
         check_rewrites(files.config, prompts.prompts)

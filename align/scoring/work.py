@@ -77,7 +77,7 @@ class Scoring:
         self._errors = ErrorLog(store.folder)
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
-        self._scorer = Scorer(config.metrics, self._device, meter.say)
+        self._scorer = Scorer(config.metrics, self._device, meter.say, config.judges)
         self._measuring = Measuring(
             store, wanted, self._scorer, meter, interrupts, self._errors, self._picture
         )
@@ -93,8 +93,7 @@ class Scoring:
         self._scorer.load_all()
         self._measuring.backlog()
         if items:
-            prompts = [item.prompt for item in items]
-            try_rewards(self.config, self._scorer, prompts, self._device, self._errors)
+            try_rewards(self.config, self._scorer, items, self._device, self._errors)
         for group in ahead(self._claimed(items)):
             for seen in group:
                 self._commit(seen)

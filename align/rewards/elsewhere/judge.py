@@ -6,9 +6,10 @@ answer comes at all nothing is taken for one, and ``CannotJudge`` ends the run s
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from align.rewards.elsewhere.cache import Scores
 from align.rewards.elsewhere.wire import Answer, Item, item_of
 from align.rewards.errors import CannotJudge, RewardError
 from align.rewards.preprocess import to_images
+from align.semantics.llm import answers_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,8 +44,6 @@ class RemoteReward(Reward):
         self.most = batch
         self.model: str | None = None
         """What the judge calls itself; ``None`` before its first answer."""
-        self.metadata: Mapping[str, Mapping[str, Any]] = {}
-        """What is known of prompts besides their words; sent along."""
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         check_pairing(pictures, prompts, step)
@@ -111,3 +111,18 @@ class RemoteReward(Reward):
                 f"{self.name}: the judge was {self.model!r:.60} and is {model!r:.60} now, whose scores are no scores of one "
                 f"scale: give judges.{self.name}.version another value to begin anew"
             )
+
+
+def load_judge(
+    name: str,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    asking: Asking | None = None,
+    fingerprint: dict[str, str] | None = None,
+    batch: int = 16,
+) -> RemoteReward:
+    """The reward behind ``asking``, of which ``fingerprint`` says what decides its values. Raises RewardError: there is none."""
+    if asking is None or fingerprint is None:
+        raise RewardError(f"{name} is elsewhere: give judges.{name}, as its options on the command line say")
+    scores = Scores(answers_folder("scores"), json.dumps([name, fingerprint], sort_keys=True))
+    return RemoteReward(name, asking, scores, fingerprint, batch)
