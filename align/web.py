@@ -76,7 +76,9 @@ def ask(
         told = " ".join(str(reason).split()) if isinstance(reason, OSError) else type(answer.error).__name__
         raise WebError(f"cannot be used: {told}")
     if len(answer.data) > most:
-        raise WebError(f"answers more than {most >> 20} MB" if most >> 20 else f"answers more than {most} bytes")
+        raise WebError(
+            f"answers more than {most >> 20} MB" if most >> 20 else f"answers more than {most} bytes"
+        )
     return Reply(answer.status, answer.data, answer.headers)
 
 

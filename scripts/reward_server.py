@@ -99,13 +99,17 @@ def pipe(judge: Judge, asked: BinaryIO, said: BinaryIO) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("reward", help="name of a registered reward")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--pipe", action="store_true", help="answer lines of standard input instead")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--plugin", type=Path, action="append", default=[], help="Python file that adds rewards")
+    parser.add_argument(
+        "--plugin", type=Path, action="append", default=[], help="Python file that adds rewards"
+    )
     parser.add_argument("--key-variable", help="environment variable that holds the key to be wanted")
     parser.add_argument("--open", action="store_true", help="let other machines in without a key")
     found = parser.parse_args()

@@ -20,7 +20,9 @@ def check_judges(config: Config) -> None:
         if not judges.vlm.model:
             raise ConfigError("judges.vlm.endpoint needs a model: give judges.vlm.model=NAME")
         if "{prompt}" not in judges.vlm.question:
-            raise ConfigError("judges.vlm.question does not name the prompt: give a question with {prompt} in it")
+            raise ConfigError(
+                "judges.vlm.question does not name the prompt: give a question with {prompt} in it"
+            )
         low, high = judges.vlm.range
         if low >= high:
             raise ConfigError(f"judges.vlm.range=[{low:g},{high:g}] is empty: give the least number first")

@@ -78,10 +78,8 @@ class ProcessConfig:
 
 @dataclass(frozen=True)
 class OcrConfig:
-    """The judge of ``ocr``: how much of a prompt's quoted text a recogniser reads in the picture."""
+    """The judges ``ocr``, ``ocr_server`` and ``ocr_got``: how much of a prompt's quoted text a recogniser reads in the picture."""
 
-    recogniser: Literal["ppocrv5_mobile", "ppocrv5_server", "got"] = "ppocrv5_mobile"
-    """What reads: PP-OCRv5 in either size, or GOT-OCR 2.0."""
     target: str | None = None
     """Column of the prompts that holds the text to be read; null for what stands in quotes in the prompt."""
 

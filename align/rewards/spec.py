@@ -26,14 +26,16 @@ def network(
     arguments: Callable[[Sequence[Path]], dict[str, Any]] = lambda paths: dict(
         zip(("folder", "tokenizer_folder"), paths, strict=False)
     ),
+    loads: str | None = None,
 ) -> Loader:
-    """What loads a network by ``load_<module>``, with the ``arguments`` that its paths make, by default one or two folders."""
+    """What loads a network by ``load_<module>`` or the function ``loads``, with the ``arguments`` that its paths make, by default one or two folders."""
 
     def load(
         name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype, **options: Any
     ) -> Reward:
-        loads = getattr(import_module(f"align.rewards.{module}"), f"load_{module.rpartition('.')[2]}")
-        reward: Reward = loads(name, **arguments(paths), device=device, dtype=dtype, **options)
+        name_of = loads or f"load_{module.rpartition('.')[2]}"
+        function = getattr(import_module(f"align.rewards.{module}"), name_of)
+        reward: Reward = function(name, **arguments(paths), device=device, dtype=dtype, **options)
         return reward
 
     return load

@@ -71,16 +71,22 @@ def fingerprint_of(name: str, judges: JudgesConfig) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode("ascii")).hexdigest() if found else ""
 
 
-def check_prompts(names: Sequence[str], judges: JudgesConfig, rows: Sequence[tuple[str, Mapping[str, str]]]) -> None:
+def check_prompts(
+    names: Sequence[str], judges: JudgesConfig, rows: Sequence[tuple[str, Mapping[str, str]]]
+) -> None:
     """Refuse metrics and rewards of which prompts lack what they read; rows are prompts and their tags. Raises ConfigError."""
     for name in names:
         spec = REWARDS[name]
         if spec.lacks is None:
             continue
         options = asdict(getattr(judges, spec.section)) if spec.section is not None else {}
-        wrong = {prompt: why for prompt, tags in rows if (why := spec.lacks(prompt, tags, options)) is not None}
+        wrong = {
+            prompt: why for prompt, tags in rows if (why := spec.lacks(prompt, tags, options)) is not None
+        }
         if wrong:
-            first = ", ".join(repr(prompt if len(prompt) < 60 else f"{prompt[:57]}...") for prompt in list(wrong)[:3])
+            first = ", ".join(
+                repr(prompt if len(prompt) < 60 else f"{prompt[:57]}...") for prompt in list(wrong)[:3]
+            )
             more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise ConfigError(f"{name} cannot judge {first}{more}: {next(iter(wrong.values()))}")
 

@@ -115,9 +115,7 @@ class Measuring:
         self._tried |= results.keys()
         self.listener.measured(len(items))
         if self.scorer.hopeless is not None:
-            raise CannotGoOn(
-                f"{self.scorer.hopeless}: the pictures are kept, and the same command goes on"
-            )
+            raise CannotGoOn(f"{self.scorer.hopeless}: the pictures are kept, and the same command goes on")
 
     def _tell(self, doing: str, item: Measurable, error: Exception) -> None:
         if self.errors.keep(doing, error, [item.index]):

@@ -17,6 +17,7 @@ from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import check_steps, is_flow, listed_timesteps
 from align.reading import read_json
+from align.rewards.registry import REWARDS
 from align.runner.calls import calls_of
 from align.runner.devices import check_device, torch_device
 from align.runner.exits import FilesMissing
@@ -100,7 +101,10 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         None if (words := words_of(config)) is None else words.fingerprint(),
         rewrite_identity(config),
     )
-    items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
+    reads = any(REWARDS[name].reads_metadata for name in files.guiding)
+    items = make_plan(
+        what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole, metadata=reads
+    )
     calls, metrics = calls_of(config, items, files), files.metric_fingerprints()
     return Prepared(config, prompts, what, items, calls, files, kept, metrics, unread)
 

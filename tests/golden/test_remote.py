@@ -5,13 +5,13 @@ import io
 import json
 
 import pytest
-from golden.judges import judges  # noqa: F401
 from PIL import Image
 
 from align.reading import parse_json, read_json
 from align.rewards.elsewhere.answers import number, yes_no
 from align.rewards.elsewhere.wire import PROTOCOLS, item_of
 from align.rewards.errors import CannotJudge
+from golden.judges import judges  # noqa: F401
 
 
 @pytest.fixture

@@ -34,7 +34,12 @@ def waits():
 @pytest.fixture
 def judge(server, waits, tmp_path):
     def make(batch=16, name="http", **options):
-        options = {"endpoint": server.url, "reward": "mine", "sleep": waits.append, "jitter": lambda: 1.0} | options
+        options = {
+            "endpoint": server.url,
+            "reward": "mine",
+            "sleep": waits.append,
+            "jitter": lambda: 1.0,
+        } | options
         return RemoteReward(name, Server(**options), Scores(tmp_path / "scores", "a judge"), {}, batch)
 
     return make
@@ -81,7 +86,9 @@ def test_requests_are_neither_too_many_nor_too_large(judge, server, monkeypatch)
 
 
 def test_what_else_is_said_is_kept(judge, server, tmp_path):
-    server.usual = lambda request: good(request, why=[one["prompt"] * 2 for one in request["items"]], seconds=3)
+    server.usual = lambda request: good(
+        request, why=[one["prompt"] * 2 for one in request["items"]], seconds=3
+    )
     judge().score_images(pictures(2), ["a", "b"])
     kept = [json.loads(path.read_text()) for path in (tmp_path / "scores").rglob("*.json")]
     assert sorted(one["further"]["why"] for one in kept) == ["aa", "bb"]
@@ -197,10 +204,12 @@ def test_a_server_that_drips_has_no_longer_than_a_silent_one(judge, server, wait
 
 
 def test_the_rows_that_fail_are_told_and_the_others_kept(judge, server):
-    bad = lambda request: good(request) | {  # noqa: E731
-        "scores": [math.nan if one["prompt"] == "b" else 1.0 for one in request["items"]],
-        "errors": ["out of memory" if one["prompt"] == "c" else None for one in request["items"]],
-    }
+    def bad(request):
+        return good(request) | {
+            "scores": [math.nan if one["prompt"] == "b" else 1.0 for one in request["items"]],
+            "errors": ["out of memory" if one["prompt"] == "c" else None for one in request["items"]],
+        }
+
     server.usual = bad
     with pytest.raises(RewardError, match="http: the score is nan"):
         judge().score_images(pictures(3), ["a", "b", "c"])

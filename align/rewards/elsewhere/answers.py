@@ -27,7 +27,9 @@ def number(text: str, low: float, high: float) -> Row:
     beside = {float(one[1]) for one in found if one.start() >= first}
     value = float(found[-1][1])
     if len(beside) > 1:
-        return Row(None, f"the answer gives {' and '.join(f'{one:g}' for one in sorted(beside))}: {_shown(text)}")
+        return Row(
+            None, f"the answer gives {' and '.join(f'{one:g}' for one in sorted(beside))}: {_shown(text)}"
+        )
     if not low <= value <= high:
         return Row(None, f"the answer gives {value:g}, which is not from {low:g} to {high:g}")
     return Row(value)

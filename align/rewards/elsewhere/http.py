@@ -63,7 +63,9 @@ class Server:
         except ValueError:
             found = {}
         told = found if isinstance(found, dict) else {}
-        return {name: str(told[name]) for name in ("model", "version") if isinstance(told.get(name), str | int)}
+        return {
+            name: str(told[name]) for name in ("model", "version") if isinstance(told.get(name), str | int)
+        }
 
     @property
     def _named(self) -> str:

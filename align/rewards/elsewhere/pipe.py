@@ -28,9 +28,7 @@ class Process:
     ``timeout`` are the seconds for an answer, the time to load a model included.
     """
 
-    def __init__(
-        self, command: Sequence[str], reward: str, timeout: float = 600.0, retries: int = 1
-    ) -> None:
+    def __init__(self, command: Sequence[str], reward: str, timeout: float = 600.0, retries: int = 1) -> None:
         self.command, self.reward = list(command), reward
         self.timeout, self.retries = timeout, retries
         self._child: _Child | None = None
@@ -49,7 +47,9 @@ class Process:
         """What the process says of itself. Raises CannotJudge."""
         found = self._asked({"version": VERSION, "health": True})
         told = found if isinstance(found, dict) else {}
-        return {name: str(told[name]) for name in ("model", "version") if isinstance(told.get(name), str | int)}
+        return {
+            name: str(told[name]) for name in ("model", "version") if isinstance(told.get(name), str | int)
+        }
 
     def close(self) -> None:
         """End the process; another question starts it again."""
@@ -72,14 +72,20 @@ class Process:
             except (OSError, TimeoutError, EOFError) as error:
                 self.close()
                 what = getattr(error, "strerror", None) or error
-                if attempt == self.retries or isinstance(error, TimeoutError | FileNotFoundError | PermissionError):
+                if attempt == self.retries or isinstance(
+                    error, TimeoutError | FileNotFoundError | PermissionError
+                ):
                     raise CannotJudge(f"{self._named} cannot be used: {what}") from None
         try:
             return parse_json(found)
         except ValueError:
             self.close()
-            text = "".join(one if one.isprintable() else " " for one in found[:200].decode("utf-8", "replace"))
-            raise CannotJudge(f"{self._named} answers what is no JSON: {text.strip() or '(nothing)'}") from None
+            text = "".join(
+                one if one.isprintable() else " " for one in found[:200].decode("utf-8", "replace")
+            )
+            raise CannotJudge(
+                f"{self._named} answers what is no JSON: {text.strip() or '(nothing)'}"
+            ) from None
 
 
 class _Child:

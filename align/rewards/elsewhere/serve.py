@@ -43,7 +43,9 @@ class Judge:
         if request.get("health") is True:
             return self.health()
         if request.get("reward") not in (self.reward.name, "default"):
-            raise BadRequest(f"there is no reward {str(request.get('reward'))!r:.60} here, but {self.reward.name}")
+            raise BadRequest(
+                f"there is no reward {str(request.get('reward'))!r:.60} here, but {self.reward.name}"
+            )
         items = request.get("items")
         if not isinstance(items, list) or len(items) > MOST_ITEMS:
             raise BadRequest(f'"items" is a list of at most {MOST_ITEMS}')

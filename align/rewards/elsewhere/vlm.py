@@ -74,16 +74,11 @@ class ChatJudge:
     def _asked(self, item: Item) -> dict[str, Any]:
         if fault := self.endpoint.fault:
             raise CannotJudge(fault)
-        while True:
-            body = self._body(item)
-            try:
-                reply = patiently(lambda: self.endpoint.reply(body), self.retries, self.sleep, self.jitter)
-            except WebError as error:
-                raise CannotJudge(f"{self.endpoint.named} {error}") from None
-            if reply.status == 200:
-                break
-            if reply.status not in (400, 422) or not self._give_up(reply, body):
-                raise CannotJudge(self._refused(reply))
+        reply = self._patiently(body := self._body(item))
+        while reply.status in (400, 422) and self._give_up(reply, body):
+            reply = self._patiently(body := self._body(item))
+        if reply.status != 200:
+            raise CannotJudge(self._refused(reply))
         try:
             found = parse_json(reply.body)
         except ValueError:
@@ -91,6 +86,12 @@ class ChatJudge:
         if not isinstance(found, dict):
             raise CannotJudge(f"{self.endpoint.named} answers without a message")
         return found
+
+    def _patiently(self, body: dict[str, Any]) -> Reply:
+        try:
+            return patiently(lambda: self.endpoint.reply(body), self.retries, self.sleep, self.jitter)
+        except WebError as error:
+            raise CannotJudge(f"{self.endpoint.named} {error}") from None
 
     def _body(self, item: Item) -> dict[str, Any]:
         picture = f"data:image/png;base64,{base64.b64encode(item.png).decode('ascii')}"

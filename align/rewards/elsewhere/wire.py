@@ -115,7 +115,9 @@ def _read_ours(answer: Any, reward: str, number: int) -> Answer:
     model = answer.get("model", "")
     if not isinstance(model, str):
         raise CannotJudge("names no model: a text belongs there")
-    said = {key: value for key, value in answer.items() if key not in ("version", "model", "scores", "errors")}
+    said = {
+        key: value for key, value in answer.items() if key not in ("version", "model", "scores", "errors")
+    }
     # What is as long as the batch is of its rows.
     of_rows = {key: isinstance(value, list) and len(value) == number for key, value in said.items()}
     rows = [
@@ -134,9 +136,7 @@ def _unirl(reward: str, items: Sequence[Item]) -> dict[str, Any]:
     return {
         "requests": [
             {
-                "history": [
-                    {"text": one.prompt, "image_b64": base64.b64encode(one.png).decode("ascii")}
-                ],
+                "history": [{"text": one.prompt, "image_b64": base64.b64encode(one.png).decode("ascii")}],
                 "required_rewards": [reward],
                 "metadata": dict(one.metadata or {}),
             }

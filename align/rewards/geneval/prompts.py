@@ -47,7 +47,11 @@ def metadata_of(prompt: str, tag: str) -> dict[str, Any] | None:
 def tags_of(prompt: str, tags: Mapping[str, str]) -> dict[str, str]:
     """Tags of a row with what its prompt asks for, as JSON; as they are where they say it or nothing is known of it."""
     found = None if "include" in tags else metadata_of(prompt, tags.get("tag", ""))
-    more = {} if found is None else {name: json.dumps(value, separators=(",", ":")) for name, value in found.items()}
+    more = (
+        {}
+        if found is None
+        else {name: json.dumps(value, separators=(",", ":")) for name, value in found.items()}
+    )
     return {**tags, **more}
 
 
@@ -80,7 +84,11 @@ def _clause_fault(clause: Any, place: int, classes: Sequence[str], colours: Sequ
     if "position" in clause:
         position = clause["position"]
         good = isinstance(position, list) and len(position) == 2 and isinstance(position[1], int)
-        if not good or position[0] not in ("left of", "right of", "above", "below") or not 0 <= position[1] < place:
+        if (
+            not good
+            or position[0] not in ("left of", "right of", "above", "below")
+            or not 0 <= position[1] < place
+        ):
             return '"position" is a relation and the number of an earlier entry, such as ["left of", 0]'
     return None
 

@@ -153,7 +153,13 @@ def strict_score(
                 holds = number == count
             if "position" in clause and holds:
                 wrong = _misplaced(name, some, clause["position"], groups, metadata["include"], rules)
-                parts += [0.0, 1.0] if wrong and groups[clause["position"][1]] is not None else [0.0] if wrong else [1.0]
+                parts += (
+                    [0.0, 1.0]
+                    if wrong and groups[clause["position"][1]] is not None
+                    else [0.0]
+                    if wrong
+                    else [1.0]
+                )
                 holds = not wrong
         right = right and holds
         groups.append(some if holds else None)
