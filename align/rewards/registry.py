@@ -10,6 +10,7 @@ from align.checkpoints import reference
 from align.checkpoints.needed import Needed
 from align.errors import MissingWeights
 from align.rewards.errors import UnknownReward
+from align.rewards.looking import LOOKING
 from align.rewards.published import PUBLISHED
 from align.rewards.sources import Checkpoint
 from align.rewards.spec import RewardSpec, network
@@ -84,6 +85,7 @@ REWARDS: dict[str, RewardSpec] = {
         takes_timestep=True,
     ),
     **PUBLISHED,
+    **LOOKING,
     **ELSEWHERE,
     "jpeg_compressibility": RewardSpec(
         "minus the kilobytes of the picture as JPEG", _jpeg, differentiable=False, reads_prompt=False

@@ -65,6 +65,8 @@ class RewardSpec:
     @property
     def network(self) -> bool:
         """Whether it is a network of ours, which can compute in shorter numbers; a formula or a user's own code is not."""
-        return bool(self.weights) and not any(
-            name.endswith(".py") for one in self.weights for name in one.names
+        return (
+            bool(self.weights)
+            and self.section is None
+            and not any(name.endswith(".py") for one in self.weights for name in one.names)
         )
