@@ -14,6 +14,7 @@ import hmac
 import json
 import os
 import sys
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,12 +32,23 @@ SECONDS = 300
 """That a client may be silent."""
 
 
-def judge_of(name: str, device: str) -> Judge:
-    """The judge of a reward, called by its name and the revisions or hashes of its files. Raises WeightsError, RewardError."""
-    from align.rewards.registry import find, load
+def judge_of(name: str, device: str, options: Sequence[str] = ()) -> Judge:
+    """The judge of a reward, called by its name and the hashes of its files and options; these are those of ``judges``.
 
-    reward = load(name, device)
+    Raises ConfigError, WeightsError, RewardError.
+    """
+    from align.config.command import Command
+    from align.config.compose import jobs_of
+    from align.rewards.registry import find, load, spec
+    from align.runner.judges import fingerprint_of, options_of
+
     prints = [one.fingerprint()[:12] for one in find(name) if one.parts]
+    more = {}
+    if spec(name).section is not None:
+        (job,) = jobs_of(Command((f"metrics.rewards=[{name}]", *options)))
+        more = options_of(name, job.config.judges)
+        prints.append(fingerprint_of(name, job.config.judges)[:12])
+    reward = load(name, device, **more)
     return Judge(reward, "@".join([name, *prints]))
 
 
@@ -103,6 +115,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("reward", help="name of a registered reward")
+    parser.add_argument("options", nargs="*", metavar="judges.OPTION=VALUE", help="of a reward that has some")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--pipe", action="store_true", help="answer lines of standard input instead")
@@ -122,7 +135,7 @@ def main() -> int:
     sys.stdout = sys.stderr  # whatever a model prints is no answer
     try:
         read_plugins([str(path) for path in found.plugin])
-        judge = judge_of(found.reward, found.device)
+        judge = judge_of(found.reward, found.device, found.options)
     except (ConfigError, WeightsError, RewardError) as error:
         print(f"reward_server: {error}", file=sys.stderr)
         return 3 if isinstance(error, WeightsError) else 2

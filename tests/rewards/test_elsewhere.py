@@ -1,23 +1,29 @@
 """Judges elsewhere: what is asked, what is believed, and what happens when nothing usable comes back."""
 
+import io
 import json
 import math
 import sys
+import threading
 from itertools import count
 
 import pytest
 import torch
 from PIL import Image
 
+from align.rewards.base import Reward
 from align.rewards.elsewhere import http as over_http
 from align.rewards.elsewhere.cache import Scores
 from align.rewards.elsewhere.http import Server
 from align.rewards.elsewhere.judge import RemoteReward
 from align.rewards.elsewhere.pipe import Process
+from align.rewards.elsewhere.serve import BadRequest, Judge
 from align.rewards.elsewhere.vlm import ChatJudge
+from align.rewards.elsewhere.wire import PROTOCOLS, item_of
 from align.rewards.errors import CannotJudge, RewardError
 from align.semantics.endpoint import Endpoint
 from rewards.judge_server import brightness, good, serving
+from scripts import reward_server
 
 
 @pytest.fixture
@@ -413,3 +419,84 @@ def test_a_refusal_holds_no_more_than_its_beginning(server):
     with pytest.raises(CannotJudge) as caught:
         Server(server.url, "mine")([])
     assert len(str(caught.value)) < over_http.SAID + 200
+
+
+class Brightness(Reward):
+    """The mean of a picture; it cannot read the prompt ``bad``, and knows what it was told of prompts."""
+
+    name = "brightness"
+    fingerprint = {}  # noqa: RUF012
+
+    def score(self, pictures, prompts, step=None):
+        if "bad" in prompts:
+            raise ValueError("cannot read it")
+        return pictures.flatten(1).mean(1)
+
+
+@pytest.fixture
+def ours():
+    """The script's server of a reward, and its judge."""
+    judge = Judge(Brightness(), "brightness@1")
+    with reward_server.server(judge, "127.0.0.1", 0, "secret") as served:
+        threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
+        yield judge, f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+def test_our_own_server_answers_our_own_client(ours, tmp_path):
+    judge, url = ours
+    server = Server(url, "default", key="secret")
+    assert server.health() == {"model": "brightness@1", "version": "1"}
+    remote = RemoteReward("http", server, Scores(tmp_path, "ours"), {})
+    remote.know({"a": {"tag": "x"}})
+    some = [Image.new("RGB", (9, 7), (shade,) * 3) for shade in (0, 51)]
+    assert remote.score_images(some, ["a", "b"]).tolist() == pytest.approx([0, 0.2])
+    assert judge.reward.metadata == {"a": {"tag": "x"}}
+    guiding = remote.score(torch.zeros(3, 3, 8, 8), ["a", "bad", "c"])
+    assert guiding.isnan().tolist() == [False, True, False]
+    with pytest.raises(RewardError, match="ValueError: cannot read it"):
+        remote.score_images(some[:1], ["bad"])
+
+
+def test_our_own_server_lets_nobody_in_without_the_key(ours):
+    with pytest.raises(CannotJudge, match="401 Unauthorized: check the key"):
+        Server(ours[1], "default").health()
+    with pytest.raises(CannotJudge, match="there is no reward 'other' here, but brightness"):
+        Server(ours[1], "other", key="secret")([item_of(picture(0), "a")])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ({"image": "no base64!"}, "the picture is no base64"),
+        ({"image": "aGVsbG8="}, "no picture that Pillow can read"),
+        ({"id": "0" * 64}, "the id is not that of the picture and the prompt"),
+        ({"prompt": 3}, 'an item has a text "prompt"'),
+        ({"metadata": [1]}, "metadata is an object or null"),
+    ],
+)
+def test_an_item_that_is_none_costs_no_other_its_score(spoil, words):
+    request = PROTOCOLS["align"].body("default", [item_of(picture(k), "a") for k in (0, 255)])
+    request["items"][0] |= spoil
+    if "image" in spoil:
+        del request["items"][0]["id"]
+    said = Judge(Brightness(), "m").answer(json.loads(json.dumps(request)))
+    assert said["scores"] == [None, pytest.approx(1 / 3)]
+    assert words in said["errors"][0]
+    assert said["errors"][1] is None
+
+
+@pytest.mark.parametrize(
+    "request_", [None, [], {}, {"version": 2}, {"version": 1, "reward": "default", "items": 3}]
+)
+def test_what_is_no_request_is_refused(request_):
+    with pytest.raises(BadRequest):
+        Judge(Brightness(), "m").answer(request_)
+
+
+def test_lines_on_a_pipe_are_answered_one_by_one():
+    said = io.BytesIO()
+    reward_server.pipe(Judge(Brightness(), "m"), [b'{"version": 1, "health": true}', b"no json"], said)
+    told = [json.loads(line) for line in said.getvalue().splitlines()]
+    assert told[0] == {"model": "m", "version": "1"}
+    assert "error" in told[1]
