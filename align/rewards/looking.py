@@ -40,15 +40,16 @@ def _geneval_spec(summary: str) -> RewardSpec:
         differentiable=False,
         section="geneval",
         reads_metadata=True,
+        tells=("tag", "include", "exclude"),
         lacks=lambda prompt, tags, options: fault(metadata_of(tags), options["classes"], options["colours"]),
     )
 
 
-def _ocr_spec(summary: str, *repositories: str) -> RewardSpec:
+def _ocr_spec(summary: str, *repositories: str, words: tuple[str, ...] = ()) -> RewardSpec:
     return RewardSpec(
         summary,
         network("recognisers", lambda paths: {"folders": list(dict.fromkeys(path.parent for path in paths))}),
-        tuple(Checkpoint(one, _READER) for one in repositories),
+        tuple(Checkpoint(one, (*_READER, *words)) for one in repositories),
         {
             "model": " and ".join(repositories),
             "version": "Flow-GRPO's formula",
@@ -76,5 +77,9 @@ LOOKING: dict[str, RewardSpec] = {
         "PaddlePaddle/PP-OCRv5_server_det_safetensors",
         "PaddlePaddle/PP-OCRv5_server_rec_safetensors",
     ),
-    "ocr_got": _ocr_spec("the same by GOT-OCR 2.0: 0 to 1", "stepfun-ai/GOT-OCR-2.0-hf"),
+    "ocr_got": _ocr_spec(
+        "the same by GOT-OCR 2.0: 0 to 1",
+        "stepfun-ai/GOT-OCR-2.0-hf",
+        words=("generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+    ),
 }

@@ -59,6 +59,8 @@ class RewardSpec:
     """The section of ``judges`` that holds its options, which its loader takes too."""
     reads_metadata: bool = False
     """Whether it looks at what is known of a prompt besides its words, see ``Reward.metadata``."""
+    tells: tuple[str, ...] = ()
+    """Tags that it reads of a prompt, which have one value wherever the prompt is listed."""
     lacks: Lacks | None = None
     """What a prompt lacks that it reads."""
 

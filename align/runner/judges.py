@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.judges import HttpConfig, JudgesConfig, ProcessConfig, VlmConfig
 from align.rewards.errors import CannotJudge
@@ -80,6 +81,14 @@ def check_prompts(
         if spec.lacks is None:
             continue
         options = asdict(getattr(judges, spec.section)) if spec.section is not None else {}
+        told: dict[str, list[str | None]] = {}
+        for prompt, tags in rows:
+            read = [tags.get(tag) for tag in (*spec.tells, options.get("target")) if tag is not None]
+            if told.setdefault(prompt, read) != read:
+                raise ConfigError(
+                    f"{name}: the prompt {shown(prompt)} is listed with different {' or '.join(spec.tells or ('texts',))}, "
+                    "which are looked up by prompt: give each prompt one"
+                )
         wrong = {
             prompt: why for prompt, tags in rows if (why := spec.lacks(prompt, tags, options)) is not None
         }

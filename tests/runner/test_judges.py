@@ -225,3 +225,7 @@ def test_metrics_whose_prompts_lack_what_they_read_are_refused_before_the_run():
     with pytest.raises(ConfigError, match=r"ocr cannot judge 'a', 'b', 'c' and 1 more: it has no text"):
         judges.check_prompts(["ocr"], job.config.judges, [(prompt, {}) for prompt in "abcd"])
     judges.check_prompts(["ocr"], job.config.judges, [('a shop "Open"', {})])
+    one, two = ({"include": f'[{{"class":"{name}","count":1}}]'} for name in ("cat", "dog"))
+    with pytest.raises(ConfigError, match="the prompt a is listed with different tag or include or exclude"):
+        judges.check_prompts(["geneval"], job.config.judges, [("a", one), ("a", two)])
+    judges.check_prompts(["geneval"], job.config.judges, [("a", one), ("a", {**one, "id": "7"})])
