@@ -63,7 +63,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="factor on every time budget")
     parser.add_argument("--steps", type=int, default=None, help="bound on the steps of every stage")
-    parser.add_argument("--pictures", type=int, default=40_000, help="rendered pictures")
+    parser.add_argument(
+        "--pictures", type=int, default=40_000, help="rendered pictures, and captions of the stage turbo"
+    )
     parser.add_argument("--captions", type=int, default=2304, help="captions of generated pictures, 4 each")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
@@ -198,7 +200,9 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         vae = AutoencoderKL.load_config(args.weights / "vae")
         shape = (vae["latent_channels"], 8, 8)
         teacher = denoiser.shipped(args.weights, len(words), shape[0])
-        student = turbo.run(shape, words, teacher, budget("turbo"), args.folder, args.seed, device)
+        student = turbo.run(
+            shape, words, teacher, args.pictures, budget("turbo"), args.folder, args.seed, device
+        )
         export.export_turbo(student, args.weights)
 
 

@@ -42,20 +42,20 @@ def seeded(text, *shape):
 
 class _Count(torch.autograd.Function):
     @staticmethod
-    def forward(context, x, counts, what):
-        context.counts, context.what = counts, what
-        counts[f"{what}_forward"] += len(x)
+    def forward(context, x, counts, what, share):
+        context.counts, context.what, context.share = counts, what, share
+        counts[f"{what}_forward"] += share * len(x)
         return x.clone()
 
     @staticmethod
     def backward(context, gradient):
-        context.counts[f"{context.what}_backward"] += len(gradient)
-        return gradient, None, None
+        context.counts[f"{context.what}_backward"] += context.share * len(gradient)
+        return gradient, None, None, None
 
 
-def counted(x, counts, what):
+def counted(x, counts, what, share=1):
     """``x`` itself; rows are counted on the way there and on the way back."""
-    return _Count.apply(x, counts, what)
+    return _Count.apply(x, counts, what, share)
 
 
 class FakeBackbone:
@@ -99,7 +99,8 @@ class FakeBackbone:
         weak = None
         if guider.weakens(step) is not None:  # The weaker network sees neither text nor its neighbours.
             weak = 0.4 * counted(z, self.counts, "network")
-        z = counted(z, self.counts, "network")
+        alone = guider.scale != 1 and not (guider.pairs(step) or correction or attention == "both")
+        z = counted(z, self.counts, "network", 0.5 if alone else 1)
         base = torch.tanh(F.conv2d(z, self.conv, padding=1)) * (0.5 + step.fraction)
         query = z.flatten(2).transpose(1, 2) @ self.query
         halves = []

@@ -67,9 +67,13 @@ class Guider:
         """What else the prompt's half goes through."""
         return self.weak if step.index in self.weak_steps else None
 
-    def calls(self, step: Step) -> int:
-        """Network evaluations of a step; both halves of a pair are one."""
-        return 1 if self.weakens(step) is None else 2
+    def calls(self, step: Step, both: bool = False) -> float:
+        """Network evaluations of a step: both halves of a pair are one, and the prompt's half where others are pairs is half of one.
+
+        ``both``: the negative half goes through the network whether the output needs it or not.
+        """
+        alone = self.scale != 1 and not (both or self._within(step))
+        return (0.5 if alone else 1) + (self.weakens(step) is not None)
 
     def _within(self, step: Step) -> bool:
         return self.steps is None or step.index in self.steps

@@ -36,6 +36,7 @@ def check_strategy(config: Config) -> None:
     if method.follows_noise:
         _noise_gradient(config)
     _noise_search(config)
+    _local_search(config)
     check_words(config, section)
 
 
@@ -100,4 +101,21 @@ def _noise_search(config: Config) -> None:
         raise ConfigError(
             f"method.noise_search.begin={shown(list(search.begin))} leaves no step of sampler.steps={steps}: "
             f"give at most {1 - 1 / steps:.3g}"
+        )
+
+
+def _local_search(config: Config) -> None:
+    search, steps, section = config.method.local_search, config.sampler.steps, "method.local_search"
+    if not search.drafts:
+        return
+    if len(search.children) != len(search.begin) or not search.begin:
+        raise ConfigError(
+            f"{section}.children={shown(list(search.children))} and {section}.begin={shown(list(search.begin))}: give one number of "
+            "each for each round, and at least one round"
+        )
+    firsts = [round(share * steps) for share in search.begin]
+    if min(firsts) < 1 or max(firsts) >= steps:
+        raise ConfigError(
+            f"{section}.begin={shown(list(search.begin))} is at steps {shown(firsts)} of sampler.steps={steps}, and children begin "
+            f"at step 1 to {steps - 1}: give shares of {1 / steps:.3g} to {1 - 1 / steps:.3g}"
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from align.config.ranges import Between, Text
 from align.config.strategy import (
+    LocalSearchConfig,
     NoiseGradientConfig,
     NoiseSearchConfig,
     PromptRewriteConfig,
@@ -39,6 +40,7 @@ QuirkName = Literal[
 STRATEGIES = {
     "noise_gradient": "iterations",
     "noise_search": "rounds",
+    "local_search": "drafts",
     "prompt_search": "budget",
     "prompt_rewrite": "by",
 }
@@ -258,6 +260,7 @@ class MethodConfig:
     resampling: ResamplingConfig = field(default_factory=ResamplingConfig)
     noise_gradient: NoiseGradientConfig = field(default_factory=NoiseGradientConfig)
     noise_search: NoiseSearchConfig = field(default_factory=NoiseSearchConfig)
+    local_search: LocalSearchConfig = field(default_factory=LocalSearchConfig)
     prompt_search: PromptSearchConfig = field(default_factory=PromptSearchConfig)
     prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
     quirks: tuple[QuirkName, ...] = ()

@@ -375,14 +375,18 @@ class Config:
         return sampler.guidance_scale if self.backbone.pair else sampler.true_scale or 1.0
 
     @property
-    def one_half(self) -> bool:
-        """Whether the negative half is left out of every evaluation: at scale 1 nothing but these reads it."""
+    def reads_both_halves(self) -> bool:
+        """Whether anything but the guided prediction reads the negative half."""
         method = self.method
         maps = (
             method.guidance.rule != "none" and method.guidance.strength > 0 and method.objective.semantic > 0
         )
-        both = maps and method.objective.attention_half == "both"
-        return self.reads_negative and self.pair_scale == 1 and not (both or method.reads_correction)
+        return (maps and method.objective.attention_half == "both") or method.reads_correction
+
+    @property
+    def one_half(self) -> bool:
+        """Whether the negative half is left out of every evaluation, which at scale 1 nothing else reads."""
+        return self.reads_negative and self.pair_scale == 1 and not self.reads_both_halves
 
 
 GROUPS = (

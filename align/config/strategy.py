@@ -80,6 +80,18 @@ class NoiseSearchConfig:
 
 
 @dataclass(frozen=True)
+class LocalSearchConfig:
+    """Search around the best finished picture: it is noised again to a level on the way, and finished anew by several children."""
+
+    drafts: Count = 0
+    """N, whole samplings to begin with; 0 for none of it."""
+    children: Annotated[tuple[int, ...], Between(1, 65536)] = ()
+    """Of each round."""
+    begin: Annotated[tuple[float, ...], Between(0, 1)] = ()
+    """The share of the steps at which the children of each round begin.  The rest of the steps is all that a child costs."""
+
+
+@dataclass(frozen=True)
 class PromptSearchConfig:
     """Search over words added to a prompt and over negative words; pictures are always judged for the user's own prompt."""
 

@@ -34,7 +34,7 @@ def network_evaluations(config: Config) -> tuple[float, float]:
     return least * number + again, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number + again
 
 
-def walked_back(config: Config) -> int:
+def walked_back(config: Config) -> float:
     """Network evaluations of one picture that a gradient of its noise comes back through."""
     _, differentiated = samplings(config)
     calls, last = evaluations_of(config), config.method.noise_gradient.last
@@ -42,7 +42,7 @@ def walked_back(config: Config) -> int:
     return differentiated * sum(calls if last is None else calls[len(calls) - last + 1 :])
 
 
-def recomputed(config: Config) -> int:
+def recomputed(config: Config) -> float:
     """Those of them that are made again on the way, as nothing of them was kept."""
     lost = "lost_gradient" in config.method.quirks
     return 0 if lost or config.sampler.steps <= KEPT_STEPS else walked_back(config)

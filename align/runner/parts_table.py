@@ -86,6 +86,11 @@ PLACES: dict[str, tuple[Part, ...]] = {
             lambda c: c.method.noise_search.rounds > 0,
         ),
         Part(
+            "align.strategies.local_search:LocalSearch",
+            "method.local_search.drafts",
+            lambda c: c.method.local_search.drafts > 0,
+        ),
+        Part(
             "align.strategies.prompt_search:PromptSearch",
             "method.prompt_search.budget",
             lambda c: c.method.prompt_search.budget > 0,

@@ -37,6 +37,10 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
         return searches(
             sampler, search.propose, search_rounds(config), search.cosine, search.elites, search.rate
         )
+    if method.local_search.drafts:
+        from align.strategies.local_search import LocalSearch
+
+        return LocalSearch(sampler, method.local_search.drafts, local_rounds(config))
     if (words := words_of(config)) is not None:
         return _prompt_search(config, sampler, words)
     if config.method.prompt_rewrite.by is not None:
@@ -66,10 +70,20 @@ def search_rounds(config: Config) -> list[tuple[int, int]]:
     return [(number, round(share * steps)) for number, share in zip(numbers, shares, strict=True)]
 
 
-def evaluations_of(config: Config) -> list[int]:
-    """Network evaluations of one particle at each step: two where a weaker network is asked too."""
-    weak = config.guider.weak_steps(config.sampler.steps)
-    return [1 + (step in weak) for step in range(config.sampler.steps)]
+def local_rounds(config: Config) -> list[tuple[int, int]]:
+    """Of each round of a search around the best picture, the step at which children begin, and how many there are."""
+    search, steps = config.method.local_search, config.sampler.steps
+    return [
+        (round(share * steps), number) for share, number in zip(search.begin, search.children, strict=True)
+    ]
+
+
+def evaluations_of(config: Config) -> list[float]:
+    """Network evaluations of one particle at each step: two where a weaker network is asked too, half where the pair is not."""
+    number, guider = config.sampler.steps, config.guider
+    weak, pairs = guider.weak_steps(number), guider.steps(number)
+    always = not config.reads_negative or config.pair_scale == 1 or config.reads_both_halves
+    return [(1 if always or step in pairs else 0.5) + (step in weak) for step in range(number)]
 
 
 def samplings(config: Config) -> tuple[float, int]:
@@ -84,6 +98,10 @@ def samplings(config: Config) -> tuple[float, int]:
         begun = sum(number * sum(calls[first:]) for number, first in search_rounds(config))
         pivots = method.noise_search.rounds if "forgetful_pivot" in method.quirks else 1
         return pivots + begun / sum(calls), 0
+    if method.local_search.drafts:
+        calls = evaluations_of(config)
+        begun = sum(number * sum(calls[first:]) for first, number in local_rounds(config))
+        return method.local_search.drafts + begun / sum(calls), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
     if method.prompt_rewrite.by:

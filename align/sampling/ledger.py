@@ -13,8 +13,8 @@ class Cost:
     """Evaluations spent on one picture.
 
     Attributes:
-        network_forward: network calls; both halves of a guidance pair are one, as is the prompt's half where it goes alone, and a
-            pass through a weaker version of the network.
+        network_forward: network calls; both halves of a guidance pair are one, as is a pass through a weaker version of the network.
+            The prompt's half is one where all steps go without a pair, and half of one where others have it.
         network_backward: calls differentiated with respect to the latents.
         decoder_forward, decoder_backward: pictures decoded, and decoded with a gradient.
         reward_forward, reward_backward: pictures scored by the guiding reward, and with a gradient.
@@ -47,7 +47,7 @@ class Ledger:
     def __init__(self, pictures: int) -> None:
         self.costs = [Cost() for _ in range(pictures)]
 
-    def charge(self, pictures: list[int], what: str, number: int = 1) -> None:
+    def charge(self, pictures: list[int], what: str, number: float = 1) -> None:
         """Add ``number`` to the count ``what`` of each picture listed (a picture may be listed repeatedly)."""
         for k in pictures:
             setattr(self.costs[k], what, getattr(self.costs[k], what) + number)

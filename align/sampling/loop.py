@@ -205,7 +205,7 @@ class Loop:
             (gradient,) = torch.autograd.grad(
                 [one for one, _ in pairs], state.z, [slope for _, slope in pairs], retain_graph=outer
             )
-            passes = parts.predict.guider.calls(step)
+            passes = parts.predict.passes(step, half)
             self.ledger.charge(state.picture[:real].tolist(), "network_backward", passes)
             by = gradient
         assert by is not None

@@ -40,6 +40,10 @@ class Predict:
             parts.append((chunk.rows[: chunk.real], take(found, torch.arange(chunk.real))))
         return gather(parts)
 
+    def passes(self, step: Step, attention: Halves | None = None) -> float:
+        """Network evaluations that a row of a call is charged."""
+        return self.guider.calls(step, self.correction or attention == "both")
+
     def call(
         self,
         state: State,
@@ -50,7 +54,7 @@ class Predict:
         attention: Halves | None = None,
     ) -> Prediction:
         """One call: of its rows the first ``real`` are charged, the others fill it up; ``attention`` for maps beside."""
-        ledger.charge(state.picture[:real].tolist(), "network_forward", self.guider.calls(step))
+        ledger.charge(state.picture[:real].tolist(), "network_forward", self.passes(step, attention))
         return self.backbone.predict(
             state.z,
             step,
@@ -83,7 +87,7 @@ class Differentiable(Predict):
         if not (torch.is_grad_enabled() and state.z.requires_grad):
             return super().call(state, real, pictures, step, ledger, attention)
         z, rows = state.z.view_as(state.z), state.picture[:real].tolist()
-        passes = self.guider.calls(step)
+        passes = self.passes(step, attention)
         z.register_hook(lambda _: ledger.charge(rows, "network_backward", passes))  # type: ignore[no-untyped-call]
         inputs = (replace(state, z=z), real, pictures, step, ledger, attention)
         if not self.recompute:

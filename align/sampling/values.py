@@ -40,7 +40,7 @@ class Asked:
 class Value(Protocol):
     """An estimate, and what it costs."""
 
-    def costs(self, step: Step) -> Mapping[str, int]:
+    def costs(self, step: Step) -> Mapping[str, float]:
         """What one row is charged beyond the network's own call, by the ledger's names."""
 
     @property
@@ -67,7 +67,7 @@ class PosteriorMean:
         self.decode = decode
         self.of_prediction = own_decoder
 
-    def costs(self, step: Step) -> Mapping[str, int]:
+    def costs(self, step: Step) -> Mapping[str, float]:
         return {"decoder_forward": 1, "reward_forward": 1}
 
     def __call__(self, asked: Asked) -> Tensor:
@@ -88,7 +88,7 @@ class Looks:
     of_prediction: bool = False
     of_latents: bool = False
 
-    def costs(self, step: Step) -> Mapping[str, int]:
+    def costs(self, step: Step) -> Mapping[str, float]:
         pictures = dict.fromkeys(("decoder_forward", "reward_forward"), self.looks)
         return {"network_forward": (self.looks - 1) * self.guider.calls(step), **pictures}
 
@@ -128,7 +128,7 @@ class Regressed:
         )
         self.constant = sum(w * m for w, m in zip(by_reward, shape.mean, strict=True))
 
-    def costs(self, step: Step) -> Mapping[str, int]:
+    def costs(self, step: Step) -> Mapping[str, float]:
         return {"value_forward": 1}
 
     def __call__(self, asked: Asked) -> Tensor:

@@ -38,8 +38,8 @@ EVERY = 2
 LEVELS = (20, 800)
 """Timesteps at which the two distributions are compared."""
 RATE = 1.5e-4
-NUMBER, KINDS = 40_000, (0.4, 0.4, 0.2)
-"""Captions, and the shares of those with one, two and three kinds of objects."""
+KINDS = (0.4, 0.4, 0.2)
+"""Shares of captions with one, two and three kinds of objects."""
 
 
 class Pair(nn.Module):
@@ -80,13 +80,17 @@ class Chain:
     """Batches of rows: fresh ones, and ones of the last batch a place further."""
 
     def __init__(
-        self, shape: tuple[int, int, int], states: Callable[[np.ndarray], Tensor], device: torch.device
+        self,
+        shape: tuple[int, int, int],
+        number: int,
+        states: Callable[[np.ndarray], Tensor],
+        device: torch.device,
     ):
-        self.shape, self.states, self.device = shape, states, device
+        self.shape, self.number, self.states, self.device = shape, number, states, device
         self.last: Rows | None = None
 
     def _fresh(self, rng: np.random.Generator, number: int) -> Rows:
-        states = self.states(rng.integers(NUMBER, size=number))
+        states = self.states(rng.integers(self.number, size=number))
         place = torch.zeros(number, dtype=torch.long, device=self.device)
         return Rows(torch.zeros(number, *self.shape, device=self.device), states, place)
 
@@ -105,19 +109,20 @@ def run(
     shape: tuple[int, int, int],
     tokenizer: CLIPTokenizer,
     denoiser: Denoiser,
+    number: int,
     budget: Budget,
     folder: Path,
     seed: int,
     device: torch.device = CPU,
     on_save: Callable[[nn.Module], None] | None = None,
 ) -> UNet2DConditionModel:
-    """Train for latents of a ``shape``, and return the averaged student; for the other arguments see ``denoiser.run``."""
+    """Train for latents of a ``shape`` on a ``number`` of captions, and return the averaged student; the rest as ``denoiser.run``."""
     torch.manual_seed(seed)
     denoiser = denoiser.to(device).eval().requires_grad_(False)
     teacher, reader = denoiser.unet, denoiser.text_encoder
     pair = Pair(teacher).requires_grad_(True)
     levels, times = Levels(device), torch.tensor(TIMES, device=device)
-    ids = words(list(islice(captions("train", seed + 31, KINDS), NUMBER)), tokenizer).ids
+    ids = words(list(islice(captions("train", seed + 31, KINDS), number)), tokenizer).ids
 
     @torch.no_grad()
     def states(index: np.ndarray) -> Tensor:
@@ -127,7 +132,7 @@ def run(
     empty = tokenizer([""], padding="max_length", max_length=MAX_LENGTH)["input_ids"]
     with torch.no_grad():
         nothing = reader(torch.tensor(empty).to(device))[0]
-    chain, turn = Chain(shape, states, device), 0
+    chain, turn = Chain(shape, number, states, device), 0
 
     def loss(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         nonlocal turn

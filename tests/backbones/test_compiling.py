@@ -63,8 +63,7 @@ def conditioning(name):
 BOTH = ["sd15", pytest.param("sdxl", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("attention", [None, "both"])
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize(("name", "attention"), [("sd15", None), ("sdxl", "both")])
 @pytest.mark.slow  # the same network, in whole; its blocks are compiled below
 def test_a_prediction_is_one_graph_with_the_probe_and_without(name, attention, graphs):
     found, backend = graphs

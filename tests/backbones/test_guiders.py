@@ -115,7 +115,8 @@ def test_each_equals_diffusers_own_at_every_step_with_its_gradient(name, rescale
         for mine, its in zip(*slopes, strict=True):
             if its is not None:
                 torch.testing.assert_close(torch.zeros_like(its) if mine is None else mine, its)
-        assert guider.calls(step) == (1 if slopes[0][2] is None else 2)
+        pair, further = (one is not None for one in slopes[0][1:])
+        assert guider.calls(step) == (1 if pair or guider.scale == 1 else 0.5) + further
         seen.add(tuple(one is not None for one in slopes[0]))
     assert any(which[1] for which in seen)  # The pair has a part,
     assert any(which[2] for which in seen) == (len(theirs._input_predictions) == 3)  # and a further pass.
@@ -377,6 +378,32 @@ def test_a_further_pass_is_charged_and_predicted(options):
     assert made.cost.network_forward == backbone.counts["network_forward"]
     assert made.cost.network_backward == backbone.counts["network_backward"]
     assert ", 4 steps with a further pass (slg); " in cost_line(config, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "halves"),
+    [
+        (["method=none"], 2),
+        (["method=best_of_n", "method.particles=3"], 6),
+        (["method=dps", "sampler.eta=1"], 2),
+        (["method=local_search", "method.local_search.begin=[0.5,0.5,0.75]"], 31),
+        (["method=ugd", "sampler.eta=1"], 0),
+    ],
+    ids=lambda options: options[0] if isinstance(options, list) else "",
+)
+def test_where_the_pair_is_left_out_half_an_evaluation_is_charged(options, halves):
+    """But where its correction is read: there it goes through all the same."""
+    config = config_of(
+        "guider=cfg_interval", "sampler.steps=4", "guider.start=0.25", "guider.stop=0.75", *options
+    )
+    backbone, reward = FakeBackbone(), FakeReward() if config.method.uses_reward else None
+    (made,) = assemble(config, backbone, reward, no_pairs, Calls(1), CPU).sample([Request("red cat", seed=1)])
+    assert network_evaluations(config)[1] == made.cost.network_forward == backbone.counts["network_forward"]
+    assert made.cost.network_backward == backbone.counts["network_backward"]
+    usual = assemble(
+        config_of("sampler.steps=4", *options), FakeBackbone(), reward, no_pairs, Calls(1), CPU
+    ).sample([Request("red cat", seed=1)])[0]
+    assert usual.cost.network_forward - made.cost.network_forward == halves / 2
 
 
 @pytest.mark.parametrize("name", THEIRS)

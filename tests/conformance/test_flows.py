@@ -48,7 +48,8 @@ def backbones(tmp_path_factory):
 def config_of(name, method):
     options = [f"backbone={PRESETS[name]}", f"method={method}", "sampler=flow_ancestral", "sampler.steps=4"]
     more = ["sampler.guidance_scale=3", "method.objective.copies=1", "method.recurrence.cap=1"]
-    return jobs_of(parse([*options, *more, *CHEAPER.get(method, [])]))[0].config
+    less = ["method.search.candidates=2", "method.search.widen=1"] if "dsearch" in method else []
+    return jobs_of(parse([*options, *more, *CHEAPER.get(method, []), *less]))[0].config
 
 
 @pytest.fixture

@@ -68,6 +68,11 @@ CHEAPER = {
         "method.noise_search.populations=[3,2,2]",
         "method.noise_search.begin=[0,0.5]",
     ],
+    "local_search": [
+        "method.local_search.drafts=2",
+        "method.local_search.children=[2,1]",
+        "method.local_search.begin=[0.5,0.75]",
+    ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
 WRAP_ALIKE = ("dno_released", "reno", "reno_released", "noise_search_released", "evosearch", "promptist")
@@ -76,9 +81,9 @@ CASES = {
     "fake": METHODS,
     "flow": tuple(method for method in METHODS if method not in WRAP_ALIKE),
     "unet": ("none", "dymo", "svdd", "dymo_smc", "dno"),
-    "shapes": ("dymo", "svdd", "das", "dno"),
+    "shapes": ("dymo", "svdd", "das"),
 }
-"""The methods of a world: none, one that guides by attention and reward, one that chooses, and weighed particles."""
+"""The methods of a world: one that guides by attention and reward, one that chooses, and weighed particles."""
 SOON = {
     "unet": tuple(method for method in METHODS if method not in ("svdd", "dymo_smc")),
     "shapes": (),

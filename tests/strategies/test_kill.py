@@ -38,14 +38,12 @@ sys.exit(main(sys.argv[2:]))
 """The command, killed when so many rounds of candidates are made."""
 
 
-@pytest.mark.parametrize("method", ["noise_search", "evosearch"])
-def test_killed_while_searching_it_ends_in_the_same_bytes(tmp_path, method):
+def test_killed_while_searching_it_ends_in_the_same_bytes(tmp_path):
     def arguments(folder):
-        sizes = ["method.noise_search.populations=[2,1,1,1]"] if method == "evosearch" else []
         return [
-            *("backbone=shapes", f"method={method}", "prompts=shapes_val_pair", "prompts.limit=3", "sampler.steps=3"),
+            *("backbone=shapes", "method=evosearch", "prompts=shapes_val_pair", "prompts.limit=3", "sampler.steps=3"),
             *("metrics=none", "run.gallery=false", "run.batch_size=1", f"run.folder={folder / 'run'}"),
-            *("method.noise_search.candidates=2", *sizes),
+            *("method.noise_search.candidates=2", "method.noise_search.populations=[2,1,1,1]"),
         ]  # fmt: skip
 
     assert main(arguments(tmp_path / "a")) == 0

@@ -189,11 +189,10 @@ def test_the_evidence_is_unbiased(problem, method, particles, runs, deviation, k
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["smc", "das"])
-def test_the_evidence_is_unbiased_in_the_published_setting(method):
-    """100 steps, gamma 0.008; deviations of 1000 published runs.  More of it in docs/toy.md."""
-    found = runs_of("gmm2", f"method={method}", "method.particles=100", runs=40)
-    assert is_unbiased(found, of_chain("gmm2", 100)[0], {"smc": 0.49, "das": 0.71}[method])
+def test_the_evidence_is_unbiased_in_the_published_setting():
+    """100 steps, gamma 0.008; deviation of 1000 published runs.  More of it, and smc, in docs/toy.md."""
+    found = runs_of("gmm2", "method=das", "method.particles=100", runs=40)
+    assert is_unbiased(found, of_chain("gmm2", 100)[0], 0.71)
 
 
 @pytest.mark.parametrize("scheme", ["multinomial", "stratified", "systematic", "residual"])

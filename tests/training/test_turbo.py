@@ -25,7 +25,7 @@ def denoiser(words):
 
 
 def chain():
-    return turbo.Chain(SHAPE, lambda index: torch.zeros(len(index), 3, 4), torch.device("cpu"))
+    return turbo.Chain(SHAPE, 400, lambda index: torch.zeros(len(index), 3, 4), torch.device("cpu"))
 
 
 def test_rows_go_on_from_what_was_made_of_them_or_begin_as_noise():
@@ -54,11 +54,13 @@ def test_clean_latents_are_what_v_says():
 
 
 @pytest.mark.slow
-def test_a_training_moves_the_student_and_resumes(words, denoiser, tmp_path):
+def test_a_training_moves_the_student_and_resumes(words, denoiser, tmp_path, monkeypatch):
+    for name, value in {"BATCH": 4, "FRESH": 3}.items():
+        monkeypatch.setattr(turbo, name, value)
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
 
     def run(steps):
-        return turbo.run(SHAPE, words, denoiser, Budget(steps=steps), tmp_path, 0)
+        return turbo.run(SHAPE, words, denoiser, 400, Budget(steps=steps), tmp_path, 0)
 
     first = run(2).state_dict()
     assert all(torch.equal(value, before[name]) for name, value in denoiser.state_dict().items())
