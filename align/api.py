@@ -129,7 +129,7 @@ def improve(
 
 
 def score(
-    pictures: Sequence[Image | Path | str], prompts: Sequence[str], metrics: Sequence[str]
+    pictures: Sequence[Image | Path | str], prompts: Sequence[str], metrics: Sequence[str], *options: str
 ) -> pandas.DataFrame:
     """Values of finished pictures: those of ``python -m align score``.
 
@@ -137,6 +137,7 @@ def score(
         pictures: P pictures, or the files that hold them.
         prompts: P texts.
         metrics: names of registered rewards; ``checker`` for the verdicts of the shapes world.
+        options: of judges, such as ``"judges.http.endpoint=http://localhost:8000/score"``.
 
     Returns:
         P rows: the prompt, and a column of each metric; NaN where one says nothing, with a warning that says why.
@@ -171,7 +172,11 @@ def score(
             raise ConfigError(f"score: there is no metric {name!r}{suggestion(name, [*REWARDS, CHECKER])}")
     images = [saved_picture(one)[1] if isinstance(one, str | Path) else to_rgb(one) for one in pictures]
     chosen = MetricsConfig("api", tuple(name for name in metrics if name != CHECKER), CHECKER in metrics)
-    scorer = Scorer(chosen, torch_device("auto"), warnings.warn)
+    judges = None
+    if any(name in REWARDS and REWARDS[name].section for name in metrics):
+        asked = f"metrics.rewards=[{','.join(chosen.rewards)}]"
+        judges = _config("x", [asked, *options], "none", "shapes", 0, 1).judges
+    scorer = Scorer(chosen, torch_device("auto"), warnings.warn, judges)
     rows: list[dict[str, Any]] = [{"prompt": prompt} for prompt in prompts]
     for metric in metrics:
         for first in range(0, len(images), CHUNK):

@@ -146,7 +146,7 @@ def sampler(config: Config, backbone: Backbone, reward: str | Reward, items: Seq
 
     device = torch_device(config.run.device)
     if isinstance(reward, str):
-        judge = build_reward(config.reward, device)
+        judge = build_reward(config.reward, device, config.judges)
     else:
         judge, kind = reward, type(reward).__name__
         if not isinstance(judge, Reward):

@@ -8,6 +8,7 @@ import re
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.checkpoints.reference import TRAINED
 from align.config.check_guider import check_guider
+from align.config.check_judges import check_judges
 from align.config.check_particles import check_particles
 from align.config.check_sampler import check_sampler
 from align.config.check_strategy import check_strategy
@@ -59,6 +60,7 @@ def check_config(config: Config) -> None:
         raise ConfigError(
             f"metrics.rewards={shown(list(config.metrics.rewards))} names one twice: name each once"
         )
+    check_judges(config)
     _prompts(config.prompts)
     _semantics(config.semantics)
     if config.semantics.matching == "released" and config.backbone.kind == "transformer":
@@ -278,14 +280,15 @@ def _semantics(semantics: SemanticsConfig) -> None:
                 "or semantics.local=FOLDER"
             )
         if semantics.endpoint is not None:
-            from align.semantics.endpoint import address_fault, key_fault
+            from align.web import address_fault, key_fault
 
             if not re.fullmatch(r"[A-Za-z_]\w{0,39}", semantics.key_variable or "_", re.ASCII):
                 raise ConfigError(
                     "semantics.key_variable is no name of a variable: give the name, never the key, which would be recorded"
                 )
             key = os.environ.get(semantics.key_variable, "") if semantics.key_variable else ""
-            if fault := address_fault(semantics.endpoint) or key_fault(semantics.endpoint, key):
+            endpoint = semantics.endpoint
+            if fault := address_fault(endpoint, "semantics") or key_fault(endpoint, key, "semantics"):
                 raise ConfigError(fault)
             if not semantics.model:
                 raise ConfigError("semantics.endpoint needs a model: give semantics.model=NAME")

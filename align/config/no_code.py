@@ -8,11 +8,14 @@ sets environments, writes shell scripts and instantiates what it is told to, a f
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,16 +26,27 @@ from omegaconf.resolvers import oc
 from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.config.schema import Config
+from align.reading import read_text
 
 COMMANDS_OWN = {
     "run.plugins": "code",
     "semantics.endpoint": "a host",
     "semantics.key_variable": "an environment variable",
     "runner.address": "a host",
+    "judges.http.endpoint": "a host",
+    "judges.http.key_variable": "an environment variable",
+    "judges.vlm.endpoint": "a host",
+    "judges.vlm.key_variable": "an environment variable",
+    "judges.process.command": "code",
 }
 """Options that only the command line may give, and what they name."""
 PRESET = ("OPENAI_API_KEY",)
 """Values of them that files may repeat: the schema's own."""
+ENDPOINTS = ("semantics.endpoint", "judges.http.endpoint", "judges.vlm.endpoint")
+"""Those of them that a file may name where the user's own settings allow it, see ``allowed_hosts``."""
+
+HOSTS = "~/.config/align/hosts"
+"""The user's own list of them, in ``XDG_CONFIG_HOME`` where that is set."""
 
 _REACHES_OUT = re.compile(r"(\\*)\$\{(?!by_family:|now:[^{}$]*\}|[\w.\[\]]+\})")
 """An interpolation that is neither a place in the configuration nor the family's number nor the time."""
@@ -94,10 +108,33 @@ def refuse_commands_own(config: Config, said: Set[str]) -> None:
     """Refuse options in files that only the command line may give. Raises ConfigError."""
     for path, what in COMMANDS_OWN.items():
         value = attrgetter(path)(config)
-        if value and value not in PRESET and path not in said:
+        allowed = path in ENDPOINTS and value is not None and origin(value) in allowed_hosts()
+        if value and value not in PRESET and path not in said and not allowed:
             raise ConfigError(
                 f"{path} in a config file names {what}, which no file may: give it on the command line"
+                + (f", or a line {origin(value)} in {HOSTS}" if path in ENDPOINTS else "")
             )
+
+
+def allowed_hosts() -> frozenset[str]:
+    """The origins (``http://localhost:8000``) that the user's own settings let config files name, one a line."""
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    path = Path(home, *Path(HOSTS).parts[-2:]).expanduser()
+    try:
+        lines = read_text(path, "utf-8-sig", 1 << 20).splitlines()
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(origin(line.strip()) for line in lines if line.strip() and not line.startswith("#"))
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL; of what is none the text itself."""
+    try:
+        parts = urlsplit(url)
+        usual = {"http": 80, "https": 443}[parts.scheme]
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or usual}" if "@" not in url else url
+    except (ValueError, KeyError):
+        return url
 
 
 def refuse_hydra(hydra: DictConfig, said: Set[str], overrides: int) -> None:

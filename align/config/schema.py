@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from align.backbones.recipe import Guidance
 from align.checkpoints.layout import Layout
 from align.config.guider import GuiderConfig
+from align.config.judges import JudgesConfig
 from align.config.method import MethodConfig
 from align.config.online import RoundsConfig, SurrogateConfig
 from align.config.ranges import Between, Multiple, Text
@@ -242,6 +243,8 @@ class PromptsConfig:
     """Where a row's own seed is, which replaces the run's; ``auto`` for ``seed``, null for nowhere."""
     tag_columns: tuple[str, ...] | None = None
     """Columns kept as tags of the rows, which decide nothing about pictures; null for all the others."""
+    metadata: Literal["geneval"] | None = None
+    """``geneval``: rows say by their prompt and tag which objects a picture must show (``include``, ``exclude``), as its data do."""
     unsafe: Literal["keep", "drop"] = "keep"
     """``drop`` leaves out prompts with words of a short English list of unsafe ones, before all that follows, and says how many."""
     split: Literal["train", "val", "test"] = "test"
@@ -350,6 +353,7 @@ class Config:
     reward: RewardConfig
     metrics: MetricsConfig
     prompts: PromptsConfig
+    judges: JudgesConfig = field(default_factory=JudgesConfig)
     semantics: SemanticsConfig = field(default_factory=lambda: SemanticsConfig("auto"))
     guider: GuiderConfig = field(default_factory=lambda: GuiderConfig("cfg"))
     runner: RunnerConfig = field(default_factory=lambda: RunnerConfig("local"))
@@ -396,7 +400,7 @@ class Config:
 
 
 GROUPS = (
-    "backbone", "sampler", "guider", "method", "reward", "metrics", "prompts", "semantics", "runner", "training",
+    "backbone", "sampler", "guider", "method", "reward", "metrics", "judges", "prompts", "semantics", "runner", "training",
     "surrogate", "rounds", "experiment",
 )  # fmt: skip
 """The config groups, in the order of the help."""

@@ -149,11 +149,19 @@ def by_group(groups: Groups, baseline: str) -> list[Section]:
     found = [Section(f"Pictures by {groups.name}", counts)]
     for value, table in means.items():
         if not is_check(value) or value == "check_all":
+            if len(table) > 1 and (over := _over_groups(list(table.values()))):
+                table["mean of groups"] = over
             title = f"{value} by {groups.name}"
             gain_table = block(gains.get(value, {}), signed=True)
             head = f"{title} (mean, 95% interval)"
             found.append(Section(head, block(table), gain_table, f"{title}: paired difference to {baseline}"))
     return found
+
+
+def _over_groups(groups: Sequence[Mapping[str, Estimate]]) -> dict[str, Estimate]:
+    """The mean over groups of each arm that is in all of them, however many pictures a group has: what GenEval calls overall."""
+    arms = [arm for arm in groups[0] if all(arm in cells for cells in groups)]
+    return {arm: Estimate(sum(cells[arm].mean for cells in groups) / len(groups)) for arm in arms}
 
 
 def _diversity(spread: Spread, baseline: str) -> list[Section]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,6 +38,12 @@ class Reward(ABC):
     """Whether it is a user's code, see ``align.startup.tolerant``."""
     fingerprint: dict[str, str]
     """Identity of what is loaded: ids and sha256 of weight files."""
+    metadata: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    """What is known of prompts besides their words, by prompt; see ``know``."""
+
+    def know(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        """Learn what is known of some prompts besides their words, for rewards that read it."""
+        self.metadata = {**self.metadata, **metadata}
 
     @abstractmethod
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:

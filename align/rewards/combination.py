@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -27,6 +28,10 @@ class WeightedSum(Reward):
         self.fingerprint = {
             f"{reward.name}.{key}": value for _, reward in parts for key, value in reward.fingerprint.items()
         } | {f"{reward.name}.weight": f"{weight:g}" for weight, reward in parts}
+
+    def know(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        for _, reward in self.parts:
+            reward.know(metadata)
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         check_pairing(pictures, prompts, step)

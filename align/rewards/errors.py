@@ -20,3 +20,7 @@ class UnknownReward(RewardError):
 
 class WrongAnswer(RewardError, ValueError):
     """What a reward returned is not one number a picture."""
+
+
+class CannotJudge(RewardError):
+    """Whoever judges pictures does not answer, or answers what is no answer: nothing else could be judged now either."""

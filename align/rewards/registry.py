@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from align.checkpoints import reference
 from align.checkpoints.needed import Needed
 from align.errors import MissingWeights
 from align.rewards.errors import UnknownReward
+from align.rewards.looking import LOOKING
 from align.rewards.published import PUBLISHED
 from align.rewards.sources import Checkpoint
 from align.rewards.spec import RewardSpec, network
@@ -38,6 +39,22 @@ def _toy(name: str, paths: Sequence[Path], device: torch.device | str, dtype: to
 def _embedded(*names: str) -> tuple[Checkpoint, ...]:
     return (Checkpoint("shapes", names),)
 
+
+ELSEWHERE: dict[str, RewardSpec] = {
+    name: RewardSpec(
+        summary,
+        network("elsewhere.judge", lambda paths: {}),
+        differentiable=False,
+        section=name,
+        reads_metadata=name != "vlm",
+    )
+    for name, summary in {
+        "http": "a judge behind a URL, by a protocol of JSON and PNG: judges.http.endpoint=URL",
+        "vlm": "a vision-language model behind a chat endpoint, asked about each picture: judges.vlm.endpoint=URL",
+        "process": "a judge in another interpreter, on a pipe: 'judges.process.command=[PROGRAM]'",
+    }.items()
+}
+"""Those whose model is elsewhere; what they are is told by the options of ``judges``."""
 
 REWARDS: dict[str, RewardSpec] = {
     "shapes_pick": RewardSpec(
@@ -68,6 +85,8 @@ REWARDS: dict[str, RewardSpec] = {
         takes_timestep=True,
     ),
     **PUBLISHED,
+    **LOOKING,
+    **ELSEWHERE,
     "jpeg_compressibility": RewardSpec(
         "minus the kilobytes of the picture as JPEG", _jpeg, differentiable=False, reads_prompt=False
     ),
@@ -115,9 +134,15 @@ def describe(name: str, found: Sequence[Needed]) -> dict[str, str]:
 
 
 def load(
-    name: str, device: torch.device | str = "cpu", dtype: torch.dtype | None = None, folder: Path = EMBEDDED
+    name: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    folder: Path = EMBEDDED,
+    **options: Any,
 ) -> Reward:
     """Load a reward, its towers in the numbers that its entry says unless told otherwise, whatever the checkpoint's are.
+
+    ``options`` are further arguments of its loader, where its spec names a ``section``.
 
     Raises UnknownReward for another name than those of ``REWARDS``; MissingWeights, WrongWeights.
     """
@@ -128,7 +153,7 @@ def load(
         mends = dict.fromkeys(one.mend for one in found)
         raise MissingWeights(f"reward {name} needs {', '.join(gone)}; to fetch it: {'; '.join(mends)}")
     dtype = dtype or getattr(torch, spec(name).dtype)
-    reward = spec(name).loader(name, [path for one in found for path in one.paths], device, dtype)
+    reward = spec(name).loader(name, [path for one in found for path in one.paths], device, dtype, **options)
     if known := describe(name, found):
         reward.fingerprint = {**reward.fingerprint, **known, "dtype": str(dtype).removeprefix("torch.")}
     return reward

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from align.rewards.base import Reward
 
-Loader = Callable[[str, Sequence[Path], "torch.device | str", "torch.dtype"], "Reward"]
+Loader = Callable[..., "Reward"]
+"""Called with the name, the paths of all files in order, device and data type."""
+Lacks = Callable[[str, Mapping[str, str], Mapping[str, Any]], str | None]
+"""Of a prompt, its tags and the reward's options: what is missing and the mend, or None."""
 
 
 def network(
@@ -23,12 +26,16 @@ def network(
     arguments: Callable[[Sequence[Path]], dict[str, Any]] = lambda paths: dict(
         zip(("folder", "tokenizer_folder"), paths, strict=False)
     ),
+    loads: str | None = None,
 ) -> Loader:
-    """What loads a network by ``load_<module>``, with the ``arguments`` that its paths make, by default one or two folders."""
+    """What loads a network by ``load_<module>`` or the function ``loads``, with the ``arguments`` that its paths make, by default one or two folders."""
 
-    def load(name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype) -> Reward:
-        loads = getattr(import_module(f"align.rewards.{module}"), f"load_{module}")
-        reward: Reward = loads(name, **arguments(paths), device=device, dtype=dtype)
+    def load(
+        name: str, paths: Sequence[Path], device: torch.device | str, dtype: torch.dtype, **options: Any
+    ) -> Reward:
+        name_of = loads or f"load_{module.rpartition('.')[2]}"
+        function = getattr(import_module(f"align.rewards.{module}"), name_of)
+        reward: Reward = function(name, **arguments(paths), device=device, dtype=dtype, **options)
         return reward
 
     return load
@@ -40,7 +47,7 @@ class RewardSpec:
 
     summary: str
     loader: Loader
-    """Called with the name, the paths of all files of ``weights`` in order, device, data type; imports what it needs."""
+    """For the files of ``weights``; imports what it needs."""
     weights: tuple[Checkpoint, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """What a run records of a published model: model, version, preprocessing, data type."""
@@ -50,10 +57,20 @@ class RewardSpec:
     reads_prompt: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers that it computes in unless told otherwise, and as a metric always: a large judge's are its published ones."""
+    section: str | None = None
+    """The section of ``judges`` that holds its options, which its loader takes too."""
+    reads_metadata: bool = False
+    """Whether it looks at what is known of a prompt besides its words, see ``Reward.metadata``."""
+    tells: tuple[str, ...] = ()
+    """Tags that it reads of a prompt, which have one value wherever the prompt is listed."""
+    lacks: Lacks | None = None
+    """What a prompt lacks that it reads."""
 
     @property
     def network(self) -> bool:
         """Whether it is a network of ours, which can compute in shorter numbers; a formula or a user's own code is not."""
-        return bool(self.weights) and not any(
-            name.endswith(".py") for one in self.weights for name in one.names
+        return (
+            bool(self.weights)
+            and self.section is None
+            and not any(name.endswith(".py") for one in self.weights for name in one.names)
         )

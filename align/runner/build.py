@@ -9,10 +9,13 @@ from dataclasses import asdict, fields, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from align.config.judges import JudgesConfig
 from align.config.schema import BackboneConfig, Config, RewardConfig
+from align.rewards.registry import REWARDS
 from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
 from align.runner.guiders import guider_of
+from align.runner.judges import options_of
 from align.runner.searching import searching, steered
 from align.runner.strategies import strategy_of
 
@@ -42,7 +45,7 @@ def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> S
     device = torch_device(config.run.device)
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
-    reward = build_reward(config.reward, device) if config.method.uses_reward else None
+    reward = build_reward(config.reward, device, config.judges) if config.method.uses_reward else None
     return assemble(config, backbone, reward, pairs_of(config), calls, device, files)
 
 
@@ -291,7 +294,9 @@ def forget_backbone() -> None:
 
 
 @lru_cache(maxsize=16)
-def load_reward(name: str, device: torch.device, dtype: str | None = None) -> Reward:
+def load_reward(
+    name: str, device: torch.device, dtype: str | None = None, judges: JudgesConfig | None = None
+) -> Reward:
     """A registered reward, loaded once, in numbers of its own unless told otherwise. Raises WeightsError."""
     import torch
 
@@ -300,8 +305,9 @@ def load_reward(name: str, device: torch.device, dtype: str | None = None) -> Re
     from align.surrogates.reward import SurrogateReward
 
     if dtype == spec(name).dtype:  # which is there already where it is also a metric
-        return load_reward(name, device)
-    reward = load(name, device, None if dtype is None else getattr(torch, dtype))
+        return load_reward(name, device, **with_judges(name, judges))
+    options = {} if judges is None else options_of(name, judges)
+    reward = load(name, device, None if dtype is None else getattr(torch, dtype), **options)
     if isinstance(reward, SurrogateReward) and reward.surrogate.released:
         return replace(reward, shown=washed_out)
     return reward
@@ -312,7 +318,7 @@ def forget_rewards() -> None:
     load_reward.cache_clear()
 
 
-def check_reward(name: str, device: torch.device) -> None:
+def check_reward(name: str, device: torch.device, judges: JudgesConfig | None = None) -> None:
     """Find out whether a registered reward loads, without taking memory of an accelerator. Raises WeightsError.
 
     Of one whose own numbers are short, which is large, only names and shapes of the weights are looked at.
@@ -320,18 +326,27 @@ def check_reward(name: str, device: torch.device) -> None:
     from align.rewards.registry import load, spec
 
     if device.type == "cpu":
-        load_reward(name, device)
+        load_reward(name, device, **with_judges(name, judges))
     else:
-        load(name, "cpu" if spec(name).dtype == "float32" else "meta")
+        options = {} if judges is None else options_of(name, judges)
+        load(name, "cpu" if spec(name).dtype == "float32" else "meta", **options)
 
 
-def build_reward(reward: RewardConfig, device: torch.device) -> Reward:
+def with_judges(name: str, judges: JudgesConfig | None) -> dict[str, Any]:
+    """The options of judges for ``load_reward``, where a reward reads any: all others are loaded once whatever they are."""
+    return {} if judges is None or REWARDS[name].section is None else {"judges": judges}
+
+
+def build_reward(reward: RewardConfig, device: torch.device, judges: JudgesConfig | None = None) -> Reward:
     """What guides or selects: a weighted sum; a single one of weight 1 is itself. Raises WeightsError."""
     from align.rewards.combination import WeightedSum
 
     # What is also a metric is there once where both compute in the same numbers.
     numbers = () if reward.shorter is None else (reward.shorter,)
-    parts = [(weight, load_reward(name, device, *numbers)) for name, weight in sorted(reward.terms.items())]
+    parts = [
+        (weight, load_reward(name, device, *numbers, **with_judges(name, judges)))
+        for name, weight in sorted(reward.terms.items())
+    ]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
 
 

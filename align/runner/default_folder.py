@@ -15,7 +15,7 @@ from align.runner.prompts import set_hash, whole_set
 
 _TOLD = re.compile(
     r"(backbone|method|prompts|experiment|metrics|seed|samples|run\..*|runner|runner\..*|prompts\..*|metrics\..*"
-    r"|semantics\.(endpoint|key_variable|retries|timeout)|hydra.*)="
+    r"|(semantics|judges\.\w+)\.(endpoint|command|key_variable|retries|timeout|batch)|hydra.*)="
 )
 """Overrides that the folder's name tells already, or that don't decide what a picture looks like."""
 

@@ -24,6 +24,7 @@ from align.checkpoints.needed import Needed, hub_needed
 from align.checkpoints.reference import EMBEDDED, folder_of, hub_reference, is_pattern
 from align.config.schema import BackboneConfig, Config
 from align.rewards import registry as rewards
+from align.runner.judges import fingerprint_of, identity_of
 from align.runner.rewriting import rewriter_needed
 from align.shapes import CHECKER_VERSION
 from align.store.measured import CHECKER
@@ -154,7 +155,8 @@ class Files:
         return [*self.prompts, *self.rewriter, *self.backbone, *self.value, *scoring]
 
     def reward_fingerprint(self, name: str) -> str:
-        return " ".join(one.fingerprint() for one in self.reward(name))
+        own = fingerprint_of(name, self.config.judges)
+        return " ".join([*(one.fingerprint() for one in self.reward(name)), *([own] if own else [])])
 
     def metric_fingerprints(self) -> dict[str, str]:
         """Of what measures, by metric; the exact checker, which has no weights, comes last."""
@@ -172,9 +174,10 @@ class Files:
         for name in scoring:
             found = self.reward(name)
             facts = rewards.describe(name, found)
+            said = identity_of(name, self.config.judges)
             if facts:
                 facts |= {part: file_hash(one.folder / part) for one in found for part in one.parts}
-            prints |= {f"reward {name}: {key}": value for key, value in facts.items()}
+            prints |= {f"reward {name}: {key}": value for key, value in {**facts, **said}.items()}
         sources = {one.what: one.source for one in needed if one.source is not None}
         return {"fingerprints": prints, "sources": sources}
 

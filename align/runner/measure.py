@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from align.pictures import read_picture
-from align.runner.failures import ErrorLog, said
+from align.rewards.metadata import metadata_of
+from align.runner.failures import CannotGoOn, ErrorLog, said
 from align.runner.interrupts import Interrupts
 from align.runner.progress import Listener
 from align.runner.score import CHUNK, Scorer, failure
@@ -26,6 +27,9 @@ class Measurable(PlannedItem, Protocol):
 
     @property
     def index(self) -> int: ...
+
+    @property
+    def tags(self) -> Mapping[str, str]: ...
 
 
 Read = Callable[[Measurable], "Image"]
@@ -73,7 +77,10 @@ class Measuring:
             self.backlog()
 
     def these(self, items: Iterable[Measurable]) -> None:
-        """Measure what some items lack and no other process is at. Raises StoreError, DeviceLost, WeightsError."""
+        """Measure what some items lack and no other process is at.
+
+        Raises StoreError, DeviceLost, WeightsError, CannotGoOn: who judges does not answer.
+        """
         some: list[Measurable] = []
         for item in items:
             if item.key in self._tried:
@@ -98,6 +105,7 @@ class Measuring:
             except Exception as error:
                 self._tell("reading a picture", item, error)
                 results[item.key] = {metric: failure(metric, error) for metric in lacking[item.key]}
+        self.scorer.known = {item.prompt: metadata_of(item.tags) for item in items if item.tags}
         for metric in self.wanted:
             some = [item for item in items if metric in lacking[item.key] and item.key in pictures]
             if not some:
@@ -119,6 +127,8 @@ class Measuring:
             self.store.measured(results, self.wanted)
         self._tried |= results.keys()
         self.listener.measured(len(items))
+        if self.scorer.hopeless is not None:
+            raise CannotGoOn(f"{self.scorer.hopeless}: the pictures are kept, and the same command goes on")
 
     def _tell(self, doing: str, item: Measurable, error: Exception) -> None:
         if self.errors.keep(doing, error, [item.index]):

@@ -155,12 +155,16 @@ def make_plan(
     samples: int,
     negative: str,
     whole: Sequence[PromptRow] = (),
+    *,
+    metadata: bool = False,
 ) -> list[Item]:
     """The items of a run, in the order of its prompts.
 
     Occurrence k of a prompt with one seed (from 0) has the samples k * samples to (k + 1) * samples - 1, so
     duplicates get pictures of their own, and no two items share prompt, seed and sample.  A row's own negative
     prompt makes the item that the same negative prompt of a run makes.
+
+    ``metadata``: the rows' tags decide pictures too, because what guides reads them.
 
     ``seed`` and ``negative`` are for rows that have none of their own.  Where rows of the ``whole`` set differ
     in their negatives, occurrences are counted in it, so that a row's pictures are the same in any order and
@@ -170,15 +174,17 @@ def make_plan(
     if any(row.negative is not None for row in whole):
         places = {id(row): number for row, number in zip(whole, _occurrences(whole, seed), strict=True)}
         occurrence = [places[id(row)] for row in rows]
-    keys = {negative: Keys(what)}
+    keys: dict[tuple[str, tuple[tuple[str, str], ...]], Keys] = {}
     items: list[Item] = []
     for row, turn in zip(rows, occurrence, strict=True):
         own = negative if row.negative is None else row.negative
-        if own not in keys:
-            keys[own] = Keys({**what, "negative": own})
+        known = tuple(sorted(row.tags.items())) if metadata else ()
+        if (own, known) not in keys:
+            more = {"metadata": dict(known)} if known else {}
+            keys[own, known] = Keys(({**what, "negative": own} if own != negative else {**what}) | more)
         number = seed if row.seed is None else row.seed
         for sample in range(turn * samples, (turn + 1) * samples):
-            key = keys[own].key(row.text, number, sample)
+            key = keys[own, known].key(row.text, number, sample)
             items.append(Item(key, row.text, own, number, sample, len(items), row.tags))
     return items
 

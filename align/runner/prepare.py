@@ -17,12 +17,14 @@ from align.config.schema import Config, PromptsConfig, SamplerConfig
 from align.errors import WrongWeights
 from align.processes.schedule import check_steps, is_flow, listed_timesteps
 from align.reading import read_json
+from align.rewards.registry import REWARDS
 from align.runner.calls import calls_of
 from align.runner.devices import check_device, torch_device
 from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
 from align.runner.guiders import weak_of
+from align.runner.judges import check_prompts
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 from align.runner.rewriting import check_rewrites, rewrite_identity
@@ -76,6 +78,7 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
     for files, prompts in zip(found, sets, strict=True):
         _check_columns(files.config.prompts)
         _check_negatives(files.config, prompts)
+        check_prompts(files.scoring, files.config.judges, [(row.text, row.tags) for row in prompts.rows])
         check_graphs(files.config, prompts.prompts)
         words_of(files.config)
         check_rewrites(files.config, prompts.prompts)
@@ -98,7 +101,10 @@ def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:
         None if (words := words_of(config)) is None else words.fingerprint(),
         rewrite_identity(config),
     )
-    items = make_plan(what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole)
+    reads = any(REWARDS[name].reads_metadata for name in files.guiding)
+    items = make_plan(
+        what, prompts.rows, config.seed, config.samples, config.negative, prompts.whole, metadata=reads
+    )
     calls, metrics = calls_of(config, items, files), files.metric_fingerprints()
     return Prepared(config, prompts, what, items, calls, files, kept, metrics, unread)
 

@@ -13,6 +13,7 @@ from typing import Any
 from align.checkpoints.needed import Needed
 from align.config.errors import ConfigError
 from align.config.schema import PromptsConfig
+from align.rewards.geneval.prompts import tags_of
 from align.runner.prompt_files import PromptRow, read_prompts
 from align.runner.unsafe import is_unsafe, words_hash
 
@@ -59,7 +60,7 @@ def load_prompts(config: PromptsConfig, files: Sequence[Needed] = ()) -> PromptS
     From the whole set unsafe ones are dropped if it says so, the rest is shuffled if it says so, and of that
     ``limit`` prompts from ``offset`` on are taken.
     """
-    every = whole_set(config, files)
+    every = [_told(row, config) for row in whole_set(config, files)]
     found = set_hash(every)
     if config.sha256 is not None and found != config.sha256:
         raise ConfigError(
@@ -82,6 +83,11 @@ def load_prompts(config: PromptsConfig, files: Sequence[Needed] = ()) -> PromptS
             "give a smaller offset or a set that is not empty"
         )
     return PromptSet(config.name, config.version, found, tuple(every), tuple(taken), dropped)
+
+
+def _told(row: PromptRow, config: PromptsConfig) -> PromptRow:
+    """A row with what its prompt asks for among its tags, where the set says how that is read."""
+    return row if config.metadata is None else replace(row, tags=tags_of(row.text, row.tags))
 
 
 def whole_set(config: PromptsConfig, files: Sequence[Needed] = ()) -> list[PromptRow]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from align.config.errors import ConfigError
 from align.errors import WeightsError
+from align.rewards.errors import CannotJudge
 from align.runner import build
 from align.runner.failures import (
     CannotGoOn,
@@ -64,6 +65,10 @@ class Sampling:
             if device_lost(error):
                 raise DeviceLost(said(error)) from error
             no_memory, reason = out_of_memory(error), said(error)
+            if isinstance(error, CannotJudge):  # which would be asked in vain for each of them
+                self.errors.keep("sampling", error, [item.index for item in items])
+                self.hopeless = reason
+                return [_failed(reason) for _ in items]
             if not no_memory or self._apart:
                 self.errors.keep("sampling", error, [item.index for item in items])
         # Only here is the memory free again that the call had taken.

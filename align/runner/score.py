@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from traceback import clear_frames
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from align.config.judges import JudgesConfig
 from align.config.schema import MetricsConfig
 from align.errors import WeightsError
+from align.rewards.errors import CannotJudge
+from align.rewards.registry import REWARDS
 from align.runner import build
 from align.runner.failures import DeviceLost, device_lost, free_memory, out_of_memory, said
 from align.store.measured import CHECKER, Result
@@ -34,11 +37,22 @@ class Scorer:
     Those ``waiting`` give no value until nothing is: there is no room for them before.
     """
 
-    def __init__(self, metrics: MetricsConfig, device: torch.device, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        metrics: MetricsConfig,
+        device: torch.device,
+        say: Callable[[str], None],
+        judges: JudgesConfig | None = None,
+    ) -> None:
         self.metrics = metrics
         self.device = device
         self.say = say
         self.waiting: frozenset[str] = frozenset()
+        self.judges = judges
+        self.known: dict[str, dict[str, Any]] = {}
+        """What is known of prompts besides their words, by prompt."""
+        self.hopeless: str | None = None
+        """Why nothing more can be measured now: who judges does not answer."""
         self._rows: dict[str, int] = {}
 
     def next_waiting(self) -> None:
@@ -50,7 +64,7 @@ class Scorer:
     def load_all(self) -> None:
         """Find damaged weights before any work. Raises WeightsError."""
         for name in self.metrics.rewards:
-            build.check_reward(name, self.device)
+            build.check_reward(name, self.device, **build.with_judges(name, self.judges))
 
     def measure(
         self, metric: str, pictures: Sequence[Image], prompts: Sequence[str]
@@ -59,7 +73,9 @@ class Scorer:
         if metric == CHECKER:
             return [_verdicts(*one) for one in zip(pictures, prompts, strict=True)]
         try:
-            reward = build.load_reward(metric, self.device)
+            reward = build.load_reward(metric, self.device, **build.with_judges(metric, self.judges))
+            if REWARDS[metric].reads_metadata:
+                reward.know(self.known)
         except WeightsError:
             raise
         except Exception as error:
@@ -82,6 +98,9 @@ class Scorer:
             return each(rows)
         try:
             return [_result(metric, value) for value in _values(reward, pictures, prompts, rows)]
+        except CannotJudge as error:
+            self.hopeless = f"{metric} cannot be measured ({said(error)})"
+            return [error] * number
         except Exception as error:
             if device_lost(error):
                 raise DeviceLost(said(error)) from error

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, NoReturn
 
 from align.config.schema import Config
 from align.errors import WeightsError
+from align.rewards.errors import CannotJudge
+from align.rewards.metadata import metadata_of
+from align.rewards.registry import REWARDS
 from align.runner import build
 from align.runner.failures import CannotGoOn, DeviceLost, ErrorLog, device_lost, said
+from align.runner.measure import Measurable
 from align.runner.score import CHUNK, Scorer
 
 if TYPE_CHECKING:
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def try_rewards(
-    config: Config, scorer: Scorer, prompts: Sequence[str], device: torch.device, errors: ErrorLog
+    config: Config, scorer: Scorer, items: Collection[Measurable], device: torch.device, errors: ErrorLog
 ) -> None:
     """Judge grey pictures with what guides or selects and with every metric. Raises CannotGoOn, DeviceLost, WeightsError.
 
@@ -26,16 +30,22 @@ def try_rewards(
     """
     from PIL import Image as images
 
-    some = list(dict.fromkeys(prompts))[:CHUNK]
+    known = {item.prompt: metadata_of(item.tags) for item in items}
+    some = list(known)[:CHUNK]
+    scorer.known = known
     if config.method.uses_reward:
         name, wrong = config.reward.label, list[Exception]()
         for prompt in some:
             try:
-                reward = build.build_reward(config.reward, device)
+                reward = build.build_reward(config.reward, device, config.judges)
+                if any(REWARDS[term].reads_metadata for term in config.reward.terms):
+                    reward.know(known)  # each is loaded once: those that guide are the same
                 judge(reward, prompt, config, device, gradient=config.method.reward_needs_gradient)
                 break
             except WeightsError:
                 raise
+            except CannotJudge as error:
+                _stop(name, error, errors)
             except Exception as error:
                 if device_lost(error):
                     raise DeviceLost(said(error)) from error
@@ -48,7 +58,7 @@ def try_rewards(
             continue
         found = scorer.measure(name, [grey] * len(some), some)
         wrong = [one for one in found if isinstance(one, Exception)]
-        if len(wrong) == len(some):
+        if scorer.hopeless is not None or len(wrong) == len(some):
             _stop(name, wrong[0], errors)
 
 
@@ -64,7 +74,7 @@ def judge(reward: Reward, prompt: str, config: Config, device: torch.device, *, 
             reward.score(grey[:1].requires_grad_(), [prompt])
 
 
-def _stop(name: str, error: Exception, errors: ErrorLog) -> None:
+def _stop(name: str, error: Exception, errors: ErrorLog) -> NoReturn:
     errors.keep(f"trying reward {name} on a grey picture", error)
     raise CannotGoOn(
         f"reward {name} fails on a grey picture ({said(error)}), so nothing was sampled: mend it or leave it out, and "

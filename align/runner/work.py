@@ -61,7 +61,7 @@ class Work:
         self._sampling = Sampling(prepared.files, prepared.calls, meter.say, self._errors)
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
-        self._scorer = Scorer(config.metrics, self._device, meter.say)
+        self._scorer = Scorer(config.metrics, self._device, meter.say, config.judges)
         if items:
             files = prepared.files
             guides = (one for name in files.guiding for one in files.reward(name))
@@ -81,8 +81,7 @@ class Work:
         self._scorer.load_all()
         self._measuring.backlog()
         if self._todo:
-            prompts = [item.prompt for item in self._todo]
-            try_rewards(self.config, self._scorer, prompts, self._device, self._errors)
+            try_rewards(self.config, self._scorer, self._todo, self._device, self._errors)
         settle()
         began, stop, hopeless = self._clock(), False, None
         with ThreadPoolExecutor(1) as thread:  # which is waited for, whatever happens

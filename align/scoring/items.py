@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from align.checkpoints.hashes import read_hash
 from align.config.errors import ConfigError
 from align.reading import read_json
 from align.scoring.sources import Asked
+from align.store.columns import tags_in
 
 FORMAT = 1
 """Raised when the same picture and text come to mean another value."""
@@ -48,6 +49,10 @@ class Scorable:
     @property
     def prompt(self) -> str:
         return self.asked.prompt or ""
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        return tags_in(self.asked.columns)
 
 
 def make_items(asked: Sequence[Asked], hashes: Sequence[str]) -> list[Scorable]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from align.config.command import Command
-from align.config.convert import shown
+from align.config.convert import option_names, shown
 from align.config.errors import ConfigError, suggestion
 from align.config.schema import Config
 
@@ -31,6 +31,7 @@ OPTIONS = [
     "run.on_error",
     "run.verify",
     "run.gallery",
+    *(name for name in option_names(Config) if name.partition(".")[0] == "judges"),
 ]
 """All others say how pictures are made."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
 from align.scoring.sources import Asked, Source, some
-from align.store.columns import DRAWN, NEGATIVE, TAG
+from align.store.columns import DRAWN, NEGATIVE, TAG, tags_in
 from align.store.errors import StoreError
 from align.store.index import rows_of
 from align.store.inside import pictures_in
@@ -27,6 +28,7 @@ class Made:
     sample: int
     prompt: str
     index: int
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_run(pictures: Path) -> bool:
@@ -38,7 +40,7 @@ def is_run(pictures: Path) -> bool:
 def items_of_run(folder: Path) -> list[Made]:
     """What a run has rows of, failed ones too, in their order. Raises ConfigError."""
     return [
-        Made(row["key"], row["seed"], row["sample"], row["prompt"], index)
+        Made(row["key"], row["seed"], row["sample"], row["prompt"], index, tags_in(row))
         for index, row in enumerate(_rows(folder))
     ]
 

@@ -20,6 +20,7 @@ from align.runner.exits import DONE, FAILED, FilesMissing
 from align.runner.files import Files
 from align.runner.finish import show_results
 from align.runner.interrupts import Interrupts
+from align.runner.judges import check_prompts
 from align.runner.progress import Meter
 from align.runner.record import machine, versions
 from align.runner.run import GOES_ON, ended, in_folder, open_store, outcome, print_lines
@@ -74,6 +75,8 @@ def prepared(options: Options) -> Score:
     if text := missing_text(files.measuring):
         raise FilesMissing(text)
     score = _in_place(options, files) if source is None else _apart(options, source, files)
+    rows = [(item.prompt, item.tags) for item in score.items]
+    check_prompts(options.config.metrics.rewards, options.config.judges, rows)
     if options.out is not None:
         _check_out(options.out, score)
     return score

@@ -79,7 +79,7 @@ class Scoring:
         self._errors = ErrorLog(store.folder)
         build.set_up_torch(config.run.threads)
         self._device = torch_device(config.run.device)
-        self._scorer = Scorer(config.metrics, self._device, meter.say)
+        self._scorer = Scorer(config.metrics, self._device, meter.say, config.judges)
         self._scorer.waiting = waiting(Files(config), ())
         self._measuring = Measuring(
             store, wanted, self._scorer, meter, interrupts, self._errors, self._picture
@@ -96,8 +96,7 @@ class Scoring:
         self._scorer.load_all()
         self._measuring.backlog()
         if items:
-            prompts = [item.prompt for item in items]
-            try_rewards(self.config, self._scorer, prompts, self._device, self._errors)
+            try_rewards(self.config, self._scorer, items, self._device, self._errors)
         for group in ahead(self._claimed(items)):
             for seen in group:
                 self._commit(seen)

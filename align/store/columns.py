@@ -13,7 +13,8 @@ number that is not finite is an empty cell.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 HEAD: dict[str, str] = {
     "key": "sha256 of the item's identity: resolved configuration, prompt, seed, sample (64 hex digits)",
@@ -84,6 +85,11 @@ def is_metric(name: str) -> bool:
     """True for a column that holds a metric, going by its name alone."""
     documented = any(name in columns for columns in (HEAD, NEGATIVE, COSTS, INFO, DRAWN))
     return not (documented or is_check(name) or name.startswith(TAG) or name.startswith("info_"))
+
+
+def tags_in(row: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a row, by the names that the prompt's own row has for them."""
+    return {name.removeprefix(TAG): value for name, value in row.items() if name.startswith(TAG) and value}
 
 
 def ordered(names: Iterable[str]) -> list[str]:

@@ -236,3 +236,7 @@ def test_a_file_by_address_is_whole_or_not_there(server, tmp_path):
     server.asked.clear()
     fetch_url(url, sha(LARGE), target)
     assert server.asked == []
+    beginning = sha(LARGE)[:8]  # of a hash of which no more is published
+    assert fetch_url(url, beginning, tmp_path / "b").read_bytes() == LARGE
+    with pytest.raises(FetchError, match="nothing was kept"):
+        fetch_url(url, "0" * 8, tmp_path / "c")

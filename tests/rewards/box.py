@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -9,6 +10,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from align.rewards.aesthetic import PUBLISHED_WIDTHS
 from align.rewards.imagereward import BlipRegressor, BlipTextConfig, BlipVisionConfig
+from align.rewards.looking import GENEVAL_DETECTOR, LOOKING
 from align.rewards.open_clip import make_model
 from align.rewards.registry import EMBEDDED
 from align.rewards.step_aware import StepAwareModel
@@ -95,11 +97,7 @@ def repository(home, repo):
 def fill_hub(home):
     """Every published reward in tiny, as the originals lie in a hub's cache: pickles, half precision and all."""
     torch.manual_seed(0)
-    for repo in (PICKSCORE, CLIP_L):
-        folder = repository(home, repo)
-        (folder / "config.json").write_text(json.dumps(CLIP))
-        save_file(CLIPModel(CLIPConfig(**CLIP)).state_dict(), folder / "model.safetensors")
-        shutil.copy(EMBEDDED / "tokenizer" / "tokenizer.json", folder)
+    fill_clip(home)
     folder = repository(home, HPS)
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": OPEN_CLIP}))
     for file in ("HPS_v2_compressed.pt", "HPS_v2.1_compressed.pt"):
@@ -115,6 +113,35 @@ def fill_hub(home):
     path = home / "align" / HEAD
     path.parent.mkdir(parents=True)
     torch.save(head(), path)
+    fill_detector(home)
+    fill_readers(home)
+
+
+def fill_clip(home):
+    for repo in (PICKSCORE, CLIP_L):
+        folder = repository(home, repo)
+        (folder / "config.json").write_text(json.dumps(CLIP))
+        save_file(CLIPModel(CLIPConfig(**CLIP)).state_dict(), folder / "model.safetensors")
+        shutil.copy(EMBEDDED / "tokenizer" / "tokenizer.json", folder)
+
+
+def fill_readers(home):
+    """What recognisers of text have in their repositories; the files hold nothing."""
+    for name in ("ocr", "ocr_server", "ocr_got"):
+        for one in LOOKING[name].weights:
+            folder = repository(home, one.reference)
+            for file in one.names:
+                (folder / file).write_text("{}")
+            save_file({"nothing": torch.zeros(1)}, folder / "model.safetensors")
+
+
+def fill_detector(home):
+    """GenEval's detector, a pickle by mmdet's names."""
+    shapes = json.loads((Path(__file__).parent / "data/mmdet_tiny.json").read_text())
+    state = {name: 0.2 * torch.randn(shape) for name, shape in shapes.items()}
+    path = home / "align" / GENEVAL_DETECTOR.reference / GENEVAL_DETECTOR.names[0]
+    path.parent.mkdir(parents=True)
+    torch.save({"meta": {"CLASSES": ("person",)}, "state_dict": state}, path)
 
 
 def blip():

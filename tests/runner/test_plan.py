@@ -187,3 +187,13 @@ def test_a_key_is_the_hash_of_its_parts_as_sorted_json():
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     key = Keys(parts["identity"]).key(parts["prompt"], parts["seed"], parts["sample"])
     assert key == hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def test_what_is_known_of_a_prompt_counts_where_the_reward_reads_it():
+    rows = [PromptRow("a", tags={"include": "x"}), PromptRow("b")]
+    told, untold = (
+        [one.key for one in make_plan({}, rows, 0, 1, "", metadata=reads)] for reads in (True, False)
+    )
+    assert untold == [one.key for one in make_plan({}, [PromptRow("a"), PromptRow("b")], 0, 1, "")]
+    assert told[0] != untold[0]
+    assert told[1] == untold[1]

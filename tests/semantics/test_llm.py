@@ -5,11 +5,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from align.semantics.endpoint import Endpoint, address_fault, key_fault
+from align.semantics.endpoint import Endpoint
 from align.semantics.graph import GraphError, RefusedError
 from align.semantics.knowledge import Knowledge
 from align.semantics.llm import AskedGraphs, Lazily, answers_folder
 from align.semantics.prompting import EXAMPLES, messages, read_answer, template_hash
+from align.web import address_fault, key_fault
 
 PROMPT = "a red cat"
 GRAPH = Knowledge((("cat", ("red",)),))
@@ -207,15 +208,15 @@ def test_a_key_that_cannot_be_one_is_refused_and_not_told(key, server, tmp_path)
     ],
 )
 def test_a_key_leaves_the_machine_encrypted_or_not_at_all(url):
-    assert "in the clear" in key_fault(url, "secret")
-    assert key_fault(url, "") is None
+    assert "in the clear" in key_fault(url, "secret", "semantics")
+    assert key_fault(url, "", "semantics") is None
     for good in (
         url.replace("http:", "https:"),
         "http://127.8.9.1:80/v1",
         "http://[::1]:8000",
         "http://localhost/v1",
     ):
-        assert key_fault(good, "secret") is None
+        assert key_fault(good, "secret", "semantics") is None
 
 
 @pytest.mark.parametrize(
@@ -228,14 +229,14 @@ def test_a_key_leaves_the_machine_encrypted_or_not_at_all(url):
     ],
 )
 def test_an_address_holds_no_password(url):
-    assert "pass" not in address_fault(url).replace("password", "")
+    assert "pass" not in address_fault(url, "semantics").replace("password", "")
 
 
 @pytest.mark.parametrize(
     "url", ["ftp://x/v1", "file:///etc/passwd", "http:///v1", "http://x:99999/", "http://a b/", "x"]
 )
 def test_what_is_no_address(url):
-    assert "is no URL" in address_fault(url)
+    assert "is no URL" in address_fault(url, "semantics")
 
 
 def test_nobody_listens(tmp_path):

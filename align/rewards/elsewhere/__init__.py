@@ -1,0 +1,1 @@
+"""Judges of pictures that are not in this process: behind a URL, a chat endpoint, a pipe."""

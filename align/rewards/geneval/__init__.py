@@ -1,0 +1,1 @@
+"""GenEval: objects in a picture against those that its prompt asks for."""
