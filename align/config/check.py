@@ -22,8 +22,8 @@ from align.config.schema import (
     Config,
     PromptsConfig,
     RewardConfig,
-    SemanticsConfig,
 )
+from align.config.semantics import SemanticsConfig
 
 _OF_KIND = {
     "unet": "unet",

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from align.checkpoints.reference import EMBEDDED
 from align.config.errors import ConfigError
-from align.config.schema import Config, SemanticsConfig
+from align.config.schema import Config
+from align.config.semantics import SemanticsConfig
 from align.runner.devices import torch_device
 from align.semantics.graph import GraphError
 from align.semantics.sources import PromptGraphs, WrittenSource, nothing

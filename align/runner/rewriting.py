@@ -12,7 +12,8 @@ from align.checkpoints.layout import weight_files
 from align.checkpoints.needed import Needed, hub_needed
 from align.checkpoints.reference import folder_of, hub_reference
 from align.config.errors import ConfigError
-from align.config.schema import Config, SemanticsConfig
+from align.config.schema import Config
+from align.config.semantics import SemanticsConfig
 from align.config.strategy import PromptRewriteConfig
 from align.runner.devices import torch_device
 from align.runner.graphs import chat_of, model_name

@@ -17,6 +17,7 @@ from align.sampling.host import send
 from align.sampling.noise import NoiseStream
 from align.sampling.predict import Differentiable
 from align.sampling.sampler import Request, Sampler
+from align.sampling.state import per_row
 from align.training.base import Example
 from align.training.ranks import Ranks
 from align.training.rounds import Rounds
@@ -73,7 +74,7 @@ class AlignProp:
         _, values, by_latents = self.sampler.parts.judge.differentiate(latents, prompts, range(len(prompts)))
         finite = torch.isfinite(values) & torch.isfinite(by_latents).flatten(1).all(dim=1)
         number = finite.sum().clamp(min=1)
-        by_latents = torch.where(finite.view(-1, 1, 1, 1), by_latents, 0) / number
+        by_latents = torch.where(per_row(finite, by_latents), by_latents, 0) / number
         reward = torch.where(finite, values, 0).sum() / number
         pull = (by_latents.detach() * latents).sum()
         loss = pull - pull.detach() - reward.detach()

@@ -149,8 +149,8 @@ class _Loop(Generic[E]):
             part = sum(one.weight for one in some) / whole
             value, figures = self.lesson.loss(some)
             torch.autograd.backward(value * (part / recipe.accumulation))
-            for name, x in {"loss": value, **figures}.items():
-                found[name] = found.get(name, torch.zeros((), device=x.device)) + part * x.detach()
+            for name, figure in {"loss": value, **figures}.items():
+                found[name] = found.get(name, torch.zeros_like(figure)) + part * figure.detach()
         self.ranks.sum([_grad(one) for one in self.parameters.values()])
         for name, one in self.parameters.items():
             if (old := before[name]) is not None:

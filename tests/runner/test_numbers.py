@@ -13,7 +13,7 @@ from align import api
 from align.__main__ import main
 from align.commands.parser import parse
 from align.config.compose import jobs_of
-from align.config.schema import SemanticsConfig
+from align.config.semantics import SemanticsConfig
 from align.rewards.combination import WeightedSum
 from align.rewards.function import FunctionReward
 from align.runner import build, graphs
