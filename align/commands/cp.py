@@ -57,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     copy = folder / group / f"{found.new}.yaml"
     _write(copy, renamed(text, found.new))
     where = [] if folder.resolve() == conf_folder().resolve() else ["-cd", str(folder)]
-    use = ["table", *where, found.new] if "table" in values else [*where, f"{group}={found.new}"]
+    verb = ["online"] if group in ("surrogate", "rounds") or "override /rounds:" in text else []
+    use = ["table", *where, found.new] if "table" in values else [*verb, *where, f"{group}={found.new}"]
     print(copy, shlex.join(["python", "-m", "align", *use]), sep="\n")
     return DONE
 
