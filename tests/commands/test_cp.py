@@ -39,7 +39,7 @@ def copy(capsys, *argv):
 
 
 def _of_a_run(words):
-    """Without the verb of what other verbs than a run's read."""
+    """The words of a command of the verb ``online`` as those of a run."""
     return [word for word in words if word != "online"]
 
 
