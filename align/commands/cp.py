@@ -60,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
     if "table" in values or group == "training":
         use = ["table" if "table" in values else "train", *where, found.new]
     else:
-        use = [*where, f"{group}={found.new}"]
+        verb = ["online"] if group in ("surrogate", "rounds") or "override /rounds:" in text else []
+        use = [*verb, *where, f"{group}={found.new}"]
     print(copy, shlex.join(["python", "-m", "align", *use]), sep="\n")
     return DONE
 

@@ -22,7 +22,7 @@ def write_summary(online: Online, console: Console) -> list[Path]:
     paths = [online.folder / "rounds.csv", online.folder / "rounds.svg"]
     writing.write_text(paths[0], table.to_csv(index=False, lineterminator="\n"))
     console.print(table.to_string(index=False, float_format="{:.4g}".format), markup=False, highlight=False)
-    plot_rounds(table, f"{online.blackbox}, less a prompt's plain mean", paths[1])
+    plot_rounds(table, f"{online.blackbox}\nless a prompt's plain mean", paths[1])
     return paths
 
 

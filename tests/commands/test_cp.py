@@ -38,6 +38,11 @@ def copy(capsys, *argv):
     return path, words[2:]
 
 
+def _of_a_run(words):
+    """The words of a command of the verb ``online`` as those of a run."""
+    return [word for word in words if word != "online"]
+
+
 def config_of(*words):
     try:
         return jobs_of(parse([*words, "run.folder=x"]), [])[0].config
@@ -55,7 +60,13 @@ def test_every_preset_is_the_same_under_its_new_name(preset, capsys, tmp_path):
     assert path == f"conf/{preset.partition('/')[0]}/mine.yaml"
     original, copied = (
         config_of(f"{group}={name}"),
-        config_of(*(words if words[0] not in ("table", "train") else [*words[1:3], f"{group}=mine"])),
+        config_of(
+            *(
+                [*words[1:3], f"{group}=mine"]
+                if words[0] in ("table", "train")
+                else _of_a_run(words)
+            )
+        ),
     )
     if group == "experiment" or isinstance(original, str):
         assert copied == original if group == "experiment" else copied == original.replace(name, "mine")

@@ -7,7 +7,9 @@ from itertools import takewhile
 
 import pytest
 
+from align.commands.online import read_online
 from align.commands.parser import parse
+from align.config.command import Command
 from align.config.compose import jobs_of
 from align.config.convert import build, plain
 from align.config.errors import ConfigError
@@ -114,6 +116,9 @@ def test_every_experiment_composes_and_says_its_command_and_its_cost(experiment)
     command = shlex.split(commands[0].removeprefix("python -m align"))
     if command[0] == "table":
         assert command[1:] == [experiment]
+    elif command[0] == "online":
+        assert f"experiment={experiment}" in command
+        assert read_online(Command(tuple(command[1:]))).rounds == config.rounds
     elif command[0] != "make":
         assert f"experiment={experiment}" in [word.lstrip("+") for word in command]
         assert compose(*(word for word in command if word != "-m"), multirun="-m" in command)

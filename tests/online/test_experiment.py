@@ -20,7 +20,7 @@ JUDGE = '''
 from align.rewards.plugins import reward
 
 @reward(differentiable=False)
-def redness(pictures, prompts):
+def ruddiness(pictures, prompts):
     """Asked about pictures, it counts them."""
     with open({log!r}, "a") as log:
         log.write("x" * len(pictures))
@@ -50,7 +50,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("online")
     judge = folder / "judge.py"
     judge.write_text(JUDGE.format(log=str(folder / "log")))
-    given = words(folder / "run", f"run.plugins=[{judge}]", "blackbox=redness", "rounds.noise=0")
+    given = words(folder / "run", f"run.plugins=[{judge}]", "blackbox=ruddiness", "rounds.noise=0")
     assert main(given) == 0
     return folder / "run", given
 
@@ -64,7 +64,7 @@ def test_each_round_is_a_run_and_its_data_are_what_it_answered(made):
         data = read_asked(folder / f"round_{number:03d}" / DATA)
         new = slice(answers, answers + pictures)
         assert data.prompts[new] == tuple(row["prompt"] for row in rows)
-        assert torch.allclose(data.values[new], torch.tensor([row["redness"] for row in rows]))
+        assert torch.allclose(data.values[new], torch.tensor([row["ruddiness"] for row in rows]))
         answers += pictures
         assert len(data.values) == answers
     assert torch.allclose(data.features.norm(dim=1), torch.ones(8), atol=1e-5)

@@ -20,8 +20,8 @@ CAPTIONS = [
     "a large yellow ring above a purple cross on a black background",
     "a small cyan triangle on a gray background",
 ]
-HERE = [name for name, spec in REWARDS.items() if not spec.facts]
-"""What needs no download; published rewards are tested with tiny files in their places (test_published.py)."""
+HERE = [name for name, spec in REWARDS.items() if not spec.facts and spec.section is None]
+"""What needs no download and nobody elsewhere; published rewards are tested with tiny files in their places (test_published.py)."""
 MODELS = [name for name in HERE if REWARDS[name].weights]
 
 

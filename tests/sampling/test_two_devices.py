@@ -39,7 +39,8 @@ class Given(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function is torch.tensor and kwargs.get("device") == THERE:
+        numbers = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], torch.Tensor)
+        if numbers and kwargs.get("device") == THERE:
             return Far(function(*args, **{**kwargs, "device": CPU}))
         return function(*args, **kwargs)
 

@@ -28,15 +28,15 @@ def saved(tmp_path_factory):
     features = features_of(load_features("shapes_pick"), to_images(pictures))
     data = Asked(features, pictures[:, 0].mean((1, 2)), ("a", "b") * 12)
     found = fit_ridge(data, "shapes_pick", centre="prompt", scale="none", a=0.0, limit=1.0, ridge=None)
-    path = tmp_path_factory.mktemp("surrogate") / "redness.safetensors"
+    path = tmp_path_factory.mktemp("surrogate") / "warmth.safetensors"
     found.save(path)
     return path, found, pictures, features
 
 
 @pytest.fixture
 def reward(saved):
-    register({"redness": str(saved[0])})
-    return build.load_reward("redness", CPU)
+    register({"warmth": str(saved[0])})
+    return build.load_reward("warmth", CPU)
 
 
 def test_its_value_is_that_of_the_features_which_the_data_have(saved, reward):
