@@ -156,8 +156,8 @@ class _Loop(Generic[E]):
             if (old := before[name]) is not None:
                 _grad(one).add_(old)
         figures_so_far = dict(progress.figures) if progress.pending else {}
-        for name, x in self._over_ranks(found).items():
-            figures_so_far[name] = figures_so_far.get(name, 0.0) + x / recipe.accumulation
+        for name, mean in self._over_ranks(found).items():
+            figures_so_far[name] = figures_so_far.get(name, 0.0) + mean / recipe.accumulation
         self.progress = replace(progress, pending=progress.pending + 1, figures=figures_so_far)
         if self.progress.pending == recipe.accumulation:
             self.update()

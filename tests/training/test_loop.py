@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from align.training.base import Example
+from align.training.log import Log
 from align.training.loop import Recipe, train
 
 RECIPE = Recipe(rounds=6, batch=4, accumulation=2, learning_rate=0.05, examine_every=2)
@@ -31,7 +32,7 @@ class Line:
 
     def save(self, folder):
         folder.mkdir(exist_ok=True, parents=True)
-        (folder / "slope.txt").write_text(str(float(self.slope)))
+        (folder / "slope.txt").write_text(str(float(self.slope.detach())))
 
     def collect(self, round_, ranks):
         generator = torch.Generator().manual_seed(round_)
@@ -68,7 +69,7 @@ def lines_of(folder, what):
 
 def test_it_learns_and_the_log_says_how(tmp_path):
     line, progress = learned(tmp_path, replace(RECIPE, rounds=60, learning_rate=0.2))
-    assert float(line.slope) == pytest.approx(3, abs=0.2)
+    assert float(line.slope.detach()) == pytest.approx(3, abs=0.2)
     updates = lines_of(tmp_path, "update")
     assert updates[-1]["update"] == progress.update == len(updates)
     assert updates[0]["loss"] > 100 * updates[-1]["loss"]
@@ -97,7 +98,7 @@ def test_an_update_is_adamw_on_the_mean_gradient_cut_to_the_norm(tmp_path):
         (mean / 2).backward()
     nn.utils.clip_grad_norm_([other], 0.5)
     optimizer.step()
-    assert float(other) == pytest.approx(float(line.slope), rel=1e-5)
+    assert float(other) == pytest.approx(float(line.slope.detach()), rel=1e-5)
 
 
 class _Alone:
@@ -132,7 +133,7 @@ def test_the_best_by_the_judge_is_kept(tmp_path):
     line, progress = learned(tmp_path, replace(RECIPE, rounds=8, learning_rate=2.0, accumulation=1))
     found = {one["round"]: one["closeness"] for one in lines_of(tmp_path, "examination")}
     assert progress.best_round == max(found, key=found.get) not in (0, 8)
-    assert float((tmp_path / "best/slope.txt").read_text()) != float(line.slope)
+    assert float((tmp_path / "best/slope.txt").read_text()) != float(line.slope.detach())
     assert progress.best_value == max(found.values())
 
 
@@ -156,7 +157,7 @@ def test_a_gradient_that_is_not_finite_makes_no_step(tmp_path):
 
     line, progress = learned(tmp_path, replace(RECIPE, accumulation=1), Broken())
     assert progress.skipped == 1
-    assert float(line.slope) > 0
+    assert float(line.slope.detach()) > 0
 
 
 def test_examples_count_by_their_weights(tmp_path):
@@ -178,7 +179,24 @@ def test_a_mini_batch_in_parts_has_the_same_gradient(tmp_path):
     whole, _ = learned(tmp_path / "whole")
     parts, _ = learned(tmp_path / "parts", replace(RECIPE, together=3))
     assert [len(keys) for keys in parts.seen] == [3, 1, 3, 1, 2] * 6
-    assert float(parts.slope) == pytest.approx(float(whole.slope), rel=1e-6)
+    assert float(parts.slope.detach()) == pytest.approx(float(whole.slope.detach()), rel=1e-6)
     for one, other in zip(*(lines_of(tmp_path / name, "update") for name in ("whole", "parts")), strict=True):
         for name in ("loss", "slope", "gradient_norm"):
             assert one[name] == pytest.approx(other[name], rel=1e-5, abs=1e-6)
+
+
+def test_boards_see_updates_and_examinations(tmp_path):
+    class Seen(list):
+        closed = False
+
+        def show(self, figures, update):
+            self.append((update, dict(figures)))
+
+        def close(self):
+            self.closed = True
+
+    line, board = Line(), Seen()
+    train(line, line, RECIPE, tmp_path, Distance(line), log=Log(tmp_path, boards=[board]))
+    assert [update for update, figures in board if "loss" in figures] == list(range(1, 10))
+    assert [update for update, figures in board if "held out closeness" in figures] == [0, 3, 6, 9]
+    assert board.closed
