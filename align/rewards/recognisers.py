@@ -102,7 +102,7 @@ class GotOcr:
         self.device = device
         self.processor = AutoProcessor.from_pretrained(str(folder))
         model = GotOcr2ForConditionalGeneration.from_pretrained(str(folder), dtype=torch.bfloat16)
-        self.model = model.to(device).eval()  # type: ignore[arg-type]
+        self.model = model.to(device).eval()
 
     @torch.no_grad()
     def __call__(self, image: Image) -> list[Line]:

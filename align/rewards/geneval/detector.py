@@ -65,7 +65,7 @@ class Detector:
         device: torch.device,
         scale: tuple[int, int] = (1333, 800),
     ) -> None:
-        self.model = model.to(device).eval()  # type: ignore[arg-type]
+        self.model = model.to(device).eval()
         self.device, self.scale = device, scale
 
     def __call__(self, image: Image.Image) -> Detections:
