@@ -75,7 +75,7 @@ def test_a_round_follows_the_surrogate_of_the_one_before_and_says_whose_it_is(ma
     first, second = (rows_of(folder / f"round_00{number}")[0] for number in (1, 2))
     assert first["reward"].startswith("surrogate_")
     assert first["reward"] != second["reward"]
-    assert set(first["optimised"]) == {first["reward"], "redness"}
+    assert set(first["optimised"]) == {first["reward"], "ruddiness"}
 
 
 def test_the_evaluation_follows_what_is_expected_alone(made):

@@ -220,6 +220,10 @@ def test_groups_by_a_tag(tmp_path):
         "9": {"das": "0.000 (n=1)"},
         "(no Kind)": {"das": "+0.500 (n=1)"},
     }
+    over = shown["clip by Kind (mean, 95% interval)"]["mean of groups"]
+    assert {arm: float(text.split()[0]) for arm, text in over.items()} == pytest.approx(
+        {"none": 8.5 / 3, "das": 10.5 / 3}, abs=1e-3
+    )
     for page in ("report.md", "report.tex", "report.html"):
         assert "animals" in (tmp_path / "out" / page).read_text()
     found = read_csv(tmp_path / "out" / "groups_pairs.csv")

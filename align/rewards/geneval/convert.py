@@ -178,5 +178,5 @@ def _renamed(name: str) -> str:
 
 def _merged(value: Tensor) -> Tensor:
     """The last axis, 4C inputs of merged patches, from mmdet's order (channel, place) to transformers' (place, channel)."""
-    apart = value.view(*value.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
+    apart = value.reshape(*value.shape[:-1], -1, 4)[..., [0, 2, 1, 3]]
     return apart.transpose(-1, -2).flatten(-2).contiguous()
