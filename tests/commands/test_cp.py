@@ -60,13 +60,7 @@ def test_every_preset_is_the_same_under_its_new_name(preset, capsys, tmp_path):
     assert path == f"conf/{preset.partition('/')[0]}/mine.yaml"
     original, copied = (
         config_of(f"{group}={name}"),
-        config_of(
-            *(
-                [*words[1:3], f"{group}=mine"]
-                if words[0] in ("table", "train")
-                else _of_a_run(words)
-            )
-        ),
+        config_of(*([*words[1:3], f"{group}=mine"] if words[0] in ("table", "train") else _of_a_run(words))),
     )
     if group == "experiment" or isinstance(original, str):
         assert copied == original if group == "experiment" else copied == original.replace(name, "mine")
