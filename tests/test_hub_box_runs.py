@@ -255,7 +255,12 @@ def test_das_experiments_of_each_backbone_and_each_reward(experiment, at_home, t
     assert made.row["info_particle"] in range(4)
 
 
-OTHERS = [name for name in group_choices("experiment") if not name.startswith(("das_", "dsearch_", "svdd_"))]
+OTHERS = [
+    name
+    for name in group_choices("experiment")
+    if not name.startswith(("das_", "dsearch_", "svdd_", "online_"))
+]
+"""What one run makes; an online experiment is several."""
 
 
 @pytest.mark.slow
