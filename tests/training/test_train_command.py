@@ -8,11 +8,9 @@ import sys
 import time
 
 import pytest
-from safetensors.torch import load_file
 from tiny import save_pipeline
 
 from align.__main__ import main
-from training.test_ranks import run
 
 PROMPTS = json.dumps(["a cat", "a dog", "a fox", "a quiet morning"])
 
@@ -107,28 +105,6 @@ def test_a_kill_costs_a_round_at_most(weights, whole, tmp_path):
     assert main(words(weights, folder)) == 0
     for name in ("checkpoint.safetensors", "last/pytorch_lora_weights.safetensors"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
-
-
-COMMAND = """
-import json, sys
-from align.__main__ import main
-*given, folder = sys.argv[1:]
-code = main([*json.loads(WORDS), f"run.folder={folder}"])
-assert code == 0, code
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(weights, whole, tmp_path):
-    code = COMMAND.replace("WORDS", repr(json.dumps(words(weights, tmp_path / "two"))))
-    run(code, tmp_path / "two", number=2)
-    one, two = (load_file(folder / "checkpoint.safetensors") for folder in (whole, tmp_path / "two"))
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        if name.startswith("weight."):
-            # AdamW divides what is left of a gradient by its own size, rounding too.
-            apart = (value - two[name]).abs()
-            assert float((apart > 1e-4).float().mean()) < 0.02, name
 
 
 @pytest.mark.parametrize(
