@@ -32,6 +32,7 @@ from align.checkpoints.weight_files import build, existing, fill, read_json, sha
 from align.errors import WrongWeights
 from align.pictures import to_rgb
 from align.rewards.base import Reward, check_pairing
+from align.rewards.judges import WORDS
 from align.rewards.preprocess import normalise, resized, to_pictures
 from align.text import readable
 
@@ -41,14 +42,6 @@ KINDS: Mapping[str, tuple[Any, Any]] = {
     "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration),
 }
 """Configuration and model by ``model_type`` of a folder's ``config.json``."""
-WORDS = (
-    "chat_template.json",
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
-"""Files of a folder without its weights."""
 RATIO = 200
 """Longer pictures are refused, as the published code does."""
 

@@ -71,10 +71,10 @@ def search_rounds(config: Config) -> list[tuple[int, int]]:
 
 
 def local_rounds(config: Config) -> list[tuple[int, int]]:
-    """Of each round of a search around the best picture, the step at which children begin, and how many there are."""
+    """Likewise of a search around the best picture."""
     search, steps = config.method.local_search, config.sampler.steps
     return [
-        (round(share * steps), number) for share, number in zip(search.begin, search.children, strict=True)
+        (number, round(share * steps)) for number, share in zip(search.children, search.begin, strict=True)
     ]
 
 
@@ -94,16 +94,18 @@ def samplings(config: Config) -> tuple[float, int]:
         beside = options.neighbours * updates if options.estimate == "hybrid" else 0
         return updates + beside + ("last_iterate" not in method.quirks), updates
     if method.noise_search.rounds:
-        calls = evaluations_of(config)
-        begun = sum(number * sum(calls[first:]) for number, first in search_rounds(config))
         pivots = method.noise_search.rounds if "forgetful_pivot" in method.quirks else 1
-        return pivots + begun / sum(calls), 0
+        return pivots + _begun(config, search_rounds(config)), 0
     if method.local_search.drafts:
-        calls = evaluations_of(config)
-        begun = sum(number * sum(calls[first:]) for first, number in local_rounds(config))
-        return method.local_search.drafts + begun / sum(calls), 0
+        return method.local_search.drafts + _begun(config, local_rounds(config)), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
     if method.prompt_rewrite.by:
         return 2 if method.prompt_rewrite.keep == "better" else 1, 0
     return 1, 0
+
+
+def _begun(config: Config, rounds: list[tuple[int, int]]) -> float:
+    """What rounds of (number, step at which they begin) come to in whole samplings."""
+    calls = evaluations_of(config)
+    return sum(number * sum(calls[first:]) for number, first in rounds) / sum(calls)

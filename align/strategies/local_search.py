@@ -20,7 +20,7 @@ from align.strategies.base import Strategy, Trial, Trials
 
 
 class LocalSearch(Strategy):
-    """``drafts`` whole samplings, then rounds of (step at which children begin, their number).
+    """``drafts`` whole samplings, then rounds of (number of children, step at which they begin).
 
     Candidate 0 of a request is its plain picture, and candidate k draws all that is its own from the noise of particle k.
     """
@@ -30,14 +30,14 @@ class LocalSearch(Strategy):
         self.drafts, self.rounds = drafts, rounds
         self.steps = sampler.parts.process.steps
         steps = len(self.steps)
-        self.samplings = drafts + sum(number * (steps - first) for first, number in rounds) / steps
-        self.width = max(drafts, *(number for _, number in rounds))
+        self.samplings = drafts + sum(number * (steps - first) for number, first in rounds) / steps
+        self.width = max(drafts, *(number for number, _ in rounds))
 
     def work(self, trials: Trials) -> None:
         owners = range(len(trials.requests))
         self.make(trials, [(owner, number) for owner in owners for number in range(self.drafts)])
         known = self.drafts
-        for first, number in self.rounds:
+        for number, first in self.rounds:
             there = [owner for owner in owners if trials.best[owner].latents is not None]
             born = [(owner, known + place) for owner in there for place in range(number)]
             if born:
