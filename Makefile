@@ -26,7 +26,7 @@ demo: setup  ## none, best_of_n and dymo on held-out prompts; writes outputs/sha
 	@$(BIN)/python -m align -m experiment=shapes_demo method=none,best_of_n,dymo
 	@echo "open outputs/shapes_demo/gallery.html"
 
-TESTS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile
+TESTS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
 
 test: setup  ## the tests that a change is judged by: some eight minutes on two cores (WORKERS=4 for more; each takes 1.5 GB)
 	$(TESTS) -m "not slow"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -30,9 +32,11 @@ class FileConfigSource(HydrasSource):
     def load_config(self, config_path: str) -> ConfigResult:
         path = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))
         try:
+            changed = os.stat(path).st_mtime_ns
             if not Path(path).is_relative_to(conf_folder()):
-                _check(path, os.stat(path).st_mtime_ns)
-            return super().load_config(config_path)
+                _check(path, changed)
+            found = _read(self.provider, self.path, config_path, changed)
+            return replace(found, config=deepcopy(found.config))  # Hydra takes its own out of it
         except RecursionError:
             problem = "it is nested too deep: write lists and mappings with fewer levels"
         except UnicodeDecodeError as error:
@@ -50,6 +54,11 @@ def register() -> None:
 
 
 @lru_cache(maxsize=1024)  # all runs of a command read the same files
+def _read(provider: str, folder: str, config_path: str, changed: int) -> ConfigResult:
+    return HydrasSource(provider, folder).load_config(config_path)
+
+
+@lru_cache(maxsize=1024)
 def _check(path: str, changed: int) -> None:
     text = read_text(path, largest=LARGEST)
     if "*" not in text:

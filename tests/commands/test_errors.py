@@ -201,6 +201,7 @@ WRONG = {
     "offset": (["prompts.offset=99"], ["prompts.offset=99"]),
     "pinned set": (["prompts=shapes_pair", "prompts.number=10"], ["pinned", "prompts.limit"]),
     "launcher": (["hydra/launcher=joblib_x"], ["joblib_x"]),
+    "launcher of one run": (["hydra/launcher=joblib"], ["add -m"]),
     "package": (["method@other=dymo"], ["method@other"]),
     "doctor": (["doctor", "backbone=zzz"], ["backbone=zzz"]),
     "gallery": (["gallery", "nowhere"], ["--out"]),

@@ -61,9 +61,6 @@ def test_another_launcher_does_the_jobs(tmp_path):
     assert [name.partition("-shapes_demo")[0] for name in made] == ["shapes-best_of_n", "shapes-none"]
     assert all((tmp_path / "outputs" / name / "results.csv").exists() for name in made)
     assert not (tmp_path / "multirun").exists()
-    refused = align("hydra/launcher=echo", *options, folder=tmp_path, code=code)
-    assert refused.returncode == 2
-    assert "add -m" in refused.stderr
 
 
 SMALL = ["metrics=none", "sampler.steps=2", "run.gallery=false", "run.threads=1", "run.batch_size=2"]
@@ -127,10 +124,7 @@ def stops(tmp_path_factory):
 @pytest.mark.skipif(
     find_spec("hydra_plugins.hydra_submitit_launcher") is None, reason="needs the extra submitit"
 )
-@pytest.mark.parametrize(("minutes", "case", "left"), [(60, "preempted", 5), (10, "timed-out", 4)])
-def test_a_stopped_job_of_submitit_is_submitted_again_and_goes_on(
-    minutes, case, left, tmp_path, stops, alone
-):
+def test_a_stopped_job_of_submitit_is_submitted_again_and_goes_on(tmp_path, stops, alone):
     """SLURM sends SIGTERM, and the signal on which submitit asks for the job anew and counts it if its time is nearly over.
 
     To submitit that is so in the last ten minutes: of a job of ten it always is, and a busy machine has time enough.
@@ -138,12 +132,12 @@ def test_a_stopped_job_of_submitit_is_submitted_again_and_goes_on(
     options = ["prompts.limit=4", "samples=2", "run.in_flight=2", "sampler.eta=1", f"run.plugins=[{stops}]"]
     options += ["method=best_of_n", "method.particles=2", "reward=sum", "reward.terms.stops=1"]
     command = ["-m", "seed=0", *options, *SMALL, "run.folder=run", "hydra/launcher=submitit_local"]
-    command += [f"hydra.launcher.timeout_min={minutes}", "+hydra.launcher.max_num_timeout=5"]
+    command += ["hydra.launcher.timeout_min=10", "+hydra.launcher.max_num_timeout=5"]
     done = align(*command, folder=tmp_path, STOPS_IN=str(tmp_path))
     assert done.returncode == 0, done.stderr
     logs = "".join(path.read_text() for path in tmp_path.rglob("*_log.*"))
-    assert f"this job is {case}" in logs
-    assert f"{left} remaining timeouts" in logs
+    assert "this job is timed-out" in logs
+    assert "4 remaining timeouts" in logs
     assert "Bypassing signal SIGTERM" in logs
     assert files(tmp_path / "run") == alone("seed=0", *options)
     journal = (tmp_path / "run" / "journal.jsonl").read_bytes()

@@ -105,10 +105,10 @@ def test_rendered_pictures_are_read_right():
 @pytest.mark.parametrize(
     ("change", "number", "least"),
     [
-        (lambda picture, k: picture, 200, 0.99),
-        (lambda picture, k: noisy(picture, 8, k), 200, 0.99),
-        (lambda picture, k: jpeg(picture, 85), 200, 0.99),
-        (lambda picture, k: jpeg(picture, 75), 200, 0.98),
+        (lambda picture, k: picture, 100, 0.99),
+        (lambda picture, k: noisy(picture, 8, k), 100, 0.99),
+        (lambda picture, k: jpeg(picture, 85), 100, 0.99),
+        (lambda picture, k: jpeg(picture, 75), 100, 0.98),
     ],
     ids=["clean", "noise 8", "JPEG 85", "JPEG 75"],
 )
