@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ETA_0 = "sampler.eta=0"
@@ -42,8 +43,10 @@ class Comparison:
     """Arms that are compared with each other: a run's folder, a part of the page.
 
     Attributes:
-        arms: of which those without a budget are the plain baselines, the one called ``none`` what all are compared with.
+        arms: of which those without a budget are the plain baselines.
         options: of all of them, beside the experiment.
+        base: label of the arm that all are compared with.
+        titles: of the table of a budget, where it is none of network evaluations.
         figure: file of the figure beside the page, if there is one.
         diversity: whether that of the smallest budget is measured too.
     """
@@ -51,8 +54,13 @@ class Comparison:
     name: str
     arms: tuple[Arm, ...]
     options: tuple[str, ...] = ()
+    base: str = "none"
+    titles: Mapping[int, str] = field(default_factory=dict)
     figure: str | None = None
     diversity: bool = False
+
+    def title(self, budget: int) -> str:
+        return self.titles.get(budget, f"About {budget} network evaluations a picture")
 
     @property
     def folder(self) -> Path:
@@ -176,6 +184,27 @@ def distilled() -> list[Arm]:
     ]
 
 
+SHORT = ("sampler=short_6", "guider=cfg_interval")
+"""4.5 evaluations a sampling: see docs/methods.md."""
+SEVEN = ("sampler=ddim", "sampler.steps=7")
+"""The number of steps at which best-of-N chooses the best picture for a given cost, on validation prompts."""
+
+
+def leading() -> list[Arm]:
+    """Local search, and best-of-N as good as it gets: at its best number of steps, and with local search's own sampler.
+
+    In the second table N is so large that decodings and scores, 26 of local search's, are paid for as well, each of them as 1.17
+    evaluations.
+    """
+    found = [Arm("local_search", 0, ("method=local_search", *SHORT))]
+    for budget, seven, short in ((57, 8, 13), (87, 11, 16)):
+        found.append(Arm("best_of_n", budget, ("method=best_of_n", f"method.particles={seven}", *SEVEN)))
+        found.append(
+            Arm("best_of_n_short", budget, ("method=best_of_n", f"method.particles={short}", *SHORT))
+        )
+    return found
+
+
 COMPARISONS = {
     one.name: one
     for one in (
@@ -183,5 +212,15 @@ COMPARISONS = {
         Comparison("flow", tuple(on_flow()), ("backbone=shapes_flow", "sampler=flow_ancestral")),
         Comparison("wrapped", tuple(wrapped()), ("sampler=ddim", "sampler.steps=10", "prompts.limit=50")),
         Comparison("turbo", tuple(distilled()), ("backbone=shapes_turbo",)),
+        Comparison(
+            "leading",
+            tuple(leading()),
+            ("prompts=shapes_pair_400", "prompts.limit=null"),
+            base="local_search",
+            titles={
+                57: "At equal calls of the network",
+                87: "At equal seconds, decodings and scores included",
+            },
+        ),
     )
 }

@@ -59,12 +59,13 @@ class Found:
     pictures: int
 
 
-def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]]:
-    """What the folders of the arms hold, and the facts of the whole: the backward ratio and the baseline's means."""
+def read(comparison: Comparison) -> tuple[list[Found], dict[str, Any]]:
+    """What the folders of the arms hold, and the facts of the whole: the backward ratio and the base's means."""
+    arms, folder = comparison.arms, comparison.folder
     there = [arm for arm in arms if (folder / arm.label / "results.csv").is_file()]
     loaded, _ = load_arms([folder / arm.label for arm in there])
     by_method = {one.method: one for one in loaded}
-    base = by_method["none"]
+    base = by_method[comparison.base]
     ratio = json.loads((folder / "backward.json").read_text())["backward_over_forward"]
     found = []
     for arm in there:
@@ -84,8 +85,8 @@ def read(arms: Sequence[Arm], folder: Path) -> tuple[list[Found], dict[str, Any]
                 len(rows),
             )
         )
-    plain = {value: float(base.rows[value].mean()) for value in VALUES}
-    return found, {"ratio": ratio, "plain": plain, "pictures": len(base.rows)}
+    means = {value: float(base.rows[value].mean()) for value in VALUES}
+    return found, {"ratio": ratio, "means": means, "pictures": len(base.rows)}
 
 
 def differences(one: Results, other: Results) -> Intervals:
@@ -200,10 +201,11 @@ def draw(found: Sequence[Found], out: Path) -> None:
 
 def write_page(comparison: Comparison, docs: Path) -> None:
     """Write the figure of a comparison and its tables, which stand between two marks of ``compare.md``."""
-    found, facts = read(comparison.arms, comparison.folder)
+    found, facts = read(comparison)
     diversity: Intervals = {}
-    told = ", ".join(f"{label} {number(facts['plain'][name])}" for name, label in VALUES.items())
-    first = f"Plain sampling, {facts['pictures']} pictures: {told}."
+    told = ", ".join(f"{label} {number(facts['means'][name])}" for name, label in VALUES.items())
+    base = "Plain sampling" if comparison.base == "none" else f"`{comparison.base}`"
+    first = f"{base}, {facts['pictures']} pictures: {told}."
     if comparison.diversity:
         diversity, measured = read_diversity(comparison.several, comparison.folder / "diversity")
         first += f" Diversity: {measured}."
@@ -212,7 +214,7 @@ def write_page(comparison: Comparison, docs: Path) -> None:
     lines = [f"{first} A backward pass of the network took {facts['ratio']:.2f} forward passes.", ""]
     for budget in sorted({one.arm.budget for one in found} - {0}):
         lines += [
-            f"**About {budget} network evaluations a picture**",
+            f"**{comparison.title(budget)}**",
             "",
             *table(found, budget, diversity),
             "",
