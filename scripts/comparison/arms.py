@@ -184,7 +184,7 @@ def distilled() -> list[Arm]:
     ]
 
 
-SHORT = ("sampler=short_6", "guider=cfg_interval")
+SHORT = ("sampler=short_6", "sampler.steps=6", "guider=cfg_interval")
 """4.5 evaluations a sampling: see docs/methods.md."""
 SEVEN = ("sampler=ddim", "sampler.steps=7")
 """The number of steps at which best-of-N chooses the best picture for a given cost, on validation prompts."""
