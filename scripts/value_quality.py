@@ -62,9 +62,10 @@ def values(
             z, x0 = (torch.from_numpy(some[first : first + batch, k]).float() for some in (paths.z, paths.x0))
             draws = Draws(own, k, 0, tuple(z.shape[1:]), CPU)
             time = torch.full((len(z),), int(process_steps[k].time)) if reward.takes_timestep else None
-            score = lambda shown, texts=texts, time=time: reward.score(shown, texts, time)  # noqa: E731
+            score = lambda shown, _, texts=texts, time=time: reward.score(shown, texts, time)  # noqa: E731
             with torch.no_grad():
-                some_values = estimate(Asked(z, x0, conditioning, process_steps[k], draws, score))
+                eps = (z - process_steps[k].a * x0) / process_steps[k].s
+                some_values = estimate(Asked(z, x0, eps, conditioning, process_steps[k], draws, score))
             found[first : first + batch, place] = some_values.numpy()
     return found
 

@@ -135,12 +135,15 @@ class RecurrenceConfig:
 class ValueConfig:
     """The reward that a noisy state can expect, by which search and particle filters go."""
 
-    estimate: Literal["posterior", "looks", "small_decoder", "network"] = "posterior"
+    estimate: Literal["posterior", "looks", "lookahead", "small_decoder", "network"] = "posterior"
     """``posterior``: the reward of the decoded one-step prediction; ``looks``: the mean over several predictions after noising
-    the first again; ``small_decoder``: as posterior, through an AutoencoderTiny; ``network``: a regression network's answer on
-    the noisy latents, for which nothing is predicted or decoded (SVDD-MC)."""
+    the first again; ``lookahead``: the reward of the picture that a few further steps without noise make of it; ``small_decoder``: as
+    posterior, through an AutoencoderTiny; ``network``: a regression network's answer on the noisy latents, for which nothing is
+    predicted or decoded (SVDD-MC)."""
     looks: Annotated[int, Between(1, 100)] = 4
     """M, predictions of ``looks``."""
+    steps: Annotated[int, Between(1, 1000)] = 2
+    """k, evaluations of ``lookahead``, of which the first is the state's own; on the sampler's levels, and no more than are left."""
     weights: str | None = None
     """Folder or repository of the small decoder or of the value network; null for what comes with the backbone (shapes: both;
     sd15, lcm and sdxl: the decoders madebyollin/taesd and madebyollin/taesdxl)."""

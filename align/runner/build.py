@@ -127,7 +127,9 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = _value(files, backbone, guider, device) if method.branches and reward is not None else None
+    value = (
+        _value(files, backbone, guider, process, device) if method.branches and reward is not None else None
+    )
     return Parts(
         Predict(backbone, guider, calls, method.reads_correction),
         Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
@@ -142,15 +144,17 @@ def _parts(
     )
 
 
-def _value(files: Files, backbone: Backbone, guider: Guider, device: torch.device) -> Value:
+def _value(files: Files, backbone: Backbone, guider: Guider, process: Process, device: torch.device) -> Value:
     import torch
 
-    from align.sampling.values import Looks, PosteriorMean
+    from align.sampling.values import Lookahead, Looks, PosteriorMean
 
     config, piece = files.config, files.value_piece
     value = config.method.value
     if value.estimate == "looks":
         return Looks(backbone, guider, value.looks)
+    if value.estimate == "lookahead":
+        return Lookahead(backbone, guider, process, value.steps)
     if piece is None:
         return PosteriorMean(backbone.decode)
     if value.estimate == "network":

@@ -141,6 +141,7 @@ PLACES: dict[str, tuple[Part, ...]] = {
     ),
     "value estimate": (
         Part("align.sampling.values:Looks", "method.value.estimate", _estimated("looks")),
+        Part("align.sampling.values:Lookahead", "method.value.estimate", _estimated("lookahead")),
         Part("align.sampling.values:Regressed", "method.value.estimate", _estimated("network")),
         Part("align.sampling.values:PosteriorMean", "method.value.estimate", _valued),
     ),

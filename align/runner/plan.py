@@ -89,6 +89,8 @@ def identity(
     for name in unread:
         del sampler[name]
     method["value"]["weights"] = value_weights
+    if config.method.value.estimate != "lookahead":
+        del method["value"]["steps"]
     method["prompt_search"]["words"] = words
     method["prompt_rewrite"] = {"keep": method["prompt_rewrite"]["keep"], **(rewriting or {})}
     method["quirks"].sort()

@@ -172,9 +172,8 @@ class Loop:
         valued = torch.nonzero(want.valued)[:, 0]
         if not len(valued):
             return estimate
-        x0 = estimate.take(valued).x0
-        valuable, some_draws = state.take(valued), draws.take(valued)
-        values = parts.judge.values(valuable, x0, self.pictures, step, some_draws, self.ledger, want.cut)
+        some, seen, drawn = state.take(valued), estimate.take(valued), draws.take(valued)
+        values = parts.judge.values(some, seen, self.pictures, step, drawn, self.ledger, want.cut)
         whole = estimate.value.index_copy(0, send(valued, values.device), values)
         return replace(estimate, value=whole)
 
