@@ -61,6 +61,16 @@ def _noise_gradient(config: Config) -> None:
         raise ConfigError(
             f"{section}.last={options.last} is more than sampler.steps={steps}: give fewer, or null for all of them and the start"
         )
+    if options.project != "none" and options.clip != 0:
+        raise ConfigError(
+            f"{section}.clip={options.clip:g} cuts a gradient whose length {section}.project={options.project} does not keep: "
+            f"give {section}.clip=0"
+        )
+    if options.project != "none" and config.backbone.kind == "analytic":
+        raise ConfigError(
+            f"{section}.project={options.project} makes a spectrum white, and backbone={config.backbone.name} has too few numbers for "
+            f"one: give {section}.project=none"
+        )
     usual = type(options)()
     for name, value, reads in (
         ("optimiser", "sgd", ("momentum", "nesterov")),

@@ -43,6 +43,9 @@ class NoiseGradientConfig:
     covariance of its entries."""
     weight: Annotated[float, Between(0, 1e6)] = 0.0
     """Factor of the penalty (gamma in DNO)."""
+    project: Literal["none", "wgnc"] = "none"
+    """``wgnc`` projects each step's gradient, and the noise after it, on what has a white spectrum: the gradient's length does not
+    count then (``clip=0``)."""
     subsample: Annotated[int, Between(0, 8)] = 1
     """Of ``gaussian``: entries are taken in rows of 4^subsample."""
     permutations: Annotated[int, Between(0, 10_000)] = 100

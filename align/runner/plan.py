@@ -93,6 +93,8 @@ def identity(
         del method["value"]["steps"]
     method["prompt_search"]["words"] = words
     method["prompt_rewrite"] = {"keep": method["prompt_rewrite"]["keep"], **(rewriting or {})}
+    if config.method.noise_gradient.project == "none":
+        del method["noise_gradient"]["project"]
     method["quirks"].sort()
     if not config.method.rolls:
         del method["rollover"]

@@ -31,6 +31,7 @@ CHEAPER = {
     "best_of_n": ["method.particles=3"],
     "dno": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
     "reno": ["method.noise_gradient.iterations=2"],
+    "wgnc": ["method.noise_gradient.iterations=2"],
     "dno_released": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
     "reno_released": ["method.noise_gradient.iterations=2"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
@@ -75,7 +76,15 @@ CHEAPER = {
     ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
-WRAP_ALIKE = ("dno_released", "reno", "reno_released", "noise_search_released", "evosearch", "promptist")
+WRAP_ALIKE = (
+    "dno_released",
+    "reno",
+    "reno_released",
+    "wgnc",
+    "noise_search_released",
+    "evosearch",
+    "promptist",
+)
 """What wraps whole samplings as another one does, and asks nothing about their process."""
 CASES = {
     "fake": METHODS,

@@ -1,0 +1,81 @@
+"""From a direction to a vector of the same kind as a draw of N(0, I): a gradient that passes for noise.
+
+``spectrum`` is the projection of GPER / WGNC (arXiv 2602.08646), ``phases`` keeps a gradient's phases alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Whitening = Literal["phase", "wgnc"]
+BLOCK = 16
+"""Frequencies of a block, or as many below it as cut the spectrum evenly."""
+DENSITY = math.pi / 4
+"""Squared mean over mean square of the magnitude of a complex normal number."""
+
+
+def phases(x: Tensor, noise: Tensor) -> Tensor:
+    """Vectors (P, C, ...) with the phases of ``x`` and the magnitudes of ``noise``, (P, C, ...), at each frequency of a channel."""
+    axes = tuple(range(2, x.ndim))
+    seen, drawn = (torch.fft.rfftn(one.float(), dim=axes) for one in (x, noise))
+    found: Tensor = torch.fft.irfftn(torch.polar(drawn.abs(), seen.angle()), s=x.shape[2:], dim=axes)
+    return found.to(x)
+
+
+def block_size(entries: int) -> int:
+    """How many of the ``entries`` / 2 frequencies make a block; 0 where there is no white spectrum."""
+    half, odd = divmod(entries, 2)
+    return 0 if odd else next((size for size in range(BLOCK, 1, -1) if half % size == 0), 0)
+
+
+def spectrum(x: Tensor) -> Tensor:
+    """The nearest vectors (P, ...) whose spectrum is white block by block, each row as one vector of an even number of entries.
+
+    Magnitudes of a block of B neighbouring frequencies have the sum and the sum of squares that those of noise have on average,
+    B sqrt(pi) / 2 and B.  A draw of noise hardly changes, a second projection changes nothing, the length of ``x`` does not count.
+
+    Raises:
+        ValueError: the number of entries has no such blocks.
+    """
+    kind = torch.float32 if x.device.type == "mps" else torch.float64
+    rows = x.flatten(1).to(kind)
+    size = block_size(rows.shape[1])
+    if not size:
+        raise ValueError(f"latents of {rows.shape[1]} numbers have no spectrum that can be white")
+    f = torch.fft.rfft(rows, norm="ortho")
+    # The two real ones are one complex number of the same variance as all others.
+    ends = torch.complex(f[:, :1].real, f[:, -1:].real) / math.sqrt(2)
+    y = torch.cat([ends, f[:, 1:-1]], dim=1).unflatten(1, (-1, size))
+    y = torch.polar(white_magnitudes(y.abs()), y.angle()).flatten(1)
+    low, high = (
+        math.sqrt(2) * torch.complex(end, torch.zeros_like(end)) for end in (y[:, :1].real, y[:, :1].imag)
+    )
+    back: Tensor = torch.fft.irfft(torch.cat([low, y[:, 1:], high], dim=1), n=rows.shape[1], norm="ortho")
+    return back.view_as(x).to(x)
+
+
+def white_magnitudes(a: Tensor) -> Tensor:
+    """The nearest (..., B) at least 0 with sum B sqrt(pi) / 2 and sum of squares B; of blocks of zeros they stay.
+
+    All but the smallest are lowered by one number, and what is left is scaled: the number is found among the B there can be.
+    """
+    size = a.shape[-1]
+    place = torch.arange(size, dtype=a.dtype, device=a.device)
+    # Of equal ones all answers would be equally near: the first are the smaller ones.
+    a = a * (1 + torch.finfo(a.dtype).eps ** 0.5 * place / size)
+    top = a.sort(dim=-1, descending=True).values
+    most, number = top[..., :1], place + 1
+    beside = top - most  # which the differences below are as good as
+    total, squares = beside.cumsum(-1), beside.square().cumsum(-1)
+    enough = number > DENSITY * size
+    share = DENSITY * size / torch.where(enough, number - DENSITY * size, 1.0)
+    lowered = most + (total - (share * (number * squares - total.square()).clamp(min=0)).sqrt()) / number
+    following = torch.cat([top[..., 1:], torch.full_like(most, -torch.inf)], dim=-1)
+    fits = enough & (following <= lowered) & (lowered < top)
+    kept = (a - lowered.gather(-1, fits.to(torch.uint8).argmax(-1, keepdim=True))).clamp(min=0)
+    total = torch.where(fits.any(-1, keepdim=True), kept.sum(-1, keepdim=True), torch.inf)
+    return math.sqrt(math.pi) / 2 * size * kept / total
