@@ -90,17 +90,23 @@ class ObjectiveConfig:
 class GuidanceConfig:
     """How the gradient moves a step."""
 
-    rule: Literal["none", "correction", "velocity", "polyak", "value", "constant", "variance"] = "none"
+    rule: Literal["none", "correction", "velocity", "polyak", "value", "constant", "variance", "noise"] = (
+        "none"
+    )
     """rho, the factor of the gradient g, over strength * coefficient[phase].  ``correction`` ||c||/||g||, c = eps_c - eps_u;
     ``velocity`` a ||eps - x0||/||g||, for models without a correction, a share of what a flow's step moves by;
     ``polyak`` ||eps||/||g||^2; ``value`` 1/|loss|; ``constant`` 1; ``variance`` sigma^2 times lambda/alpha of
-    ``method.tempering``, or times 1 without it."""
+    ``method.tempering``, or times 1 without it.  ``noise`` leaves the mean: strength * coefficient[phase] is the share rho of what is drawn
+    that points against g, whatever its length."""
     form: Literal["mean", "eps"] = "mean"
     """``mean`` moves the step's mean by -rho g; ``eps`` adds sqrt(1 - abar) rho g to the predicted noise."""
     strength: Annotated[float, Between(0, 1e3)] = 1.0
     """Common factor of all phases and of ``method.clean``; 0 is plain sampling, bit for bit."""
     coefficient: Annotated[Triple, Between(0, 1e3)] = (1.5, 1.0, 1.0)
     """Factor of rho_t in each phase."""
+    whiten: Literal["phase", "wgnc"] = "phase"
+    """Of ``noise``, how the gradient is made to pass for a draw: its phases with the magnitudes of one at each frequency of a channel, or the
+    nearest vector whose spectrum is white."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _parts(
     device: torch.device,
 ) -> Parts:
     from align.released.objective import SignBlindObjective
-    from align.sampling.guidance import CleanGuidance, Guidance
+    from align.sampling.guidance import CleanGuidance, Guidance, NoiseGuidance
     from align.sampling.judge import Judge
     from align.sampling.objective import Objective
     from align.sampling.parts import Parts
@@ -114,9 +114,12 @@ def _parts(
     from align.sampling.recurrence import Recurrence
 
     config, method = files.config, files.config.method
-    guidance = clean = objective = None
+    guidance: Guidance | None = None
+    clean = objective = None
     noisy, mean = method.guidance, method.clean
-    if noisy.rule != "none":
+    if noisy.rule == "noise":
+        guidance = NoiseGuidance(noisy.strength, noisy.coefficient, whiten=noisy.whiten)
+    elif noisy.rule != "none":
         guidance = Guidance(noisy.strength, noisy.coefficient, noisy.rule, noisy.form)
     if mean.rule != "none" and mean.rate * noisy.strength > 0:
         clean = CleanGuidance(mean.iterations, mean.rate * noisy.strength, mean.rule, mean.form)

@@ -168,6 +168,11 @@ PLACES: dict[str, tuple[Part, ...]] = {
     "resampling": (Part("align.sampling.particles:Resampling", "method.resampling.scheme", _weighs),),
     "guidance": (
         Part(
+            "align.sampling.guidance:NoiseGuidance",
+            "method.guidance.rule",
+            lambda c: c.method.guidance.rule == "noise",
+        ),
+        Part(
             "align.sampling.guidance:Guidance",
             "method.guidance.rule",
             lambda c: c.method.guidance.rule != "none",

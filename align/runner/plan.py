@@ -95,6 +95,8 @@ def identity(
     method["prompt_rewrite"] = {"keep": method["prompt_rewrite"]["keep"], **(rewriting or {})}
     if config.method.noise_gradient.project == "none":
         del method["noise_gradient"]["project"]
+    if config.method.guidance.rule != "noise":
+        del method["guidance"]["whiten"]
     method["quirks"].sort()
     if not config.method.rolls:
         del method["rollover"]

@@ -231,13 +231,13 @@ class Loop:
         """
         parts = self.parts
         kernel = parts.process.kernel(estimate.x0, estimate.eps, step)
-        proposal = self._shifted(kernel, state, estimate, step, want)
+        draws = Draws.of(self.streams, state, step.index, round)
+        proposal = self._shifted(kernel, state, estimate, step, want, draws)
         previous = estimate.x0.detach()
         objective = parts.judge.objective
         if objective is not None and objective.compare_with == "timestep":
             repeats = per_row(send(again, previous.device), previous)
             previous = torch.where(repeats, state.previous_x0, previous)
-        draws = Draws.of(self.streams, state, step.index, round)
         parents = replace(state, previous_x0=previous)
         if parts.search is not None:
             widths = parts.search.widths(state, step, draws)
@@ -262,22 +262,22 @@ class Loop:
         return children, None, again, {}
 
     def _shifted(
-        self, kernel: Gaussian, state: State, estimate: Estimate, step: Step, want: Want
+        self, kernel: Gaussian, state: State, estimate: Estimate, step: Step, want: Want, draws: Draws
     ) -> Gaussian:
-        """The kernel as guidance shifts it: by what it makes of the predictions, then by moving the mean."""
+        """The kernel as guidance shifts it: by what it makes of the predictions, then by moving the mean or the noise."""
         parts, moved = self.parts, estimate
         if want.back is None:
             return kernel
         if parts.judge.clean is not None:
             moved = parts.judge.clean.adjust(moved, step)
-        shift: Tensor | None = None
-        if want.back == "noisy":
-            assert parts.guidance is not None
-            moved = parts.guidance.adjust(moved, want.terms, step, state.tilt)
-            shift = parts.guidance.shift(estimate, want.terms, step, state.tilt)
+        noisy = parts.guidance if want.back == "noisy" else None
+        if noisy is not None:
+            moved = noisy.adjust(moved, want.terms, step, state.tilt)
         if moved is not estimate:
             kernel = parts.process.kernel(moved.x0, moved.eps, step)
-        return kernel if shift is None else kernel.shifted(shift)
+        return (
+            kernel if noisy is None else noisy.propose(kernel, estimate, want.terms, step, state.tilt, draws)
+        )
 
 
 def _without_nonfinite(estimate: Estimate) -> Estimate:
