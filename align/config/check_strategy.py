@@ -37,6 +37,7 @@ def check_strategy(config: Config) -> None:
         _noise_gradient(config)
     _noise_search(config)
     _local_search(config)
+    _draft(config)
     check_words(config, section)
 
 
@@ -128,4 +129,36 @@ def _local_search(config: Config) -> None:
         raise ConfigError(
             f"{section}.begin={shown(list(search.begin))} is at steps {shown(firsts)} of sampler.steps={steps}, and children begin "
             f"at step 1 to {steps - 1}: give shares of {1 / steps:.3g} to {1 - 1 / steps:.3g}"
+        )
+
+
+def _draft(config: Config) -> None:
+    draft, steps, section = config.method.draft, config.sampler.steps, "method.draft"
+    if not draft.candidates:
+        return
+    few, usual = draft.few(steps), type(draft)()
+    if draft.refine != "none" and few >= steps:
+        raise ConfigError(
+            f"{section}.steps={shown(draft.steps)} makes drafts of {few} steps and sampler.steps={steps} is not more: give fewer steps, or "
+            f"{section}.refine=none"
+        )
+    if config.sampler.timesteps is not None:
+        raise ConfigError(
+            f"sampler.timesteps={shown(list(config.sampler.timesteps))} are those of a whole sampling, and {section} takes fewer steps: give "
+            "sampler.timesteps=null"
+        )
+    if draft.keep > draft.candidates:
+        raise ConfigError(
+            f"{section}.keep={draft.keep} is more than {section}.candidates={draft.candidates}: give at most as many"
+        )
+    for option, read in (("keep", draft.refine != "none"), ("begin", draft.refine == "resume")):
+        if not read and getattr(draft, option) != getattr(usual, option):
+            raise ConfigError(
+                f"{section}.{option}={getattr(draft, option):g} is not read with {section}.refine={draft.refine}: "
+                f"leave it at {getattr(usual, option):g}"
+            )
+    if draft.refine == "resume" and not 1 <= round(draft.begin * steps) < steps:
+        raise ConfigError(
+            f"{section}.begin={draft.begin:g} is at step {round(draft.begin * steps)} of sampler.steps={steps}, and drafts go on at step 1 "
+            f"to {steps - 1}: give a share of {1 / steps:.3g} to {1 - 1 / steps:.3g}"
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from align.config.ranges import Between, Text
 from align.config.strategy import (
+    DraftConfig,
     LocalSearchConfig,
     NoiseGradientConfig,
     NoiseSearchConfig,
@@ -41,6 +42,7 @@ STRATEGIES = {
     "noise_gradient": "iterations",
     "noise_search": "rounds",
     "local_search": "drafts",
+    "draft": "candidates",
     "prompt_search": "budget",
     "prompt_rewrite": "by",
 }
@@ -270,6 +272,7 @@ class MethodConfig:
     noise_gradient: NoiseGradientConfig = field(default_factory=NoiseGradientConfig)
     noise_search: NoiseSearchConfig = field(default_factory=NoiseSearchConfig)
     local_search: LocalSearchConfig = field(default_factory=LocalSearchConfig)
+    draft: DraftConfig = field(default_factory=DraftConfig)
     prompt_search: PromptSearchConfig = field(default_factory=PromptSearchConfig)
     prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
     quirks: tuple[QuirkName, ...] = ()

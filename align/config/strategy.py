@@ -95,6 +95,27 @@ class LocalSearchConfig:
 
 
 @dataclass(frozen=True)
+class DraftConfig:
+    """Drafts in few steps from several start noises, of which the best are made properly."""
+
+    candidates: Count = 0
+    """N, drafts; 0 for none of it."""
+    steps: Annotated[int, Between(1, 1000)] | None = None
+    """Of a draft; null for half of the sampler's."""
+    keep: Annotated[int, Between(1, 65536)] = 1
+    """K, the drafts of the highest reward that are made properly; the best of what comes of them is kept."""
+    refine: Literal["rerun", "resume", "none"] = "rerun"
+    """How: ``rerun`` makes the whole picture from the draft's noise; ``resume`` takes the draft's state to a step on the way and does the
+    rest in full; ``none`` keeps the best draft itself."""
+    begin: Annotated[float, Between(0, 1)] = 0.75
+    """Of ``resume``, the share of the steps at which the draft goes on in full.  The rest of the steps is all that it costs."""
+
+    def few(self, steps: int) -> int:
+        """Steps of a draft where a whole sampling has so many."""
+        return (steps + 1) // 2 if self.steps is None else self.steps
+
+
+@dataclass(frozen=True)
 class PromptSearchConfig:
     """Search over words added to a prompt and over negative words; pictures are always judged for the user's own prompt."""
 

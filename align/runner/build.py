@@ -16,6 +16,7 @@ from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
 from align.runner.guiders import guider_of
 from align.runner.judges import options_of
+from align.runner.processes import process_of
 from align.runner.searching import searching, steered
 from align.runner.strategies import strategy_of
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from align.backbones.guider import Guider
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
-    from align.processes.few import Renewal
     from align.rewards.base import Reward
     from align.sampling.batching import Calls
     from align.sampling.parts import Parts
@@ -67,33 +67,6 @@ def assemble(
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return strategy_of(config, Sampler(parts, pairs, device, population))
-
-
-def process_of(config: Config, backbone: Backbone) -> Process:
-    """The steps of a configuration's sampler on a backbone's schedule."""
-    from align.processes.ddim import ddim
-    from align.processes.few import few
-    from align.processes.flow import flow
-    from align.processes.lcm import lcm
-    from align.processes.sde import flow_grpo, vp_converted
-    from align.released.lcm import released_lcm
-
-    sampler, schedule = config.sampler, backbone.scheduler_config
-    if sampler.kind == "flow":
-        if sampler.kernel == "flow_grpo":
-            return flow_grpo(schedule, sampler.steps, sampler.eta, sampler.phases)
-        if sampler.kernel == "vp":
-            noise = sampler.eta * sampler.norm
-            return vp_converted(sampler.steps, noise, sampler.coefficient, sampler.grid, sampler.phases)
-        return flow(schedule, sampler.steps, sampler.eta, sampler.kernel, sampler.phases)
-    if sampler.kind == "lcm" and "lcm_variances" in config.method.quirks:
-        return released_lcm(schedule, sampler.steps, sampler.eta)
-    if sampler.kind == "lcm":
-        return lcm(schedule, sampler.steps)
-    if sampler.kind == "few":
-        kernel: Renewal = "stochastic" if sampler.kernel == "stochastic" else "eta"
-        return few(schedule, sampler.steps, sampler.eta, kernel, sampler.start, sampler.timesteps)
-    return ddim(schedule, sampler.steps, sampler.eta)
 
 
 def _parts(

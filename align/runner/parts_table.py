@@ -91,6 +91,11 @@ PLACES: dict[str, tuple[Part, ...]] = {
             lambda c: c.method.local_search.drafts > 0,
         ),
         Part(
+            "align.strategies.draft:Drafts",
+            "method.draft.refine",
+            lambda c: c.method.draft.candidates > 0,
+        ),
+        Part(
             "align.strategies.prompt_search:PromptSearch",
             "method.prompt_search.budget",
             lambda c: c.method.prompt_search.budget > 0,

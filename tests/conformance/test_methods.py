@@ -69,6 +69,7 @@ CHEAPER = {
         "method.noise_search.populations=[3,2,2]",
         "method.noise_search.begin=[0,0.5]",
     ],
+    "draft": ["method.draft.candidates=3"],
     "local_search": [
         "method.local_search.drafts=2",
         "method.local_search.children=[2,1]",
