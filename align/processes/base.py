@@ -208,6 +208,10 @@ def noise_slope(step: Step, prediction_type: str) -> float:
     return slopes[prediction_type]
 
 
+Predict = Callable[[Tensor, Step], Tensor]
+"""The network's clean prediction (P, ...) for other latents of the same particles, at a level of its own."""
+
+
 @dataclass(frozen=True)
 class Process:
     """A discrete reverse process with Gaussian kernels.
@@ -223,3 +227,9 @@ class Process:
     def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
         """See ``kernel``; published programs have others."""
         return kernel(x0, eps, step)
+
+    def draw(
+        self, proposal: Gaussian, z: Tensor, x0: Tensor, step: Step, noise: Tensor, predict: Predict
+    ) -> Tensor:
+        """Next latents (P, ...) where a step draws noise, of latents and their clean predictions; ``predict`` is there to ask again."""
+        return proposal.sample(noise)

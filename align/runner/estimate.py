@@ -7,16 +7,15 @@ import math
 from align.config.schema import Config
 from align.config.strategy import KEPT_STEPS
 from align.runner.searching import searching, selecting, valued_beyond
-from align.runner.strategies import evaluations_of, samplings
+from align.runner.strategies import calls_of, drawing_of, evaluations_of, samplings
 from align.sampling.schedules import searched_width
 
 
 def network_evaluations(config: Config) -> tuple[float, float]:
     """Least and most network evaluations of one picture; both halves of a guidance pair are one."""
     method = config.method
-    calls = evaluations_of(config)
-    beyond = valued_beyond(config, calls)
-    plain = sum(calls) + sum(beyond[step] for step in selecting(config))
+    beyond = valued_beyond(config, calls_of(config))
+    plain = sum(evaluations_of(config)) + sum(beyond[step] for step in selecting(config))
     least = most = plain * method.particles / method.returned
     if method.rolls:
         last = 1 if "any_level" in method.quirks else 0
@@ -54,7 +53,7 @@ def _searched(config: Config, *, lucky: bool) -> float:
     """Of a group; ``lucky`` if every step is searched that can be."""
     method, search, plan = config.method, config.method.search, searching(config)
     number = method.particles
-    calls = evaluations_of(config)
+    calls, drawing = calls_of(config), drawing_of(config)
     beyond, selected = valued_beyond(config, calls), selecting(config)
     total = number * (calls[0] + beyond[0] * (0 in selected))
     # What a step searches is evaluated where it arrives, at the next one.
@@ -66,6 +65,7 @@ def _searched(config: Config, *, lucky: bool) -> float:
         width = search.candidates if search.otherwise == "few" else 1
         if chance >= 1 or (lucky and chance > 0):
             width = searched_width(search.candidates, search.widen, plan.budget, number)
+        total += number * width * drawing[step]
         if method.value.estimate == "network" and width > 1:  # Only the chosen candidate is evaluated.
             total += number * calls[arrival]
             continue

@@ -113,6 +113,7 @@ PLACES: dict[str, tuple[Part, ...]] = {
         ),
         Part("align.processes.lcm:lcm", "sampler.kind", lambda c: c.sampler.kind == "lcm"),
         Part("align.processes.few:few", "sampler.kind", lambda c: c.sampler.kind == "few"),
+        Part("align.processes.glass:glass", "sampler.kind", lambda c: c.sampler.kind == "glass"),
         Part("align.processes.sde:flow_grpo", "sampler.kernel", _kernel("flow_grpo")),
         Part("align.processes.sde:vp_converted", "sampler.kernel", _kernel("vp")),
         Part("align.processes.flow:flow", "sampler.kernel", lambda c: c.sampler.kind == "flow"),

@@ -86,6 +86,7 @@ def identity(
     kind = sampler["kind"]
     unread += () if kind == "flow" else ("phases",) if kind == "few" else ("kernel", "phases")
     unread += () if kind == "few" else ("timesteps", "start")
+    unread += () if kind == "glass" else ("rho", "inner")
     for name in unread:
         del sampler[name]
     method["value"]["weights"] = value_weights

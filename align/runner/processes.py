@@ -17,6 +17,7 @@ def process_of(config: Config, backbone: Backbone) -> Process:
     from align.processes.ddim import ddim
     from align.processes.few import few
     from align.processes.flow import flow
+    from align.processes.glass import glass
     from align.processes.lcm import lcm
     from align.processes.sde import flow_grpo, vp_converted
     from align.released.lcm import released_lcm
@@ -36,4 +37,6 @@ def process_of(config: Config, backbone: Backbone) -> Process:
     if sampler.kind == "few":
         kernel: Renewal = "stochastic" if sampler.kernel == "stochastic" else "eta"
         return few(schedule, sampler.steps, sampler.eta, kernel, sampler.start, sampler.timesteps)
+    if sampler.kind == "glass":
+        return glass(schedule, sampler.steps, sampler.rho, sampler.inner)
     return ddim(schedule, sampler.steps, sampler.eta)

@@ -112,7 +112,19 @@ def local_rounds(config: Config) -> list[tuple[int, int]]:
 
 
 def evaluations_of(config: Config) -> list[float]:
-    """Network evaluations of one particle at each step: two where a weaker network is asked too, half where the pair is not."""
+    """Network evaluations of one particle at each step, with those that drawing its next state takes."""
+    return [here + beyond for here, beyond in zip(calls_of(config), drawing_of(config), strict=True)]
+
+
+def drawing_of(config: Config) -> list[float]:
+    """Those that drawing a next state takes beyond the particle's own evaluation."""
+    *before, _ = calls_of(config)
+    inner = config.sampler.inner if config.sampler.kind == "glass" else 1
+    return [(inner - 1) * one for one in before] + [0.0]
+
+
+def calls_of(config: Config) -> list[float]:
+    """Those of its own evaluation: two where a weaker network is asked too, half where the pair is not."""
     number, guider = config.sampler.steps, config.guider
     weak, pairs = guider.weak_steps(number), guider.steps(number)
     always = not config.reads_negative or config.pair_scale == 1 or config.reads_both_halves

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Gaussian, Step, renoise
-from align.sampling.candidates import best_candidates
+from align.sampling.candidates import best_candidates, predictor
 from align.sampling.host import read, send
 from align.sampling.ledger import Ledger
 from align.sampling.levels import rollover
@@ -247,7 +247,8 @@ class Loop:
         z, noise = proposal.mean, None
         if proposal.std > 0:
             noise = draws.normal("step")
-            z = proposal.sample(noise)
+            predict = predictor(self.evaluate, state, draws, want.cut)
+            z = parts.process.draw(proposal, state.z, estimate.x0, step, noise, predict)
         log_weights = state.log_weights
         if parts.weigh and noise is not None:
             log_weights = log_weights + kernel.log_ratio(proposal, noise)

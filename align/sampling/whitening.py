@@ -1,6 +1,7 @@
 """From a direction to a vector of the same kind as a draw of N(0, I): a gradient that passes for noise.
 
-``spectrum`` is the projection of GPER / WGNC (arXiv 2602.08646), ``phases`` keeps a gradient's phases alone.
+``spectrum`` is the projection of GPER / WGNC (arXiv 2602.08646), ``phases`` keeps a gradient's phases alone.  Rows are computed one by
+one: the last bits of a transform depend on how many there are.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ DENSITY = math.pi / 4
 
 def phases(x: Tensor, noise: Tensor) -> Tensor:
     """Vectors (P, C, ...) with the phases of ``x`` and the magnitudes of ``noise``, (P, C, ...), at each frequency of a channel."""
-    axes = tuple(range(2, x.ndim))
-    seen, drawn = (torch.fft.rfftn(one.float(), dim=axes) for one in (x, noise))
-    found: Tensor = torch.fft.irfftn(torch.polar(drawn.abs(), seen.angle()), s=x.shape[2:], dim=axes)
-    return found.to(x)
+    axes = tuple(range(1, x.ndim - 1))
+
+    def one(direction: Tensor, draw: Tensor) -> Tensor:
+        seen, drawn = (torch.fft.rfftn(part.float(), dim=axes) for part in (direction, draw))
+        return torch.fft.irfftn(drawn.abs() * seen.sgn(), s=x.shape[2:], dim=axes)
+
+    return torch.stack([one(*pair) for pair in zip(x, noise, strict=True)]).to(x)
 
 
 def block_size(entries: int) -> int:
@@ -43,19 +47,19 @@ def spectrum(x: Tensor) -> Tensor:
     """
     kind = torch.float32 if x.device.type == "mps" else torch.float64
     rows = x.flatten(1).to(kind)
-    size = block_size(rows.shape[1])
-    if not size:
+    if not block_size(rows.shape[1]):
         raise ValueError(f"latents of {rows.shape[1]} numbers have no spectrum that can be white")
-    f = torch.fft.rfft(rows, norm="ortho")
+    return torch.stack([_white(row) for row in rows]).view_as(x).to(x)
+
+
+def _white(row: Tensor) -> Tensor:
+    f = torch.fft.rfft(row, norm="ortho")
     # The two real ones are one complex number of the same variance as all others.
-    ends = torch.complex(f[:, :1].real, f[:, -1:].real) / math.sqrt(2)
-    y = torch.cat([ends, f[:, 1:-1]], dim=1).unflatten(1, (-1, size))
-    y = torch.polar(white_magnitudes(y.abs()), y.angle()).flatten(1)
-    low, high = (
-        math.sqrt(2) * torch.complex(end, torch.zeros_like(end)) for end in (y[:, :1].real, y[:, :1].imag)
-    )
-    back: Tensor = torch.fft.irfft(torch.cat([low, y[:, 1:], high], dim=1), n=rows.shape[1], norm="ortho")
-    return back.view_as(x).to(x)
+    ends = torch.complex(f[:1].real, f[-1:].real) / math.sqrt(2)
+    y = torch.cat([ends, f[1:-1]]).unflatten(0, (-1, block_size(len(row))))
+    y = (white_magnitudes(y.abs()) * y.sgn()).flatten()
+    low, high = (math.sqrt(2) * torch.complex(end, torch.zeros_like(end)) for end in (y[:1].real, y[:1].imag))
+    return torch.fft.irfft(torch.cat([low, y[1:], high]), n=len(row), norm="ortho")
 
 
 def white_magnitudes(a: Tensor) -> Tensor:
