@@ -34,11 +34,11 @@ from align.rewards.base import Reward
 from align.rewards.registry import EMBEDDED
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.value_network import load_value_network
-from align.sampling.values import Asked, Looks, PosteriorMean, Regressed, Value
+from align.sampling.values import Asked, Lookahead, Looks, PosteriorMean, Regressed, Value
 from scripts.value_training.paths import Paths
 from scripts.value_training.sampler import GUIDANCE, REWARD_NAMES, TEST, shapes_paths
 
-LOOKS = 4
+LOOKS, AHEAD = 4, 2
 CPU = torch.device("cpu")
 
 
@@ -127,11 +127,12 @@ def main() -> None:
         "small_decoder": PosteriorMean(small, own_decoder=False),
         "network": Regressed(network, {args.reward: 1.0}),
         "looks": Looks(backbone, Guider(GUIDANCE), LOOKS),
+        "lookahead": Lookahead(backbone, Guider(GUIDANCE), process, AHEAD),
     }
     found: dict[str, np.ndarray] = {}
     for name in args.estimates:
         make = partial(values, known[name], reward, paths, process.steps, backbone.encode, steps)
-        if name in ("posterior", "looks"):  # what they depend on is shipped and fixed
+        if name in ("posterior", "looks", "lookahead"):  # what they depend on is shipped and fixed
             found[name] = kept(args.folder / f"{name}-{args.reward}-{args.prompts}-{args.every}.npy", make)
         else:
             found[name] = make()

@@ -4,6 +4,9 @@ import pytest
 import torch
 from fakes import SCHEDULE
 
+from align.commands.parser import parse
+from align.config.compose import jobs_of
+from align.config.errors import ConfigError
 from align.processes.base import Gaussian, clean_and_noise
 from align.processes.ddim import ddim
 from align.processes.lcm import lcm
@@ -167,3 +170,20 @@ def test_a_share_of_the_noise_points_against_the_gradient_and_passes_for_noise(w
     assert torch.allclose(lengths(along) / 256**0.5, torch.ones(2), atol=0.15)
     cosine = torch.cosine_similarity(along.flatten(1), -found.gradient[rows].flatten(1))
     assert float(cosine.min()) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "mend"),
+    [
+        (["sampler.eta=0"], "draws none: give sampler=ddim_ancestral"),
+        (["method.steering.potential=max"], "neither method.steering nor method.tempering"),
+        (["method.search.candidates=2", "method.search.temperature=1"], "give method.search.temperature=0"),
+        (["method.guidance.coefficient=[0.5,1.1,0]"], "give shares of at most 1"),
+        (["method.guidance.form=eps"], "leave it at mean"),
+        (["method=dps", "method.guidance.whiten=wgnc"], "is read with method.guidance.rule=noise only"),
+    ],
+)
+def test_what_a_gradient_as_noise_cannot_be_is_one_line(options, mend):
+    with pytest.raises(ConfigError, match=mend) as said:
+        jobs_of(parse(["method=ntrk", "sampler.eta=1", *options]))
+    assert "\n" not in str(said.value)
