@@ -106,9 +106,9 @@ class GuidanceConfig:
     """Common factor of all phases and of ``method.clean``; 0 is plain sampling, bit for bit."""
     coefficient: Annotated[Triple, Between(0, 1e3)] = (1.5, 1.0, 1.0)
     """Factor of rho_t in each phase."""
-    whiten: Literal["phase", "wgnc"] = "phase"
-    """Of ``noise``, how the gradient is made to pass for a draw: its phases with the magnitudes of one at each frequency of a channel, or the
-    nearest vector whose spectrum is white."""
+    whiten: Literal["phase", "wgnc", "order"] = "phase"
+    """Of ``noise``, how the gradient is made to pass for a draw: its phases with the magnitudes of one at each frequency of a channel; the
+    nearest vector whose spectrum is white; or one whose order statistics are typical, tile by tile."""
 
 
 @dataclass(frozen=True)

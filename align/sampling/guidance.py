@@ -12,7 +12,7 @@ from align.processes.base import Gaussian, Pulled, Step, clean_and_noise
 from align.sampling.noise import Draws
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate, per_row
-from align.sampling.whitening import Whitening, phases, spectrum
+from align.sampling.whitening import Whitening, phases, ranks, spectrum
 
 Rule = Literal["correction", "velocity", "polyak", "value", "constant", "variance"]
 """What the factor rho of a gradient g is, besides the coefficient; all norms per particle in float32.
@@ -110,7 +110,10 @@ class NoiseGuidance(Guidance):
     ) -> Gaussian:
         rho = self.strength * self.coefficient[terms.phase]
         away = -estimate.gradient
-        along = spectrum(away) if self.whiten == "wgnc" else phases(away, draws.normal("white"))
+        if self.whiten == "phase":
+            along = phases(away, draws.normal("white"))
+        else:
+            along = spectrum(away) if self.whiten == "wgnc" else ranks(away)
         share = torch.where(estimate.gradient_norm > 0, rho, torch.zeros_like(estimate.gradient_norm))
         return Pulled(kernel.mean, kernel.std, along, share)
 

@@ -196,6 +196,10 @@ class Judge:
         for chunk in cut(state.group.tolist()):
             some, seen = state.take(chunk.rows), estimate.take(chunk.rows)
             texts = pictures.prompts_of(some)
+
+            def score(shown: Tensor, time: int, texts: list[str] = texts, real: int = chunk.real) -> Tensor:
+                return self._scoring(texts, time, real)(shown)
+
             asked = Asked(
                 some.z,
                 seen.x0,
@@ -203,7 +207,7 @@ class Judge:
                 pictures.conditioning_of(some),
                 step,
                 draws.take(chunk.rows),
-                lambda shown, time, texts=texts, real=chunk.real: self._scoring(texts, time, real)(shown),
+                score,
             )
             parts.append((chunk.rows[: chunk.real], self.value(asked)[: chunk.real].float()))
         for what, each in self.value.costs(step).items():

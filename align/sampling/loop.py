@@ -172,8 +172,8 @@ class Loop:
         valued = torch.nonzero(want.valued)[:, 0]
         if not len(valued):
             return estimate
-        some, seen, drawn = state.take(valued), estimate.take(valued), draws.take(valued)
-        values = parts.judge.values(some, seen, self.pictures, step, drawn, self.ledger, want.cut)
+        asked, seen, drawn = state.take(valued), estimate.take(valued), draws.take(valued)
+        values = parts.judge.values(asked, seen, self.pictures, step, drawn, self.ledger, want.cut)
         whole = estimate.value.index_copy(0, send(valued, values.device), values)
         return replace(estimate, value=whole)
 

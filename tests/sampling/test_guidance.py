@@ -152,7 +152,7 @@ def test_noise_guidance_moves_a_consistency_function_as_far_as_it_depends_on_the
     assert not torch.equal(moved.x0, found.x0)
 
 
-@pytest.mark.parametrize("whiten", ["phase", "wgnc"])
+@pytest.mark.parametrize("whiten", ["phase", "wgnc", "order"])
 @pytest.mark.parametrize("scale", [1e-9, 1.0])
 def test_a_share_of_the_noise_points_against_the_gradient_and_passes_for_noise(whiten, scale):
     """The mean stays, and what is drawn has the size of noise whatever the gradient's is; without a gradient it is the draw itself."""

@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from align.sampling.whitening import block_size, phases, spectrum, white_magnitudes
+from align.sampling.whitening import (
+    block_size,
+    bounded,
+    hartley,
+    phases,
+    rank_bounds,
+    ranks,
+    spectrum,
+    white_magnitudes,
+)
 
 
 def normal(*shape, seed=0):
@@ -91,3 +100,31 @@ def test_phases_are_the_directions_and_magnitudes_the_noises():
     torch.testing.assert_close(
         line, normal(2, 2, 1, 1, seed=2).abs() * normal(2, 2, 1, 1).sign(), rtol=1e-5, atol=1e-6
     )
+
+
+def test_ranks_of_noise_are_within_their_bounds_about_as_often_as_they_say():
+    low, high = (torch.from_numpy(one) for one in rank_bounds(6, 8, 0.9))
+    drawn = normal(20_000, 6, 8).sort(dim=2).values.sort(dim=1).values
+    within = ((low <= drawn) & (drawn <= high)).double().mean(0)
+    torch.testing.assert_close(within, torch.full((6, 8), 0.9, dtype=torch.float64), rtol=0, atol=0.015)
+
+
+def test_clipped_ranks_stay_in_place_and_keep_their_order():
+    """Two tiles of three: the larger of the largest is too large, the smaller of the middle ones too; all else stays what it is."""
+    low, high = torch.tensor([[-2.0, -1, 0], [-1, 0, 1]]), torch.tensor([[-1.0, 0, 1], [0, 1, 2]])
+    tiles = torch.tensor([[0.5, -1.5, 9.0], [0.25, -0.5, 0.75]])
+    assert torch.equal(bounded(tiles, low, high), torch.tensor([[0.5, -1.5, 2.0], [0.0, -0.5, 0.75]]))
+    assert torch.equal(bounded(tiles[:, [2, 0, 1]], low, high), bounded(tiles, low, high)[:, [2, 0, 1]])
+
+
+def test_noise_passes_nearly_unchanged_and_structure_does_not_whatever_its_length():
+    x = normal(4, 4, 16, 16)
+    assert float(cosine(x, ranks(x)).min()) > 0.999
+    slow = torch.linspace(0, 2 * math.pi, 512, dtype=torch.float64).sin()[None] + 1e-3 * normal(1, 512)
+    found = ranks(slow)
+    torch.testing.assert_close(ranks(1e-9 * slow), found)
+    assert 0.1 < float(cosine(slow, found)) < 0.9
+    assert float(found.square().mean()) == pytest.approx(1)
+    assert float(hartley(slow[0]).abs().max()) > 10
+    assert float(hartley(found[0]).abs().max()) < 6
+    assert torch.isfinite(ranks(torch.zeros(1, 48))).all()
