@@ -1,8 +1,7 @@
 """From a direction to a vector of the same kind as a draw of N(0, I): a gradient that passes for noise.
 
 ``spectrum`` is the projection of GPER / WGNC (arXiv 2602.08646), ``ranks`` that of NTRK (arXiv 2606.18066), ``phases`` keeps a
-gradient's phases alone.  Rows are computed one by
-one: the last bits of a transform depend on how many there are.
+gradient's phases alone.  Rows are computed one by one: the last bits of a transform depend on how many there are.
 """
 
 from __future__ import annotations

@@ -129,8 +129,8 @@ class Trials:
             log.record(info)
             if watch is not None:
                 watch(info)
-            if sampler.on_evaluation is not None:
-                sampler.on_evaluation(info)
+            if self.sampler.on_evaluation is not None:
+                self.sampler.on_evaluation(info)
 
         state = sampler.run(
             requests,
