@@ -120,7 +120,8 @@ def _unit(row: Tensor) -> Tensor:
 def hartley(row: Tensor) -> Tensor:
     """Of (n,), orthonormal."""
     f = torch.fft.fft(row, norm="ortho")
-    return f.real - f.imag
+    found: Tensor = f.real - f.imag
+    return found
 
 
 def bounded(tiles: Tensor, low: Tensor, high: Tensor) -> Tensor:
