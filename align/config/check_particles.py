@@ -195,6 +195,10 @@ def _value(config: Config) -> None:
             f"method.value.weights={shown(value.weights)} is not read by method.value.estimate={value.estimate}: "
             "give method.value.estimate=network or small_decoder, or method.value.weights=null"
         )
+    if value.estimate != "lookahead" and value.steps != type(value)().steps:
+        raise ConfigError(
+            f"method.value.steps={value.steps} is read with method.value.estimate=lookahead only: leave it at {type(value)().steps}"
+        )
     if value.estimate != "posterior" and not method.branches:
         raise ConfigError(
             f"method.value.estimate={value.estimate} values noisy states, and method={method.name} compares none: "

@@ -117,6 +117,7 @@ def test_other_estimates_need_no_files(estimate):
     [
         ([*SVDD, "method.value.weights=somewhere"], r"method\.value\.weights.*posterior.*give"),
         (["method=none", NETWORK], r"method=none compares none: give method=svdd"),
+        ([*SVDD, "method.value.steps=5"], r"is read with method.value.estimate=lookahead only"),
         (["method=best_of_n", "method.value.estimate=looks"], r"method=best_of_n compares none"),
         (["experiment=toy_gmm", *SVDD, SMALL], r"small_decoder: backbone=toy_gmm decodes nothing"),
         (
@@ -211,8 +212,8 @@ def test_the_estimate_of_the_cost_knows_the_value(estimate, evaluations):
     ids=lambda options: options[0],
 )
 def test_the_plan_tells_what_further_evaluations_of_valued_states_come_to(options, estimate):
-    few = [f"method.value.{name}=3" for name in ("looks", "steps")]
-    config = compose(*options, *few, f"method.value.estimate={estimate}", "sampler.steps=5", "sampler.eta=1")
+    few = f"method.value.{'looks' if estimate == 'looks' else 'steps'}=3"
+    config = compose(*options, few, f"method.value.estimate={estimate}", "sampler.steps=5", "sampler.eta=1")
     pairs, number = PromptGraphs(words_graph).pairs, config.method.returned
     sampler = build.assemble(config, FakeBackbone(), FakeReward(), pairs, Calls(1), CPU)
     made = sampler.sample([Request("red cat blue dog", sample=k) for k in range(number)])
