@@ -34,11 +34,11 @@ from align.rewards.base import Reward
 from align.rewards.registry import EMBEDDED
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.value_network import load_value_network
-from align.sampling.values import Asked, Looks, PosteriorMean, Regressed, Value
+from align.sampling.values import Asked, Lookahead, Looks, PosteriorMean, Regressed, Value
 from scripts.value_training.paths import Paths
 from scripts.value_training.sampler import GUIDANCE, REWARD_NAMES, TEST, shapes_paths
 
-LOOKS = 4
+LOOKS, AHEAD = 4, 2
 CPU = torch.device("cpu")
 
 
@@ -62,9 +62,10 @@ def values(
             z, x0 = (torch.from_numpy(some[first : first + batch, k]).float() for some in (paths.z, paths.x0))
             draws = Draws(own, k, 0, tuple(z.shape[1:]), CPU)
             time = torch.full((len(z),), int(process_steps[k].time)) if reward.takes_timestep else None
-            score = lambda shown, texts=texts, time=time: reward.score(shown, texts, time)  # noqa: E731
+            score = lambda shown, _, texts=texts, time=time: reward.score(shown, texts, time)  # noqa: E731
             with torch.no_grad():
-                some_values = estimate(Asked(z, x0, conditioning, process_steps[k], draws, score))
+                eps = (z - process_steps[k].a * x0) / process_steps[k].s
+                some_values = estimate(Asked(z, x0, eps, conditioning, process_steps[k], draws, score))
             found[first : first + batch, place] = some_values.numpy()
     return found
 
@@ -126,11 +127,12 @@ def main() -> None:
         "small_decoder": PosteriorMean(small, own_decoder=False),
         "network": Regressed(network, {args.reward: 1.0}),
         "looks": Looks(backbone, Guider(GUIDANCE), LOOKS),
+        "lookahead": Lookahead(backbone, Guider(GUIDANCE), process, AHEAD),
     }
     found: dict[str, np.ndarray] = {}
     for name in args.estimates:
         make = partial(values, known[name], reward, paths, process.steps, backbone.encode, steps)
-        if name in ("posterior", "looks"):  # what they depend on is shipped and fixed
+        if name in ("posterior", "looks", "lookahead"):  # what they depend on is shipped and fixed
             found[name] = kept(args.folder / f"{name}-{args.reward}-{args.prompts}-{args.every}.npy", make)
         else:
             found[name] = make()

@@ -43,6 +43,12 @@ def check_particles(config: Config) -> None:
         raise ConfigError(
             f"method.guidance.rule=variance moves a step by its noise's variance, and with {why} there is none: give {mend}"
         )
+    if method.guidance.rule == "noise":
+        _noise(config, f"{why} draws none: give {mend}" if config.sampler.deterministic else None)
+    elif method.guidance.whiten != "phase":
+        raise ConfigError(
+            f"method.guidance.whiten={method.guidance.whiten} is read with method.guidance.rule=noise only: leave it at phase"
+        )
     if method.searches and method.weighs:
         raise ConfigError(
             "method.search chooses without weights, method.steering and method.tempering by them: give one of them"
@@ -55,6 +61,34 @@ def check_particles(config: Config) -> None:
     _search(config)
     _tempering(method)
     _value(config)
+
+
+def _noise(config: Config, without: str | None) -> None:
+    """Of a gradient that is part of what is drawn; ``without``: why nothing is."""
+    method, guidance = config.method, config.method.guidance
+    rule = "method.guidance.rule=noise"
+    if without is not None:
+        raise ConfigError(f"{rule} turns the noise of steps, and {without}")
+    if method.weighs or method.search.temperature > 0:
+        give = (
+            "neither method.steering nor method.tempering" if method.weighs else "method.search.temperature=0"
+        )
+        raise ConfigError(
+            f"{rule} draws what has no density, by which weights would correct for it: give {give}"
+        )
+    most = guidance.strength * max(guidance.coefficient)
+    if most > 1:
+        raise ConfigError(
+            f"method.guidance.coefficient={shown(list(guidance.coefficient))} times strength={guidance.strength:g} is the share of the "
+            f"noise with {rule}: give shares of at most 1"
+        )
+    if guidance.form != "mean":
+        raise ConfigError(f"method.guidance.form={guidance.form} is not read with {rule}: leave it at mean")
+    if guidance.whiten == "wgnc" and config.backbone.kind == "analytic":
+        raise ConfigError(
+            f"method.guidance.whiten=wgnc makes a spectrum white, and backbone={config.backbone.name} has too few numbers for one: give "
+            "method.guidance.whiten=phase"
+        )
 
 
 def _search(config: Config) -> None:
@@ -160,6 +194,10 @@ def _value(config: Config) -> None:
         raise ConfigError(
             f"method.value.weights={shown(value.weights)} is not read by method.value.estimate={value.estimate}: "
             "give method.value.estimate=network or small_decoder, or method.value.weights=null"
+        )
+    if value.estimate != "lookahead" and value.steps != type(value)().steps:
+        raise ConfigError(
+            f"method.value.steps={value.steps} is read with method.value.estimate=lookahead only: leave it at {type(value)().steps}"
         )
     if value.estimate != "posterior" and not method.branches:
         raise ConfigError(

@@ -17,6 +17,8 @@ _READ_BY = {
     "grid": (("flow",), "kernel=vp"),
     "kernel": (("flow", "few"), "kind=flow or few"),
     "phases": (("flow",), "kind=flow"),
+    "rho": (("glass",), "kind=glass"),
+    "inner": (("glass",), "kind=glass"),
     "timesteps": (("few",), "kind=few"),
     "start": (("few",), "kind=few"),
 }
@@ -59,6 +61,8 @@ def check_sampler(config: Config) -> None:
             f"sampler.guidance_rescale={sampler.guidance_rescale:g} is not read by backbone={backbone.name}: "
             "leave it at 0"
         )
+    if sampler.kind == "glass":
+        _glass(config)
     if not backbone.consistency:
         return
     if sampler.steps > DISTILLED:
@@ -73,6 +77,26 @@ def check_sampler(config: Config) -> None:
         )
 
 
+def _glass(config: Config) -> None:
+    """A step that is no Gaussian: nothing moves it, and it has no density."""
+    plain = "flow_ancestral" if config.backbone.process == "flow" else "ddim_ancestral"
+    sampler, method = config.sampler, config.method
+    if sampler.eta != 1:
+        raise ConfigError(
+            f"sampler.eta={sampler.eta:g} is not read by sampler.kind=glass, which has sampler.rho: leave it at 1"
+        )
+    others = {
+        "gradients move": (method.differentiates, "method=best_of_n, svdd or fk"),
+        "method.tempering weighs by the densities of": (method.tempers, "method=fk"),
+        "method.rollover draws from": (method.rolls, "method=svdd"),
+    }
+    for what, (there, give) in others.items():
+        if there:
+            raise ConfigError(
+                f"sampler.kind=glass draws in several network calls, and {what} Gaussian steps: give {give}, or sampler={plain}"
+            )
+
+
 def _kind(backbone: BackboneConfig, sampler: SamplerConfig) -> None:
     """A model is sampled by the process that it was trained on."""
     kinds = {
@@ -80,7 +104,7 @@ def _kind(backbone: BackboneConfig, sampler: SamplerConfig) -> None:
         "flow": (backbone.process == "flow", "a flow", "backbone=toy_flow_gmm"),
     }
     for kind, (fits, what, some) in kinds.items():
-        if fits and sampler.kind != kind:
+        if fits and sampler.kind != kind and (kind, sampler.kind) != ("flow", "glass"):
             raise ConfigError(
                 f"sampler={sampler.name} does not fit backbone={backbone.name}, {what}: give sampler={kind}"
             )

@@ -37,6 +37,7 @@ def check_strategy(config: Config) -> None:
         _noise_gradient(config)
     _noise_search(config)
     _local_search(config)
+    _draft(config)
     check_words(config, section)
 
 
@@ -60,6 +61,16 @@ def _noise_gradient(config: Config) -> None:
     if options.last is not None and options.last > steps:
         raise ConfigError(
             f"{section}.last={options.last} is more than sampler.steps={steps}: give fewer, or null for all of them and the start"
+        )
+    if options.project != "none" and options.clip != 0:
+        raise ConfigError(
+            f"{section}.clip={options.clip:g} cuts a gradient whose length {section}.project={options.project} does not keep: "
+            f"give {section}.clip=0"
+        )
+    if options.project != "none" and config.backbone.kind == "analytic":
+        raise ConfigError(
+            f"{section}.project={options.project} makes a spectrum white, and backbone={config.backbone.name} has too few numbers for "
+            f"one: give {section}.project=none"
         )
     usual = type(options)()
     for name, value, reads in (
@@ -118,4 +129,36 @@ def _local_search(config: Config) -> None:
         raise ConfigError(
             f"{section}.begin={shown(list(search.begin))} is at steps {shown(firsts)} of sampler.steps={steps}, and children begin "
             f"at step 1 to {steps - 1}: give shares of {1 / steps:.3g} to {1 - 1 / steps:.3g}"
+        )
+
+
+def _draft(config: Config) -> None:
+    draft, steps, section = config.method.draft, config.sampler.steps, "method.draft"
+    if not draft.candidates:
+        return
+    few, usual = draft.few(steps), type(draft)()
+    if draft.refine != "none" and few >= steps:
+        raise ConfigError(
+            f"{section}.steps={shown(draft.steps)} makes drafts of {few} steps and sampler.steps={steps} is not more: give fewer steps, or "
+            f"{section}.refine=none"
+        )
+    if config.sampler.timesteps is not None:
+        raise ConfigError(
+            f"sampler.timesteps={shown(list(config.sampler.timesteps))} are those of a whole sampling, and {section} takes fewer steps: give "
+            "sampler.timesteps=null"
+        )
+    if draft.keep > draft.candidates:
+        raise ConfigError(
+            f"{section}.keep={draft.keep} is more than {section}.candidates={draft.candidates}: give at most as many"
+        )
+    for option, read in (("keep", draft.refine != "none"), ("begin", draft.refine == "resume")):
+        if not read and getattr(draft, option) != getattr(usual, option):
+            raise ConfigError(
+                f"{section}.{option}={getattr(draft, option):g} is not read with {section}.refine={draft.refine}: "
+                f"leave it at {getattr(usual, option):g}"
+            )
+    if draft.refine == "resume" and not 1 <= round(draft.begin * steps) < steps:
+        raise ConfigError(
+            f"{section}.begin={draft.begin:g} is at step {round(draft.begin * steps)} of sampler.steps={steps}, and drafts go on at step 1 "
+            f"to {steps - 1}: give a share of {1 / steps:.3g} to {1 - 1 / steps:.3g}"
         )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from align.config.ranges import Between, Text
 from align.config.strategy import (
+    DraftConfig,
     LocalSearchConfig,
     NoiseGradientConfig,
     NoiseSearchConfig,
@@ -41,6 +42,7 @@ STRATEGIES = {
     "noise_gradient": "iterations",
     "noise_search": "rounds",
     "local_search": "drafts",
+    "draft": "candidates",
     "prompt_search": "budget",
     "prompt_rewrite": "by",
 }
@@ -90,17 +92,23 @@ class ObjectiveConfig:
 class GuidanceConfig:
     """How the gradient moves a step."""
 
-    rule: Literal["none", "correction", "velocity", "polyak", "value", "constant", "variance"] = "none"
+    rule: Literal["none", "correction", "velocity", "polyak", "value", "constant", "variance", "noise"] = (
+        "none"
+    )
     """rho, the factor of the gradient g, over strength * coefficient[phase].  ``correction`` ||c||/||g||, c = eps_c - eps_u;
     ``velocity`` a ||eps - x0||/||g||, for models without a correction, a share of what a flow's step moves by;
     ``polyak`` ||eps||/||g||^2; ``value`` 1/|loss|; ``constant`` 1; ``variance`` sigma^2 times lambda/alpha of
-    ``method.tempering``, or times 1 without it."""
+    ``method.tempering``, or times 1 without it.  ``noise`` leaves the mean: strength * coefficient[phase] is the share rho of what is drawn
+    that points against g, whatever its length."""
     form: Literal["mean", "eps"] = "mean"
     """``mean`` moves the step's mean by -rho g; ``eps`` adds sqrt(1 - abar) rho g to the predicted noise."""
     strength: Annotated[float, Between(0, 1e3)] = 1.0
     """Common factor of all phases and of ``method.clean``; 0 is plain sampling, bit for bit."""
     coefficient: Annotated[Triple, Between(0, 1e3)] = (1.5, 1.0, 1.0)
     """Factor of rho_t in each phase."""
+    whiten: Literal["phase", "wgnc", "order"] = "phase"
+    """Of ``noise``, how the gradient is made to pass for a draw: its phases with the magnitudes of one at each frequency of a channel; the
+    nearest vector whose spectrum is white; or one whose order statistics are typical, tile by tile."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +143,15 @@ class RecurrenceConfig:
 class ValueConfig:
     """The reward that a noisy state can expect, by which search and particle filters go."""
 
-    estimate: Literal["posterior", "looks", "small_decoder", "network"] = "posterior"
+    estimate: Literal["posterior", "looks", "lookahead", "small_decoder", "network"] = "posterior"
     """``posterior``: the reward of the decoded one-step prediction; ``looks``: the mean over several predictions after noising
-    the first again; ``small_decoder``: as posterior, through an AutoencoderTiny; ``network``: a regression network's answer on
-    the noisy latents, for which nothing is predicted or decoded (SVDD-MC)."""
+    the first again; ``lookahead``: the reward of the picture that a few further steps without noise make of it; ``small_decoder``: as
+    posterior, through an AutoencoderTiny; ``network``: a regression network's answer on the noisy latents, for which nothing is
+    predicted or decoded (SVDD-MC)."""
     looks: Annotated[int, Between(1, 100)] = 4
     """M, predictions of ``looks``."""
+    steps: Annotated[int, Between(1, 1000)] = 2
+    """k, evaluations of ``lookahead``, of which the first is the state's own; on the sampler's levels, and no more than are left."""
     weights: str | None = None
     """Folder or repository of the small decoder or of the value network; null for what comes with the backbone (shapes: both;
     sd15, lcm and sdxl: the decoders madebyollin/taesd and madebyollin/taesdxl)."""
@@ -261,6 +272,7 @@ class MethodConfig:
     noise_gradient: NoiseGradientConfig = field(default_factory=NoiseGradientConfig)
     noise_search: NoiseSearchConfig = field(default_factory=NoiseSearchConfig)
     local_search: LocalSearchConfig = field(default_factory=LocalSearchConfig)
+    draft: DraftConfig = field(default_factory=DraftConfig)
     prompt_search: PromptSearchConfig = field(default_factory=PromptSearchConfig)
     prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
     quirks: tuple[QuirkName, ...] = ()

@@ -131,9 +131,10 @@ class SamplerConfig:
     """The process: how noise becomes a picture."""
 
     name: Annotated[str, Text("name")]
-    kind: Literal["ddim", "lcm", "flow", "few"] = "ddim"
+    kind: Literal["ddim", "lcm", "flow", "few", "glass"] = "ddim"
     """DDIM (arXiv 2010.02502, equations 12 and 16), multistep consistency sampling (arXiv 2310.04378, algorithm 3), flow matching
-    on the levels of the checkpoint, or ``few``: listed timesteps down to clean latents, for distilled diffusions."""
+    on the levels of the checkpoint, or ``few``: listed timesteps down to clean latents, for distilled diffusions.  ``glass`` takes the
+    levels of DDIM or of a flow and several network calls for the noise of a step (arXiv 2509.25170)."""
     steps: Annotated[int, Between(1, 1000)] = 25
     """N, number of sampling steps."""
     eta: Annotated[float, Between(0, 1)] = 1.0
@@ -144,6 +145,11 @@ class SamplerConfig:
     249)."""
     start: Literal["level", "unit"] = "level"
     """Likewise the deviation of the first latents: that of their timestep's noise, as Euler's schedulers have it, or 1."""
+    rho: Annotated[float, Between(0, 0.999999)] | None = 0.4
+    """Of ``glass``, in place of eta: how far the noise before and after a step correlates, where 0 keeps none of it; null for as much
+    as in ancestral sampling."""
+    inner: Annotated[int, Between(1, 1000)] = 4
+    """Likewise M, network calls of a step but the last; 1 is DDIM."""
     kernel: Literal["eta", "cps", "stochastic", "flow_grpo", "vp"] = "eta"
     """Of ``flow``, from the noise level s to s', which noise is drawn anew, of deviation: ``eta`` times the ancestral one, as DDIM;
     ``cps`` s' sin(eta pi/2); ``stochastic`` eta s', for models of few steps; ``flow_grpo`` and ``vp`` those of the programs of Flow-GRPO
@@ -175,6 +181,8 @@ class SamplerConfig:
         """Whether no step draws noise."""
         if self.kind == "few" and self.steps == 1:
             return True
+        if self.kind == "glass":
+            return self.steps == 1
         return self.kind != "lcm" and (self.eta == 0 or (self.kernel == "vp" and self.norm == 0))
 
 

@@ -43,6 +43,9 @@ class NoiseGradientConfig:
     covariance of its entries."""
     weight: Annotated[float, Between(0, 1e6)] = 0.0
     """Factor of the penalty (gamma in DNO)."""
+    project: Literal["none", "wgnc"] = "none"
+    """``wgnc`` projects each step's gradient, and the noise after it, on what has a white spectrum: the gradient's length does not
+    count then (``clip=0``)."""
     subsample: Annotated[int, Between(0, 8)] = 1
     """Of ``gaussian``: entries are taken in rows of 4^subsample."""
     permutations: Annotated[int, Between(0, 10_000)] = 100
@@ -89,6 +92,27 @@ class LocalSearchConfig:
     """Of each round."""
     begin: Annotated[tuple[float, ...], Between(0, 1)] = ()
     """The share of the steps at which the children of each round begin.  The rest of the steps is all that a child costs."""
+
+
+@dataclass(frozen=True)
+class DraftConfig:
+    """Drafts in few steps from several start noises, of which the best are made properly."""
+
+    candidates: Count = 0
+    """N, drafts; 0 for none of it."""
+    steps: Annotated[int, Between(1, 1000)] | None = None
+    """Of a draft; null for half of the sampler's."""
+    keep: Annotated[int, Between(1, 65536)] = 1
+    """K, the drafts of the highest reward that are made properly; the best of what comes of them is kept."""
+    refine: Literal["rerun", "resume", "none"] = "rerun"
+    """How: ``rerun`` makes the whole picture from the draft's noise; ``resume`` takes the draft's state to a step on the way and does the
+    rest in full; ``none`` keeps the best draft itself."""
+    begin: Annotated[float, Between(0, 1)] = 0.75
+    """Of ``resume``, the share of the steps at which the draft goes on in full.  The rest of the steps is all that it costs."""
+
+    def few(self, steps: int) -> int:
+        """Steps of a draft where a whole sampling has so many."""
+        return (steps + 1) // 2 if self.steps is None else self.steps
 
 
 @dataclass(frozen=True)

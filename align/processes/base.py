@@ -89,6 +89,10 @@ class Gaussian:
     def shifted(self, shift: Tensor) -> Gaussian:
         return Gaussian(self.mean + shift, self.std)
 
+    def take(self, index: Tensor) -> Gaussian:
+        """Rows by (Q,) index on their device."""
+        return replace(self, mean=self.mean[index])
+
     def log_ratio(self, proposal: Gaussian, noise: Tensor) -> Tensor:
         """Log p(z) - log q(z) at z = ``proposal.sample(noise)``, this being p: (P,) float64.
 
@@ -104,6 +108,24 @@ class Gaussian:
         kind = torch.float32 if moved.device.type == "mps" else torch.float64
         moved, drawn = moved.to(kind) / self.std, noise.flatten(1).to(kind)
         return -(moved * drawn).sum(dim=1) - moved.square().sum(dim=1) / 2
+
+
+@dataclass(frozen=True)
+class Pulled(Gaussian):
+    """A Gaussian of whose noise's variance a share (P,) is a given vector ``along`` (P, ...) that passes for noise.
+
+    It has no density with respect to the Gaussian itself.
+    """
+
+    along: Tensor
+    share: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        share = self.share.view(-1, *(1,) * (noise.ndim - 1)).to(noise)
+        return super().sample(share.sqrt() * self.along + (1 - share).sqrt() * noise)
+
+    def take(self, index: Tensor) -> Gaussian:
+        return replace(self, mean=self.mean[index], along=self.along[index], share=self.share[index])
 
 
 def chain(levels: Sequence[Level], training: float, std: Callable[[Level, Level], float]) -> tuple[Step, ...]:
@@ -186,6 +208,10 @@ def noise_slope(step: Step, prediction_type: str) -> float:
     return slopes[prediction_type]
 
 
+Predict = Callable[[Tensor, Step], Tensor]
+"""The network's clean prediction (P, ...) for other latents of the same particles, at a level of its own."""
+
+
 @dataclass(frozen=True)
 class Process:
     """A discrete reverse process with Gaussian kernels.
@@ -201,3 +227,9 @@ class Process:
     def kernel(self, x0: Tensor, eps: Tensor, step: Step) -> Gaussian:
         """See ``kernel``; published programs have others."""
         return kernel(x0, eps, step)
+
+    def draw(
+        self, proposal: Gaussian, z: Tensor, x0: Tensor, step: Step, noise: Tensor, predict: Predict
+    ) -> Tensor:
+        """Next latents (P, ...) where a step draws noise, of latents and their clean predictions; ``predict`` is there to ask again."""
+        return proposal.sample(noise)

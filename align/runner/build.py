@@ -16,6 +16,7 @@ from align.runner.devices import torch_device
 from align.runner.files import Files, recipe
 from align.runner.guiders import guider_of
 from align.runner.judges import options_of
+from align.runner.processes import process_of
 from align.runner.searching import searching, steered
 from align.runner.strategies import strategy_of
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from align.backbones.guider import Guider
     from align.checkpoints.layout import Piece
     from align.processes.base import Process
-    from align.processes.few import Renewal
     from align.rewards.base import Reward
     from align.sampling.batching import Calls
     from align.sampling.parts import Parts
@@ -69,33 +69,6 @@ def assemble(
     return strategy_of(config, Sampler(parts, pairs, device, population))
 
 
-def process_of(config: Config, backbone: Backbone) -> Process:
-    """The steps of a configuration's sampler on a backbone's schedule."""
-    from align.processes.ddim import ddim
-    from align.processes.few import few
-    from align.processes.flow import flow
-    from align.processes.lcm import lcm
-    from align.processes.sde import flow_grpo, vp_converted
-    from align.released.lcm import released_lcm
-
-    sampler, schedule = config.sampler, backbone.scheduler_config
-    if sampler.kind == "flow":
-        if sampler.kernel == "flow_grpo":
-            return flow_grpo(schedule, sampler.steps, sampler.eta, sampler.phases)
-        if sampler.kernel == "vp":
-            noise = sampler.eta * sampler.norm
-            return vp_converted(sampler.steps, noise, sampler.coefficient, sampler.grid, sampler.phases)
-        return flow(schedule, sampler.steps, sampler.eta, sampler.kernel, sampler.phases)
-    if sampler.kind == "lcm" and "lcm_variances" in config.method.quirks:
-        return released_lcm(schedule, sampler.steps, sampler.eta)
-    if sampler.kind == "lcm":
-        return lcm(schedule, sampler.steps)
-    if sampler.kind == "few":
-        kernel: Renewal = "stochastic" if sampler.kernel == "stochastic" else "eta"
-        return few(schedule, sampler.steps, sampler.eta, kernel, sampler.start, sampler.timesteps)
-    return ddim(schedule, sampler.steps, sampler.eta)
-
-
 def _parts(
     files: Files,
     backbone: Backbone,
@@ -106,7 +79,7 @@ def _parts(
     device: torch.device,
 ) -> Parts:
     from align.released.objective import SignBlindObjective
-    from align.sampling.guidance import CleanGuidance, Guidance
+    from align.sampling.guidance import CleanGuidance, Guidance, NoiseGuidance
     from align.sampling.judge import Judge
     from align.sampling.objective import Objective
     from align.sampling.parts import Parts
@@ -114,9 +87,12 @@ def _parts(
     from align.sampling.recurrence import Recurrence
 
     config, method = files.config, files.config.method
-    guidance = clean = objective = None
+    guidance: Guidance | None = None
+    clean = objective = None
     noisy, mean = method.guidance, method.clean
-    if noisy.rule != "none":
+    if noisy.rule == "noise":
+        guidance = NoiseGuidance(noisy.strength, noisy.coefficient, whiten=noisy.whiten)
+    elif noisy.rule != "none":
         guidance = Guidance(noisy.strength, noisy.coefficient, noisy.rule, noisy.form)
     if mean.rule != "none" and mean.rate * noisy.strength > 0:
         clean = CleanGuidance(mean.iterations, mean.rate * noisy.strength, mean.rule, mean.form)
@@ -127,7 +103,9 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = _value(files, backbone, guider, device) if method.branches and reward is not None else None
+    value = (
+        _value(files, backbone, guider, process, device) if method.branches and reward is not None else None
+    )
     return Parts(
         Predict(backbone, guider, calls, method.reads_correction),
         Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
@@ -142,15 +120,17 @@ def _parts(
     )
 
 
-def _value(files: Files, backbone: Backbone, guider: Guider, device: torch.device) -> Value:
+def _value(files: Files, backbone: Backbone, guider: Guider, process: Process, device: torch.device) -> Value:
     import torch
 
-    from align.sampling.values import Looks, PosteriorMean
+    from align.sampling.values import Lookahead, Looks, PosteriorMean
 
     config, piece = files.config, files.value_piece
     value = config.method.value
     if value.estimate == "looks":
         return Looks(backbone, guider, value.looks)
+    if value.estimate == "lookahead":
+        return Lookahead(backbone, guider, process, value.steps)
     if piece is None:
         return PosteriorMean(backbone.decode)
     if value.estimate == "network":

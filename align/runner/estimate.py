@@ -6,20 +6,21 @@ import math
 
 from align.config.schema import Config
 from align.config.strategy import KEPT_STEPS
-from align.runner.searching import searching
-from align.runner.strategies import evaluations_of, samplings
+from align.runner.searching import searching, selecting, valued_beyond
+from align.runner.strategies import calls_of, drawing_of, evaluations_of, samplings
 from align.sampling.schedules import searched_width
 
 
 def network_evaluations(config: Config) -> tuple[float, float]:
     """Least and most network evaluations of one picture; both halves of a guidance pair are one."""
     method = config.method
-    plain = sum(evaluations_of(config)) * method.particles / method.returned
-    least, most = plain, plain
+    beyond = valued_beyond(config, calls_of(config))
+    plain = sum(evaluations_of(config)) + sum(beyond[step] for step in selecting(config))
+    least = most = plain * method.particles / method.returned
     if method.rolls:
         last = 1 if "any_level" in method.quirks else 0
-        looks = method.value.looks if method.value.estimate == "looks" else 1
-        least = most = (method.rollover.budget - last) * looks * method.particles / method.returned
+        tries = (method.rollover.budget - last) * method.particles / method.returned
+        least, most = tries * (1 + min(beyond)), tries * (1 + max(beyond))
     if method.searches:
         least, most = (_searched(config, lucky=lucky) / method.returned for lucky in (False, True))
     recurrence = method.recurrence
@@ -51,24 +52,27 @@ def recomputed(config: Config) -> float:
 def _searched(config: Config, *, lucky: bool) -> float:
     """Of a group; ``lucky`` if every step is searched that can be."""
     method, search, plan = config.method, config.method.search, searching(config)
-    looks = method.value.looks if method.value.estimate == "looks" else 1
     number = method.particles
-    first, *later = evaluations_of(config)
-    total = float(number * first)
+    calls, drawing = calls_of(config), drawing_of(config)
+    beyond, selected = valued_beyond(config, calls), selecting(config)
+    total = number * (calls[0] + beyond[0] * (0 in selected))
     # What a step searches is evaluated where it arrives, at the next one.
-    for step, calls in enumerate(later):
+    for step in range(len(calls) - 1):
+        arrival = step + 1
         if 0 < step <= len(plan.populations):
             number = min(number, plan.populations[step - 1])
         chance = plan.probabilities[step] if step < len(plan.probabilities) else 0
         width = search.candidates if search.otherwise == "few" else 1
         if chance >= 1 or (lucky and chance > 0):
             width = searched_width(search.candidates, search.widen, plan.budget, number)
+        total += number * width * drawing[step]
         if method.value.estimate == "network" and width > 1:  # Only the chosen candidate is evaluated.
-            total += number * calls
+            total += number * calls[arrival]
             continue
-        total += number * width * calls * (looks if width > 1 else 1)
+        again = arrival in selected
+        total += number * width * (calls[arrival] + beyond[arrival] * (width > 1 or again))
         if method.guided and width > 1:  # The chosen candidate is evaluated again, with a gradient.
-            total += number * calls
+            total += number * (calls[arrival] + beyond[arrival] * again)
     return total
 
 

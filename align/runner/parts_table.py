@@ -91,6 +91,11 @@ PLACES: dict[str, tuple[Part, ...]] = {
             lambda c: c.method.local_search.drafts > 0,
         ),
         Part(
+            "align.strategies.draft:Drafts",
+            "method.draft.refine",
+            lambda c: c.method.draft.candidates > 0,
+        ),
+        Part(
             "align.strategies.prompt_search:PromptSearch",
             "method.prompt_search.budget",
             lambda c: c.method.prompt_search.budget > 0,
@@ -108,6 +113,7 @@ PLACES: dict[str, tuple[Part, ...]] = {
         ),
         Part("align.processes.lcm:lcm", "sampler.kind", lambda c: c.sampler.kind == "lcm"),
         Part("align.processes.few:few", "sampler.kind", lambda c: c.sampler.kind == "few"),
+        Part("align.processes.glass:glass", "sampler.kind", lambda c: c.sampler.kind == "glass"),
         Part("align.processes.sde:flow_grpo", "sampler.kernel", _kernel("flow_grpo")),
         Part("align.processes.sde:vp_converted", "sampler.kernel", _kernel("vp")),
         Part("align.processes.flow:flow", "sampler.kernel", lambda c: c.sampler.kind == "flow"),
@@ -141,6 +147,7 @@ PLACES: dict[str, tuple[Part, ...]] = {
     ),
     "value estimate": (
         Part("align.sampling.values:Looks", "method.value.estimate", _estimated("looks")),
+        Part("align.sampling.values:Lookahead", "method.value.estimate", _estimated("lookahead")),
         Part("align.sampling.values:Regressed", "method.value.estimate", _estimated("network")),
         Part("align.sampling.values:PosteriorMean", "method.value.estimate", _valued),
     ),
@@ -166,6 +173,11 @@ PLACES: dict[str, tuple[Part, ...]] = {
     ),
     "resampling": (Part("align.sampling.particles:Resampling", "method.resampling.scheme", _weighs),),
     "guidance": (
+        Part(
+            "align.sampling.guidance:NoiseGuidance",
+            "method.guidance.rule",
+            lambda c: c.method.guidance.rule == "noise",
+        ),
         Part(
             "align.sampling.guidance:Guidance",
             "method.guidance.rule",

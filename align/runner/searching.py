@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from align.config.schema import Config
-from align.sampling.schedules import populations, search_probabilities
+from align.sampling.schedules import ahead, populations, search_probabilities
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,29 @@ def searching(config: Config) -> Searching:
         method.particles if search.drop != "none" else 0,
         int(search.replace * method.particles + 1e-9),
     )
+
+
+def valued_beyond(config: Config, calls: Sequence[float]) -> list[float]:
+    """What the value of a state that arrives at each step takes beyond its own evaluation, of ``calls`` network evaluations a step."""
+    value, steps = config.method.value, len(calls)
+    if value.estimate == "looks":
+        return [(value.looks - 1) * one for one in calls]
+    if value.estimate == "lookahead":
+        return [sum(calls[later] for later in ahead(index, steps, value.steps)[1:]) for index in range(steps)]
+    return [0.0] * steps
+
+
+def selecting(config: Config) -> frozenset[int]:
+    """Indices of the steps at which all particles are valued, to be weighed, dropped or replaced by their values."""
+    method, steps, plan = config.method, config.sampler.steps, searching(config)
+    if method.steers:
+        return frozenset(steered(config))
+    if method.tempers:
+        return frozenset(range(math.floor(steps * method.tempering.start + 1e-9), steps))
+    if plan.replaced:
+        return frozenset(range(1, steps))
+    before = zip((method.particles, *plan.populations), plan.populations, strict=False)
+    return frozenset(step for step, (one, two) in enumerate(before, 1) if two < one)
 
 
 def steered(config: Config) -> tuple[int, ...]:

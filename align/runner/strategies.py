@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from align.config.errors import ConfigError
 from align.config.schema import Config
+from align.runner.guiders import guider_of
+from align.runner.processes import process_of
 from align.runner.rewriting import rewriter_of
 from align.runner.words import words_of
 
@@ -41,6 +46,8 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
         from align.strategies.local_search import LocalSearch
 
         return LocalSearch(sampler, method.local_search.drafts, local_rounds(config))
+    if method.draft.candidates:
+        return _drafts(config, sampler)
     if (words := words_of(config)) is not None:
         return _prompt_search(config, sampler, words)
     if config.method.prompt_rewrite.by is not None:
@@ -49,6 +56,32 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
         kind = PromptRewrite if config.method.prompt_rewrite.keep == "better" else Rewritten
         return kind(sampler, rewriter_of(config))
     return sampler
+
+
+def _drafts(config: Config, sampler: Sampler) -> Samples:
+    from align.strategies.draft import Drafts
+
+    short, parts = shortened(config), sampler.parts
+    backbone, drafter = parts.predict.backbone, copy(sampler)
+    drafter.parts = replace(
+        parts,
+        predict=replace(parts.predict, guider=guider_of(short, backbone)),
+        process=process_of(short, backbone),
+    )
+    draft = config.method.draft
+    first = round(draft.begin * config.sampler.steps)
+    try:
+        return Drafts(sampler, drafter, draft.candidates, draft.keep, draft.refine, first)
+    except ValueError as error:
+        raise ConfigError(
+            f"method.draft.begin={draft.begin:g}: {error}: give a larger share, or more method.draft.steps"
+        ) from None
+
+
+def shortened(config: Config) -> Config:
+    """A configuration with as many steps as its drafts have."""
+    steps = config.method.draft.few(config.sampler.steps)
+    return replace(config, sampler=replace(config.sampler, steps=steps))
 
 
 def _prompt_search(config: Config, sampler: Sampler, words: Words) -> Samples:
@@ -79,7 +112,19 @@ def local_rounds(config: Config) -> list[tuple[int, int]]:
 
 
 def evaluations_of(config: Config) -> list[float]:
-    """Network evaluations of one particle at each step: two where a weaker network is asked too, half where the pair is not."""
+    """Network evaluations of one particle at each step, with those that drawing its next state takes."""
+    return [here + beyond for here, beyond in zip(calls_of(config), drawing_of(config), strict=True)]
+
+
+def drawing_of(config: Config) -> list[float]:
+    """Those that drawing a next state takes beyond the particle's own evaluation."""
+    *before, _ = calls_of(config)
+    inner = config.sampler.inner if config.sampler.kind == "glass" else 1
+    return [(inner - 1) * one for one in before] + [0.0]
+
+
+def calls_of(config: Config) -> list[float]:
+    """Those of its own evaluation: two where a weaker network is asked too, half where the pair is not."""
     number, guider = config.sampler.steps, config.guider
     weak, pairs = guider.weak_steps(number), guider.steps(number)
     always = not config.reads_negative or config.pair_scale == 1 or config.reads_both_halves
@@ -98,6 +143,12 @@ def samplings(config: Config) -> tuple[float, int]:
         return pivots + _begun(config, search_rounds(config)), 0
     if method.local_search.drafts:
         return method.local_search.drafts + _begun(config, local_rounds(config)), 0
+    if method.draft.candidates:
+        draft, first = method.draft, round(method.draft.begin * config.sampler.steps)
+        drafts = draft.candidates * sum(evaluations_of(shortened(config))) / sum(evaluations_of(config))
+        if draft.refine == "none":
+            return drafts, 0
+        return drafts + _begun(config, [(draft.keep, first if draft.refine == "resume" else 0)]), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
     if method.prompt_rewrite.by:

@@ -8,17 +8,27 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from align.processes.base import Gaussian, Step
+from align.processes.base import Gaussian, Predict, Step
+from align.sampling.batching import Cut, one_call
 from align.sampling.host import read_together, send
 from align.sampling.noise import Draws, candidate
-from align.sampling.parts import Parts, Want, suffices, wants_of_candidates
+from align.sampling.parts import NOTHING, Parts, Want, suffices, wants_of_candidates
 from align.sampling.selection import Trace
 from align.sampling.state import Estimate, State, join
+
+Evaluate = Callable[[State, Step, Want, Draws], Estimate]
+
+
+def predictor(evaluate: Evaluate, state: State, draws: Draws, cut: Cut) -> Predict:
+    """What a process that asks the network within a step asks."""
+    none = torch.zeros(len(state.picture), dtype=torch.bool)
+    want = Want(NOTHING, None, none, none, cut)
+    return lambda z, step: evaluate(replace(state, z=z), step, want, draws).x0
 
 
 def best_candidates(
     parts: Parts,
-    evaluate: Callable[[State, Step, Want, Draws], Estimate],
+    evaluate: Evaluate,
     state: State,
     kernel: Gaussian,
     proposal: Gaussian,
@@ -28,7 +38,7 @@ def best_candidates(
 ) -> tuple[State, Estimate | None, Trace]:
     """Of each particle's candidates one, and what it was evaluated to at the next step, if that is all that it needs there.
 
-    Each of the P particles of ``state`` has as many as ``widths`` (P,) says, on the host, drawn from the ``proposal``, which is
+    Each of the P particles of ``state``, which knows what they were predicted to be, has as many as ``widths`` (P,) says, on the host, drawn from the ``proposal``, which is
     the ``kernel`` as guidance shifts it.  They are evaluated call by call and only the best of each particle is kept, so memory
     does not grow with their number.  Also told, of the groups where there was any, ``unvalued``: how many particles had no
     candidate of a finite value, so that the first candidate went on.
@@ -48,13 +58,15 @@ def best_candidates(
         mine = replace(draws, own=own)
         at = send(rows, state.z.device)
         noise = mine.normal("step")
-        child = replace(state.take(rows), z=proposal.mean[at] + proposal.std * noise)
+        parents = state.take(rows)
+        predict = predictor(evaluate, parents, mine, one_call(len(chunk.rows)))
+        drawn = parts.process.draw(proposal.take(at), parents.z, parents.previous_x0, step, noise, predict)
+        child = replace(parents, z=drawn)
         want = wants_of_candidates(parts, following, widths[rows], len(chunk.rows))
         estimate = evaluate(child, following, want, replace(mine, step=following.index, round=0))
         ratio = torch.zeros_like(child.log_weights)
         if search.temperature > 0 and proposal is not kernel and kernel.std > 0:
-            kernel_there, proposal_there = (Gaussian(g.mean[at], g.std) for g in (kernel, proposal))
-            ratio = kernel_there.log_ratio(proposal_there, noise)
+            ratio = kernel.take(at).log_ratio(proposal.take(at), noise)
         value, ratio = read_together(estimate.value, ratio)
         keys = search.keys(value, ratio, mine)
         found = _Candidates(rows, child, estimate, keys)

@@ -1,4 +1,4 @@
-"""How far a gradient moves a step: the noisy latents (``Guidance``), the clean prediction (``CleanGuidance``)."""
+"""How a gradient moves a step: the noisy latents (``Guidance``), their noise (``NoiseGuidance``), the clean prediction (``CleanGuidance``)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from align.processes.base import Step, clean_and_noise
+from align.processes.base import Gaussian, Pulled, Step, clean_and_noise
+from align.sampling.noise import Draws
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate, per_row
+from align.sampling.whitening import Whitening, phases, ranks, spectrum
 
 Rule = Literal["correction", "velocity", "polyak", "value", "constant", "variance"]
 """What the factor rho of a gradient g is, besides the coefficient; all norms per particle in float32.
@@ -78,9 +80,42 @@ class Guidance:
         x0, eps = clean_and_noise(change, torch.zeros_like(change), step, "epsilon")
         return replace(estimate, eps=estimate.eps + eps, x0=estimate.x0 + x0)
 
+    def propose(
+        self, kernel: Gaussian, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor, draws: Draws
+    ) -> Gaussian:
+        """What the next latents are drawn from, of the kernel that ``adjust`` led to."""
+        shift = self.shift(estimate, terms, step, tilt)
+        return kernel if shift is None else kernel.shifted(shift)
+
     def shift(self, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor) -> Tensor | None:
         """What to add to the kernel's mean, (P, C, h, w), if anything."""
         return self.step(estimate, terms, step, tilt) if self.form == "mean" else None
+
+
+@dataclass(frozen=True)
+class NoiseGuidance(Guidance):
+    """The gradient as noise (NTRK, arXiv 2606.18066): the mean stays where it is, and a share of what is drawn points against it.
+
+    The noise is sqrt(rho) w + sqrt(1 - rho) xi, where rho, at most 1, is ``strength`` times the phase's ``coefficient`` and w is minus
+    the gradient, made to pass for a draw; its length does not count.
+
+    Attributes:
+        whiten: how it is made to, see ``align.sampling.whitening``; ``phase`` takes magnitudes of a draw of its own.
+    """
+
+    whiten: Whitening = "phase"
+
+    def propose(
+        self, kernel: Gaussian, estimate: Estimate, terms: Terms, step: Step, tilt: Tensor, draws: Draws
+    ) -> Gaussian:
+        rho = self.strength * self.coefficient[terms.phase]
+        away = -estimate.gradient
+        if self.whiten == "phase":
+            along = phases(away, draws.normal("white"))
+        else:
+            along = spectrum(away) if self.whiten == "wgnc" else ranks(away)
+        share = torch.where(estimate.gradient_norm > 0, rho, torch.zeros_like(estimate.gradient_norm))
+        return Pulled(kernel.mean, kernel.std, along, share)
 
 
 @dataclass(frozen=True)

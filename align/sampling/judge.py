@@ -183,25 +183,31 @@ class Judge:
     def values(
         self,
         state: State,
-        x0: Tensor,
+        estimate: Estimate,
         pictures: Pictures,
         step: Step,
         draws: Draws,
         ledger: Ledger,
         cut: Cut,
     ) -> Tensor:
-        """(P,) float32, the expected reward of all particles of a state, predictions ``x0`` (P, ...) at hand."""
+        """(P,) float32, the expected reward of all particles of a state, their predictions at hand."""
         assert self.value is not None
         parts = []
         for chunk in cut(state.group.tolist()):
-            some = state.take(chunk.rows)
+            some, seen = state.take(chunk.rows), estimate.take(chunk.rows)
+            texts = pictures.prompts_of(some)
+
+            def score(shown: Tensor, time: int, texts: list[str] = texts, real: int = chunk.real) -> Tensor:
+                return self._scoring(texts, time, real)(shown)
+
             asked = Asked(
                 some.z,
-                x0[send(chunk.rows, x0.device)],
+                seen.x0,
+                seen.eps,
                 pictures.conditioning_of(some),
                 step,
                 draws.take(chunk.rows),
-                self._scoring(pictures.prompts_of(some), step.timestep, chunk.real),
+                score,
             )
             parts.append((chunk.rows[: chunk.real], self.value(asked)[: chunk.real].float()))
         for what, each in self.value.costs(step).items():

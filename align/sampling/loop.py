@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Gaussian, Step, renoise
-from align.sampling.candidates import best_candidates
+from align.sampling.candidates import best_candidates, predictor
 from align.sampling.host import read, send
 from align.sampling.ledger import Ledger
 from align.sampling.levels import rollover
@@ -172,9 +172,8 @@ class Loop:
         valued = torch.nonzero(want.valued)[:, 0]
         if not len(valued):
             return estimate
-        x0 = estimate.take(valued).x0
-        valuable, some_draws = state.take(valued), draws.take(valued)
-        values = parts.judge.values(valuable, x0, self.pictures, step, some_draws, self.ledger, want.cut)
+        asked, seen, drawn = state.take(valued), estimate.take(valued), draws.take(valued)
+        values = parts.judge.values(asked, seen, self.pictures, step, drawn, self.ledger, want.cut)
         whole = estimate.value.index_copy(0, send(valued, values.device), values)
         return replace(estimate, value=whole)
 
@@ -232,13 +231,13 @@ class Loop:
         """
         parts = self.parts
         kernel = parts.process.kernel(estimate.x0, estimate.eps, step)
-        proposal = self._shifted(kernel, state, estimate, step, want)
+        draws = Draws.of(self.streams, state, step.index, round)
+        proposal = self._shifted(kernel, state, estimate, step, want, draws)
         previous = estimate.x0.detach()
         objective = parts.judge.objective
         if objective is not None and objective.compare_with == "timestep":
             repeats = per_row(send(again, previous.device), previous)
             previous = torch.where(repeats, state.previous_x0, previous)
-        draws = Draws.of(self.streams, state, step.index, round)
         parents = replace(state, previous_x0=previous)
         if parts.search is not None:
             widths = parts.search.widths(state, step, draws)
@@ -248,7 +247,8 @@ class Loop:
         z, noise = proposal.mean, None
         if proposal.std > 0:
             noise = draws.normal("step")
-            z = proposal.sample(noise)
+            predict = predictor(self.evaluate, state, draws, want.cut)
+            z = parts.process.draw(proposal, state.z, estimate.x0, step, noise, predict)
         log_weights = state.log_weights
         if parts.weigh and noise is not None:
             log_weights = log_weights + kernel.log_ratio(proposal, noise)
@@ -263,22 +263,22 @@ class Loop:
         return children, None, again, {}
 
     def _shifted(
-        self, kernel: Gaussian, state: State, estimate: Estimate, step: Step, want: Want
+        self, kernel: Gaussian, state: State, estimate: Estimate, step: Step, want: Want, draws: Draws
     ) -> Gaussian:
-        """The kernel as guidance shifts it: by what it makes of the predictions, then by moving the mean."""
+        """The kernel as guidance shifts it: by what it makes of the predictions, then by moving the mean or the noise."""
         parts, moved = self.parts, estimate
         if want.back is None:
             return kernel
         if parts.judge.clean is not None:
             moved = parts.judge.clean.adjust(moved, step)
-        shift: Tensor | None = None
-        if want.back == "noisy":
-            assert parts.guidance is not None
-            moved = parts.guidance.adjust(moved, want.terms, step, state.tilt)
-            shift = parts.guidance.shift(estimate, want.terms, step, state.tilt)
+        noisy = parts.guidance if want.back == "noisy" else None
+        if noisy is not None:
+            moved = noisy.adjust(moved, want.terms, step, state.tilt)
         if moved is not estimate:
             kernel = parts.process.kernel(moved.x0, moved.eps, step)
-        return kernel if shift is None else kernel.shifted(shift)
+        return (
+            kernel if noisy is None else noisy.propose(kernel, estimate, want.terms, step, state.tilt, draws)
+        )
 
 
 def _without_nonfinite(estimate: Estimate) -> Estimate:

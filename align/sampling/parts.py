@@ -10,7 +10,7 @@ from torch import Tensor
 
 from align.processes.base import Process, Step
 from align.sampling.batching import Cut, one_call
-from align.sampling.guidance import Guidance
+from align.sampling.guidance import Guidance, NoiseGuidance
 from align.sampling.judge import Judge
 from align.sampling.objective import Terms
 from align.sampling.predict import Predict
@@ -111,6 +111,8 @@ def _guides(parts: Parts, step: Step) -> tuple[Terms, Literal["clean", "noisy"] 
     # A weighed particle takes a deterministic step as it is: shifted, it would have no weight at all.
     if not (parts.weigh and step.std == 0):
         tilted = guidance is not None and (guidance.rule != "variance" or parts.select.tilts(step))
+        # Without noise there is none to point anywhere.
+        tilted = tilted and not (isinstance(guidance, NoiseGuidance) and step.std == 0)
         if guidance is not None and guidance.strength > 0 and tilted and (terms.semantic or terms.preference):
             return terms, "noisy"
         if parts.judge.clean is not None and terms.preference:

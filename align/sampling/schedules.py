@@ -1,4 +1,4 @@
-"""When a search looks, how wide, and how its particles get fewer; functions of the step alone (arXiv 2503.02039)."""
+"""When a search looks, how wide, how far ahead, and how its particles get fewer; functions of the step alone (arXiv 2503.02039)."""
 
 from __future__ import annotations
 
@@ -48,3 +48,14 @@ def searched_width(candidates: int, widen: float, budget: int, number: int) -> i
     """
     share = budget / number if budget > number else 1.0
     return max(1, math.floor(widen * candidates * share + 1e-9))
+
+
+def ahead(index: int, steps: int, most: int) -> list[int]:
+    """Steps at which a completion from step ``index`` on is evaluated, itself the first.
+
+    The steps that are left, of ``steps`` in all, are cut into ``most`` equal parts, or as many as there are, and each part is one
+    step from where it begins.
+    """
+    left = steps - index
+    parts = min(most, left)
+    return [index + part * left // parts for part in range(parts)]

@@ -6,7 +6,7 @@ Search ranks candidates by it and particle filters weigh by it (soft values of S
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from align.backbones.base import Backbone, Conditioning
 from align.backbones.guider import Guider
-from align.processes.base import Step
+from align.processes.base import Process, Step, kernel
 from align.sampling.noise import Draws
+from align.sampling.schedules import ahead
 from align.sampling.value_network import ValueNetwork
 
 
@@ -25,16 +26,18 @@ class Asked:
 
     Attributes:
         z: noisy latents (P, ...).
-        x0: their predicted clean latents; anything if the value is of latents alone.
-        score: pictures (P, 3, H, W) in [0, 1], each for its particle's own prompt, to their rewards (P,) at this step.
+        x0, eps: their predicted clean latents and noise; anything if the value is of latents alone.
+        score: pictures (P, 3, H, W) in [0, 1], each for its particle's own prompt, to their rewards (P,) at a timestep, 0 for what
+            is finished.
     """
 
     z: Tensor
     x0: Tensor
+    eps: Tensor
     conditioning: Conditioning
     step: Step
     draws: Draws
-    score: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor, int], Tensor]
 
 
 class Value(Protocol):
@@ -71,7 +74,7 @@ class PosteriorMean:
         return {"decoder_forward": 1, "reward_forward": 1}
 
     def __call__(self, asked: Asked) -> Tensor:
-        return asked.score(self.decode(asked.x0).clamp(0, 1))
+        return asked.score(self.decode(asked.x0).clamp(0, 1), asked.step.timestep)
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,53 @@ class Looks:
 
     def __call__(self, asked: Asked) -> Tensor:
         step = asked.step
-        total = asked.score(self.backbone.decode(asked.x0).clamp(0, 1))
+        total = asked.score(self.backbone.decode(asked.x0).clamp(0, 1), step.timestep)
         for look in range(1, self.looks):
             noise = asked.draws.normal(f"look {look}")
             seen = step.a * asked.x0 + step.s * noise
             again = self.backbone.predict(seen, step, asked.conditioning, self.guider, correction=False)
-            total = total + asked.score(self.backbone.decode(again.x0).clamp(0, 1))
+            total = total + asked.score(self.backbone.decode(again.x0).clamp(0, 1), step.timestep)
         return total / self.looks
+
+
+@dataclass(frozen=True)
+class Lookahead:
+    """The reward of a deterministic completion in few steps: the picture that comes of a state if no noise is drawn any more.
+
+    Of k = ``steps`` evaluations the first is the state's own; the others are where ``ahead`` puts them on the process's grid, and
+    the last goes to the process's end.  With all steps and eta 0 it is the reward of the picture that will be finished; with 1 it
+    is the posterior mean's.
+    """
+
+    backbone: Backbone
+    guider: Guider
+    process: Process
+    steps: int
+    of_latents: bool = False
+
+    @property
+    def of_prediction(self) -> bool:
+        return self.steps == 1
+
+    def further(self, step: Step) -> list[Step]:
+        """The steps that are evaluated beyond the state's own."""
+        steps = self.process.steps
+        return [steps[index] for index in ahead(step.index, len(steps), self.steps)[1:]]
+
+    def costs(self, step: Step) -> Mapping[str, float]:
+        more = sum(self.guider.calls(later) for later in self.further(step))
+        return {"network_forward": more, "decoder_forward": 1, "reward_forward": 1}
+
+    def __call__(self, asked: Asked) -> Tensor:
+        if self.steps == 1:
+            return PosteriorMean(self.backbone.decode)(asked)
+        x0, eps, last = asked.x0, asked.eps, self.process.steps[-1]
+        for later in self.further(asked.step):
+            z = later.a * x0 + later.s * eps
+            found = self.backbone.predict(z, later, asked.conditioning, self.guider, correction=False)
+            x0, eps = found.x0, found.eps
+        z = kernel(x0, eps, replace(last, std=0.0)).mean
+        return asked.score(self.backbone.decode(z).clamp(0, 1), 0)
 
 
 class Regressed:

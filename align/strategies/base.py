@@ -97,10 +97,11 @@ class Trials:
         watch: Callable[[Info], None] | None = None,
         arrived: State | None = None,
         first: int = 0,
+        sampler: Sampler | None = None,
     ) -> Finished:
         """Make candidates, those of one request side by side; the rest as in ``run``."""
         ledger = Ledger(len(trials))
-        latents = self.run(trials, ledger, watch, arrived, first)
+        latents = self.run(trials, ledger, watch, arrived, first, sampler)
         found = self.finish(latents, trials, ledger)
         self.charge(trials, ledger)
         return found
@@ -112,22 +113,24 @@ class Trials:
         watch: Callable[[Info], None] | None = None,
         arrived: State | None = None,
         first: int = 0,
+        sampler: Sampler | None = None,
     ) -> Tensor:
         """Clean latents (C, ...) of candidates, under the caller's grad mode; ``ledger`` has an account of each.
 
-        ``watch`` is told of each evaluation.  With ``arrived``, one particle a candidate, they go on from step ``first``.
+        ``watch`` is told of each evaluation.  With ``arrived``, one particle a candidate, they go on from step ``first``.  ``sampler``
+        is one of the same backbone with other steps.
         """
-        sampler = self.sampler
+        whole, sampler = len(self.sampler.parts.process.steps), sampler or self.sampler
         requests, steps = [trial.request for trial in trials], len(sampler.parts.process.steps)
         log = Log(len(trials), steps)
-        share = len(trials) / len(self.requests) * (1 - first / steps)
+        share = len(trials) / len(self.requests) * (steps - first) / whole
 
         def record(info: Info) -> None:
             log.record(info)
             if watch is not None:
                 watch(info)
-            if sampler.on_evaluation is not None:
-                sampler.on_evaluation(info)
+            if self.sampler.on_evaluation is not None:
+                self.sampler.on_evaluation(info)
 
         state = sampler.run(
             requests,

@@ -2,7 +2,8 @@
 
 An iterate is a whole sampling.  Its picture is scored, and the gradient goes back in stages: reward to picture, decoder to clean
 latents, network calls to the noise, of which each keeps what goes into it and is made once more on the way (unless there are
-few).  A penalty joins it, the norm of the sum is cut, and the noise takes a step of an optimiser.  Each picture has its own norm,
+few).  A penalty joins it, the norm of the sum is cut, and the noise takes a step of an optimiser; both can be projected on what is
+white (WGNC).  Each picture has its own norm,
 optimiser and penalty; one whose reward or gradient is not finite stays where it is.  The best iterate is kept; the noise after the
 last update is sampled too.
 """
@@ -24,6 +25,7 @@ from align.sampling.ledger import Ledger
 from align.sampling.noise import Given, Noise
 from align.sampling.predict import Differentiable
 from align.sampling.sampler import Request, Sampler, root_mean_square
+from align.sampling.whitening import spectrum
 from align.strategies.base import Finished, Strategy, Trial, Trials
 from align.strategies.hybrid import neighbour, surrogate
 from align.strategies.moves import Sphere, clipped
@@ -102,8 +104,9 @@ class NoiseGradient(Strategy):
                 if not finite[number]:
                     trials.figures[number]["nonfinite_gradients"] += 1
                     continue
-                leaf.grad = clipped(gradient, self.options.clip)
+                leaf.grad = self.projected(clipped(gradient, self.options.clip))
                 mover.step()
+                leaf.data.copy_(self.projected(leaf.data))
         if not self.keep_last:
             rows = self.trials_of(trials, leaves)
             self.offer(trials, trials(rows), leaves, self.options.iterations)
@@ -156,6 +159,10 @@ class NoiseGradient(Strategy):
             nesterov = options.nesterov and options.momentum > 0
             return torch.optim.SGD([leaf], options.rate, options.momentum, nesterov=nesterov)
         return torch.optim.AdamW([leaf], options.rate, eps=options.epsilon, weight_decay=options.decay)
+
+    def projected(self, noise: Tensor) -> Tensor:
+        """One picture's noise (S, ...), or a step of it, with a white spectrum where that is asked for: each draw by itself."""
+        return spectrum(noise) if self.options.project == "wgnc" else noise
 
     def trials_of(self, trials: Trials, leaves: Sequence[Tensor]) -> list[Trial]:
         """A candidate of each request, with its noise as it is now."""

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from align.backbones.base import Backbone, Conditioning
-from align.runner.build import assemble, load_backbone, load_reward, process_of
+from align.runner.build import assemble, load_backbone, load_reward
 from align.runner.guiders import guider_of
+from align.runner.processes import process_of
 from align.sampling.batching import Calls
 from align.semantics.sources import no_pairs
 from align.training.base import Examiner, Lesson, Trainable

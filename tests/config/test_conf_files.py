@@ -51,9 +51,9 @@ KINDS = {  # what decides which methods are defined: the sampler, and whether th
     "density": ("toy_gaussian", "toy_gmm", "toy_gmm2", "toy_swiss_roll"),
 }
 READS_PROMPTS = {"dymo", "dymo_smc", "dymo_paper", "dymo_released", "freedom", "mpgd", "ugd"}
-REWORDS = {"promptist", "promptopt"}
-"""Methods that read attention or measure steps by the prompt's correction, and those that change its words: toy densities have
-none of these."""
+REWORDS, WHITENS = {"promptist", "promptopt"}, {"wgnc"}
+"""Methods that read attention or measure steps by the prompt's correction, those that change its words, and what whitens a spectrum: toy
+densities have none of these."""
 
 
 @cache
@@ -90,7 +90,7 @@ def test_every_kind_of_experiment_takes_every_method(kind, method):
     """In turn each experiment of the kind: they differ in numbers, rewards and prompts, which no method asks about."""
     experiment = KINDS[kind][group_choices("method").index(method) % len(KINDS[kind])]
     # A consistency model has no correction either; of these methods it takes the one that is scaled otherwise.
-    unfit = {"density": READS_PROMPTS | REWORDS, "consistency": READS_PROMPTS - {"dymo_paper"}}.get(
+    unfit = {"density": READS_PROMPTS | REWORDS | WHITENS, "consistency": READS_PROMPTS - {"dymo_paper"}}.get(
         kind, set()
     )
     if method in unfit:

@@ -90,3 +90,22 @@ def test_a_search_in_which_some_travel_goes_on_without_values(search, travel):
         (alone,) = sample(config, reward, [request])
         assert str(one.info) == str(alone.info)  # nan is not nan
         assert (one.picture is None) or torch.equal(one.picture, alone.picture)
+
+
+@pytest.mark.parametrize("whiten", ["phase", "wgnc", "order"])
+def test_a_gradient_as_noise_in_a_search_is_of_its_own_prompt_alone(whiten):
+    """All candidates of a step share what points against the gradient, and each has noise of its own beside it."""
+    config = config_of(
+        "method=ntrk",
+        f"method.guidance.whiten={whiten}",
+        *SEARCHED["fewer particles"],
+        *TRAVELS["fixed"],
+    )
+    made = sample(config, FakeReward())
+    for request, one in zip(REQUESTS, made, strict=True):
+        (alone,) = sample(config, FakeReward(), [request])
+        assert torch.equal(one.picture, alone.picture)
+        assert one.cost == alone.cost
+    pulled = replace(config.method.guidance, coefficient=(0.0, 0.0, 0.0))
+    plain = sample(replace(config, method=replace(config.method, guidance=pulled)), FakeReward())
+    assert not any(torch.equal(one.picture, two.picture) for one, two in zip(made, plain, strict=True))

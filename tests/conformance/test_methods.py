@@ -31,6 +31,7 @@ CHEAPER = {
     "best_of_n": ["method.particles=3"],
     "dno": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
     "reno": ["method.noise_gradient.iterations=2"],
+    "wgnc": ["method.noise_gradient.iterations=2"],
     "dno_released": ["method.noise_gradient.iterations=2", "method.noise_gradient.permutations=3"],
     "reno_released": ["method.noise_gradient.iterations=2"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
@@ -68,6 +69,7 @@ CHEAPER = {
         "method.noise_search.populations=[3,2,2]",
         "method.noise_search.begin=[0,0.5]",
     ],
+    "draft": ["method.draft.candidates=3"],
     "local_search": [
         "method.local_search.drafts=2",
         "method.local_search.children=[2,1]",
@@ -75,7 +77,15 @@ CHEAPER = {
     ],
     **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
 }
-WRAP_ALIKE = ("dno_released", "reno", "reno_released", "noise_search_released", "evosearch", "promptist")
+WRAP_ALIKE = (
+    "dno_released",
+    "reno",
+    "reno_released",
+    "wgnc",
+    "noise_search_released",
+    "evosearch",
+    "promptist",
+)
 """What wraps whole samplings as another one does, and asks nothing about their process."""
 CASES = {
     "fake": METHODS,

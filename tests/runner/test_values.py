@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from diffusers import AutoencoderTiny
+from fakes import CPU, FakeBackbone, FakeReward, words_graph
 
 from align.__main__ import main
 from align.checkpoints.reference import EMBEDDED
@@ -16,7 +17,9 @@ from align.runner.estimate import network_evaluations
 from align.runner.files import Files
 from align.runner.plan import identity
 from align.sampling.batching import Calls
+from align.sampling.sampler import Request
 from align.sampling.value_network import ValueNetwork, ValueShape, save_value_network
+from align.semantics.sources import PromptGraphs
 from align.store.csvfile import read_csv
 from runner.test_build import _none_needed, command
 
@@ -114,6 +117,7 @@ def test_other_estimates_need_no_files(estimate):
     [
         ([*SVDD, "method.value.weights=somewhere"], r"method\.value\.weights.*posterior.*give"),
         (["method=none", NETWORK], r"method=none compares none: give method=svdd"),
+        ([*SVDD, "method.value.steps=5"], r"is read with method.value.estimate=lookahead only"),
         (["method=best_of_n", "method.value.estimate=looks"], r"method=best_of_n compares none"),
         (["experiment=toy_gmm", *SVDD, SMALL], r"small_decoder: backbone=toy_gmm decodes nothing"),
         (
@@ -182,8 +186,36 @@ def test_what_the_files_hold_decides_a_picture_and_not_where_they_are():
 
 
 @pytest.mark.parametrize(
-    ("estimate", "evaluations"), [("posterior", 1 + 24 * 3), ("network", 25), ("looks", 1 + 24 * 3 * 4)]
+    ("estimate", "evaluations"),
+    [
+        ("posterior", 1 + 24 * 3),
+        ("network", 25),
+        ("looks", 1 + 24 * 3 * 4),
+        ("lookahead", 1 + 3 * (23 * 2 + 1)),
+    ],
 )
 def test_the_estimate_of_the_cost_knows_the_value(estimate, evaluations):
     config = compose(*SVDD, "sampler.steps=25", f"method.value.estimate={estimate}")
     assert network_evaluations(config) == (evaluations, evaluations)
+
+
+@pytest.mark.parametrize("estimate", ["lookahead", "looks"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["method=svdd"],
+        ["method=dsearch", "method.particles=4", "method.search.schedule=all"],
+        ["method=dsearch_r", "method.particles=4", "method.search.replace=0.5"],
+        ["method=fk"],
+        ["method=das", "method.particles=2"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_the_plan_tells_what_further_evaluations_of_valued_states_come_to(options, estimate):
+    few = f"method.value.{'looks' if estimate == 'looks' else 'steps'}=3"
+    config = compose(*options, few, f"method.value.estimate={estimate}", "sampler.steps=5", "sampler.eta=1")
+    pairs, number = PromptGraphs(words_graph).pairs, config.method.returned
+    sampler = build.assemble(config, FakeBackbone(), FakeReward(), pairs, Calls(1), CPU)
+    made = sampler.sample([Request("red cat blue dog", sample=k) for k in range(number)])
+    least, most = network_evaluations(config)
+    assert least == most == sum(one.cost.network_forward for one in made) / number

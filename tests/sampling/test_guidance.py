@@ -4,10 +4,14 @@ import pytest
 import torch
 from fakes import SCHEDULE
 
-from align.processes.base import clean_and_noise
+from align.commands.parser import parse
+from align.config.compose import jobs_of
+from align.config.errors import ConfigError
+from align.processes.base import Gaussian, clean_and_noise
 from align.processes.ddim import ddim
 from align.processes.lcm import lcm
-from align.sampling.guidance import CleanGuidance, Guidance
+from align.sampling.guidance import CleanGuidance, Guidance, NoiseGuidance
+from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Terms
 from align.sampling.state import Estimate
 
@@ -146,3 +150,40 @@ def test_noise_guidance_moves_a_consistency_function_as_far_as_it_depends_on_the
     moved = Guidance(0.5, (1.0, 1.0, 1.0), form="eps").adjust(found, TERMS, step, TILT)
     torch.testing.assert_close(moved.x0, clean(moved.eps))
     assert not torch.equal(moved.x0, found.x0)
+
+
+@pytest.mark.parametrize("whiten", ["phase", "wgnc", "order"])
+@pytest.mark.parametrize("scale", [1e-9, 1.0])
+def test_a_share_of_the_noise_points_against_the_gradient_and_passes_for_noise(whiten, scale):
+    """The mean stays, and what is drawn has the size of noise whatever the gradient's is; without a gradient it is the draw itself."""
+    found, rho = estimate(scale), 0.64
+    draws = Draws([NoiseStream(0, "words", 0, k) for k in range(3)], 4, 0, (4, 8, 8), torch.device("cpu"))
+    kernel = Gaussian(found.x0, 0.5)
+    guidance = NoiseGuidance(0.8, (0.1, 0.8, 1.0), whiten=whiten)
+    proposal = guidance.propose(kernel, found, Terms(1, False, True), STEP, TILT, draws)
+    noise = draws.normal("step")
+    drawn = (proposal.sample(noise) - kernel.mean) / kernel.std
+    assert torch.equal(proposal.sample(noise)[1], kernel.sample(noise)[1])
+    rows = torch.tensor([0, 2])
+    torch.testing.assert_close(proposal.take(rows).sample(noise[rows]), proposal.sample(noise)[rows])
+    along = (drawn[rows] - (1 - rho) ** 0.5 * noise[rows]) / rho**0.5
+    assert torch.allclose(lengths(along) / 256**0.5, torch.ones(2), atol=0.15)
+    cosine = torch.cosine_similarity(along.flatten(1), -found.gradient[rows].flatten(1))
+    assert float(cosine.min()) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "mend"),
+    [
+        (["sampler.eta=0"], "draws none: give sampler=ddim_ancestral"),
+        (["method.steering.potential=max"], "neither method.steering nor method.tempering"),
+        (["method.search.candidates=2", "method.search.temperature=1"], "give method.search.temperature=0"),
+        (["method.guidance.coefficient=[0.5,1.1,0]"], "give shares of at most 1"),
+        (["method.guidance.form=eps"], "leave it at mean"),
+        (["method=dps", "method.guidance.whiten=wgnc"], "is read with method.guidance.rule=noise only"),
+    ],
+)
+def test_what_a_gradient_as_noise_cannot_be_is_one_line(options, mend):
+    with pytest.raises(ConfigError, match=mend) as said:
+        jobs_of(parse(["method=ntrk", "sampler.eta=1", *options]))
+    assert "\n" not in str(said.value)

@@ -14,8 +14,9 @@ from align.sampling.noise import Draws, NoiseStream
 from align.sampling.objective import Objective
 from align.sampling.parts import Parts
 from align.sampling.sampler import Population
-from align.sampling.schedules import populations
+from align.sampling.schedules import ahead, populations
 from align.sampling.search import Prune, Search
+from align.sampling.selection import Keep
 from align.sampling.value_network import (
     ValueNetwork,
     ValueShape,
@@ -23,7 +24,7 @@ from align.sampling.value_network import (
     read_shape,
     save_value_network,
 )
-from align.sampling.values import Asked, Looks, PosteriorMean, Regressed
+from align.sampling.values import Asked, Lookahead, Looks, PosteriorMean, Regressed
 from sampling.test_loop import PROMPTS, REQUESTS, SCHEDULE, STEPS, parts_of, sample
 from sampling.test_search import grouped
 
@@ -35,7 +36,7 @@ SHAPE = ValueShape(
 
 def scorer(prompts):
     """The fake reward of a particle's picture at the step."""
-    return lambda pictures: FakeReward().score(pictures, prompts, torch.full((len(prompts),), int(STEP.time)))
+    return lambda pictures, time: FakeReward().score(pictures, prompts, torch.full((len(prompts),), time))
 
 
 def texts(number):
@@ -47,17 +48,17 @@ def states(backbone, number=3):
     prompts = texts(number)
     z = torch.randn(number, *backbone.latent_shape(), generator=torch.Generator().manual_seed(1))
     conditioning = Conditioning.of([backbone.encode(prompt, "") for prompt in prompts])
-    x0 = backbone.predict(z, STEP, conditioning, Guider(3.0)).x0
+    found = backbone.predict(z, STEP, conditioning, Guider(3.0))
     own = [NoiseStream(5, prompt, 0, k) for k, prompt in enumerate(prompts)]
     draws = Draws(own, STEP.index, 0, backbone.latent_shape(), CPU)
-    return Asked(z, x0, conditioning, STEP, draws, scorer(prompts))
+    return Asked(z, found.x0, found.eps, conditioning, STEP, draws, scorer(prompts))
 
 
 def taken(given, rows):
     prompts = texts(len(given.z))
     some, rows = scorer([prompts[k] for k in rows]), torch.tensor(rows)
     conditioning, draws = given.conditioning.take(rows), given.draws.take(rows)
-    return Asked(given.z[rows], given.x0[rows], conditioning, STEP, draws, some)
+    return Asked(given.z[rows], given.x0[rows], given.eps[rows], conditioning, STEP, draws, some)
 
 
 def network(seed=0):
@@ -76,6 +77,43 @@ def searching(backbone, reward, value, candidates=4, batch_size=4):
 def paid(outcomes):
     names = ("network_forward", "decoder_forward", "reward_forward", "value_forward", "network_backward")
     return {tuple(getattr(one.cost, name) for name in names) for one in outcomes}
+
+
+# ---------------------------------------------------------------- a completion
+
+
+def test_a_completion_in_one_step_is_the_posterior_mean(backbone, reward):
+    given = states(backbone)
+    whole = Lookahead(backbone, Guider(3.0), ddim(SCHEDULE, STEPS, 1.0), 1)
+    assert torch.equal(whole(given), PosteriorMean(backbone.decode)(given))
+
+
+def test_without_noise_a_completion_in_all_steps_is_the_reward_of_the_finished_picture(backbone, reward):
+    """Bit for bit, from wherever it looks; along the way it draws what plain sampling with eta 0 does."""
+    process = ddim(SCHEDULE, STEPS, 0.0)
+    whole = Lookahead(backbone, Guider(3.0), process, STEPS)
+    watches = type("Watches", (Keep,), {"reads": lambda self, step: True})()
+    parts = Parts(*passes(backbone, 3.0, 1, reward=reward, value=whole), process, select=watches)
+    seen = []
+    (outcome,) = sample(parts, REQUESTS[:1], watch=seen.append, population=Population(choose="best"))
+    assert [float(one.estimate.value) for one in seen] == [outcome.info["value"]] * STEPS
+
+
+@pytest.mark.parametrize(
+    ("index", "steps", "most", "at"),
+    [(0, 8, 2, [0, 4]), (5, 8, 3, [5, 6, 7]), (6, 8, 3, [6, 7]), (7, 8, 2, [7]), (1, 8, 3, [1, 3, 5])],
+)
+def test_it_looks_ahead_in_equal_parts_of_what_is_left(index, steps, most, at):
+    assert ahead(index, steps, most) == at
+
+
+def test_a_completion_costs_its_further_evaluations(backbone, reward):
+    """Each candidate: its own prediction and two more, one and none near the end; one decoding and one score."""
+    process = ddim(SCHEDULE, STEPS, 1.0)
+    found = sample(searching(backbone, reward, Lookahead(backbone, Guider(3.0), process, 3)))
+    arrivals = range(1, STEPS)
+    calls = sum(4 * (1 + min(2, STEPS - 1 - arrival)) for arrival in arrivals)
+    assert paid(found) == {(1 + calls, 4 * (STEPS - 1) + 1, 4 * (STEPS - 1), 0, 0)}
 
 
 # ---------------------------------------------------------------- several looks
@@ -212,7 +250,7 @@ def test_the_candidate_of_the_largest_value_goes_on(backbone):
         if len(tried) == 1:
             z = tried
             continue
-        scores = value(Asked(tried, tried, three, process.steps[step.index + 1], None, None))
+        scores = value(Asked(tried, tried, tried, three, process.steps[step.index + 1], None, None))
         z = tried[int(scores.argmax())][None]
     torch.testing.assert_close(outcome.picture, backbone.decode(z)[0].clamp(0, 1), atol=1e-5, rtol=1e-4)
 

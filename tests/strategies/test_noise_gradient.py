@@ -422,3 +422,15 @@ def test_what_cannot_work_is_refused_in_a_line(case):
 def test_rewards_without_a_gradient_go_with_neighbours():
     config = config_of("method=dno", "method.noise_gradient.estimate=hybrid", "reward=jpeg_compressibility")
     assert not config.method.reward_needs_gradient
+
+
+def test_a_projected_iterate_has_the_spectrum_of_noise_and_goes_up():
+    """Of 4 x 4 latents: one block of the eight frequencies, whose squares are 8; the noise it begins with is plain."""
+    strategy = strategy_of(project="wgnc", rate=0.3, iterations=8, optimiser="adamw")
+    (outcome,) = strategy.sample([REQUEST])
+    seen = [float(word) for word in outcome.info["values"].split()]
+    (plain,) = strategy_of(iterations=1, rate=0.0).sample([REQUEST])
+    assert seen[0] == pytest.approx(plain.info["value"], rel=1e-4)
+    assert outcome.info["value"] > seen[0]
+    assert outcome.info["iterate"] > 0
+    assert outcome.info["noise_norm"] == pytest.approx(1.0, abs=1e-6)
