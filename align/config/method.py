@@ -190,6 +190,9 @@ class SteeringConfig:
     """log G over rate: the best value so far; the value less the last; the sum so far; the value alone."""
     rate: Annotated[float, Between(0, 1e9)] = 10.0
     """lambda: particles are drawn towards exp(lambda r)."""
+    growth: Annotated[float, Between(0, 1e6)] = 0.0
+    """gamma: the rate rises to lambda, by min((1 + gamma)^k - 1, 1) the k-th time that particles are resampled; 0 has all of it at
+    once."""
     start: Annotated[float, Between(0, 1)] = 0.2
     """First step at which particles are resampled, as a share of all steps."""
     end: Annotated[float, Between(0, 1)] = 0.8

@@ -220,7 +220,7 @@ def _selection(config: Config) -> Keep:
     steering, ladder = method.steering, method.tempering
     if steering.potential != "none":
         steers = ForgetfulSteering if "forgetful_weights" in quirks else Steering
-        return steers(steering.potential, steering.rate, steered(config), resampling)
+        return steers(steering.potential, steering.rate, steered(config), resampling, growth=steering.growth)
     if ladder.rule != "none":
         tempers = PublishedLadder if "published_ladder" in quirks else Tempering
         tempering = tempers(

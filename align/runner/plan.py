@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.convert import plain
 from align.config.guider import GuiderConfig
-from align.config.method import STRATEGIES
+from align.config.method import STRATEGIES, MethodConfig
 from align.config.schema import BackboneConfig, Config, SamplerConfig
 from align.runner.prompt_files import PromptRow
 
@@ -92,6 +92,9 @@ def identity(
     method["prompt_search"]["words"] = words
     method["prompt_rewrite"] = {"keep": method["prompt_rewrite"]["keep"], **(rewriting or {})}
     method["quirks"].sort()
+    for section, option in _LATER_OF_METHODS:
+        if method[section][option] == getattr(getattr(_USUAL_METHOD, section), option):
+            del method[section][option]
     if not config.method.rolls:
         del method["rollover"]
     for name in STRATEGIES:
@@ -124,6 +127,11 @@ _LATER = (
     *("density", "compile", "t5", "max_sequence_length", "attention_blocks", "attention_maps"),
     *("storage", "attention", "true_scale"),
 )
+
+
+_USUAL_METHOD = MethodConfig("none")
+_LATER_OF_METHODS = (("steering", "growth"),)
+"""Likewise of methods, by section."""
 
 
 class Keys:

@@ -73,7 +73,7 @@ CHEAPER = {
         "method.local_search.children=[2,1]",
         "method.local_search.begin=[0.5,0.75]",
     ],
-    **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
+    **{name: ["method.particles=2"] for name in ("fk", "bfs", "das", "smc", "tds", "urge", "dymo_smc")},
 }
 WRAP_ALIKE = ("dno_released", "reno", "reno_released", "noise_search_released", "evosearch", "promptist")
 """What wraps whole samplings as another one does, and asks nothing about their process."""
