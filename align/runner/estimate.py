@@ -6,8 +6,8 @@ import math
 
 from align.config.schema import Config
 from align.config.strategy import KEPT_STEPS
-from align.runner.searching import searching
-from align.runner.strategies import evaluations_of, samplings
+from align.runner.searching import backtracking, searching
+from align.runner.strategies import branching, evaluations_of, samplings
 from align.sampling.schedules import searched_width
 
 
@@ -20,6 +20,8 @@ def network_evaluations(config: Config) -> tuple[float, float]:
         last = 1 if "any_level" in method.quirks else 0
         looks = method.value.looks if method.value.estimate == "looks" else 1
         least = most = (method.rollover.budget - last) * looks * method.particles / method.returned
+    if method.backtracks:
+        least, most = (cost / method.returned for cost in _backtracked(config))
     if method.searches:
         least, most = (_searched(config, lucky=lucky) / method.returned for lucky in (False, True))
     recurrence = method.recurrence
@@ -30,6 +32,9 @@ def network_evaluations(config: Config) -> tuple[float, float]:
     }
     repeats = method.guided or (method.searches and recurrence.rule == "fixed")
     number, _ = samplings(config)
+    if method.tree_search.budget:  # What is left is less than the cheapest child.
+        calls = evaluations_of(config)
+        least -= max(0, sum(calls[branching(config)[-1] + 1 :]) - min(calls)) / number
     again = recomputed(config)
     return least * number + again, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number + again
 
@@ -48,8 +53,18 @@ def recomputed(config: Config) -> float:
     return 0 if lost or config.sampler.steps <= KEPT_STEPS else walked_back(config)
 
 
+def _backtracked(config: Config) -> tuple[float, float]:
+    """Least and most of a group: no particle goes back, or all do for as long as they can."""
+    method, calls = config.method, evaluations_of(config)
+    more = method.backtracking.budget - len(calls)
+    checked = len(backtracking(config)[0])
+    looks = method.value.looks - 1 if method.value.estimate == "looks" else 0
+    least, most = looks * checked, looks * (checked + more)
+    return method.particles * (sum(calls) + least), method.particles * (sum(calls) + more * max(calls) + most)
+
+
 def _searched(config: Config, *, lucky: bool) -> float:
-    """Of a group; ``lucky`` if every step is searched that can be."""
+    """Of a group; ``lucky`` if every step is searched that can be, and no candidate is good enough."""
     method, search, plan = config.method, config.method.search, searching(config)
     looks = method.value.looks if method.value.estimate == "looks" else 1
     number = method.particles
@@ -63,11 +78,14 @@ def _searched(config: Config, *, lucky: bool) -> float:
         width = search.candidates if search.otherwise == "few" else 1
         if chance >= 1 or (lucky and chance > 0):
             width = searched_width(search.candidates, search.widen, plan.budget, number)
-        if method.value.estimate == "network" and width > 1:  # Only the chosen candidate is evaluated.
+        valued = width > 1
+        if search.until != "all" and not lucky:
+            width = 1
+        if method.value.estimate == "network" and valued:  # Only the chosen candidate is evaluated.
             total += number * calls
             continue
-        total += number * width * calls * (looks if width > 1 else 1)
-        if method.guided and width > 1:  # The chosen candidate is evaluated again, with a gradient.
+        total += number * width * calls * (looks if valued else 1)
+        if method.guided and valued:  # The chosen candidate is evaluated again, with a gradient.
             total += number * calls
     return total
 

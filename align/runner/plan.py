@@ -97,6 +97,8 @@ def identity(
             del method[section][option]
     if not config.method.rolls:
         del method["rollover"]
+    if not config.method.backtracks:
+        del method["backtracking"]
     for name in STRATEGIES:
         if name not in config.method.strategies:
             del method[name]
@@ -130,7 +132,7 @@ _LATER = (
 
 
 _USUAL_METHOD = MethodConfig("none")
-_LATER_OF_METHODS = (("steering", "growth"),)
+_LATER_OF_METHODS = (("steering", "growth"), ("search", "until"), ("search", "threshold"))
 """Likewise of methods, by section."""
 
 

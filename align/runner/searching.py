@@ -14,13 +14,15 @@ class Searching:
 
     ``probabilities``: that a step is searched.  ``populations``: particles of a group that go on.  A searched step
     spends
-    candidates for ``budget`` particles however few are left, or with 0 for those that are left.
+    candidates for ``budget`` particles however few are left, or with 0 for those that are left.  ``thresholds``: what a candidate's
+    value has to be above for no other to be drawn, where anything has.
     """
 
     probabilities: tuple[float, ...]
     populations: tuple[int, ...]
     budget: int
     replaced: int
+    thresholds: tuple[float, ...]
 
 
 def searching(config: Config) -> Searching:
@@ -39,7 +41,19 @@ def searching(config: Config) -> Searching:
         () if search.drop == "none" else numbers,
         method.particles if search.drop != "none" else 0,
         int(search.replace * method.particles + 1e-9),
+        along(search.threshold, steps - 1) if search.threshold else (),
     )
+
+
+def along(numbers: tuple[float, ...], places: int) -> tuple[float, ...]:
+    """Numbers at equal distances from the first of some places to the last, with straight lines between them."""
+    found = []
+    for place in range(places):
+        at = place / max(places - 1, 1) * (len(numbers) - 1)
+        low = min(int(at + 1e-9), max(len(numbers) - 2, 0))
+        high = min(low + 1, len(numbers) - 1)
+        found.append(numbers[low] + (at - low) * (numbers[high] - numbers[low]))
+    return tuple(found)
 
 
 def steered(config: Config) -> tuple[int, ...]:
@@ -49,3 +63,11 @@ def steered(config: Config) -> tuple[int, ...]:
     found = range(first, last + 1, max(1, round(steering.every * steps)))
     ends = {steps - 1} if "forgetful_weights" in config.method.quirks else set()
     return tuple(sorted({*found, *ends}))
+
+
+def backtracking(config: Config) -> tuple[dict[int, float], int]:
+    """What particles have to be above at each checked step, by its index, and how many steps they go back."""
+    options, steps = config.method.backtracking, config.sampler.steps
+    bars = options.threshold * len(options.check) if len(options.threshold) == 1 else options.threshold
+    checked = [min(max(round(share * steps), 1), steps - 1) for share in options.check]
+    return dict(zip(checked, bars, strict=True)), max(1, round(options.depth * steps))

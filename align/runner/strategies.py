@@ -41,6 +41,13 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
         from align.strategies.local_search import LocalSearch
 
         return LocalSearch(sampler, method.local_search.drafts, local_rounds(config))
+    if method.tree_search.budget:
+        from align.strategies.tree_search import Rules, TreeSearch
+
+        tree = method.tree_search
+        rules = Rules(tree.descend, tree.rate, tree.widen, tree.exponent, tree.explore)
+        at = [step for step in branching(config) if sampler.parts.process.steps[step].std > 0]
+        return TreeSearch(sampler, rules, tree.budget, evaluations_of(config), at)
     if (words := words_of(config)) is not None:
         return _prompt_search(config, sampler, words)
     if config.method.prompt_rewrite.by is not None:
@@ -78,6 +85,12 @@ def local_rounds(config: Config) -> list[tuple[int, int]]:
     ]
 
 
+def branching(config: Config) -> list[int]:
+    """Steps at which a tree of states can branch; the last one's children would be finished pictures."""
+    shares, steps = config.method.tree_search.branch, config.sampler.steps
+    return sorted({round(share * steps) for share in shares}) if shares else list(range(steps - 1))
+
+
 def evaluations_of(config: Config) -> list[float]:
     """Network evaluations of one particle at each step: two where a weaker network is asked too, half where the pair is not."""
     number, guider = config.sampler.steps, config.guider
@@ -98,6 +111,8 @@ def samplings(config: Config) -> tuple[float, int]:
         return pivots + _begun(config, search_rounds(config)), 0
     if method.local_search.drafts:
         return method.local_search.drafts + _begun(config, local_rounds(config)), 0
+    if method.tree_search.budget:
+        return method.tree_search.budget / sum(evaluations_of(config)), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
     if method.prompt_rewrite.by:
