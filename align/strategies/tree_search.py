@@ -32,7 +32,7 @@ class Node:
     """A state at a step, -1 for the root.
 
     Attributes:
-        x0, eps: what was predicted of it, (...) on the device, of which children are drawn.
+        x0, eps: what was predicted of it, (...) on the host, of which children are drawn.
         candidate: number of the finished picture, where it is one.
         visits: iterations that passed it.
     """
@@ -185,14 +185,17 @@ class TreeSearch(Strategy):
                 seen[info.step.index] = info
 
         found = trials(rows, watch, self.children(rows, [node for _, node in some]) if first else None, first)
+        told = {
+            step: (read(info.estimate.x0), read(info.estimate.eps)) for step, info in sorted(seen.items())
+        }
         for row, (owner, node) in enumerate(some):
             value, best = float(found.values[row]), trials.best[owner]
             best.offer(value, found.pictures[row], found.latents[row], candidate=number)
             if self.rules.descend == "sample" and math.isfinite(value):
                 shown, latents = read(found.pictures[row]), read(found.latents[row])
                 leaves[owner][number] = Best(value, shown, latents, {"candidate": number})
-            for step, info in sorted(seen.items()):
-                below = Node(step, node, info.estimate.x0[row], info.estimate.eps[row])
+            for step, (x0, eps) in told.items():
+                below = Node(step, node, x0[row], eps[row])
                 node.children.append(below)
                 node = below
             leaf = Node(len(self.costs) - 1, node, candidate=number)
@@ -204,8 +207,8 @@ class TreeSearch(Strategy):
         """A next state of each of some nodes of one step, by the model's kernel and each candidate's own noise."""
         process, device = self.sampler.parts.process, self.sampler.device
         step = process.steps[nodes[0].step]
-        x0 = torch.stack([node.x0 for node in nodes if node.x0 is not None])
-        eps = torch.stack([node.eps for node in nodes if node.eps is not None])
+        x0 = send(torch.stack([node.x0 for node in nodes if node.x0 is not None]), device)
+        eps = send(torch.stack([node.eps for node in nodes if node.eps is not None]), device)
         shape = tuple(x0.shape[1:])
         noise = torch.stack([row.noise.normal("step", step.index, 0, shape) for row in rows])
         z = process.kernel(x0, eps, step).sample(send(noise, device))
