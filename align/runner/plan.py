@@ -93,7 +93,8 @@ def identity(
     method["prompt_rewrite"] = {"keep": method["prompt_rewrite"]["keep"], **(rewriting or {})}
     method["quirks"].sort()
     for section, option in _LATER_OF_METHODS:
-        if method[section][option] == getattr(getattr(_USUAL_METHOD, section), option):
+        given, usual = (getattr(getattr(one, section), option) for one in (config.method, _USUAL_METHOD))
+        if given == usual:
             del method[section][option]
     if not config.method.rolls:
         del method["rollover"]
