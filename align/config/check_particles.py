@@ -58,6 +58,7 @@ def check_particles(config: Config) -> None:
             "method.steering.potential and method.tempering.rule are two ways to weigh particles: give one of them"
         )
     _rollover(config)
+    _backtracking(config)
     _search(config)
     _tempering(method)
     _value(config)
@@ -107,6 +108,21 @@ def _search(config: Config) -> None:
             f"method.search.widen={search.widen:g} of method.search.candidates={search.candidates} leaves a searched step none: "
             f"give method.search.widen={1 / search.candidates:g} or more"
         )
+    if search.until != "all" and (search.temperature > 0 or not method.searches):
+        raise ConfigError(
+            f"method.search.until={search.until} draws candidates until one is good enough, the best of which goes on: give "
+            "method.search.candidates above 1 and method.search.temperature=0, or method.search.until=all"
+        )
+    if search.until == "above" and not search.threshold:
+        raise ConfigError(
+            "method.search.until=above needs a bar: give method.search.threshold=[NUMBER] in the reward's units, or some numbers along the "
+            "steps that are searched"
+        )
+    if search.until != "above" and search.threshold:
+        raise ConfigError(
+            f"method.search.threshold={shown(list(search.threshold))} is read with method.search.until=above only: give it, or "
+            "method.search.threshold=[]"
+        )
     if search.drop != "none" and method.particles == method.returned:
         raise ConfigError(
             f"method.search.drop={search.drop} has nothing to drop: give method.particles above method.returned"
@@ -151,6 +167,40 @@ def _rollover(config: Config) -> None:
             raise ConfigError(
                 f"method.rollover.budget={rollover.budget} spends it on plain next states, and nothing guides or chooses beside it: "
                 f"give {give}, or method.rollover.budget=0"
+            )
+
+
+def _backtracking(config: Config) -> None:
+    method, options, steps = config.method, config.method.backtracking, config.sampler.steps
+    section = "method.backtracking"
+    if not method.backtracks:
+        return
+    if options.budget < steps:
+        raise ConfigError(
+            f"{section}.budget={options.budget} does not reach the end of sampler.steps={steps}: give at least {steps}"
+        )
+    shares = list(options.check)
+    if not shares or sorted({*shares}) != shares or steps == 1:
+        raise ConfigError(
+            f"{section}.check={shown(shares)} of sampler.steps={steps}: give shares of the steps that rise, and 2 steps or more"
+        )
+    if len(options.threshold) not in (1, len(shares)):
+        raise ConfigError(
+            f"{section}.threshold lists {len(options.threshold)} numbers: give one in the reward's units, or one for each of the "
+            f"{len(shares)} checks"
+        )
+    others = {
+        "method.guidance.rule=none and method.clean.rule=none": method.guided,
+        "method.search.candidates=1, without drop and replace": method.searches,
+        "neither method.steering nor method.tempering": method.weighs,
+        "method.rollover.budget=0": method.rolls,
+        "method.recurrence.rule=none": method.recurrence.rule != "none",
+    }
+    for give, there in others.items():
+        if there:
+            raise ConfigError(
+                f"{section}.budget={options.budget} is spent on plain steps back and forth, and nothing guides or chooses beside it: "
+                f"give {give}, or {section}.budget=0"
             )
 
 
@@ -199,7 +249,7 @@ def _value(config: Config) -> None:
         raise ConfigError(
             f"method.value.steps={value.steps} is read with method.value.estimate=lookahead only: leave it at {type(value)().steps}"
         )
-    if value.estimate != "posterior" and not method.branches:
+    if value.estimate != "posterior" and not method.values_states:
         raise ConfigError(
             f"method.value.estimate={value.estimate} values noisy states, and method={method.name} compares none: "
             "give method=svdd, or method.value.estimate=posterior"

@@ -89,6 +89,8 @@ def _glass(config: Config) -> None:
         "gradients move": (method.differentiates, "method=best_of_n, svdd or fk"),
         "method.tempering weighs by the densities of": (method.tempers, "method=fk"),
         "method.rollover draws from": (method.rolls, "method=svdd"),
+        "method.backtracking draws from": (method.backtracks, "method=svdd"),
+        "method.tree_search draws from": (method.tree_search.budget > 0, "method=svdd"),
     }
     for what, (there, give) in others.items():
         if there:

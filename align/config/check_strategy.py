@@ -29,15 +29,16 @@ def check_strategy(config: Config) -> None:
         raise ConfigError(
             f"method.choose={method.choose}: {section} keeps the best picture ever seen by itself: give method.choose=first"
         )
-    if method.branches:
+    if method.values_states:
         raise ConfigError(
-            f"{section} wraps samplings of one particle without a search: leave out method.search, rollover, steering and tempering"
+            f"{section} wraps samplings of one particle without a search: leave out method.search, rollover, backtracking, steering and tempering"
         )
     if method.follows_noise:
         _noise_gradient(config)
     _noise_search(config)
     _local_search(config)
     _draft(config)
+    _tree_search(config)
     check_words(config, section)
 
 
@@ -161,4 +162,35 @@ def _draft(config: Config) -> None:
         raise ConfigError(
             f"{section}.begin={draft.begin:g} is at step {round(draft.begin * steps)} of sampler.steps={steps}, and drafts go on at step 1 "
             f"to {steps - 1}: give a share of {1 / steps:.3g} to {1 - 1 / steps:.3g}"
+        )
+
+
+def _tree_search(config: Config) -> None:
+    method, options, steps, section = (
+        config.method,
+        config.method.tree_search,
+        config.sampler.steps,
+        "method.tree_search",
+    )
+    if not options.budget:
+        return
+    if config.sampler.deterministic or steps == 1:
+        raise ConfigError(
+            f"{section}.budget={options.budget} needs noise at each step to branch by, and there is none: give sampler.eta=1, or a sampler "
+            "such as ddim_ancestral, of more than one step"
+        )
+    if method.guided:
+        raise ConfigError(
+            f"{section}.budget={options.budget} draws children by the model's own kernel, which method.guidance and method.clean shift: "
+            f"give method.guidance.rule=none and method.clean.rule=none, or {section}.budget=0"
+        )
+    if options.budget < steps:
+        raise ConfigError(
+            f"{section}.budget={options.budget} is less than one sampling of sampler.steps={steps}: give at least {steps}"
+        )
+    at = [round(share * steps) for share in options.branch]
+    if at and max(at) > steps - 2:
+        raise ConfigError(
+            f"{section}.branch={shown(list(options.branch))} is at steps {shown(at)} of sampler.steps={steps}, and a child has a step of its "
+            f"own from those up to {steps - 2}: give shares of at most {(steps - 2) / steps:.3g}"
         )

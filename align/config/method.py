@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from align.config.ranges import Between, Text
+from align.config.search import BacktrackingConfig, RolloverConfig, SearchConfig
 from align.config.strategy import (
     DraftConfig,
     LocalSearchConfig,
@@ -13,6 +14,7 @@ from align.config.strategy import (
     NoiseSearchConfig,
     PromptRewriteConfig,
     PromptSearchConfig,
+    TreeSearchConfig,
 )
 
 Triple = tuple[float, float, float]
@@ -43,6 +45,7 @@ STRATEGIES = {
     "noise_search": "rounds",
     "local_search": "drafts",
     "draft": "candidates",
+    "tree_search": "budget",
     "prompt_search": "budget",
     "prompt_rewrite": "by",
 }
@@ -158,42 +161,6 @@ class ValueConfig:
 
 
 @dataclass(frozen=True)
-class SearchConfig:
-    """Candidates for each particle's next state, of which one goes on (SVDD, DSearch)."""
-
-    candidates: Annotated[int, Between(1, 65536)] = 1
-    """M, candidates of a particle at a step; 1 does not search."""
-    widen: Annotated[float, Between(0, 1e4)] = 1.0
-    """w, factor of M at a searched step."""
-    schedule: Literal["all", "uniform", "linear", "exponential", "list"] = "all"
-    """How likely each step is searched: always, 0.7, (i + 10)/S, 1 - exp(-3 i/S); or as listed."""
-    probabilities: Annotated[tuple[float, ...], Between(0, 1)] = ()
-    """Of ``schedule=list``: one for each step but the last."""
-    otherwise: Literal["few", "one"] = "few"
-    """A step that is not searched draws M candidates, or one that nobody looks at."""
-    temperature: Annotated[float, Between(0, 1e9)] = 0.0
-    """alpha: a candidate of value v goes on with probability proportional to exp(v/alpha); 0 takes the best."""
-    drop: Literal["none", "exponential", "quadratic", "linear", "sigmoid", "list"] = "none"
-    """How particles get fewer, from ``method.particles`` to ``method.returned``; searched steps widen as they do."""
-    populations: Annotated[tuple[int, ...], Between(1, 65536)] = ()
-    """Of ``drop=list``: particles after each step but the last."""
-    replace: Annotated[float, Between(0, 1)] = 0.0
-    """rho: floor(rho * particles) of a group, the worst, are replaced at each step by copies of others (DSearch-R)."""
-    replace_temperature: Annotated[float, Between(1e-9, 1e9)] = 1.0
-    """Copies are drawn with probability proportional to exp(v/temperature), v in deviations of the group."""
-
-
-@dataclass(frozen=True)
-class RolloverConfig:
-    """Rollover budget forcing (RBF): each particle draws next states one at a time, until one is better or a quota is used up."""
-
-    budget: Annotated[int, Between(0, 1_000_000)] = 0
-    """Evaluations of each particle; 0 for none of it.  Each level has an equal share; what it does not use, the next has too."""
-    first: Annotated[int, Between(1, 65536)] = 1
-    """Of these the evaluations of initial states, of which the best begins."""
-
-
-@dataclass(frozen=True)
 class SteeringConfig:
     """Feynman-Kac steering: particles are resampled at some steps by a potential of their expected rewards."""
 
@@ -201,6 +168,9 @@ class SteeringConfig:
     """log G over rate: the best value so far; the value less the last; the sum so far; the value alone."""
     rate: Annotated[float, Between(0, 1e9)] = 10.0
     """lambda: particles are drawn towards exp(lambda r)."""
+    growth: Annotated[float, Between(0, 1e6)] = 0.0
+    """gamma: the rate rises to lambda, by min((1 + gamma)^k - 1, 1) the k-th time that particles are resampled; 0 has all of it at
+    once."""
     start: Annotated[float, Between(0, 1)] = 0.2
     """First step at which particles are resampled, as a share of all steps."""
     end: Annotated[float, Between(0, 1)] = 0.8
@@ -266,6 +236,7 @@ class MethodConfig:
     value: ValueConfig = field(default_factory=ValueConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     rollover: RolloverConfig = field(default_factory=RolloverConfig)
+    backtracking: BacktrackingConfig = field(default_factory=BacktrackingConfig)
     steering: SteeringConfig = field(default_factory=SteeringConfig)
     tempering: TemperingConfig = field(default_factory=TemperingConfig)
     resampling: ResamplingConfig = field(default_factory=ResamplingConfig)
@@ -273,6 +244,7 @@ class MethodConfig:
     noise_search: NoiseSearchConfig = field(default_factory=NoiseSearchConfig)
     local_search: LocalSearchConfig = field(default_factory=LocalSearchConfig)
     draft: DraftConfig = field(default_factory=DraftConfig)
+    tree_search: TreeSearchConfig = field(default_factory=TreeSearchConfig)
     prompt_search: PromptSearchConfig = field(default_factory=PromptSearchConfig)
     prompt_rewrite: PromptRewriteConfig = field(default_factory=PromptRewriteConfig)
     quirks: tuple[QuirkName, ...] = ()
@@ -327,6 +299,11 @@ class MethodConfig:
         return self.rollover.budget > 0
 
     @property
+    def backtracks(self) -> bool:
+        """Whether particles go back to noisier levels."""
+        return self.backtracking.budget > 0
+
+    @property
     def strategies(self) -> tuple[str, ...]:
         """Sections of what wraps whole samplings that are at work; more than one are refused."""
         return tuple(name for name, number in STRATEGIES.items() if getattr(getattr(self, name), number))
@@ -335,6 +312,11 @@ class MethodConfig:
     def branches(self) -> bool:
         """Whether fresh noise at each step is needed to tell particles or candidates apart."""
         return self.searches or self.weighs or self.rolls
+
+    @property
+    def values_states(self) -> bool:
+        """Whether anything goes by the values of noisy states."""
+        return self.branches or self.backtracks
 
     @property
     def reads_correction(self) -> bool:
@@ -354,4 +336,4 @@ class MethodConfig:
         judged = any(
             name != "prompt_rewrite" or self.prompt_rewrite.keep == "better" for name in self.strategies
         )
-        return self.choose == "best" or self.branches or judged or self.reward_needs_gradient
+        return self.choose == "best" or self.values_states or judged or self.reward_needs_gradient

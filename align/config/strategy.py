@@ -116,6 +116,27 @@ class DraftConfig:
 
 
 @dataclass(frozen=True)
+class TreeSearchConfig:
+    """Samplings that share their beginnings: a tree of states that grows where finished pictures were worth most."""
+
+    budget: Count = 0
+    """Network evaluations of a picture; 0 for none of it."""
+    descend: Literal["search", "sample"] = "search"
+    """How a child is chosen on the way to where the tree grows.  ``search``: by value and how seldom it was visited, and the best
+    picture is returned (DTS*); ``sample``: in proportion to exp(lambda v), and so is the picture (DTS)."""
+    rate: Annotated[float, Between(1e-6, 1e9)] = 1.0
+    """lambda: a state's value is (1/lambda) log mean exp(lambda v) of its children's."""
+    widen: Annotated[float, Between(0.1, 100)] = 1.0
+    """C: a state that was visited n times has at most ceil(C n^a) children."""
+    exponent: Annotated[float, Between(0.3, 1)] = 0.5
+    """a."""
+    explore: Annotated[float, Between(0, 1e6)] = 1.0
+    """c of ``search``, in units of the reward: v + c sqrt(log n / n of the child)."""
+    branch: Annotated[tuple[float, ...], Between(0, 1)] = ()
+    """Shares of the steps at which a state can have several children, beside the start; none for each step that draws noise."""
+
+
+@dataclass(frozen=True)
 class PromptSearchConfig:
     """Search over words added to a prompt and over negative words; pictures are always judged for the user's own prompt."""
 

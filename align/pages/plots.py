@@ -22,6 +22,8 @@ MEANINGS = {
     "resampled": "resampled, share of pictures",
     "temperature": "temperature",
     "values": "best value so far, by candidate",
+    "tries": "candidates drawn",
+    "visits": "visits of particles",
     "unvalued": "particles without a candidate of finite value",
 }
 """What plots call the traces that are known."""

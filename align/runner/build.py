@@ -17,7 +17,7 @@ from align.runner.files import Files, recipe
 from align.runner.guiders import guider_of
 from align.runner.judges import options_of
 from align.runner.processes import process_of
-from align.runner.searching import searching, steered
+from align.runner.selecting import backtracking_of, rollover_of, search_of, selection_of
 from align.runner.strategies import strategy_of
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ if TYPE_CHECKING:
     from align.rewards.base import Reward
     from align.sampling.batching import Calls
     from align.sampling.parts import Parts
-    from align.sampling.rollover import Rollover
     from align.sampling.sampler import Samples
-    from align.sampling.search import Search
-    from align.sampling.selection import Keep
     from align.sampling.values import Value
     from align.semantics.tokens import PairSource
 
@@ -103,18 +100,19 @@ def _parts(
     recurrence = Recurrence(
         method.recurrence.rule, method.recurrence.rounds, method.recurrence.rate, method.recurrence.cap
     )
-    value = (
-        _value(files, backbone, guider, process, device) if method.branches and reward is not None else None
-    )
+    value = None
+    if method.values_states and reward is not None:
+        value = _value(files, backbone, guider, process, device)
     return Parts(
         Predict(backbone, guider, calls, method.reads_correction),
         Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
         process,
         guidance,
         recurrence,
-        select=_selection(config),
-        search=_search(config),
-        rollover=_rollover(config),
+        select=selection_of(config),
+        search=search_of(config),
+        rollover=rollover_of(config),
+        backtracking=backtracking_of(config),
         weigh=method.weighs and (guidance is not None or clean is not None),
         select_children="steered_children" in method.quirks,
     )
@@ -161,63 +159,6 @@ def _regressed(config: Config, folder: Path, backbone: Backbone, device: torch.d
         return Regressed(network, config.reward.terms)
     except ValueError as error:
         raise WrongWeights(f"{folder}: {error}") from None
-
-
-def _search(config: Config) -> Search | None:
-    from align.sampling.search import Search
-
-    search, plan = config.method.search, searching(config)
-    if not plan.probabilities:
-        return None
-    return Search(
-        search.candidates, search.widen, plan.probabilities, plan.budget, search.otherwise, search.temperature
-    )
-
-
-def _rollover(config: Config) -> Rollover | None:
-    from align.released.rollover import AnyLevel
-    from align.sampling.rollover import Rollover
-
-    method = config.method
-    if not method.rolls:
-        return None
-    rolls = AnyLevel if "any_level" in method.quirks else Rollover
-    return rolls(method.rollover.budget, method.rollover.first)
-
-
-def _selection(config: Config) -> Keep:
-    from align.released.particles import ForgetfulSteering, StaleTempered
-    from align.released.search import RawPrune
-    from align.released.tempering import PublishedLadder
-    from align.sampling.particles import Steering, Tempered
-    from align.sampling.resampling import Resampling
-    from align.sampling.search import Prune
-    from align.sampling.selection import Keep
-    from align.sampling.tempering import Tempering
-
-    method, steps, quirks = config.method, config.sampler.steps, config.method.quirks
-    resampling = Resampling(method.resampling.scheme, method.resampling.threshold)
-    steering, ladder = method.steering, method.tempering
-    if steering.potential != "none":
-        steers = ForgetfulSteering if "forgetful_weights" in quirks else Steering
-        return steers(steering.potential, steering.rate, steered(config), resampling)
-    if ladder.rule != "none":
-        tempers = PublishedLadder if "published_ladder" in quirks else Tempering
-        tempering = tempers(
-            ladder.rule,
-            ladder.schedule,
-            ladder.growth(steps),
-            ladder.exponent,
-            ladder.start,
-            method.resampling.threshold or 1.0,
-        )
-        weighs = StaleTempered if "stale_gradients" in quirks else Tempered
-        return weighs(tempering, ladder.alpha, resampling, steps, config.sampler.guidance_scale)
-    search, plan = method.search, searching(config)
-    if not plan.populations and not plan.replaced:
-        return Keep()
-    prunes = RawPrune if "raw_values" in quirks else Prune
-    return prunes(plan.populations, plan.replaced, search.replace_temperature)
 
 
 def pairs_of(config: Config) -> PairSource:

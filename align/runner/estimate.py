@@ -6,8 +6,8 @@ import math
 
 from align.config.schema import Config
 from align.config.strategy import KEPT_STEPS
-from align.runner.searching import searching, selecting, valued_beyond
-from align.runner.strategies import calls_of, drawing_of, evaluations_of, samplings
+from align.runner.searching import backtracking, searching, selecting, valued_beyond
+from align.runner.strategies import branching, calls_of, drawing_of, evaluations_of, samplings
 from align.sampling.schedules import searched_width
 
 
@@ -21,6 +21,8 @@ def network_evaluations(config: Config) -> tuple[float, float]:
         last = 1 if "any_level" in method.quirks else 0
         tries = (method.rollover.budget - last) * method.particles / method.returned
         least, most = tries * (1 + min(beyond)), tries * (1 + max(beyond))
+    if method.backtracks:
+        least, most = (cost / method.returned for cost in _backtracked(config))
     if method.searches:
         least, most = (_searched(config, lucky=lucky) / method.returned for lucky in (False, True))
     recurrence = method.recurrence
@@ -31,6 +33,9 @@ def network_evaluations(config: Config) -> tuple[float, float]:
     }
     repeats = method.guided or (method.searches and recurrence.rule == "fixed")
     number, _ = samplings(config)
+    if method.tree_search.budget:  # What is left is less than the cheapest child.
+        calls = evaluations_of(config)
+        least -= max(0, sum(calls[branching(config)[-1] + 1 :]) - min(calls)) / number
     again = recomputed(config)
     return least * number + again, most * (1 + (rounds[recurrence.rule] if repeats else 0)) * number + again
 
@@ -49,8 +54,18 @@ def recomputed(config: Config) -> float:
     return 0 if lost or config.sampler.steps <= KEPT_STEPS else walked_back(config)
 
 
+def _backtracked(config: Config) -> tuple[float, float]:
+    """Least and most of a group: no particle goes back, or all do for as long as they can."""
+    method, calls = config.method, evaluations_of(config)
+    more = method.backtracking.budget - len(calls)
+    beyond = valued_beyond(config, calls_of(config))
+    least = sum(beyond[step] for step in backtracking(config)[0])
+    most = least + more * max(beyond)
+    return method.particles * (sum(calls) + least), method.particles * (sum(calls) + more * max(calls) + most)
+
+
 def _searched(config: Config, *, lucky: bool) -> float:
-    """Of a group; ``lucky`` if every step is searched that can be."""
+    """Of a group; ``lucky`` if every step is searched that can be, and no candidate is good enough."""
     method, search, plan = config.method, config.method.search, searching(config)
     number = method.particles
     calls, drawing = calls_of(config), drawing_of(config)
@@ -65,13 +80,16 @@ def _searched(config: Config, *, lucky: bool) -> float:
         width = search.candidates if search.otherwise == "few" else 1
         if chance >= 1 or (lucky and chance > 0):
             width = searched_width(search.candidates, search.widen, plan.budget, number)
+        valued = width > 1
+        if search.until != "all" and not lucky:
+            width = 1
         total += number * width * drawing[step]
-        if method.value.estimate == "network" and width > 1:  # Only the chosen candidate is evaluated.
+        if method.value.estimate == "network" and valued:  # Only the chosen candidate is evaluated.
             total += number * calls[arrival]
             continue
         again = arrival in selected
-        total += number * width * (calls[arrival] + beyond[arrival] * (width > 1 or again))
-        if method.guided and width > 1:  # The chosen candidate is evaluated again, with a gradient.
+        total += number * width * (calls[arrival] + beyond[arrival] * (valued or again))
+        if method.guided and valued:  # The chosen candidate is evaluated again, with a gradient.
             total += number * (calls[arrival] + beyond[arrival] * again)
     return total
 

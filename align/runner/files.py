@@ -96,7 +96,7 @@ class Files:
     def value_piece(self) -> Piece | None:
         """Those of the estimate of the expected reward: a small decoder or a value network, if there is one."""
         value, backbone = self.config.method.value, self.config.backbone
-        if value.estimate not in TRAIN_VALUE or not self.config.method.branches:
+        if value.estimate not in TRAIN_VALUE or not self.config.method.values_states:
             return None
         half = (backbone.decoder_dtype or backbone.dtype) != "float32"
         reference = value.weights or SMALL_DECODERS.get(backbone.family)

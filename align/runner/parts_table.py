@@ -31,7 +31,7 @@ def _guided(config: Config) -> bool:
 
 
 def _valued(config: Config) -> bool:
-    return config.method.branches and bool(config.reward.terms)
+    return config.method.values_states and bool(config.reward.terms)
 
 
 def _drops(config: Config) -> bool:
@@ -45,6 +45,7 @@ def _replaces(config: Config) -> bool:
 _weighs = attrgetter("method.weighs")
 _steers = attrgetter("method.steers")
 _rolls = attrgetter("method.rolls")
+_backtracks = attrgetter("method.backtracks")
 _tempers = attrgetter("method.tempers")
 
 
@@ -94,6 +95,11 @@ PLACES: dict[str, tuple[Part, ...]] = {
             "align.strategies.draft:Drafts",
             "method.draft.refine",
             lambda c: c.method.draft.candidates > 0,
+        ),
+        Part(
+            "align.strategies.tree_search:TreeSearch",
+            "method.tree_search.descend",
+            lambda c: c.method.tree_search.budget > 0,
         ),
         Part(
             "align.strategies.prompt_search:PromptSearch",
@@ -194,6 +200,9 @@ PLACES: dict[str, tuple[Part, ...]] = {
     "rollover": (
         Part("align.released.rollover:AnyLevel", BY_QUIRK, _quirk("any_level", _rolls)),
         Part("align.sampling.rollover:Rollover", "method.rollover.budget", _rolls),
+    ),
+    "backtracking": (
+        Part("align.sampling.backtracking:Backtracking", "method.backtracking.budget", _backtracks),
     ),
     "recurrence": (Part("align.sampling.recurrence:Recurrence", "method.recurrence.rule"),),
     "choose": (Part("align.sampling.sampler:Population", "method.choose"),),

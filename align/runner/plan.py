@@ -94,10 +94,13 @@ def identity(
     method["prompt_rewrite"] = {"keep": method["prompt_rewrite"]["keep"], **(rewriting or {})}
     method["quirks"].sort()
     for section, option in _LATER_OF_METHODS:
-        if method[section][option] == getattr(getattr(_USUAL_METHOD, section), option):
+        given, usual = (getattr(getattr(one, section), option) for one in (config.method, _USUAL_METHOD))
+        if given == usual:
             del method[section][option]
     if not config.method.rolls:
         del method["rollover"]
+    if not config.method.backtracks:
+        del method["backtracking"]
     for name in STRATEGIES:
         if name not in config.method.strategies:
             del method[name]
@@ -131,7 +134,10 @@ _LATER = (
 
 
 _USUAL_METHOD = MethodConfig("none")
-_LATER_OF_METHODS = (("value", "steps"), ("guidance", "whiten"), ("noise_gradient", "project"))
+_LATER_OF_METHODS = (
+    *(("steering", "growth"), ("search", "until"), ("search", "threshold")),
+    *(("value", "steps"), ("guidance", "whiten"), ("noise_gradient", "project")),
+)
 """Likewise of methods, by section."""
 
 

@@ -16,13 +16,15 @@ class Searching:
 
     ``probabilities``: that a step is searched.  ``populations``: particles of a group that go on.  A searched step
     spends
-    candidates for ``budget`` particles however few are left, or with 0 for those that are left.
+    candidates for ``budget`` particles however few are left, or with 0 for those that are left.  ``thresholds``: what a candidate's
+    value has to be above for no other to be drawn, where anything has.
     """
 
     probabilities: tuple[float, ...]
     populations: tuple[int, ...]
     budget: int
     replaced: int
+    thresholds: tuple[float, ...]
 
 
 def searching(config: Config) -> Searching:
@@ -41,6 +43,7 @@ def searching(config: Config) -> Searching:
         () if search.drop == "none" else numbers,
         method.particles if search.drop != "none" else 0,
         int(search.replace * method.particles + 1e-9),
+        along(search.threshold, steps - 1) if search.threshold else (),
     )
 
 
@@ -67,6 +70,17 @@ def selecting(config: Config) -> frozenset[int]:
     return frozenset(step for step, (one, two) in enumerate(before, 1) if two < one)
 
 
+def along(numbers: tuple[float, ...], places: int) -> tuple[float, ...]:
+    """Numbers at equal distances from the first of some places to the last, with straight lines between them."""
+    found = []
+    for place in range(places):
+        at = place / max(places - 1, 1) * (len(numbers) - 1)
+        low = min(int(at + 1e-9), max(len(numbers) - 2, 0))
+        high = min(low + 1, len(numbers) - 1)
+        found.append(numbers[low] + (at - low) * (numbers[high] - numbers[low]))
+    return tuple(found)
+
+
 def steered(config: Config) -> tuple[int, ...]:
     """Indices of the steps at which Feynman-Kac steering resamples: also the last where finished pictures do not count."""
     steering, steps = config.method.steering, config.sampler.steps
@@ -74,3 +88,11 @@ def steered(config: Config) -> tuple[int, ...]:
     found = range(first, last + 1, max(1, round(steering.every * steps)))
     ends = {steps - 1} if "forgetful_weights" in config.method.quirks else set()
     return tuple(sorted({*found, *ends}))
+
+
+def backtracking(config: Config) -> tuple[dict[int, float], int]:
+    """What particles have to be above at each checked step, by its index, and how many steps they go back."""
+    options, steps = config.method.backtracking, config.sampler.steps
+    bars = options.threshold * len(options.check) if len(options.threshold) == 1 else options.threshold
+    checked = [min(max(round(share * steps), 1), steps - 1) for share in options.check]
+    return dict(zip(checked, bars, strict=True)), max(1, round(options.depth * steps))

@@ -48,6 +48,13 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
         return LocalSearch(sampler, method.local_search.drafts, local_rounds(config))
     if method.draft.candidates:
         return _drafts(config, sampler)
+    if method.tree_search.budget:
+        from align.strategies.tree_search import Rules, TreeSearch
+
+        tree = method.tree_search
+        rules = Rules(tree.descend, tree.rate, tree.widen, tree.exponent, tree.explore)
+        at = [step for step in branching(config) if sampler.parts.process.steps[step].std > 0]
+        return TreeSearch(sampler, rules, tree.budget, evaluations_of(config), at)
     if (words := words_of(config)) is not None:
         return _prompt_search(config, sampler, words)
     if config.method.prompt_rewrite.by is not None:
@@ -111,6 +118,12 @@ def local_rounds(config: Config) -> list[tuple[int, int]]:
     ]
 
 
+def branching(config: Config) -> list[int]:
+    """Steps at which a tree of states can branch; the last one's children would be finished pictures."""
+    shares, steps = config.method.tree_search.branch, config.sampler.steps
+    return sorted({round(share * steps) for share in shares}) if shares else list(range(steps - 1))
+
+
 def evaluations_of(config: Config) -> list[float]:
     """Network evaluations of one particle at each step, with those that drawing its next state takes."""
     return [here + beyond for here, beyond in zip(calls_of(config), drawing_of(config), strict=True)]
@@ -149,6 +162,8 @@ def samplings(config: Config) -> tuple[float, int]:
         if draft.refine == "none":
             return drafts, 0
         return drafts + _begun(config, [(draft.keep, first if draft.refine == "resume" else 0)]), 0
+    if method.tree_search.budget:
+        return method.tree_search.budget / sum(evaluations_of(config)), 0
     if method.prompt_search.budget:
         return method.prompt_search.budget * method.prompt_search.images, 0
     if method.prompt_rewrite.by:

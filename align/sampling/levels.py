@@ -1,6 +1,5 @@
-"""Particles at noise levels of their own, each proposing one next state at a time: the loop of ``rollover.py``.
-
-The candidate's own evaluation serves the proposals that come of it, so none is wasted.  Particles at the same level share calls.
+"""Particles at noise levels of their own: the loops of ``rollover.py``, where each proposes one next state at a time, and of
+``backtracking.py``, where each goes back and forth.  Particles at the same level share calls.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Step
+from align.sampling.backtracking import moved
 from align.sampling.host import read
 from align.sampling.noise import Draws, Streams, candidate
 from align.sampling.parts import NOTHING, Parts, Want
@@ -33,7 +33,7 @@ def rollover(
 ) -> State:
     """From P initial states to clean latents; a particle's budget and luck are its own.
 
-    ``evaluate`` is the loop's, ``tell`` is told of every evaluation.
+    A candidate's own evaluation serves the proposals that come of it, so none is wasted.  ``evaluate`` is the loop's, ``tell`` is told of every evaluation.
     """
     plan, steps = parts.rollover, parts.process.steps
     assert plan is not None
@@ -58,6 +58,52 @@ def rollover(
             on_step(steps[done])
             done += 1
     return plan.result(parts.process, top, Draws.of(streams, start, len(steps) - 1, 0))
+
+
+def backtrack(
+    parts: Parts,
+    evaluate: Evaluate,
+    start: State,
+    streams: Streams,
+    tell: Tell,
+    on_step: Callable[[Step], None] | None = None,
+) -> State:
+    """Likewise, where particles go back that are not good enough; each visit to a level has noise of its own."""
+    plan, steps = parts.backtracking, parts.process.steps
+    assert plan is not None
+    number, end, draws = len(start.picture), len(steps), Draws.of(streams, start, 0, 0)
+    nothing = Kept(start, Estimate.of(start.z, start.z, start.z), torch.full((number,), -torch.inf).double())
+    best, state, done = dict.fromkeys(plan.thresholds, nothing), start, 0
+    level, visits = torch.zeros(number, dtype=torch.long), torch.zeros(number, end, dtype=torch.long)
+    while done < end:
+        came, after = level.clone(), []
+        for one in sorted(set(came.tolist())):
+            rows = torch.nonzero(came == one)[:, 0]
+            if one == end:
+                after.append((rows, state.take(rows)))
+                continue
+            step, checked = steps[one], one in plan.thresholds
+            mine = replace(_numbered(draws.take(rows), visits[rows, one]), step=one)
+            kept = _evaluated(parts, evaluate, state.take(rows), step, mine, valued=checked)
+            visits[rows, one] += 1
+            groups = set(state.group[rows].tolist())
+            times = {k: {"visits": float(visits[state.group == k, one].sum())} for k in groups}
+            tell(step, kept.state, kept.estimate, times)
+            level[rows] = one + 1
+            if checked:
+                spent, others = visits[rows].sum(dim=1), torch.nonzero(came != one)[:, 0]
+                kept, ahead, level[rows] = plan.verdict(kept, best[one].take(rows), one, end, spent)
+                best[one] = Kept.gather([(rows, ahead), (others, best[one].take(others))])
+            for there in sorted(set(level[rows].tolist())):
+                some = torch.nonzero(level[rows] == there)[:, 0]
+                left = moved(parts.process, kept.take(some), step, there, mine.take(some))
+                after.append((rows[some], left))
+        state = gather(after)
+        while done < int(level.min()):
+            if on_step is not None:
+                on_step(steps[done])
+            done += 1
+    return state
 
 
 def _first(parts: Parts, evaluate: Evaluate, start: State, draws: Draws, tell: Tell) -> Kept:
@@ -97,12 +143,7 @@ def _candidates(
         new = _evaluated(parts, evaluate, child, there, replace(mine, step=there.index))
         tell(here, child, new.estimate, log.noted(kept.state.group, rows, one, new.value))
         found.append((rows, new))
-    places = torch.argsort(torch.cat([rows for rows, _ in found]))
-    return Kept(
-        gather([(rows, one.state) for rows, one in found]),
-        gather([(rows, one.estimate) for rows, one in found]),
-        torch.cat([one.value for _, one in found])[places],
-    )
+    return Kept.gather(found)
 
 
 class _Log:
@@ -124,9 +165,11 @@ class _Log:
         }
 
 
-def _evaluated(parts: Parts, evaluate: Evaluate, state: State, step: Step, draws: Draws) -> Kept:
-    every = torch.ones(len(state.picture), dtype=torch.bool)
-    want = Want(NOTHING, None, ~every, every, parts.predict.calls)
+def _evaluated(
+    parts: Parts, evaluate: Evaluate, state: State, step: Step, draws: Draws, *, valued: bool = True
+) -> Kept:
+    none = torch.zeros(len(state.picture), dtype=torch.bool)
+    want = Want(NOTHING, None, none, none | valued, parts.predict.calls)
     estimate = evaluate(state, step, want, draws)
     return Kept(state, estimate, by_value(read(estimate.value)).double())
 

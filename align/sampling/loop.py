@@ -6,7 +6,7 @@ are selected (``selection.py``, ``particles.py``), the kernel of the process is 
 gradient (``guidance.py``), the children are drawn, and the shift is accounted for in the weights.  Pictures that have rounds
 left travel back to the same noise level and repeat the step (``recurrence.py``).  A search draws several children of each
 particle, evaluates them where they are, at the next step, and lets one of them go on (``candidates.py``): what it was
-evaluated to is the next step's estimate, so the network is never asked twice.  Particles that spend a budget of their own are at
+evaluated to is the next step's estimate, so the network is never asked twice.  Particles that spend a budget of their own, or go back, are at
 levels of their own, and have their own loop (``levels.py``).
 
 What an evaluation computes is decided by ``parts.wants`` alone.  Prompts share calls but never numbers; noise is keyed by
@@ -27,7 +27,7 @@ from align.processes.base import Gaussian, Step, renoise
 from align.sampling.candidates import best_candidates, predictor
 from align.sampling.host import read, send
 from align.sampling.ledger import Ledger
-from align.sampling.levels import rollover
+from align.sampling.levels import backtrack, rollover
 from align.sampling.noise import Draws, Streams
 from align.sampling.parts import Parts, Want, wants
 from align.sampling.selection import Trace
@@ -76,13 +76,14 @@ def run(
     that step.
     """
     loop = Loop(parts, pictures, streams, ledger)
-    if parts.rollover is not None:
+    if parts.rollover is not None or parts.backtracking is not None:
 
         def tell(step: Step, state: State, estimate: Estimate, trace: Trace) -> None:
             if on_evaluation is not None:
                 on_evaluation(Info(step, 0, state, estimate, trace))
 
-        return rollover(parts, loop.evaluate, state, streams, tell, on_step)
+        levels = rollover if parts.rollover is not None else backtrack
+        return levels(parts, loop.evaluate, state, streams, tell, on_step)
     estimate: Estimate | None = None
     for step in parts.process.steps[first:]:
         arrived: list[tuple[State, Estimate | None]] = []
@@ -242,7 +243,9 @@ class Loop:
         if parts.search is not None:
             widths = parts.search.widths(state, step, draws)
             if bool((widths > 1).any()):
-                found = best_candidates(parts, self.evaluate, parents, kernel, proposal, step, draws, widths)
+                found = best_candidates(
+                    parts, self.evaluate, parents, kernel, proposal, step, draws, widths, estimate.value
+                )
                 return *found[:2], again, found[2]
         z, noise = proposal.mean, None
         if proposal.std > 0:

@@ -202,13 +202,18 @@ class Steering(Filter):
     The last is G_0 = exp(lambda r(x_0)) over the product of all before, so that the target is p(x) exp(lambda r(x)) whichever
     potential led there; the logarithm of this product is ``State.twist``.
 
-    ``at`` are the indices of these steps.
+    A rate that rises is a potential of its own: the target is that of the last one.
+
+    Attributes:
+        at: indices of these steps.
+        growth: gamma, by which the k-th of them has min((1 + gamma)^k - 1, 1) of the rate; 0 for all of it at each.
     """
 
     potential: Literal["max", "diff", "add", "rt"]
     rate: float
     at: tuple[int, ...]
     resampling: Resampling
+    growth: float = 0.0
 
     def reads(self, step: Step) -> bool:
         return step.index in self.at
@@ -234,7 +239,13 @@ class Steering(Filter):
 
     def log_potential(self, statistic: Tensor, before: Tensor, product: Tensor, step: Step) -> Tensor:
         """(N,) log G of the statistics up to this step's values and ``before``, with ``product`` the log of those so far."""
-        return self.rate * (statistic - before if self.potential == "diff" else statistic)
+        return self.rate_at(step) * (statistic - before if self.potential == "diff" else statistic)
+
+    def rate_at(self, step: Step) -> float:
+        """The rate of a step at which particles are resampled."""
+        if self.growth == 0:
+            return self.rate
+        return self.rate * min((1 + self.growth) ** (self.at.index(step.index) + 1) - 1, 1.0)
 
     def _statistic(self, value: Tensor, before: Tensor) -> Tensor:
         if self.potential == "max":

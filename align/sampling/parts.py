@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Process, Step
+from align.sampling.backtracking import Backtracking
 from align.sampling.batching import Cut, one_call
 from align.sampling.guidance import Guidance, NoiseGuidance
 from align.sampling.judge import Judge
@@ -36,6 +37,7 @@ class Parts:
         select: which particles go on, at every step.
         search: candidates for each particle's next state; ``None`` draws one.
         rollover: how a particle's budget is spent, where each has one; nothing guides, selects or searches beside it.
+        backtracking: where particles go back to noisier levels; likewise.
         weigh: account for the shift in the log-weights (needs eta > 0).
         select_children: select among the children of a step by what their parents were evaluated to, as Feynman-Kac
             steering was released; copies then start the next step at the same latents.
@@ -49,6 +51,7 @@ class Parts:
     select: Keep = field(default_factory=Keep)
     search: Search | None = None
     rollover: Rollover | None = None
+    backtracking: Backtracking | None = None
     weigh: bool = False
     select_children: bool = False
 
@@ -84,7 +87,7 @@ def wants(parts: Parts, step: Step, state: State, pictures: Pictures, round: int
     elif terms.semantic:
         judged = pictures.has_pairs[state.picture]
     told = terms.preference and parts.judge.values_by_loss()
-    valued = torch.full_like(judged, parts.select.reads(step) and not told)
+    valued = torch.full_like(judged, _reads(parts, step) and not told)
     return Want(terms, back, judged, valued, parts.predict.calls.later(round))
 
 
@@ -93,7 +96,7 @@ def wants_of_candidates(parts: Parts, step: Step, widths: Tensor, size: int) -> 
     compared.
     """
     value = parts.judge.value
-    valued = (widths > 1) | parts.select.reads(step)
+    valued = (widths > 1) | _reads(parts, step)
     none = torch.zeros_like(valued)
     return Want(NOTHING, None, none, valued, one_call(size), value is None or not value.of_latents)
 
@@ -101,6 +104,11 @@ def wants_of_candidates(parts: Parts, step: Step, widths: Tensor, size: int) -> 
 def suffices(parts: Parts, step: Step, candidates: Want) -> bool:
     """Whether what candidates were evaluated to is all that is wanted of the winners when they arrive at the step."""
     return candidates.predict and _guides(parts, step)[1] is None
+
+
+def _reads(parts: Parts, step: Step) -> bool:
+    """Whether anything looks at the values of the states that arrive at a step."""
+    return parts.select.reads(step) or (parts.search is not None and parts.search.reads(step))
 
 
 def _guides(parts: Parts, step: Step) -> tuple[Terms, Literal["clean", "noisy"] | None]:

@@ -7,6 +7,7 @@ from, or the level's quota is used up and the best of the candidates goes on; wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from align.processes.base import Process
 from align.sampling.host import send
 from align.sampling.noise import Draws
-from align.sampling.state import Estimate, State, join
+from align.sampling.state import Estimate, State, gather, join
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ class Kept:
 
     def take(self, index: Tensor) -> Kept:
         return Kept(self.state.take(index), self.estimate.take(index), self.value[index])
+
+    @staticmethod
+    def gather(parts: Sequence[tuple[Tensor, Kept]]) -> Kept:
+        """As ``state.gather``."""
+        places = torch.argsort(torch.cat([rows for rows, _ in parts]))
+        return Kept(
+            gather([(rows, one.state) for rows, one in parts]),
+            gather([(rows, one.estimate) for rows, one in parts]),
+            torch.cat([one.value for _, one in parts])[places],
+        )
 
     def replaced(self, by: Kept, where: Tensor) -> Kept:
         """Those of ``by`` (P,) where it says so."""

@@ -34,6 +34,9 @@ class Search:
             w M on each particle.
         otherwise: on a step that is not searched, ``few`` draws M candidates and ``one`` a single one, which nobody looks at.
         temperature: alpha of the draw with probability proportional to exp(v / alpha); 0 takes the best.
+        until: ``all`` draws all candidates; else one at a time, until the value of one is ``above`` the step's ``threshold``, or
+            ``better`` than that of the state which it comes from.
+        threshold: of each of the selecting steps.
     """
 
     candidates: int
@@ -42,6 +45,22 @@ class Search:
     budget: int = 0
     otherwise: Literal["few", "one"] = "few"
     temperature: float = 0.0
+    until: Literal["all", "above", "better"] = "all"
+    threshold: Sequence[float] = ()
+
+    def reads(self, step: Step) -> bool:
+        """Whether it looks at the values of the states that candidates come from."""
+        return self.until == "better" and step.index < len(self.probabilities)
+
+    def bar(self, value: Tensor, step: Step) -> Tensor | None:
+        """(P,) on the host, what a candidate's value has to be above for no other to be drawn; ``None`` where all are.
+
+        ``value`` are those of the P states that they come from.
+        """
+        if self.until == "all":
+            return None
+        own = by_value(read(value))
+        return own if self.until == "better" else torch.full_like(own, self.threshold[step.index])
 
     def widths(self, state: State, step: Step, draws: Draws) -> Tensor:
         """(P,) int64 candidates of each particle at a step; one at the last, which is not selected from."""

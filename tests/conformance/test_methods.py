@@ -36,6 +36,7 @@ CHEAPER = {
     "reno_released": ["method.noise_gradient.iterations=2"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
     "svdd": ["method.search.candidates=3"],
+    "verifier_threshold": ["method.search.threshold=[12]"],
     "dsearch": ["method.particles=3"],
     "dsearch_r": ["method.particles=3", "method.search.replace=0.4", "method.search.candidates=2"],
     "svdd_released": ["method.search.candidates=3"],
@@ -52,6 +53,11 @@ CHEAPER = {
         "method.search.candidates=2",
     ],
     "rbf": ["method.rollover.budget=9", "method.rollover.first=2"],
+    "dfs": [
+        "method.backtracking.budget=9",
+        "method.backtracking.check=[0.5,0.75]",
+        "method.backtracking.threshold=[12]",
+    ],
     "rbf_released": ["method.rollover.budget=9", "method.rollover.first=2"],
     "promptopt": [
         "method.prompt_search.budget=7",
@@ -75,7 +81,8 @@ CHEAPER = {
         "method.local_search.children=[2,1]",
         "method.local_search.begin=[0.5,0.75]",
     ],
-    **{name: ["method.particles=2"] for name in ("fk", "das", "smc", "tds", "dymo_smc")},
+    "tree_search": ["method.tree_search.budget=10"],
+    **{name: ["method.particles=2"] for name in ("fk", "bfs", "das", "smc", "tds", "urge", "dymo_smc")},
 }
 WRAP_ALIKE = (
     "dno_released",

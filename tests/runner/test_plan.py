@@ -103,6 +103,25 @@ def test_the_reward_counts_where_it_is_used():
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "section", "later", "option"),
+    [
+        ("fk", "steering", {"growth"}, "method.steering.growth=0.2"),
+        ("svdd", "search", {"until", "threshold"}, "method.search.until=better"),
+    ],
+)
+def test_a_later_option_of_a_method_leaves_the_keys_of_those_that_do_without_it(
+    method, section, later, option
+):
+    usual, other = (
+        identity(compose(f"method={method}", "sampler.eta=1", *more), "w", {"shapes_pick": "a"})["method"]
+        for more in ([], [option])
+    )
+    assert not later & usual[section].keys()
+    assert not {"backtracking", "tree_search"} & usual.keys()
+    assert usual != other
+
+
 def test_compiled_blocks_are_another_backbone():
     usual, compiled = (
         identity(compose("method=none", *more), "w", {}) for more in ([], ["backbone.compile=true"])

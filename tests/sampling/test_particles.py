@@ -170,6 +170,18 @@ def test_potentials_are_the_published_ones():
         torch.testing.assert_close(state.log_weights, 2.0 * (one + two).double() - math.log(4))
 
 
+def test_the_rate_rises_to_its_full_height():
+    """By (1 + gamma)^k - 1 the k-th time, at most 1; the target is that of the whole rate."""
+    rule = Steering("max", 2.0, (1, 3, 4), NEVER, growth=0.5)
+    assert [rule.rate_at(STEP[k]) for k in rule.at] == [1.0, 2.0, 2.0]
+    value = torch.tensor([1.0, 2.0, 0.0, -1.0]).double()
+    found = select(rule, state_of(), value).state
+    torch.testing.assert_close(found.log_weights, 1.0 * value - math.log(4))
+    later = select(rule, found, value, 3).state
+    torch.testing.assert_close(later.log_weights, 3.0 * value - math.log(4))
+    torch.testing.assert_close(rule.finish(later, value).log_weights, 2.0 * value - math.log(4))
+
+
 def test_steps_that_are_not_listed_do_nothing():
     rule = steering("max", ALWAYS)
     assert [rule.reads(step) for step in STEP[:5]] == [False, True, True, True, False]
@@ -198,6 +210,7 @@ def rules(rate=0.7):
         name: Steering(name, rate, (0, 1, 3), Resampling("systematic", 0.9))
         for name in ("max", "diff", "add", "rt")
     }
+    potentials["rising"] = replace(potentials["max"], growth=0.4)
     filters = {
         scheme: Tempered(Tempering("schedule", gamma=0.3), 1 / rate, Resampling(scheme, 0.9), 4)
         for scheme in ("ssp", "multinomial")

@@ -140,6 +140,54 @@ def test_guidance_inside_a_search_evaluates_the_chosen_again_with_its_gradient(b
     assert outcome.cost.network_backward == STEPS
 
 
+def entered(log):
+    """By step, from the second on: the candidates' values, their predictions, and those that they come from."""
+    found = {}
+    for step, state, estimate in log:
+        if step.index:
+            found.setdefault(step.index, []).append(
+                (float(estimate.value), estimate.x0[0], state.previous_x0[0])
+            )
+    return found
+
+
+@pytest.mark.parametrize("until", ["above", "better"])
+def test_candidates_are_drawn_until_one_is_good_enough(backbone, reward, until):
+    """Written apart: the first that is above the bar goes on, or of three the best."""
+    rule = {"until": until, "threshold": (8.0,) * (STEPS - 1)}
+    parts = svdd_of(backbone, reward, 3, batch_size=1, **rule)
+    with watching() as log:
+        (made,) = sample(parts, REQUESTS[:1])
+    tried, bar, ends = entered(log), float(log[0][2].value), set()
+    assert len(tried) == STEPS - 1
+    for index, candidates in tried.items():
+        values = [value for value, *_ in candidates]
+        bar = rule["threshold"][index - 1] if until == "above" else bar
+        assert all(value <= bar for value in values[:-1])
+        assert values[-1] > bar or len(values) == 3
+        ends.add((len(values), values[-1] > bar))
+        value, x0, _ = max(candidates, key=lambda one: one[0])
+        assert all(torch.equal(x0, parent) for *_, parent in tried.get(index + 1, []))
+        bar = value
+    assert len(ends) > 1
+    number = sum(map(len, tried.values()))
+    assert made.info["tries"].split()[:-1] == [str(len(tried[k])) for k in sorted(tried)]
+    assert made.cost.network_forward == 1 + number
+    assert made.cost.reward_forward == number + (until == "better")
+
+
+def test_a_bar_that_nothing_or_everything_is_above(backbone, reward):
+    """It is the whole search, and plain sampling."""
+    bars = {one: (one,) * (STEPS - 1) for one in (-1e9, 1e9)}
+    low, high = (
+        sample(svdd_of(backbone, reward, 3, until="above", threshold=bar), MANY) for bar in bars.values()
+    )
+    for found, whole in ((low, plain_of(backbone)), (high, svdd_of(backbone, reward, 3))):
+        for one, two in zip(found, sample(whole, MANY), strict=True):
+            torch.testing.assert_close(one.picture, two.picture)
+            assert one.cost.network_forward == two.cost.network_forward
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.5])
 def test_a_soft_choice_among_guided_candidates_is_weighed_by_the_kernels_ratio(
     backbone, reward, temperature, monkeypatch

@@ -16,6 +16,7 @@ from align.backbones.analytic import FLOW, SCHEDULE
 from align.processes.ddim import ddim
 from align.processes.flow import flow
 from align.sampling.particles import Tempered
+from align.sampling.sampler import Request
 from align.toy.problems import DENSITIES, REWARDS, gaussian
 from align.toy.target import expected_reward, tilted
 from scripts.toys.chain import expectations, sampled_gaussian
@@ -109,6 +110,55 @@ def test_of_a_linear_reward_a_search_moves_the_mean_by_what_the_best_of_some_dra
     error = (found.x[:, 0].var(dim=0) / number).sqrt()
     assert ((found.x[:, 0].mean(dim=0) - mean).abs() < 4 * error).all()
     assert found.cost.network_forward == number * sum([1, *best_of[:-1]])
+
+
+def test_depth_first_search_finds_the_best_mode():
+    """Of eight, (0, 4): a particle that is not near it when checked goes back, and the budget mostly lasts for that."""
+    options = ("check=[0.5,0.8]", "threshold=[-1.5]", "depth=0.6", "budget=80")
+    found = runs_of(
+        "gmm2", "method=dfs", "sampler.steps=8", *(f"method.backtracking.{one}" for one in options), runs=32
+    )
+    best = nearest(DENSITIES["gmm2"](), found.x[:, 0])[2]
+    assert float(best.mean()) > 0.75
+    assert 32 * 8 < found.cost.network_forward < 32 * 80
+
+
+def test_breadth_first_search_is_steering_but_for_its_rate_and_its_draws():
+    """With no growth and fk's resampling the same points, as it is others."""
+    options = ("method.particles=4", "sampler.steps=10")
+    same = (
+        "method.steering.growth=0",
+        "method.resampling.scheme=systematic",
+        "method.resampling.threshold=0.5",
+    )
+    steered, alike, found = (
+        runs_of("gmm2", f"method={name}", *options, *more, runs=8)
+        for name, more in (("fk", ()), ("bfs", same), ("bfs", ()))
+    )
+    assert torch.equal(steered.x, alike.x)
+    assert not torch.equal(steered.x, found.x)
+    assert found.resampled.all()
+
+
+def test_urge_weighs_a_path_as_published():
+    """Of one particle the evidence is its path's weight: by the noise of each step, and a guide whose gradient is known exactly."""
+    sampler, infos = sampler_of("gaussian", "method=urge", "method.particles=1", rows=1), []
+    sampler.on_evaluation = infos.append
+    (made,) = sampler.sample([Request("sample", seed=3)])
+    density, reward, slope = gaussian(), REWARDS["toy_linear"], torch.tensor([1.0, -0.5], dtype=torch.float64)
+    states = [info.state.z.flatten().double() for info in infos[1:]]
+    states.append(torch.tensor([made.info[name] for name in ("x0", "x1")], dtype=torch.float64))
+    weight = 0.0
+    rho = [float(reward(info.estimate.x0.flatten()[None].double())) for info in infos] + [made.info["value"]]
+    for info, after, value, later in zip(infos, states, rho, rho[1:], strict=False):
+        step = info.step
+        noisy = density.noised(step.a, step.s)
+        # x0 is linear in z, and so is the reward: a number for all coordinates, times the slope.
+        g = step.a * density.variance / noisy.variance * slope
+        mean = sampler.parts.process.kernel(info.estimate.x0, info.estimate.eps, step).mean.flatten().double()
+        xi = (after - mean) / step.std - step.std * g if step.std else torch.zeros_like(g)
+        weight += later - value - step.std * float(g @ xi) - step.std**2 * float(g @ g) / 2
+    assert made.info["log_evidence"] == pytest.approx(weight + rho[0], abs=1e-3)
 
 
 class Forgets(Tempered):
