@@ -7,6 +7,7 @@ import re
 
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.checkpoints.reference import TRAINED
+from align.config.check_budget import check_budget
 from align.config.check_guider import check_guider
 from align.config.check_judges import check_judges
 from align.config.check_particles import check_particles
@@ -53,6 +54,7 @@ def check_config(config: Config) -> None:
     check_particles(config)
     check_strategy(config)
     check_switches(config)
+    check_budget(config)
     _reward(config.reward, config.method)
     for place, name in enumerate(config.metrics.rewards):
         _registered(f"metrics.rewards[{place}]", name)

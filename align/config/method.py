@@ -320,6 +320,22 @@ class MethodConfig:
         return tuple(name for name, number in STRATEGIES.items() if getattr(getattr(self, name), number))
 
     @property
+    def spends(self) -> str:
+        """What a budget makes more of, see ``BudgetConfig.spend``."""
+        if self.strategies:
+            return self.strategies[0]
+        if self.rolls:
+            return "rollover"
+        if self.search.candidates > 1:
+            return "candidates"
+        return "particles" if self.chooses else "steps"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether particles are more than the pictures that are returned."""
+        return self.choose != "first" or self.weighs or self.search.drop != "none"
+
+    @property
     def branches(self) -> bool:
         """Whether fresh noise at each step is needed to tell particles or candidates apart."""
         return self.searches or self.weighs or self.rolls

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from align.backbones.recipe import Guidance
 from align.checkpoints.layout import Layout
+from align.config.budget import BudgetConfig
 from align.config.guider import GuiderConfig
 from align.config.judges import JudgesConfig
 from align.config.method import MethodConfig
@@ -329,6 +330,7 @@ class Config:
     semantics: SemanticsConfig = field(default_factory=lambda: SemanticsConfig("auto"))
     guider: GuiderConfig = field(default_factory=lambda: GuiderConfig("cfg"))
     runner: RunnerConfig = field(default_factory=lambda: RunnerConfig("local"))
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     run: RunConfig = field(default_factory=RunConfig)
     seed: Annotated[int, Between(0, 2**63 - 1, below="there is no random seed")] = 0
     """Seed of the noise of every picture."""
@@ -344,6 +346,11 @@ class Config:
     """Of ``python -m align online`` alone: the registered reward that is asked in rounds."""
     training: TrainingConfig | None = None
     """What ``python -m align train`` does; a run has none."""
+
+    @property
+    def spends(self) -> str:
+        """What a budget makes more of."""
+        return self.method.spends if self.budget.spend == "method" else self.budget.spend
 
     @property
     def reads_negative(self) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.schema import Config
 from align.runner.plan import Item
+from align.runner.spending import plan_told
 from align.store.columns import DRAWN, INFO, TAG
 
 if TYPE_CHECKING:
@@ -52,4 +53,5 @@ def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | No
         "seconds": outcome.seconds,
         "peak_memory_mb": memory_mb,
         **info,
+        **({"info_budget": f"{plan_told(config)} for {config.budget.label}"} if config.budget.asked else {}),
     }

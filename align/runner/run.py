@@ -197,6 +197,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
         "process": f"{unread}: {', '.join(prepared.unread)}" if prepared.unread else "",
         "method": method,
+        "budget": prepared.budget,
         "prompts": f"{len(prompts.rows)} of {prompts.name}, {config.samples} each, seed {config.seed}",
         "rows": _rows_line(prompts),
         "syntax": syntax_line([*prompts.prompts, *sorted(negatives | {config.negative})]) or "",
