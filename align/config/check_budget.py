@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from align.config.schema import Config
 
 
+def refuse_budget(config: Config, verb: str) -> None:
+    """For what makes no pictures of a run. Raises ConfigError."""
+    if config.budget.asked:
+        raise ConfigError(f"budget is not read by {verb}: leave it out, and give the method its numbers")
+
+
 def check_budget(config: Config) -> None:
     """Refuse what nothing would spend. Raises ConfigError."""
     budget, method = config.budget, config.method
