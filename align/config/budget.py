@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from align.config.method import MethodConfig
 from align.config.ranges import Between
 
 USUAL = {"network_forward": 1.0, "network_backward": 1.0}
@@ -37,6 +38,10 @@ class BudgetConfig:
         limit = self.calls if self.seconds is None else self.seconds
         assert limit is not None
         return limit
+
+    def spent_on(self, method: MethodConfig) -> str:
+        """What it makes more of."""
+        return method.spends if self.spend == "method" else self.spend
 
     @property
     def label(self) -> str:

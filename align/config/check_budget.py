@@ -66,7 +66,7 @@ def _spends(config: Config) -> None:
         raise ConfigError(
             f"budget.spend=candidates: method={method.name} compares no states: give budget.spend=method, or method=svdd"
         )
-    if config.spends == "steps" and sampler.timesteps is not None:
+    if budget.spent_on(method) == "steps" and sampler.timesteps is not None:
         raise ConfigError(
             f"a budget that is spent on steps, and sampler.timesteps={shown(list(sampler.timesteps))} says which they are: give "
             "method=best_of_n, or sampler.timesteps=null"

@@ -248,6 +248,8 @@ class MethodConfig:
     """Pictures kept of each group of particles; a prompt's samples k*returned to (k+1)*returned - 1 come of one group."""
     choose: Literal["first", "best", "draw", "weight"] = "first"
     """Which: the first, those of the highest reward when finished, draws by weight, those of the largest weight."""
+    guide_reward: dict[str, float] = field(default_factory=dict)
+    """What gradients follow, weight by name, where it is another than ``reward``, which then chooses and weighs alone."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)
@@ -355,7 +357,12 @@ class MethodConfig:
     @property
     def uses_reward(self) -> bool:
         """Whether the reward decides anything about the pictures."""
-        judged = any(
+        return self.judges or self.reward_needs_gradient
+
+    @property
+    def judges(self) -> bool:
+        """Whether pictures or states are chosen or weighed by a reward."""
+        by_strategy = any(
             name != "prompt_rewrite" or self.prompt_rewrite.keep == "better" for name in self.strategies
         )
-        return self.choose == "best" or self.branches or judged or self.reward_needs_gradient
+        return self.choose == "best" or self.branches or by_strategy

@@ -348,9 +348,22 @@ class Config:
     """What ``python -m align train`` does; a run has none."""
 
     @property
-    def spends(self) -> str:
-        """What a budget makes more of."""
-        return self.method.spends if self.budget.spend == "method" else self.budget.spend
+    def guide(self) -> RewardConfig | None:
+        """What gradients follow, where it is not ``reward``."""
+        terms = self.method.guide_reward
+        return RewardConfig("guide", terms, self.reward.dtype, self.reward.files) if terms else None
+
+    @property
+    def followed(self) -> dict[str, float]:
+        """Rewards that have any part in the pictures, with the weight of each."""
+        return {**self.method.guide_reward, **self.reward.terms} if self.method.uses_reward else {}
+
+    @property
+    def reward_label(self) -> str:
+        """What rows call that; empty where there is none."""
+        if not self.method.uses_reward:
+            return ""
+        return self.reward.label + (f" with gradients of {self.guide.label}" if self.guide else "")
 
     @property
     def reads_negative(self) -> bool:

@@ -82,11 +82,15 @@ def _seconds(
     pictures = judge.decode(z, [0] * rows)
     found["decoder_forward"] = timer(lambda: judge.decode(z, [0] * rows))
 
-    def score(shown: Tensor) -> Tensor:
-        return judge.score(shown, [request.prompt] * rows, [0] * rows)
+    def scoring(judge: Judge) -> Callable[[Tensor], Tensor]:
+        return lambda shown: judge.score(shown, [request.prompt] * rows, [0] * rows)
 
+    followed, scores = "reward", scoring(judge)
     if judge.reward is not None:
-        found["reward_forward"] = timer(lambda: score(pictures))
+        found["reward_forward"] = timer(lambda: scores(pictures))
+    if judge.guide is not None:
+        followed, guides = "guide", scoring(replace(judge, reward=judge.guide))
+        found["guide_forward"] = timer(lambda: guides(pictures))
     value, words = judge.value, read.conditioning.take(torch.zeros(rows, dtype=torch.long, device=device))
     if isinstance(value, PosteriorMean) and not value.of_prediction:
         small = value.decode
@@ -106,7 +110,8 @@ def _seconds(
     if method.follows_noise or method.reward_needs_gradient:
         found["decoder_backward"] = timer.back(backbone.decode, z, found["decoder_forward"])
     if method.reward_needs_gradient:
-        found["reward_backward"] = timer.back(score, pictures, found["reward_forward"])
+        follows = scores if judge.guide is None else guides
+        found[f"{followed}_backward"] = timer.back(follows, pictures, found[f"{followed}_forward"])
     return found
 
 

@@ -93,8 +93,9 @@ def _sampler(config: Config, schedule: Mapping[str, Any], calls: Calls, told: To
     if values in ("network", "small_decoder"):  # whose files nobody has to read
         config = replace(config, method=replace(method, value=replace(method.value, estimate="posterior")))
     reward = StillReward(told) if method.uses_reward else None
+    guide = None if config.guide is None else StillReward(told, "guide")
     pairs = TokenPairs(((1, 2),))
-    made = assemble(config, StillBackbone(schedule, told), reward, lambda *_: pairs, calls, HOST)
+    made = assemble(config, StillBackbone(schedule, told), reward, lambda *_: pairs, calls, HOST, guide=guide)
     if values in ("network", "small_decoder") and isinstance(made, Sampler):
         small = PosteriorMean(lambda z0: _decoded(z0, told, "small_decoder"), own_decoder=False)
         value: Value = StillNetwork(told) if values == "network" else small
@@ -172,11 +173,11 @@ class StillReward(Reward):
 
     name = "still"
 
-    def __init__(self, told: Told) -> None:
-        self._told, self.fingerprint = told, {}
+    def __init__(self, told: Told, what: str = "reward") -> None:
+        self._told, self._what, self.fingerprint = told, what, {}
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        shown = STEEP * _watched(pictures, self._told, "reward").flatten(1).mean(dim=1)
+        shown = STEEP * _watched(pictures, self._told, self._what).flatten(1).mean(dim=1)
         return shown - shown.detach() + 1
 
 

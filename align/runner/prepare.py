@@ -97,7 +97,9 @@ def _within_budget(prepared: Prepared) -> Prepared:
     from align.runner.budget import plan_within
 
     files = prepared.files
-    config, told = plan_within(prepared, lambda one: _check_backbone(Files(one, files)))
+    config, told = plan_within(
+        files, prepared.items, prepared.calls, lambda one: _check_backbone(Files(one, files))
+    )
     return replace(_prepared(Files(config, files), prepared.prompts, prepared.unread), budget=told)
 
 

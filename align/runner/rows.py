@@ -28,7 +28,7 @@ def to_image(picture: Tensor) -> Image:
 
 def optimised(config: Config) -> list[str]:
     """Names of what guides or selects, and of the black box that a surrogate among them stands for."""
-    return sorted({*config.reward.terms, *([config.blackbox] if config.blackbox else [])})
+    return sorted({*config.followed, *([config.blackbox] if config.blackbox else [])})
 
 
 def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | None) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | No
         **{f"{TAG}{name}": text for name, text in item.tags.items()},
         "method": config.method.name,
         "backbone": config.backbone.name,
-        "reward": config.reward.label if config.method.uses_reward else "",
+        "reward": config.reward_label,
         "optimised": optimised(config) if config.method.uses_reward else [],
         "status": status,
         **asdict(outcome.cost),

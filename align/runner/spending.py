@@ -50,13 +50,13 @@ class Spending:
 def spendings_of(config: Config) -> list[Spending]:
     """What the budget of a checked configuration makes more of, one after the other."""
     first, sampler = _spending(config), config.sampler
-    if config.budget.spend != "method" or config.spends == "steps" or sampler.kind in DISTILLED:
+    if config.budget.spend != "method" or config.method.spends == "steps" or sampler.kind in DISTILLED:
         return [first]
     return [first, Spending(("sampler.steps",), lambda n: (n,), sampler.steps, STEPS)]
 
 
 def _spending(config: Config) -> Spending:
-    method, spends = config.method, config.spends
+    method, spends = config.method, config.budget.spent_on(config.method)
     if spends == "particles":
         return Spending(("method.particles",), lambda n: (n,), least=method.returned)
     if spends == "candidates":
@@ -200,7 +200,7 @@ def recorded(config: Config) -> Config | None:
     """A configuration with the plan that its folder has for the same budget, if there is one."""
     try:
         found = None if config.run.folder is None else read_run(Path(config.run.folder))
-        there = None if found is None else build(Config, found["config"])
+        there = None if found is None else build(Config, found["record"]["config"])
     except (StoreError, ConfigError, KeyError, TypeError):  # told when the folder is opened
         return None
     if there is None or there.budget != config.budget:
@@ -208,4 +208,5 @@ def recorded(config: Config) -> Config | None:
     for spending in spendings_of(config):
         for option in spending.options:
             config = changed(config, option, attrgetter(option)(there))
-    return config
+    # A folder may hold other methods too (run.extend).
+    return config if (config.method, config.sampler) == (there.method, there.sampler) else None
