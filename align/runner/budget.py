@@ -10,6 +10,7 @@ from align.config.schema import Config
 from align.rewards.metadata import metadata_of
 from align.rewards.registry import REWARDS
 from align.runner import build
+from align.runner.devices import torch_device
 from align.runner.files import Files
 from align.runner.plan import Item, group_of
 from align.runner.spending import plan_told, planned, recorded
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def plan_within(
-    files: Files, items: Sequence[Item], calls: Calls, possible: Callable[[Config], None]
+    files: Files, items: Sequence[Item], calls: Calls, possible: Callable[[Config], object]
 ) -> tuple[Config, str]:
     """The configuration of a run with what its budget comes to, and that in words.
 
@@ -46,7 +47,7 @@ def _calls(files: Files) -> Callable[[Config], float]:
 
     def cost(config: Config) -> float:
         counted = calls_of_a_picture(config, schedule)
-        return sum(weight * getattr(counted, what) for what, weight in weights.items())
+        return float(sum(weight * getattr(counted, what) for what, weight in weights.items()))
 
     return cost
 
@@ -60,7 +61,7 @@ def _seconds(files: Files, items: Sequence[Item], calls: Calls) -> Callable[[Con
     build.set_up_torch(config.run.threads)
     made = build.build_sampler(config, calls, files)
     if any(REWARDS[name].reads_metadata for name in files.guiding):
-        device = build.torch_device(config.run.device)
+        device = torch_device(config.run.device)
         known = {item.prompt: metadata_of(item.tags) for item in items}
         build.build_reward(config.reward, device, config.judges).know(known)
     first = items[0]

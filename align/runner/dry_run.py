@@ -113,13 +113,13 @@ class _Watched(torch.autograd.Function):
         return x.clone()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         context.told(f"{context.what}_backward", context.rows)
         return gradient, None, None, None
 
 
 def _watched(x: Tensor, told: Told, what: str, share: float = 1.0) -> Tensor:
-    found: Tensor = _Watched.apply(x, told, what, share)  # type: ignore[no-untyped-call]
+    found: Tensor = _Watched.apply(x, told, what, share)
     return found
 
 

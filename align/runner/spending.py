@@ -111,7 +111,7 @@ def changed(config: Any, option: str, value: Any) -> Any:
     return replace(config, **{name: changed(getattr(config, name), rest, value) if rest else value})
 
 
-def planned(config: Config, cost: Callable[[Config], float], possible: Callable[[Config], None]) -> Config:
+def planned(config: Config, cost: Callable[[Config], float], possible: Callable[[Config], object]) -> Config:
     """A configuration with the numbers that its budget comes to.
 
     As much of what it spends as costs no more than the budget; what is left makes the steps more, so that little is.  The last
@@ -132,7 +132,7 @@ def _grown(
     config: Config,
     spending: Spending,
     cost: Callable[[Config], float],
-    possible: Callable[[Config], None],
+    possible: Callable[[Config], object],
     *,
     nearest: bool,
 ) -> Config:
