@@ -28,8 +28,8 @@ from align.version import git_state, version
 
 CHECKER = "checker"
 RECORD = "training.json"
-_FREE = ("run.", "training.rounds", "training.epochs", "training.boards", "training.save_every")
-"""Options that may be others when a training goes on."""
+_FREE = ("run.", "budget.", "training.rounds", "training.epochs", "training.boards", "training.save_every")
+"""Options that may be others when a training goes on, or that none has."""
 
 
 @dataclass(frozen=True)
