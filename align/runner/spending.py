@@ -24,6 +24,9 @@ STEPS = 1000
 DISTILLED = ("few", "lcm")
 """Samplers of networks that were trained for so many steps."""
 
+NUMBERS = {"noise_gradient": "iterations", "prompt_search": "budget"}
+"""Of strategies that have one number, which it is."""
+
 
 @dataclass(frozen=True)
 class Spending:
@@ -74,8 +77,11 @@ def _spending(config: Config) -> Spending:
         return Spending(options, lambda n: _first_and_rest(apportioned(n, shares)), least=len(shares))
     if spends == "noise_search":
         return _noise_search(config)
-    name = {"noise_gradient": "iterations", "prompt_search": "budget"}[spends]
-    return Spending((f"method.{spends}.{name}",), lambda n: (n,), most=1_000_000)
+    if spends not in NUMBERS:
+        raise ConfigError(
+            f"method={config.method.name} has nothing to spend a budget on: leave budget out, or give another method"
+        )
+    return Spending((f"method.{spends}.{NUMBERS[spends]}",), lambda n: (n,), most=1_000_000)
 
 
 def _noise_search(config: Config) -> Spending:
