@@ -114,6 +114,7 @@ def improve(
         WeightsError: the reward's weights are missing or wrong.
     """
     from align import borrowed
+    from align.config.check_budget import refuse_budget
     from align.runner.plan import make_plan
     from align.runner.prompts import load_prompts
 
@@ -122,6 +123,7 @@ def improve(
         own.append(f"reward={reward}")
     config = _config(prompts, [*own, *options], method, preset, seed, samples)
     borrowed.check_options(options)
+    refuse_budget(config, "improve")
     with _torch(config, isinstance(reward, str)), borrowed.backbone(pipeline, config.backbone) as backbone:
         rows = load_prompts(config.prompts).rows
         items = make_plan({}, rows, config.seed, config.samples, negative or config.negative)

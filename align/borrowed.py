@@ -140,7 +140,7 @@ def backbone(pipeline: Any, config: BackboneConfig) -> Iterator[Backbone]:
 def sampler(config: Config, backbone: Backbone, reward: str | Reward, items: Sequence[Item]) -> Samples:
     """The method of a configuration on a borrowed backbone. Raises ConfigError, WeightsError."""
     from align.rewards.base import Reward
-    from align.runner.build import assemble, build_reward, pairs_of
+    from align.runner.build import assemble, build_reward, guide_of, pairs_of
     from align.runner.calls import calls_of
     from align.runner.devices import torch_device
 
@@ -157,9 +157,10 @@ def sampler(config: Config, backbone: Backbone, reward: str | Reward, items: Seq
             raise ConfigError(
                 f"improve: the reward {kind} has no name: give its class one, such as name = 'mine'"
             )
-        if config.method.reward_needs_gradient and not judge.differentiable:
+        if config.method.reward_needs_gradient and config.guide is None and not judge.differentiable:
             raise ConfigError(
                 f"improve: method={config.method.name} follows the gradient of its reward, and {judge.name} has none: "
                 "give another reward, or method='best_of_n'"
             )
-    return assemble(config, backbone, judge, pairs_of(config), calls_of(config, items), device)
+    guide = guide_of(config, device)
+    return assemble(config, backbone, judge, pairs_of(config), calls_of(config, items), device, guide=guide)

@@ -17,6 +17,7 @@ from align.analysis.groups import Groups, group
 from align.analysis.paired import (
     choose_baseline,
     costs,
+    fooled_notes,
     independence_notes,
     paired_differences,
     pairing_notes,
@@ -113,11 +114,12 @@ def compare(
     tables = [paired_differences(arm, base) for arm in others]
     single = [prompt_differences(arm, base) for arm in others]
     spread = diversity(arms, base) if diversity is not None else None
-    notes = [*independence_notes(arms), *notes, *pairing_notes(arms, base)]
+    pairs = pandas.concat(tables, ignore_index=True) if tables else paired_differences(base, base).iloc[:0]
+    notes = [*fooled_notes(pairs), *independence_notes(arms), *notes, *pairing_notes(arms, base)]
     return Comparison(
         arms=arms,
         summary=pandas.DataFrame(rows),
-        pairs=pandas.concat(tables, ignore_index=True) if tables else paired_differences(base, base).iloc[:0],
+        pairs=pairs,
         costs=costs(arms, base),
         drift=latent_drift(arms, base),
         prompts=pandas.concat(single, ignore_index=True) if single else pandas.DataFrame(),

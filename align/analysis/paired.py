@@ -10,11 +10,14 @@ import numpy
 
 from align.analysis.arms import Arm, cost_columns, value_columns
 from align.analysis.intervals import bootstrap
-from align.store.columns import is_check
+from align.store.columns import CHECKS, is_check
 from align.store.errors import ReportError
 
 if TYPE_CHECKING:
     import pandas
+
+PARTS = frozenset(CHECKS) - {"check_all"}
+"""Verdicts of which ``check_all`` is the whole."""
 
 
 def choose_baseline(arms: Sequence[Arm], wanted: str | None) -> Arm:
@@ -137,6 +140,24 @@ def independence_notes(arms: Sequence[Arm]) -> list[str]:
     for (optimised, free), labels in told.items():
         rest = f"did not optimise {free}" if free else "nothing else was measured: no independent evidence"
         notes.append(f"{', '.join(labels)}: optimised {optimised}; {rest}")
+    return notes
+
+
+def fooled_notes(pairs: pandas.DataFrame) -> list[str]:
+    """Arms whose ``paired_differences`` say that what they followed rose while a judge that they did not follow fell; a line each.
+
+    Both intervals exclude zero.  Of the checker the whole verdict counts, not its parts.
+    """
+    notes = []
+    for arm, rows in pairs.groupby("arm", sort=False):
+        rose = [str(name) for name in rows["value"][rows["optimised"] & (rows["low"] > 0)]]
+        fell = [str(name) for name in rows["value"][~rows["optimised"] & (rows["high"] < 0)]]
+        fell = ["checker" if is_check(name) else name for name in fell if name not in PARTS]
+        if rose and fell:
+            notes.append(
+                f"{arm}: {', '.join(rose)}, which it followed, rose against {rows['baseline'].iloc[0]}, and {', '.join(fell)}, which "
+                "it did not follow, fell: it may have found what the followed judge is fooled by"
+            )
     return notes
 
 

@@ -62,6 +62,7 @@ def read_online(command: Command) -> Online:
 
 def checked(job: Job, files: Files) -> Online:
     """The experiment of a composed configuration, in its folder. Raises ConfigError."""
+    from align.config.check_budget import refuse_budget
     from align.config.errors import ConfigError, suggestion
     from align.online.rounds import Online, check
     from align.rewards.registry import REWARDS
@@ -69,6 +70,7 @@ def checked(job: Job, files: Files) -> Online:
     from align.runner.prompts import load_prompts
 
     config = job.config
+    refuse_budget(config, "online")
     surrogate, rounds, name = config.surrogate, config.rounds, config.blackbox
     if surrogate is None or rounds is None:
         raise ConfigError(

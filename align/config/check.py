@@ -7,6 +7,7 @@ import re
 
 from align.checkpoints.layout import FORMS, PICKLES, convert_command, is_file
 from align.checkpoints.reference import TRAINED
+from align.config.check_budget import check_budget
 from align.config.check_guider import check_guider
 from align.config.check_judges import check_judges
 from align.config.check_particles import check_particles
@@ -53,7 +54,8 @@ def check_config(config: Config) -> None:
     check_particles(config)
     check_strategy(config)
     check_switches(config)
-    _reward(config.reward, config.method)
+    check_budget(config)
+    _reward(config)
     for place, name in enumerate(config.metrics.rewards):
         _registered(f"metrics.rewards[{place}]", name)
     if len(set(config.metrics.rewards)) < len(config.metrics.rewards):
@@ -195,16 +197,49 @@ def _method(method: MethodConfig) -> None:
         )
 
 
-def _reward(reward: RewardConfig, method: MethodConfig) -> None:
+def _reward(config: Config) -> None:
     from align.rewards.registry import REWARDS, usual
 
-    for name in reward.files.keys() - reward.terms.keys():
+    reward, method, guide = config.reward, config.method, config.guide
+    for name in reward.files.keys() - reward.terms.keys() - method.guide_reward.keys():
         raise ConfigError(f"reward.files.{name} has no weight: give reward.terms.{name}=1, or leave it out")
+    _terms("reward.terms", reward)
+    if guide is not None:
+        _terms("method.guide_reward", guide)
+        if not method.reward_needs_gradient:
+            raise ConfigError(
+                f"method.guide_reward={guide.label}: method={method.name} follows no gradient of a reward: leave it out, or give "
+                "method=das"
+            )
+        if not method.judges:
+            raise ConfigError(
+                f"method.guide_reward={guide.label}: method={method.name} chooses nothing by reward={reward.name}: give "
+                "method.particles and method.choose=best, or what guides as the reward"
+            )
+    if method.uses_reward and not reward.terms:
+        raise ConfigError(
+            f"method={method.name} needs a reward: give reward.terms.<name>=<weight>, "
+            f"names: {', '.join(usual())}"
+        )
+    if not method.reward_needs_gradient:
+        return
+    for name in (guide or reward).terms:
+        if not REWARDS[name].differentiable:
+            able = ", ".join(known for known in usual() if REWARDS[known].differentiable)
+            raise ConfigError(
+                f"reward {name} has no gradient and method={method.name} needs one: "
+                f"give one of {able}, or method=best_of_n"
+            )
+
+
+def _terms(option: str, reward: RewardConfig) -> None:
+    from align.rewards.registry import REWARDS
+
     for name, weight in reward.terms.items():
-        _registered(f"reward.terms.{name}", name)
+        _registered(f"{option}.{name}", name)
         if weight == 0:
             raise ConfigError(
-                f"reward.terms.{name}=0 does nothing: give a weight, or drop it with ~reward.terms.{name}"
+                f"{option}.{name}=0 does nothing: give a weight, or drop it with ~{option}.{name}"
             )
         if reward.shorter is not None and not REWARDS[name].network:
             raise ConfigError(
@@ -214,20 +249,6 @@ def _reward(reward: RewardConfig, method: MethodConfig) -> None:
         if reward.dtype == "float32" and (own := REWARDS[name].dtype) != "float32":
             raise ConfigError(
                 f"reward.dtype=float32: {name} computes in {own}, as published: give reward.dtype=null"
-            )
-    if method.uses_reward and not reward.terms:
-        raise ConfigError(
-            f"method={method.name} needs a reward: give reward.terms.<name>=<weight>, "
-            f"names: {', '.join(usual())}"
-        )
-    if not method.reward_needs_gradient:
-        return
-    for name in reward.terms:
-        if not REWARDS[name].differentiable:
-            able = ", ".join(known for known in usual() if REWARDS[known].differentiable)
-            raise ConfigError(
-                f"reward {name} has no gradient and method={method.name} needs one: "
-                f"give one of {able}, or method=best_of_n"
             )
 
 

@@ -11,7 +11,7 @@ from align.config.schema import Config
 
 def check_judges(config: Config) -> None:
     """Refuse what cannot work of the judges that a run asks. Imports no torch. Raises ConfigError."""
-    asked = {*(config.reward.terms if config.method.uses_reward else ()), *config.metrics.rewards}
+    asked = {*config.followed, *config.metrics.rewards}
     judges = config.judges
     if "http" in asked:
         _endpoint("http", judges.http.endpoint, judges.http.key_variable, "http://localhost:8000/score")

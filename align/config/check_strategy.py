@@ -96,7 +96,7 @@ def _noise_search(config: Config) -> None:
         ("begin", search.rounds - 1, "one for each round but the first"),
     ):
         given = getattr(search, name)
-        if given and search.propose != "evolution":
+        if given and name == "begin" and search.propose != "evolution":
             raise ConfigError(
                 f"method.noise_search.{name} is for propose=evolution, not {search.propose}: give method.noise_search.{name}=[]"
             )

@@ -229,6 +229,8 @@ class MethodConfig:
     """Pictures kept of each group of particles; a prompt's samples k*returned to (k+1)*returned - 1 come of one group."""
     choose: Literal["first", "best", "draw", "weight"] = "first"
     """Which: the first, those of the highest reward when finished, draws by weight, those of the largest weight."""
+    guide_reward: dict[str, float] = field(default_factory=dict)
+    """What gradients follow, weight by name, where it is another than ``reward``, which then chooses and weighs alone."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     clean: CleanConfig = field(default_factory=CleanConfig)
@@ -309,6 +311,22 @@ class MethodConfig:
         return tuple(name for name, number in STRATEGIES.items() if getattr(getattr(self, name), number))
 
     @property
+    def spends(self) -> str:
+        """What a budget makes more of, see ``BudgetConfig.spend``."""
+        if self.strategies:
+            return self.strategies[0]
+        if self.rolls:
+            return "rollover"
+        if self.search.candidates > 1:
+            return "candidates"
+        return "particles" if self.chooses else "steps"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether particles are more than the pictures that are returned."""
+        return self.choose != "first" or self.weighs or self.search.drop != "none"
+
+    @property
     def branches(self) -> bool:
         """Whether fresh noise at each step is needed to tell particles or candidates apart."""
         return self.searches or self.weighs or self.rolls
@@ -333,7 +351,12 @@ class MethodConfig:
     @property
     def uses_reward(self) -> bool:
         """Whether the reward decides anything about the pictures."""
-        judged = any(
+        return self.judges or self.reward_needs_gradient
+
+    @property
+    def judges(self) -> bool:
+        """Whether pictures or states are chosen or weighed by a reward."""
+        by_strategy = any(
             name != "prompt_rewrite" or self.prompt_rewrite.keep == "better" for name in self.strategies
         )
-        return self.choose == "best" or self.values_states or judged or self.reward_needs_gradient
+        return self.choose == "best" or self.values_states or by_strategy

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from align.backbones.recipe import Guidance
 from align.checkpoints.layout import Layout
+from align.config.budget import BudgetConfig
 from align.config.guider import GuiderConfig
 from align.config.judges import JudgesConfig
 from align.config.method import MethodConfig
@@ -337,6 +338,7 @@ class Config:
     semantics: SemanticsConfig = field(default_factory=lambda: SemanticsConfig("auto"))
     guider: GuiderConfig = field(default_factory=lambda: GuiderConfig("cfg"))
     runner: RunnerConfig = field(default_factory=lambda: RunnerConfig("local"))
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     run: RunConfig = field(default_factory=RunConfig)
     seed: Annotated[int, Between(0, 2**63 - 1, below="there is no random seed")] = 0
     """Seed of the noise of every picture."""
@@ -352,6 +354,24 @@ class Config:
     """Of ``python -m align online`` alone: the registered reward that is asked in rounds."""
     training: TrainingConfig | None = None
     """What ``python -m align train`` does; a run has none."""
+
+    @property
+    def guide(self) -> RewardConfig | None:
+        """What gradients follow, where it is not ``reward``."""
+        terms = self.method.guide_reward
+        return RewardConfig("guide", terms, self.reward.dtype, self.reward.files) if terms else None
+
+    @property
+    def followed(self) -> dict[str, float]:
+        """Rewards that have any part in the pictures, with the weight of each."""
+        return {**self.method.guide_reward, **self.reward.terms} if self.method.uses_reward else {}
+
+    @property
+    def reward_label(self) -> str:
+        """What rows call that; empty where there is none."""
+        if not self.method.uses_reward:
+            return ""
+        return self.reward.label + (f" with gradients of {self.guide.label}" if self.guide else "")
 
     @property
     def reads_negative(self) -> bool:

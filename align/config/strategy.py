@@ -76,7 +76,7 @@ class NoiseSearchConfig:
     rate: Annotated[float, Between(1e-6, 1)] = 0.2
     """beta of ``evolution``: a child has sqrt(1 - beta^2) of its parent's noise, and beta of new noise."""
     populations: Annotated[tuple[int, ...], Between(1, 65536)] = ()
-    """Of ``evolution``: new ones of each round, in place of ``candidates``."""
+    """New ones of each round, in place of ``candidates``."""
     begin: Annotated[tuple[float, ...], Between(0, 1)] = ()
     """Of ``evolution``: the share of the steps at which the children of each round but the first begin, from what their parents were
     there; none for the start.  The rest of the steps is all that such a child costs."""

@@ -43,7 +43,9 @@ def build_sampler(config: Config, calls: Calls, files: Files | None = None) -> S
     files = files or Files(config)
     backbone = _backbone(config.backbone, files.pieces, device)
     reward = build_reward(config.reward, device, config.judges) if config.method.uses_reward else None
-    return assemble(config, backbone, reward, pairs_of(config), calls, device, files)
+    return assemble(
+        config, backbone, reward, pairs_of(config), calls, device, files, guide_of(config, device)
+    )
 
 
 def assemble(
@@ -54,13 +56,14 @@ def assemble(
     calls: Calls,
     device: torch.device,
     files: Files | None = None,
+    guide: Reward | None = None,
 ) -> Samples:
-    """The method of a configuration on any backbone, with any reward."""
+    """The method of a configuration on any backbone, with any reward, and any ``guide`` whose gradients it follows instead."""
     from align.sampling.sampler import Population, Sampler
 
     process = process_of(config, backbone)
     guider = guider_of(config, backbone)
-    parts = _parts(files or Files(config), backbone, process, guider, reward, calls, device)
+    parts = _parts(files or Files(config), backbone, process, guider, (reward, guide), calls, device)
     method = config.method
     population = Population(method.particles, method.returned, method.choose)
     return strategy_of(config, Sampler(parts, pairs, device, population))
@@ -71,7 +74,7 @@ def _parts(
     backbone: Backbone,
     process: Process,
     guider: Guider,
-    reward: Reward | None,
+    rewards: tuple[Reward | None, Reward | None],
     calls: Calls,
     device: torch.device,
 ) -> Parts:
@@ -83,7 +86,7 @@ def _parts(
     from align.sampling.predict import Predict
     from align.sampling.recurrence import Recurrence
 
-    config, method = files.config, files.config.method
+    config, method, (reward, guide) = files.config, files.config.method, rewards
     guidance: Guidance | None = None
     clean = objective = None
     noisy, mean = method.guidance, method.clean
@@ -105,7 +108,7 @@ def _parts(
         value = _value(files, backbone, guider, process, device)
     return Parts(
         Predict(backbone, guider, calls, method.reads_correction),
-        Judge(backbone, calls, reward, objective, clean, value, config.run.views_together),
+        Judge(backbone, calls, reward, objective, clean, value, config.run.views_together, guide),
         process,
         guidance,
         recurrence,
@@ -269,6 +272,11 @@ def build_reward(reward: RewardConfig, device: torch.device, judges: JudgesConfi
         for name, weight in sorted(reward.terms.items())
     ]
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
+
+
+def guide_of(config: Config, device: torch.device) -> Reward | None:
+    """What gradients follow, where it is another reward. Raises WeightsError."""
+    return None if config.guide is None else build_reward(config.guide, device, config.judges)
 
 
 def set_up_torch(threads: int | None) -> None:

@@ -138,7 +138,7 @@ class Files:
 
     @property
     def guiding(self) -> list[str]:
-        return list(self.config.reward.terms) if self.config.method.uses_reward else []
+        return list(self.config.followed)
 
     @property
     def scoring(self) -> list[str]:

@@ -38,6 +38,10 @@ def launch(command: Command, jobs: Sequence[Job]) -> int:
     if hydra.launcher._target_ != BASIC_LAUNCHER:
         if not command.multirun:
             raise ConfigError("hydra/launcher only works on multiruns: add -m")
+        if any(job.config.budget.seconds is not None for job in jobs):
+            raise ConfigError(
+                "budget.seconds is measured on the machine that makes the pictures, and hydra/launcher has others: give budget.calls"
+            )
         refuse_sharing(_prepared(jobs), together=True)
         return _elsewhere(command)
     return _run(_prepared(jobs))

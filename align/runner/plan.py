@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from align.config.convert import plain
 from align.config.guider import GuiderConfig
 from align.config.method import STRATEGIES, MethodConfig
-from align.config.schema import BackboneConfig, Config, SamplerConfig
+from align.config.schema import BackboneConfig, Config, RewardConfig, SamplerConfig
 from align.runner.prompt_files import PromptRow
 
 if TYPE_CHECKING:
@@ -108,11 +108,9 @@ def identity(
     ladder = method["tempering"]
     if ladder.pop("full_at") is not None and ladder["gamma"] is None:
         ladder["gamma"] = config.method.tempering.growth(config.sampler.steps)
-    reward = None
-    if config.method.uses_reward:
-        terms = sorted(config.reward.terms.items())
-        shorter = {} if config.reward.shorter is None else {"dtype": config.reward.shorter}
-        reward = {name: {"weight": weight, "files": reward_weights[name]} | shorter for name, weight in terms}
+    reward = _judges(config.reward, reward_weights) if config.method.uses_reward else None
+    del method["guide_reward"]
+    guides = {} if config.guide is None else {"guide_reward": _judges(config.guide, reward_weights)}
     semantics = {} if graphs is None else {"semantics": dict(graphs)}
     guider = {name: value for name, value in plain(config.guider).items() if value != _USUAL.get(name, value)}
     return {
@@ -121,9 +119,18 @@ def identity(
         "sampler": sampler,
         "method": method,
         "reward": reward,
+        **guides,
         "negative": config.negative,
         **semantics,
         **({"guider": guider} if guider else {}),
+    }
+
+
+def _judges(reward: RewardConfig, weights: Mapping[str, str]) -> dict[str, Any]:
+    shorter = {} if reward.shorter is None else {"dtype": reward.shorter}
+    return {
+        name: {"weight": weight, "files": weights[name]} | shorter
+        for name, weight in sorted(reward.terms.items())
     }
 
 

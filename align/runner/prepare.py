@@ -44,6 +44,7 @@ class Prepared:
         kept: what its record says of its files, see ``Files.record``.
         metrics: fingerprint of what measures its pictures, by metric.
         unread: what the scheduler's file says of its own solver's steps, which ``sampler`` takes otherwise.
+        budget: what its budget came to, in words, where it has one.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Prepared:
     kept: dict[str, dict[str, str]]
     metrics: dict[str, str]
     unread: list[str]
+    budget: str = ""
 
 
 def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prepared]:
@@ -85,7 +87,20 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
         _check_value(files)
     _check_seeds(configs, sets)
     unread = [_check_backbone(files) for files in found]
-    return [_prepared(*one) for one in zip(found, sets, unread, strict=True)]
+    return [_within_budget(_prepared(*one)) for one in zip(found, sets, unread, strict=True)]
+
+
+def _within_budget(prepared: Prepared) -> Prepared:
+    """A run as its budget has it. Raises ConfigError, WeightsError."""
+    if not prepared.config.budget.asked:
+        return prepared
+    from align.runner.budget import plan_within
+
+    files = prepared.files
+    config, told = plan_within(
+        files, prepared.items, prepared.calls, lambda one: _check_backbone(Files(one, files))
+    )
+    return replace(_prepared(Files(config, files), prepared.prompts, prepared.unread), budget=told)
 
 
 def _prepared(files: Files, prompts: PromptSet, unread: list[str]) -> Prepared:

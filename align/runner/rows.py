@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from align.config.schema import Config
 from align.runner.plan import Item
+from align.runner.spending import plan_told
 from align.store.columns import DRAWN, INFO, TAG
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def to_image(picture: Tensor) -> Image:
 
 def optimised(config: Config) -> list[str]:
     """Names of what guides or selects, and of the black box that a surrogate among them stands for."""
-    return sorted({*config.reward.terms, *([config.blackbox] if config.blackbox else [])})
+    return sorted({*config.followed, *([config.blackbox] if config.blackbox else [])})
 
 
 def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | None) -> dict[str, Any]:
@@ -45,11 +46,12 @@ def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | No
         **{f"{TAG}{name}": text for name, text in item.tags.items()},
         "method": config.method.name,
         "backbone": config.backbone.name,
-        "reward": config.reward.label if config.method.uses_reward else "",
+        "reward": config.reward_label,
         "optimised": optimised(config) if config.method.uses_reward else [],
         "status": status,
         **asdict(outcome.cost),
         "seconds": outcome.seconds,
         "peak_memory_mb": memory_mb,
         **info,
+        **({"info_budget": f"{plan_told(config)} for {config.budget.label}"} if config.budget.asked else {}),
     }

@@ -176,7 +176,7 @@ def ended(store: Store, why: str) -> int:
 def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, console: Console) -> None:
     config, prompts = prepared.config, prepared.prompts
     done = len(prepared.items) - pending
-    method = config.method.name + (f", reward {config.reward.label}" if config.method.uses_reward else "")
+    method = config.method.name + (f", reward {config.reward_label}" if config.reward_label else "")
     process = (
         f"{config.sampler.steps} steps, eta {config.sampler.eta:g}, scale {config.sampler.guidance_scale:g}"
     ) + ("" if config.guider.name == "cfg" else f", guider {config.guider.name}")
@@ -197,6 +197,7 @@ def _print_plan(prepared: Prepared, store: Store, pending: int, backlog: int, co
         "model": f"{config.backbone.name} ({config.backbone.width}x{config.backbone.height}), {process}",
         "process": f"{unread}: {', '.join(prepared.unread)}" if prepared.unread else "",
         "method": method,
+        "budget": prepared.budget,
         "prompts": f"{len(prompts.rows)} of {prompts.name}, {config.samples} each, seed {config.seed}",
         "rows": _rows_line(prompts),
         "syntax": syntax_line([*prompts.prompts, *sorted(negatives | {config.negative})]) or "",

@@ -34,13 +34,16 @@ def try_rewards(
     some = list(known)[:CHUNK]
     scorer.known = known
     if config.method.uses_reward:
-        name, wrong = config.reward.label, list[Exception]()
+        name, wrong = config.reward_label, list[Exception]()
+        back = config.method.reward_needs_gradient
         for prompt in some:
             try:
-                reward = build.build_reward(config.reward, device, config.judges)
-                if any(REWARDS[term].reads_metadata for term in config.reward.terms):
-                    reward.know(known)  # each is loaded once: those that guide are the same
-                judge(reward, prompt, config, device, gradient=config.method.reward_needs_gradient)
+                for one in filter(None, (config.reward, config.guide)):
+                    reward = build.build_reward(one, device, config.judges)
+                    if any(REWARDS[term].reads_metadata for term in one.terms):
+                        reward.know(known)  # each is loaded once: those that guide are the same
+                    gradient = back and one == (config.guide or config.reward)
+                    judge(reward, prompt, config, device, gradient=gradient)
                 break
             except WeightsError:
                 raise

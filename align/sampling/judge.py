@@ -60,6 +60,7 @@ class Judge:
     Attributes:
         calls: how rows are cut into calls of the decoder and the reward.
         reward: of the objective, of values and of finished pictures, where something reads one.
+        guide: of gradients, where that is another one.
         objective: what to differentiate; ``None`` for nothing.
         clean: how clean predictions are moved, if they are.
         value: how the expected reward of a particle is estimated, where it is asked for.
@@ -73,11 +74,13 @@ class Judge:
     clean: CleanGuidance | None = None
     value: Value | None = None
     views_together: int | None = None
+    guide: Reward | None = None
 
     def values_by_loss(self) -> bool:
         """Whether a preference loss scores just the picture that a value would."""
         assert self.objective is not None
-        return self.value is not None and self.value.of_prediction and self.objective.clamp
+        alike = self.value is not None and self.value.of_prediction and self.objective.clamp
+        return alike and self.guide is None
 
     def __call__(
         self,
@@ -106,7 +109,7 @@ class Judge:
         for first in range(0, real, self.calls.most):
             rows = torch.arange(first, min(first + self.calls.most, number))
             some = state.take(rows)
-            score = self._scoring(pictures.prompts_of(some), step.timestep, min(real - first, len(rows)))
+            score = self._guiding(pictures.prompts_of(some), step.timestep, min(real - first, len(rows)))
             loss = partial(
                 preference_loss,
                 decode=self.backbone.decode,
@@ -114,7 +117,7 @@ class Judge:
                 objective=self.objective,
                 draws=None if shown is None else shown.take(rows),
                 together=self.views_together,
-                foreign=self.reward is not None and self.reward.foreign,
+                foreign=self._foreign,
             )
             weights = pictures.pair_weights[send(some.picture, pictures.pair_weights.device)]
             parts.append(
@@ -243,7 +246,8 @@ class Judge:
         groups: Sequence[int],
         slope: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Finished pictures of clean latents (P, ...), their rewards (P,), and the gradient of minus the reward by the latents.
+        """Finished pictures of clean latents (P, ...), their rewards (P,), and the gradient of minus the reward by the latents; what
+        guides has a gradient in its place where that is another one.
 
         With ``slope`` the reward is not differentiated: from rows (n,), what they are decoded to and their rewards it makes what
         is carried through the decoder in place of the reward's gradient.
@@ -251,15 +255,15 @@ class Judge:
         parts = []
         for chunk in self.calls(groups):
             texts = [prompts[k] for k in chunk.rows.tolist()]
-            score = self._scoring(texts, 0, chunk.real)
+            score = (
+                self._guiding(texts, 0, chunk.real) if slope is None else self._scoring(texts, 0, chunk.real)
+            )
 
             def judged(
                 pictures: Tensor, score: Scoring = score, rows: Tensor = chunk.rows
             ) -> tuple[Tensor, Tensor]:
                 if slope is None:
-                    return reward_gradient(
-                        pictures, score, foreign=self.reward is not None and self.reward.foreign
-                    )
+                    return reward_gradient(pictures, score, foreign=self._foreign)
                 values = score(pictures.clamp(0, 1))
                 return values, slope(rows, pictures, values)
 
@@ -267,7 +271,20 @@ class Judge:
             found = picture_gradient(some, self.backbone.decode, judged)
             parts.append((chunk.rows[: chunk.real], [one[: chunk.real] for one in found]))
         pictures, values, by_latents = (in_order([(rows, one[k]) for rows, one in parts]) for k in range(3))
+        if self.guide is not None and slope is None:
+            values = self.score(pictures, prompts, groups)
         return pictures, values.float(), by_latents
+
+    @property
+    def _foreign(self) -> bool:
+        """Whether what gradients follow is a user's code."""
+        followed = self.guide or self.reward
+        return followed is not None and followed.foreign
+
+    def _guiding(self, prompts: Sequence[str], time: int, real: int) -> Scoring:
+        """``_scoring`` by what gradients follow."""
+        judge = self if self.guide is None else replace(self, reward=self.guide)
+        return judge._scoring(prompts, time, real)
 
     def _scoring(self, prompts: Sequence[str], time: int, real: int) -> Scoring:
         """What scores v pictures of each row, (P v, 3, H, W) one row after the other; the first ``real`` rows count."""

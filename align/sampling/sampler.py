@@ -141,8 +141,9 @@ class Sampler:
     def probe(self, request: Request, picture: Tensor) -> None:
         """As ``Samples.probe``."""
         self.encode([request])
-        if self.parts.judge.reward is not None:
-            self.score(send(picture, self.device), [request.prompt])
+        judge = self.parts.judge
+        for reward in filter(None, (judge.reward, judge.guide)):
+            replace(judge, reward=reward).score(send(picture, self.device), [request.prompt], [0])
 
     def encode(self, requests: Sequence[Request]) -> Pictures:
         """Conditioning and token pairs of some requests."""

@@ -128,6 +128,8 @@ class NoiseGradient(Strategy):
             ledger.charge(owners, what)
         if not self.hybrid:
             ledger.charge(owners, "reward_backward")
+        if judge.guide is not None and not self.hybrid:  # and what chooses scored them too
+            ledger.charge(owners, "reward_forward")
         trials.charge(rows, ledger)
         found = Finished(latents.detach(), pictures, finite_values(pictures, values))
         self.offer(trials, found, leaves, iteration)

@@ -10,6 +10,7 @@ from typing import Any
 
 from align import writing
 from align.checkpoints.needed import missing_text
+from align.config.check_budget import refuse_budget
 from align.config.command import Command
 from align.config.compose import jobs_of
 from align.config.convert import plain, shown
@@ -27,8 +28,8 @@ from align.version import git_state, version
 
 CHECKER = "checker"
 RECORD = "training.json"
-_FREE = ("run.", "training.rounds", "training.epochs", "training.boards", "training.save_every")
-"""Options that may be others when a training goes on."""
+_FREE = ("run.", "budget.", "training.rounds", "training.epochs", "training.boards", "training.save_every")
+"""Options that may be others when a training goes on, or that none has."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def _held_out(command: Command, training: TrainingConfig) -> Config:
 def _check(config: Config, training: TrainingConfig) -> None:
     """Refuse what cannot be trained. Raises ConfigError."""
     backbone, sampler = config.backbone, config.sampler
+    refuse_budget(config, "train")
     if backbone.kind != "unet" or backbone.consistency or not backbone.pair:
         raise ConfigError(
             f"backbone={backbone.name} is not trained here: give a UNet with both halves of guidance, such as shapes, sd15 or sdxl"

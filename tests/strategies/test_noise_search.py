@@ -227,7 +227,8 @@ def test_wraps_guidance_of_one_particle():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("method.noise_search.populations=[1,2]",), "populations is for propose=evolution"),
+        (("method.noise_search.populations=[1,2]",), "rounds=3: give 3"),
+        (("method.noise_search.begin=[0.5,0.6]",), "begin is for propose=evolution"),
         (("method.noise_search.propose=evolution", "method.noise_search.populations=[1,2]"), "rounds=3: give 3"),
         (("method.noise_search.propose=evolution", "method.noise_search.begin=[0.5]"), "rounds=3: give 2"),
         (("method.noise_search.propose=evolution", "method.noise_search.begin=[0.5,0.2]"), "goes back"),
