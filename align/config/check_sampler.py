@@ -6,7 +6,8 @@ from itertools import pairwise
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.config.schema import BackboneConfig, Config, SamplerConfig
+from align.config.sampler import SamplerConfig
+from align.config.schema import BackboneConfig, Config
 
 DISTILLED = 50
 """Steps that published consistency models are distilled on; theirs are among them."""

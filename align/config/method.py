@@ -317,6 +317,8 @@ class MethodConfig:
             return self.strategies[0]
         if self.rolls:
             return "rollover"
+        if self.backtracks:
+            return "backtracking"
         if self.search.candidates > 1:
             return "candidates"
         return "particles" if self.chooses else "steps"

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from align.config.convert import plain
 from align.config.guider import GuiderConfig
 from align.config.method import STRATEGIES, MethodConfig
-from align.config.schema import BackboneConfig, Config, RewardConfig, SamplerConfig
+from align.config.sampler import SamplerConfig
+from align.config.schema import BackboneConfig, Config, RewardConfig
 from align.runner.prompt_files import PromptRow
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from align.backbones.stated import check_small_decoder
 from align.checkpoints.needed import joint_fingerprint, missing_text
 from align.config.convert import shown
 from align.config.errors import ConfigError
-from align.config.schema import Config, PromptsConfig, SamplerConfig
+from align.config.sampler import SamplerConfig
+from align.config.schema import Config, PromptsConfig
 from align.errors import WrongWeights
 from align.processes.schedule import check_steps, is_flow, listed_timesteps
 from align.reading import read_json

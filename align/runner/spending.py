@@ -24,8 +24,14 @@ STEPS = 1000
 DISTILLED = ("few", "lcm")
 """Samplers of networks that were trained for so many steps."""
 
-NUMBERS = {"noise_gradient": "iterations", "prompt_search": "budget"}
-"""Of strategies that have one number, which it is."""
+NUMBERS = {
+    "backtracking": "budget",
+    "draft": "candidates",
+    "noise_gradient": "iterations",
+    "prompt_search": "budget",
+    "tree_search": "budget",
+}
+"""Of sections that have one number, which it is."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from align.backbones.recipe import Recipe
 from align.backbones.small_decoder import load_small_decoder
 from align.backbones.stated import attention_strides, check_small_decoder
 from align.config.errors import ConfigError
-from align.config.schema import SamplerConfig
+from align.config.sampler import SamplerConfig
 from align.errors import WrongWeights
 from align.runner.prepare import _check_steps
 
