@@ -56,8 +56,12 @@ def check_config(config: Config) -> None:
     check_switches(config)
     check_budget(config)
     _reward(config)
-    for place, name in enumerate(config.metrics.rewards):
-        _registered(f"metrics.rewards[{place}]", name)
+    for option, names in (
+        ("metrics.rewards", config.metrics.rewards),
+        ("backbone.trained_for", config.backbone.trained_for),
+    ):
+        for place, name in enumerate(names):
+            _registered(f"{option}[{place}]", name)
     if len(set(config.metrics.rewards)) < len(config.metrics.rewards):
         raise ConfigError(
             f"metrics.rewards={shown(list(config.metrics.rewards))} names one twice: name each once"

@@ -86,6 +86,8 @@ class BackboneConfig:
     name them: FILE.safetensors or ``owner/name:FILE.safetensors``."""
     lora_required: bool = False
     """No checkpoint is published: ``lora`` has to be given."""
+    trained_for: tuple[str, ...] = ()
+    """Rewards that its training followed, which rows name with those that the method follows: as metrics they are no evidence for it."""
     height: Annotated[int, Between(8, 4096), Multiple(8)] = 64
     """Picture height in pixels."""
     width: Annotated[int, Between(8, 4096), Multiple(8)] = 64

@@ -74,7 +74,16 @@ def identity(
     alone = (
         {"guidance": "none"} if config.backbone.kind == "unet" and config.backbone.guidance == "none" else {}
     )
-    for name in ("name", "family", *said, *places, "checkpointing", "offload", "guidance_scale"):
+    for name in (
+        "name",
+        "family",
+        "trained_for",
+        *said,
+        *places,
+        "checkpointing",
+        "offload",
+        "guidance_scale",
+    ):
         del backbone[name]
     # So that models keep the keys that they had before there were these options.
     for group, kind in ((backbone, BackboneConfig), (sampler, SamplerConfig)):

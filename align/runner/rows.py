@@ -27,8 +27,13 @@ def to_image(picture: Tensor) -> Image:
 
 
 def optimised(config: Config) -> list[str]:
-    """Names of what guides or selects, and of the black box that a surrogate among them stands for."""
-    return sorted({*config.followed, *([config.blackbox] if config.blackbox else [])})
+    """Names of what guides or selects, of the black box that a surrogate among them stands for, and of what the model was trained for."""
+    here = (
+        {*config.followed, *([config.blackbox] if config.blackbox else [])}
+        if config.method.uses_reward
+        else ()
+    )
+    return sorted({*here, *config.backbone.trained_for})
 
 
 def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | None) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def make_row(config: Config, item: Item, outcome: Outcome, memory_mb: float | No
         "method": config.method.name,
         "backbone": config.backbone.name,
         "reward": config.reward_label,
-        "optimised": optimised(config) if config.method.uses_reward else [],
+        "optimised": optimised(config),
         "status": status,
         **asdict(outcome.cost),
         "seconds": outcome.seconds,

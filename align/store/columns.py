@@ -24,7 +24,7 @@ HEAD: dict[str, str] = {
     "method": "name of the method",
     "backbone": "name of the model that draws",
     "reward": "name of what guides or ranks; empty where nothing does",
-    "optimised": "rewards that the method follows or selects by, joined by ';': as metrics they are no evidence for it",
+    "optimised": "rewards that the method follows or selects by, or that the model was trained for, joined by ';': as metrics they are no evidence for it",
     "image": "the picture, relative to the run folder; empty where there is none",
     "status": "'ok', 'ok: ...' with what a metric has no value for and why, or 'failed: ...' with the reason",
 }

@@ -8,7 +8,9 @@ import pytest
 from align.__main__ import main
 from align.commands.parser import parse
 from align.config.compose import jobs_of
+from align.config.errors import ConfigError
 from align.config.places import group_choices
+from align.runner.rows import optimised
 from align.store.csvfile import read_csv
 
 FEW = ["prompts.limit=2", "samples=2", "sampler.steps=3", "run.gallery=false"]
@@ -45,6 +47,19 @@ def test_the_report_measures_diversity_and_drift(runs, tmp_path, capsys):
     assert 0 < figures.loc[("none", "run", "distance"), "mean"] < 2
     assert figures.loc[("none", "prompt", "entropy"), "dimensions"] == 1
     assert figures.loc[("none", "run", "entropy"), "dimensions"] == 3
+
+
+def test_what_a_model_was_trained_for_is_marked_as_what_a_method_follows():
+    """Labels decide no picture."""
+
+    def config_of(*words):
+        return jobs_of(parse([*words, "run.folder=x"]))[0].config
+
+    assert optimised(config_of("backbone=shapes_alignprop", "method=none")) == ["shapes_hps"]
+    both = config_of("backbone=shapes_spo", "method=best_of_n")
+    assert optimised(both) == ["shapes_pick", "shapes_spm"]
+    with pytest.raises(ConfigError, match=r"backbone.trained_for\[0\].*did you mean shapes_hps"):
+        config_of("backbone.trained_for=[shapes_hpz]")
 
 
 def test_traces_have_a_number_a_step(tmp_path):
