@@ -89,7 +89,7 @@ def _run(config: Config, schedule: Mapping[str, Any], calls: Calls, told: Told, 
 
 def _sampler(config: Config, schedule: Mapping[str, Any], calls: Calls, told: Told) -> Samples:
     method = config.method
-    values = method.value.estimate if method.branches else "posterior"
+    values = method.value.estimate if method.values_states else "posterior"
     if values in ("network", "small_decoder"):  # whose files nobody has to read
         config = replace(config, method=replace(method, value=replace(method.value, estimate="posterior")))
     reward = StillReward(told) if method.uses_reward else None
