@@ -30,7 +30,7 @@ def error_of(capsys, *argv):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1, err
-    assert len(err) < 480
+    assert len(err) < 600
     return err
 
 

@@ -36,7 +36,7 @@ CHEAPER = {
     "reno_released": ["method.noise_gradient.iterations=2"],
     "dymo_released": ["method.objective.copies=2", "method.recurrence.cap=3"],
     "svdd": ["method.search.candidates=3"],
-    "verifier_threshold": ["method.search.threshold=[12]"],
+    "verifier_threshold": ["method.search.until=above", "method.search.threshold=[12]"],
     "dsearch": ["method.particles=3"],
     "dsearch_r": ["method.particles=3", "method.search.replace=0.4", "method.search.candidates=2"],
     "svdd_released": ["method.search.candidates=3"],
@@ -152,6 +152,19 @@ CAPTIONS = [
 
 OF_ALL_FLOWS = ("test_one_finished_picture_a_request", "test_the_ledger_is_what_a_spy_counts")
 """What a flow could do otherwise with a method that is held to all the rest on the fake world."""
+OF_NETWORKS = (
+    *OF_ALL_FLOWS,
+    "test_done_again_neither_order_nor_company_changes_a_byte",
+    "test_the_batch_size_changes_rounding_alone",
+)
+"""Likewise of a real network."""
+
+
+def asked(test, world, method):
+    """Whether a method is held to a test in a world."""
+    if world == "fake" or (world == "flow" and method in SOON["flow"]):
+        return True
+    return test in (OF_ALL_FLOWS if world == "flow" else OF_NETWORKS)
 
 
 def pytest_generate_tests(metafunc):
@@ -159,7 +172,7 @@ def pytest_generate_tests(metafunc):
         pytest.param(world, method, marks=() if method in SOON.get(world, methods) else pytest.mark.slow)
         for world, methods in CASES.items()
         for method in methods
-        if world != "flow" or method in SOON["flow"] or metafunc.function.__name__ in OF_ALL_FLOWS
+        if asked(metafunc.function.__name__, world, method)
     ]
     metafunc.parametrize(("world", "method"), cases, indirect=["world"], scope="module")
 

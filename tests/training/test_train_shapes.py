@@ -19,12 +19,7 @@ def train(folder, *options):
 
 @pytest.mark.slow
 def test_every_stage_runs_and_writes_loadable_weights(tmp_path):
-    train(tmp_path, "--steps", "2", "--processes", "1")
-    file = tmp_path / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
-    before = file.read_bytes()
-    # Then the stage that two processes train together goes on from there.
-    train(tmp_path, "denoiser", "--steps", "4", "--processes", "2")
-    assert file.read_bytes() != before
+    train(tmp_path, "--steps", "2", "--processes", "2")  # which train the denoiser together
 
     from align.backbones.registry import load_folder
     from align.rewards.registry import load
