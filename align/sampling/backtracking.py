@@ -15,7 +15,7 @@ from torch import Tensor
 
 from align.processes.base import Process, Step, renoise
 from align.sampling.noise import Draws
-from align.sampling.rollover import Kept
+from align.sampling.rollover import Kept, drawn
 from align.sampling.state import State
 
 
@@ -51,7 +51,7 @@ def moved(process: Process, kept: Kept, step: Step, there: int, draws: Draws) ->
     """States that were evaluated at a step, at the next level or at one ``there`` before it."""
     if there > step.index:
         kernel = process.kernel(kept.estimate.x0, kept.estimate.eps, step)
-        z = kernel.sample(draws.normal("step")) if kernel.std > 0 else kernel.mean
+        z = drawn(kernel, draws)
     else:
         z = renoise(
             kept.state.z,

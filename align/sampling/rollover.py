@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from align.processes.base import Process
+from align.processes.base import Gaussian, Process
 from align.sampling.host import send
 from align.sampling.noise import Draws
 from align.sampling.state import Estimate, State, gather, join
@@ -49,6 +49,11 @@ class Kept:
             torch.cat([self.value, by.value]),
         )
         return both.take(index)
+
+
+def drawn(kernel: Gaussian, draws: Draws) -> Tensor:
+    """(P, ...) next latents, for which a step without noise draws none."""
+    return kernel.sample(draws.normal("step")) if kernel.std > 0 else kernel.mean
 
 
 @dataclass(frozen=True)
@@ -89,5 +94,5 @@ class Rollover:
         """
         last = process.steps[-1]
         kernel = process.kernel(top.estimate.x0, top.estimate.eps, last)
-        z = kernel.sample(draws.normal("step")) if kernel.std > 0 else kernel.mean
+        z = drawn(kernel, draws)
         return replace(top.state, z=z, log_weights=send(top.value, z.device).to(top.state.log_weights))

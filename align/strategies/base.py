@@ -91,6 +91,11 @@ class Trials:
         self._done = 0.0
         self._read: dict[tuple[str, str], Pictures] = {}
 
+    def candidate(self, owner: int, number: int) -> Trial:
+        """Candidate ``number`` of a request, which draws all that is its own from the noise of the particle of that number."""
+        request = self.requests[owner]
+        return Trial(owner, request, self.sampler.noise(request, number))
+
     def __call__(
         self,
         trials: Sequence[Trial],

@@ -19,7 +19,7 @@ from align.processes.base import Step
 from align.sampling.loop import Info
 from align.sampling.sampler import Sampler
 from align.sampling.state import Estimate, State
-from align.strategies.base import Strategy, Trial, Trials
+from align.strategies.base import Strategy, Trials
 
 Refine = Literal["rerun", "resume", "none"]
 
@@ -62,7 +62,7 @@ class Drafts(Strategy):
             if info.step.index == self.last and info.round == 0:
                 seen[info.step.index] = info.estimate
 
-        drafts = trials(self.rows_of(trials, born), watch, sampler=self.drafter)
+        drafts = trials([trials.candidate(*one) for one in born], watch, sampler=self.drafter)
         worth = drafts.values.tolist()
         if self.refine == "none":
             for row, (owner, number) in enumerate(born):
@@ -74,20 +74,13 @@ class Drafts(Strategy):
             return
         kept = [born[row] for row in chosen]
         arrived = None if self.last is None else self.resumed(seen[self.last].take(torch.tensor(chosen)))
-        found = trials(self.rows_of(trials, kept), None, arrived, self.first)
+        found = trials([trials.candidate(*one) for one in kept], None, arrived, self.first)
         for row, (owner, number) in enumerate(kept):
             told = " ".join(f"{value:.5g}" for value in worth[owner * self.number :][: self.number])
             value = float(found.values[row])
             trials.best[owner].offer(
                 value, found.pictures[row], found.latents[row], candidate=number, drafts=told
             )
-
-    def rows_of(self, trials: Trials, born: Sequence[tuple[int, int]]) -> list[Trial]:
-        """Candidates, (owner, number) each, with their noise."""
-        return [
-            Trial(owner, trials.requests[owner], self.sampler.noise(trials.requests[owner], number))
-            for owner, number in born
-        ]
 
     def best(self, worth: Sequence[float], owner: int) -> list[int]:
         """Rows of a request's drafts that go on, in their order; of equal ones the first."""

@@ -16,7 +16,7 @@ import torch
 from align.sampling.host import send
 from align.sampling.sampler import Sampler
 from align.sampling.state import State
-from align.strategies.base import Strategy, Trial, Trials
+from align.strategies.base import Strategy, Trials
 
 
 class LocalSearch(Strategy):
@@ -66,11 +66,7 @@ class LocalSearch(Strategy):
         first: int = 0,
     ) -> None:
         """Make candidates, (owner, number) each, and offer them."""
-        rows = [
-            Trial(owner, trials.requests[owner], self.sampler.noise(trials.requests[owner], number))
-            for owner, number in born
-        ]
-        found = trials(rows, None, arrived, first)
+        found = trials([trials.candidate(*one) for one in born], None, arrived, first)
         for row, (owner, number) in enumerate(born):
             value = float(found.values[row])
             trials.best[owner].offer(value, found.pictures[row], found.latents[row], candidate=number)

@@ -174,10 +174,7 @@ class TreeSearch(Strategy):
         leaves: Sequence[dict[int, Best]],
     ) -> None:
         """Candidate ``number`` of some owners, as a child of a node each, from step ``first`` on."""
-        rows = [
-            Trial(owner, trials.requests[owner], self.sampler.noise(trials.requests[owner], number))
-            for owner, _ in some
-        ]
+        rows = [trials.candidate(owner, number) for owner, _ in some]
         seen: dict[int, Info] = {}
 
         def watch(info: Info) -> None:
