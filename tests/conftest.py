@@ -30,6 +30,17 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_other_files_rewards():
+    """Plug-ins and saved surrogates that a file's tests register end with it: messages list what is registered."""
+    from align.rewards.registry import REWARDS
+
+    before = dict(REWARDS)
+    yield
+    REWARDS.clear()
+    REWARDS.update(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_is_heard():
     """By processes that tests start too: a shell lets what it starts with ``&`` ignore it."""
