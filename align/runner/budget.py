@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from align.checkpoints.needed import missing_text
 from align.config.budget import USUAL
 from align.config.schema import Config
 from align.rewards.metadata import metadata_of
@@ -38,6 +39,20 @@ def plan_within(
     found = planned(config, cost, possible)
     unit = "" if budget.seconds is None else " seconds"
     return found, f"{label}: {plan_told(found)}, which takes {cost(found):.3g}{unit}"
+
+
+def told_before(config: Config) -> str:
+    """A plan in words, as far as it is known before anything is loaded. Raises ConfigError."""
+    from align.runner.prepare import check_backbone
+    from align.sampling.batching import Calls
+
+    files, label = Files(config), f"{config.budget.label} a picture"
+    if recorded(config) is None:
+        if config.budget.seconds is not None:
+            return f"{label}: measured before the first one"
+        if missing_text(files.backbone):
+            return f"{label}: told once the backbone's files are there"
+    return plan_within(files, (), Calls(1), lambda one: check_backbone(Files(one, files)))[1]
 
 
 def _calls(files: Files) -> Callable[[Config], float]:
