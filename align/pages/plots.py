@@ -88,9 +88,10 @@ def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, values: Sequ
     pairs = pairs[pairs["value"].isin(values)]
     passes = passes_of(costs)
     arms = [arm for arm in dict.fromkeys(pairs["arm"]) if arm in passes]
-    spent, along = [passes[arm] for arm in arms], "passes through the network, forward and back"
+    spent, along = [passes[arm] for arm in arms], "passes through the network"
     alike = len(arms) > 1 and max(spent) < ALIKE * min(spent)
-    with _gains(out, values, f"{min(spent):.3g} to {max(spent):.3g} {along}" if alike else along) as panels:
+    along = f"{min(spent):.4g} to {max(spent):.4g} {along}" if alike else f"{along}, forward and back"
+    with _gains(out, values, along) as panels:
         for panel, value in panels:
             for place, arm in enumerate(arms):
                 for row in pairs[(pairs["value"] == value) & (pairs["arm"] == arm)].to_dict("records"):
