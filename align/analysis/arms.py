@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,8 @@ def _label(arms: Sequence[Arm]) -> None:
 
 def _in_common(names: Sequence[str]) -> str:
     """What several names begin with, up to the last dash or comma and never all of one."""
-    return re.sub(r"[^,-]*$", "", os.path.commonprefix([name[:-1] for name in names]))
+    parts = zip(*(re.split(r"(?<=[,-])", name[:-1])[:-1] for name in names), strict=False)
+    return "".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, parts))
 
 
 def read_rows(folder: Path) -> pandas.DataFrame:

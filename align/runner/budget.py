@@ -92,4 +92,10 @@ def _schedule(files: Files) -> dict[str, Any]:
         from align.backbones.analytic import SCHEDULES
 
         return SCHEDULES[backbone.process]
-    return files.stated.schedule
+    stated, backbone = files.stated, files.config.backbone
+    if backbone.kind != "transformer":
+        return stated.schedule
+    from align.backbones.families import family
+
+    tokens = backbone.height // stated.side * (backbone.width // stated.side)
+    return {**stated.schedule, **family(backbone.layout).levels(stated.schedule, tokens)}

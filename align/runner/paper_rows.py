@@ -157,15 +157,34 @@ def _at_scale(name: str, table: TableConfig, choice: Choice) -> Table:
     protocol = name if choice.scale == "full" else table.shapes
     if protocol is None:
         raise ConfigError(f"{name} has no --scale {choice.scale}: leave it out, and give backbone=shapes")
+    if table.paper is None:
+        return _comparison(name, table, protocol, choice)
     rows = tuple(_row(key, row, protocol, choice) for key, row in table.rows.items())
-    shared = _compose((f"experiment={protocol}", *choice.options), choice.config_dir)
-    title, folder = table.title, Path(shared.run.root) / name
-    if table.paper is None:  # one for each backbone, set of prompts and budget
-        named = replace(shared, method=replace(shared.method, name=name))
-        folder = Path(default_folder(files_of([named])[0], choice.options))
-        title += f": {shared.backbone.name}, {shared.prompts.name}"
-        title += f", {shared.budget.label} a picture" if shared.budget.asked else ""
-    return Table(name, table, choice.scale, title, folder, rows)
+    root = _compose((f"experiment={protocol}", *choice.options), choice.config_dir).run.root
+    return Table(name, table, choice.scale, table.title, Path(root) / name, rows)
+
+
+def _comparison(name: str, table: TableConfig, protocol: str, choice: Choice) -> Table:
+    """A table of no paper: where the command's backbone cannot have a row it says why, and pages have a folder for each backbone,
+    set of prompts and budget.
+    """
+    rows = []
+    for key, row in table.rows.items():
+        try:
+            rows.append(_row(key, row, protocol, choice))
+        except ConfigError as error:
+            if key in (table.baseline, *choice.only, *choice.own):
+                raise
+            rows.append(Row(key, row.label or key, row, why_not=str(error)))
+    first = sorted(rows, key=lambda row: row.key != table.baseline)
+    shared = next((row.config for row in first if row.config is not None), None)
+    if shared is None:
+        raise ConfigError(f"{name}: none of its rows can be run")
+    budget = f", {shared.budget.label} a picture" if shared.budget.asked else ""
+    title = f"{table.title}: {shared.backbone.name}, {shared.prompts.name}{budget}"
+    named = replace(shared, method=replace(shared.method, name=name))
+    folder = Path(default_folder(files_of([named])[0], choice.options))
+    return Table(name, table, choice.scale, title, folder, tuple(rows))
 
 
 def _row(key: str, row: RowConfig, protocol: str, choice: Choice) -> Row:
