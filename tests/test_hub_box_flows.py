@@ -157,6 +157,6 @@ def test_a_comparison_is_planned_with_each_methods_own_numbers(backbone, capsys)
         "sampler.steps=16, which takes 16",
         "method.particles=4 sampler.steps=4, which takes 16",
         "method.search.candidates=5 sampler.steps=4, which takes 16",
-        "method.local_search.drafts=1 method.local_search.children=[1,",
+        "method.local_search.drafts=1 method.local_search.children=[2, 2, 3] sampler.steps=4",
     ):
         assert f"16 calls a picture: {spent}" in said

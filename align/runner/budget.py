@@ -41,18 +41,17 @@ def plan_within(
     return found, f"{label}: {plan_told(found)}, which takes {cost(found):.3g}{unit}"
 
 
-def told_before(config: Config) -> str:
-    """A plan in words, as far as it is known before anything is loaded. Raises ConfigError."""
-    from align.runner.prepare import check_backbone
+def told_before(files: Files, possible: Callable[[Config], object]) -> str:
+    """A plan in words, as far as it is known before anything is loaded; see ``plan_within``. Raises ConfigError."""
     from align.sampling.batching import Calls
 
-    files, label = Files(config), f"{config.budget.label} a picture"
-    if recorded(config) is None:
-        if config.budget.seconds is not None:
+    label = f"{files.config.budget.label} a picture"
+    if recorded(files.config) is None:
+        if files.config.budget.seconds is not None:
             return f"{label}: measured before the first one"
         if missing_text(files.backbone):
             return f"{label}: told once the backbone's files are there"
-    return plan_within(files, (), Calls(1), lambda one: check_backbone(Files(one, files)))[1]
+    return plan_within(files, (), Calls(1), possible)[1]
 
 
 def _calls(files: Files) -> Callable[[Config], float]:

@@ -56,8 +56,11 @@ def _cost(config: Config, *, exact: bool) -> str:
     if not exact:
         return f"{config.budget.label} a picture"
     from align.runner.budget import told_before
+    from align.runner.files import Files
+    from align.runner.prepare import check_backbone
 
-    return told_before(config)
+    files = Files(config)
+    return told_before(files, lambda one: check_backbone(Files(one, files)))
 
 
 def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -> int:
