@@ -141,13 +141,11 @@ def test_a_switch_that_changes_bytes_is_another_picture(option, tmp_path):
     assert keys[0] != keys[1]
 
 
-@pytest.mark.parametrize("backbone", ["flux_dev", "sdxl"])
-def test_a_comparison_is_planned_with_each_methods_own_numbers(backbone, capsys):
+def test_a_comparison_is_planned_with_each_methods_own_numbers(capsys):
     command = [
         "table",
         "compare",
-        f"backbone={backbone}",
-        "reward=pickscore",
+        "backbone=flux_dev",
         "sampler.steps=4",
         "budget.calls=16",
     ]

@@ -17,13 +17,13 @@ def rows(*options, **more):
     return {row.key: row for row in table.rows}
 
 
-@pytest.mark.parametrize("backbone", ["flux_dev", "lcm"])
-def test_every_backbone_has_the_rows_with_noise_where_a_method_needs_it(backbone):
-    found = rows(f"backbone={backbone}", "reward=pickscore", "budget.calls=200")
+def test_any_backbone_has_the_rows_with_noise_where_a_method_needs_it():
+    found = rows("backbone=shapes_flow", "reward=shapes_hps", "budget.calls=200")
     assert list(found) == ["none", "best_of_n", "svdd", "fk", "local_search"]
-    assert {row.config.backbone.name for row in found.values()} == {backbone}
-    assert {row.config.reward.name for row in found.values()} == {"pickscore"}
-    assert not any(found[key].config.sampler.deterministic for key in ("svdd", "fk"))
+    assert {row.config.backbone.name for row in found.values()} == {"shapes_flow"}
+    assert {row.config.reward.name for row in found.values()} == {"shapes_hps"}
+    noisy = [key for key, row in found.items() if not row.config.sampler.deterministic]
+    assert noisy == ["svdd", "fk"]
 
 
 def test_a_row_that_the_backbone_cannot_have_says_why_and_the_others_run():
