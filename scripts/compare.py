@@ -1,4 +1,6 @@
-"""All methods at equal compute on the shapes world: ``python scripts/compare.py run`` and ``... page``.
+"""Methods with settings of their own at equal compute on the shapes world: ``python scripts/compare.py run`` and ``... page``.
+
+On any backbone, and with numbers that are found for a budget: ``python -m align table compare``.
 
 ``--of`` says which comparison: of methods on the UNet, on the flow transformer.  ``tune`` tries the settings that say how hard a method follows the reward, on validation prompts; ``run`` makes every method's
 pictures at each budget (a run that was stopped goes on where it was), ``diversity`` several of a prompt; ``page`` reads the
@@ -10,34 +12,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from align.runner.children import Children  # noqa: E402
 from scripts.comparison.arms import COMPARISONS, DIVERSITY, Arm, tuned  # noqa: E402
 
 TUNE_FOLDER = Path("outputs/shapes_compare_tune")
 
 
-def make(some: Sequence[Arm], folder: Path, experiment: list[str], jobs: int, more: list[str]) -> None:
-    """Run the arms, ``jobs`` at a time; each prints a line when it is done."""
+def make(some: Sequence[Arm], folder: Path, experiment: list[str], jobs: int, more: list[str]) -> int:
+    """Run the arms, ``jobs`` at a time, each of which prints a line when it is done; returns the worst exit code."""
 
-    def one(arm: Arm) -> None:
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "align", *experiment, *arm.options, f"method.name={arm.label}"]
-        command += [f"run.folder={folder / arm.label}", *more]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        said = "" if done.returncode == 0 else f": exit {done.returncode}, {done.stderr.strip()[-300:]}"
-        print(f"{arm.label:<24} {time.perf_counter() - began:6.1f} s{said}", flush=True)
+    def command(arm: Arm) -> list[str]:
+        named = [f"method.name={arm.label}", f"run.folder={folder / arm.label}"]
+        return [*experiment, *arm.options, *named, *more]
 
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(one, some))
+    return Children(Console()).run({str(folder / arm.label): command(arm) for arm in some}, jobs)
 
 
 def backward_cost(options: list[str], batch: int) -> float:
@@ -79,8 +77,8 @@ def backward_cost(options: list[str], batch: int) -> float:
     return seconds(back=True) / plain - 1
 
 
-def main() -> None:
-    """Tune, run, or write the page."""
+def main() -> int:
+    """Tune, run, or write the page; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -97,7 +95,7 @@ def main() -> None:
         from scripts.comparison.page import write_page
 
         write_page(chosen, ROOT / "docs")
-        return
+        return 0
     some, folder, options = {
         "tune": (tuned(), TUNE_FOLDER, ("prompts=shapes_val_pair", "prompts.limit=32")),
         "run": (chosen.arms, chosen.folder, chosen.options),
@@ -114,8 +112,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "backward.json").write_text(json.dumps({"backward_over_forward": ratio}) + "\n")
     print(f"a backward pass of the network takes {ratio:.2f} times as long as a forward pass", flush=True)
-    make(some, folder, experiment, args.jobs, args.more)
+    return make(some, folder, experiment, args.jobs, args.more)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -139,3 +139,22 @@ def test_a_switch_that_changes_bytes_is_another_picture(option, tmp_path):
         assert run(folder, "backbone=flux_dev", "method=none", *more) == 0
         keys.append(read_csv(folder / "results.csv").iloc[0]["key"])
     assert keys[0] != keys[1]
+
+
+def test_a_comparison_is_planned_with_each_methods_own_numbers(capsys):
+    command = [
+        "table",
+        "compare",
+        "backbone=flux_dev",
+        "sampler.steps=4",
+        "budget.calls=16",
+    ]
+    assert main([*command, "--plan"]) == 0
+    said = capsys.readouterr().out
+    for spent in (
+        "sampler.steps=16, which takes 16",
+        "method.particles=4 sampler.steps=4, which takes 16",
+        "method.search.candidates=5 sampler.steps=4, which takes 16",
+        "method.local_search.drafts=1 method.local_search.children=[2, 2, 3] sampler.steps=4",
+    ):
+        assert f"16 calls a picture: {spent}" in said

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +138,15 @@ def _arm(identity: tuple[str, ...], tables: dict[Path, pandas.DataFrame], notes:
 
 
 def _label(arms: Sequence[Arm]) -> None:
-    """Label by method; where that is not unique add the folder, then the configuration."""
+    """Label by method; where that is not unique add what the folder's name has of its own, then the configuration."""
+    folders: dict[str, list[str]] = {}
+    for arm in arms:
+        folders.setdefault(arm.method, []).append(arm.folders[0].resolve().name)
+    shared = {method: len(_in_common(names)) for method, names in folders.items()}
 
     def name(arm: Arm, level: int) -> str:
         method = arm.method or "?"
-        place = arm.folders[0].resolve().name
+        place = arm.folders[0].resolve().name[shared[arm.method] :]
         text = (method, f"{method} ({place})", f"{method} ({place}, {arm.config[:8]})")[level]
         return "".join(character if character.isprintable() else "?" for character in text)
 
@@ -152,6 +158,12 @@ def _label(arms: Sequence[Arm]) -> None:
     for number, arm in enumerate(arms):
         if arm.label in [other.label for other in arms[:number]]:
             arm.label = f"{arm.label} #{number + 1}"
+
+
+def _in_common(names: Sequence[str]) -> str:
+    """What several names begin with, up to the last dash or comma and never all of one."""
+    parts = zip(*(re.split(r"(?<=[,-])", name[:-1])[:-1] for name in names), strict=False)
+    return "".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, parts))
 
 
 def read_rows(folder: Path) -> pandas.DataFrame:

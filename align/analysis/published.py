@@ -1,4 +1,4 @@
-"""A published table beside our runs of its rows: which column of ours answers which of the paper's, and how well."""
+"""A table with our runs of its rows, and of a published one which column of ours answers which of the paper's, and how well."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Published:
-    """A table with its runs: what its folder says, the paper's citation, and the rows, the baseline first."""
+    """A table with its runs: what its folder says, the paper's citation if there is one, and the rows, the baseline first."""
 
     file: TableFile
     citation: str
@@ -51,6 +51,11 @@ class Published:
         known = [line.paper.values for line in self.lines if line.paper]
         metrics = list(dict.fromkeys(name for values in known for name in values))
         return {name: TOYS[name] if self.toys else name for name in metrics}
+
+    @property
+    def printed(self) -> bool:
+        """Whether a paper has it."""
+        return self.file.paper is not None
 
     @property
     def toys(self) -> bool:
@@ -112,7 +117,7 @@ def load_published(
 
     Raises ReportError: the paper or the baseline is unknown, or no row has results.
     """
-    paper = load_paper(file.paper)
+    paper = None if file.paper is None else load_paper(file.paper)
     asked = baseline or file.baseline
     wanted = next((row for row in file.rows if asked in (row.key, row.label)), None)
     if wanted is None:
@@ -128,14 +133,14 @@ def load_published(
     if base is not wanted:
         notes.append(f"{wanted.label}, the table's baseline, is not run: differences are to {base.label}")
     for row in sorted(file.rows, key=lambda row: row is not base):
-        printed = paper.row(row.of_table, row.paper) if row.paper is not None else None
+        printed = paper.row(row.of_table, row.paper) if paper and row.paper and row.of_table else None
         if row.folder is not None:
             arm, more = _arm(folder / row.folder)
             arm.label = row.label
             arms.append(arm)
             notes += [f"{row.label}: {note}" for note in more]
         lines.append(Line(row, printed, row.label if row.folder is not None else None))
-    return Published(file, paper.citation, tuple(lines)), arms, notes
+    return Published(file, paper.citation if paper else "", tuple(lines)), arms, notes
 
 
 def _arm(folder: Path) -> tuple[Arm, list[str]]:

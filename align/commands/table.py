@@ -1,4 +1,4 @@
-"""``python -m align table NAME...``: the runs of published tables, each once, then paper and ours side by side."""
+"""``python -m align table NAME...``: the runs of tables, each once, then their pages: beside a paper, or at equal cost."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from align.runner.exits import DONE, INTERRUPTED
 MORE = "What is finished is not run again: the same command goes on where it was stopped."
 EXAMPLES = {
     "dymo_table1 --scale shapes": "all rows on the shapes world",
+    "compare backbone=sdxl reward=pickscore budget.calls=200": "methods against best-of-N at equal cost, on any backbone",
     "dymo_table1 --plan": "what would be run on the published models, and why the rest is not",
     "dymo_table4 --only plain,fixed_5 --jobs 2": "two rows, side by side",
     "dymo_table1 --for alignprop backbone.lora=FILE.safetensors": "a row that needs what you have",
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     tables = resolve(list(dict.fromkeys(names)), choice)
     console = Console(soft_wrap=True, highlight=False)
     runs = runs_of(tables)
-    console.print(plan_text(tables, runs), markup=False)
+    console.print(plan_text(tables, runs, exact=found.plan), markup=False)
     if found.plan:
         return DONE
     if found.fetch:

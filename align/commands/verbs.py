@@ -19,7 +19,9 @@ RUN = "run"
 """The verb of a command line that names none."""
 VERBS = {
     RUN: Verb("[GROUP=NAME] [OPTION=VALUE] ...", "make pictures; the same command again goes on"),
-    "table": Verb("NAME... [OPTION=VALUE] ...", "run published tables, the paper's numbers beside ours"),
+    "table": Verb(
+        "NAME... [OPTION=VALUE] ...", "run tables: a paper's beside its numbers, or methods at equal cost"
+    ),
     "online": Verb(
         "blackbox=NAME [OPTION=VALUE] ...", "learn what a black box likes, by asking it in rounds"
     ),

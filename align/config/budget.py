@@ -46,4 +46,5 @@ class BudgetConfig:
     @property
     def label(self) -> str:
         """As a plan says it."""
-        return f"{self.calls:g} calls" if self.seconds is None else f"{self.seconds:g} seconds"
+        unit = "call" if self.seconds is None else "second"
+        return f"{self.limit:g} {unit}{'s' * (self.limit != 1)}"

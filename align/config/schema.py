@@ -288,7 +288,7 @@ class Config:
     negative: str = ""
     """Negative prompt of all prompts."""
     table: TableConfig | None = None
-    """The published table that the protocol is of; a run by itself does not read it."""
+    """The table that the protocol is of; a run by itself does not read it."""
     surrogate: SurrogateConfig | None = None
     rounds: RoundsConfig | None = None
     blackbox: str | None = None

@@ -54,7 +54,7 @@ def beside_paper(table: Published, frame: pandas.DataFrame) -> list[Section]:
 
 def title(table: Published) -> str:
     """The title of the page."""
-    return f"Table {table.file.number}: {table.file.title}"
+    return f"Table {table.file.number}: {table.file.title}" if table.printed else table.file.title
 
 
 def skipped(table: Published) -> Section:
@@ -70,7 +70,9 @@ def seconds(table: Published) -> dict[str, str]:
 
 
 def lead(table: Published, frame: pandas.DataFrame) -> list[str]:
-    """What stands above the table: the source, and whether the baselines agree."""
+    """What stands above a printed table: the source, and whether the baselines agree."""
+    if not table.printed:
+        return []
     return [table.citation, TOY_LEAD if table.toys else _baseline_line(table, frame)]
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas
 
 MOST_PANELS = 9
+ALIKE = 1.5
+"""Costs within this ratio are no axis: what is compared at a budget stands side by side."""
 MEANINGS = {
     "ess": "effective sample size, particles",
     "resampled": "resampled, share of pictures",
@@ -77,7 +79,7 @@ def _gains(out: Path, values: Sequence[str], along: str) -> Iterator[Iterator[tu
 
 
 def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, values: Sequence[str], out: Path) -> None:
-    """What each arm gains over the baseline, with its interval, against its passes through the network.
+    """What each arm gains over the baseline, with its interval, against its passes through the network where these differ.
 
     Of ``paired.paired_differences`` and ``paired.costs``; hollow marks are values that the arm optimised. Raises OSError.
     """
@@ -86,13 +88,16 @@ def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, values: Sequ
     pairs = pairs[pairs["value"].isin(values)]
     passes = passes_of(costs)
     arms = [arm for arm in dict.fromkeys(pairs["arm"]) if arm in passes]
-    with _gains(out, values, "passes through the network, forward and back") as panels:
+    spent, along = [passes[arm] for arm in arms], "passes through the network"
+    alike = len(arms) > 1 and max(spent) < ALIKE * min(spent)
+    along = f"{min(spent):.4g} to {max(spent):.4g} {along}" if alike else f"{along}, forward and back"
+    with _gains(out, values, along) as panels:
         for panel, value in panels:
             for place, arm in enumerate(arms):
                 for row in pairs[(pairs["value"] == value) & (pairs["arm"] == arm)].to_dict("records"):
                     reach = [[row["difference"] - row["low"]], [row["high"] - row["difference"]]]
                     panel.errorbar(
-                        [passes[arm]],
+                        [place if alike else passes[arm]],
                         [row["difference"]],
                         yerr=None if numpy.isnan(reach).any() else reach,
                         marker="osD^v<>Px*"[place % 10],
@@ -102,6 +107,9 @@ def plot_tradeoff(pairs: pandas.DataFrame, costs: pandas.DataFrame, values: Sequ
                         elinewidth=0.8,
                         label=_as_label(arm),
                     )
+            if alike:
+                panel.set_xticks([])
+                continue
             panel.set_xscale("log")
             panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.xaxis.set_major_formatter("{x:g}")

@@ -29,7 +29,7 @@ def document(made: Comparison) -> Document:
     if made.published is not None:
         title = beside_paper.title(made.published)
         lead = [*beside_paper.lead(made.published, made.beside_paper()), *lead]
-        marks.append(beside_paper.DOUBT)
+        marks += [beside_paper.DOUBT] if made.published.printed else []
         notes += beside_paper.notes(made.published)
     return Document(title, lead, sections(made), marks, _figures(made), notes)
 

@@ -29,16 +29,17 @@ Row = Mapping[str, Any]
 
 def sections(made: Comparison) -> list[Section]:
     """All tables of a comparison; those of a printed table have the paper's numbers beside ours."""
-    frame = made.beside_paper()
+    frame, published = made.beside_paper(), made.published
     found = [
-        *([quality(made)] if made.published is None else beside_paper(made.published, frame)),
+        *(beside_paper(published, frame) if published and published.printed else [quality(made)]),
+        budgets(made),
         Section(f"Win rate against {made.baseline}", _win_rates(made.pairs)),
         *(by_group(made.groups, made.baseline) if made.groups else ()),
         *(_diversity(made.spread, made.baseline) if made.spread else ()),
         _drift(made.drift, made.baseline),
-        costs(made, seconds(made.published) if made.published else {}),
-        *([training(made, made.published)] if made.published else ()),
-        *([skipped(made.published)] if made.published else ()),
+        costs(made, seconds(published) if published else {}),
+        *([training(made, published)] if published else ()),
+        *([skipped(published)] if published else ()),
     ]
     return [section for section in found if section.rows]
 
@@ -79,6 +80,13 @@ def costs(made: Comparison, papers: Mapping[str, Cell | str] | None = None) -> S
             cells[str(name)] = line(means)
     more = {"seconds, paper": papers} if papers else {}
     return Section(f"Cost of a picture (mean, ratio to {made.baseline})", cells | more)
+
+
+def budgets(made: Comparison) -> Section:
+    """What the budgets came to, of arms that had any."""
+    told = {arm.label: arm.rows["info_budget"] for arm in made.arms if "info_budget" in arm.rows}
+    cells = {label: {"options": "; ".join(filter(None, rows.unique()))} for label, rows in told.items()}
+    return Section("What the budget came to", cells, arms=False)
 
 
 def training(made: Comparison, table: Published) -> Section:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from align.checkpoints.needed import missing_text
 from align.config.budget import USUAL
 from align.config.schema import Config
 from align.rewards.metadata import metadata_of
@@ -38,6 +39,19 @@ def plan_within(
     found = planned(config, cost, possible)
     unit = "" if budget.seconds is None else " seconds"
     return found, f"{label}: {plan_told(found)}, which takes {cost(found):.3g}{unit}"
+
+
+def told_before(files: Files, possible: Callable[[Config], object]) -> str:
+    """A plan in words, as far as it is known before anything is loaded; see ``plan_within``. Raises ConfigError."""
+    from align.sampling.batching import Calls
+
+    label = f"{files.config.budget.label} a picture"
+    if recorded(files.config) is None:
+        if files.config.budget.seconds is not None:
+            return f"{label}: measured before the first one"
+        if missing_text(files.backbone):
+            return f"{label}: told once the backbone's files are there"
+    return plan_within(files, (), Calls(1), possible)[1]
 
 
 def _calls(files: Files) -> Callable[[Config], float]:
@@ -77,4 +91,10 @@ def _schedule(files: Files) -> dict[str, Any]:
         from align.backbones.analytic import SCHEDULES
 
         return SCHEDULES[backbone.process]
-    return files.stated.schedule
+    stated, backbone = files.stated, files.config.backbone
+    if backbone.kind != "transformer":
+        return stated.schedule
+    from align.backbones.families import family
+
+    tokens = backbone.height // stated.side * (backbone.width // stated.side)
+    return {**stated.schedule, **family(backbone.layout).levels(stated.schedule, tokens)}

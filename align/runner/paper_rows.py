@@ -1,4 +1,4 @@
-"""From a published table to its runs: which rows run at a scale and where, and why the others do not."""
+"""From a table to its runs: which rows run at a scale and where, and why the others do not."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from align.config.places import config_folders, group_choices
 from align.config.schema import Config
 from align.config.table import RowConfig, TableConfig
 from align.reading import read_bytes
+from align.runner.default_folder import default_folder
+from align.runner.files import files_of
 from align.runner.graphs import reads_graphs
 from align.runner.plan import identity
 from align.store.manifest import digest
 
 Scale = Literal["full", "shapes"]
 """``full``: the published models; ``shapes``: the same rows, methods and code on the shapes world."""
-OF_ROWS = ("experiment", "method", "backbone", "run.folder")
-"""What rows choose for themselves, so that a command cannot set it for all of them."""
+OF_ROWS = ("experiment", "method", "run.folder")
+"""What rows choose for themselves, so that a command cannot set it for all of them; those of a paper also the backbone."""
 NOT_CHOSEN = "not chosen: --only names other rows"
 
 
@@ -47,12 +49,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table at a scale: its experiment's name, what that says of it, the folder of all results, its rows."""
+    """A table at a scale: its experiment's name, what that says of it, title and folder of its pages, its rows."""
 
     name: str
     table: TableConfig
     scale: Scale
-    root: Path
+    title: str
+    folder: Path
     rows: tuple[Row, ...]
 
 
@@ -72,13 +75,14 @@ class Choice:
 
 def resolve(names: Sequence[str], choice: Choice) -> list[Table]:
     """The tables of a command, every run composed and checked; equal runs have equal folders. Raises ConfigError."""
+    tables = [_with_methods(_table_of(name, choice.config_dir), choice) for name in names]
+    published = any(table.paper is not None for table in tables)
     for text in choice.options:
         key = _key(text)
-        if key in OF_ROWS:
+        if key in OF_ROWS or (key == "backbone" and published):
             raise ConfigError(
                 f"{text}: the rows of a table choose {key}; give --for ROW {text} to change one of them"
             )
-    tables = [_table_of(name, choice.config_dir) for name in names]
     known = list(dict.fromkeys(key for table in tables for key in table.rows))
     for key in (*choice.only, *choice.own):
         if key not in known:
@@ -104,7 +108,9 @@ def run_folder(config: Config) -> Path:
     for name in ("negative_column", "seed_column"):
         if prompts[name] == "auto":
             del prompts[name]
-    mark = digest({"pictures": what, "prompts": prompts})[:8]
+    # What a budget comes to is known later, and is another run for another budget.
+    budget = {"budget": plain(config.budget)} if config.budget.asked else {}
+    mark = digest({"pictures": what, "prompts": prompts, **budget})[:8]
     name = f"{backbone.name}-{config.method.name}-{config.prompts.name}-seed{config.seed}-{mark}"
     return Path(config.run.root) / "runs" / name
 
@@ -118,11 +124,20 @@ def _table_of(name: str, config_dir: Path | None) -> TableConfig:
             f"experiment {name} is no table, but a protocol for runs of your own: python -m align experiment={name}; "
             f"tables: {', '.join(_known(config_dir))}"
         )
+    if (table.paper is None) != (table.number is None):
+        raise ConfigError(f"experiment {name}: give both of table.paper and table.number, or neither")
     if table.baseline not in table.rows:
         raise ConfigError(
             f"experiment {name}: table.baseline={table.baseline} is no row{suggestion(table.baseline, table.rows)}"
         )
     return table
+
+
+def _with_methods(table: TableConfig, choice: Choice) -> TableConfig:
+    """Of no paper: with a row for each method that the command names beside its rows."""
+    methods = group_choices("method", choice.config_dir) if table.paper is None else ()
+    more = {key: RowConfig(full=(f"method={key}",)) for key in choice.only if key in methods}
+    return replace(table, rows=table.rows | {key: row for key, row in more.items() if key not in table.rows})
 
 
 def _known(config_dir: Path | None) -> list[str]:
@@ -140,9 +155,36 @@ def _content(path: Path) -> bytes:
 
 def _at_scale(name: str, table: TableConfig, choice: Choice) -> Table:
     protocol = name if choice.scale == "full" else table.shapes
+    if protocol is None:
+        raise ConfigError(f"{name} has no --scale {choice.scale}: leave it out, and give backbone=shapes")
+    if table.paper is None:
+        return _comparison(name, table, protocol, choice)
     rows = tuple(_row(key, row, protocol, choice) for key, row in table.rows.items())
     root = _compose((f"experiment={protocol}", *choice.options), choice.config_dir).run.root
-    return Table(name, table, choice.scale, Path(root), rows)
+    return Table(name, table, choice.scale, table.title, Path(root) / name, rows)
+
+
+def _comparison(name: str, table: TableConfig, protocol: str, choice: Choice) -> Table:
+    """A table of no paper: where the command's backbone cannot have a row it says why, and pages have a folder for each backbone,
+    set of prompts and budget.
+    """
+    rows = []
+    for key, row in table.rows.items():
+        try:
+            rows.append(_row(key, row, protocol, choice))
+        except ConfigError as error:
+            if key in (table.baseline, *choice.only, *choice.own):
+                raise
+            rows.append(Row(key, row.label or key, row, why_not=str(error)))
+    first = sorted(rows, key=lambda row: row.key != table.baseline)
+    shared = next((row.config for row in first if row.config is not None), None)
+    if shared is None:
+        raise ConfigError(f"{name}: none of its rows can be run")
+    budget = f", {shared.budget.label} a picture" if shared.budget.asked else ""
+    title = f"{table.title}: {shared.backbone.name}, {shared.prompts.name}{budget}"
+    named = replace(shared, method=replace(shared.method, name=name))
+    folder = Path(default_folder(files_of([named])[0], choice.options))
+    return Table(name, table, choice.scale, title, folder, tuple(rows))
 
 
 def _row(key: str, row: RowConfig, protocol: str, choice: Choice) -> Row:

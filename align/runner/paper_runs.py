@@ -1,4 +1,4 @@
-"""The runs of published tables: each once, several at a time if wanted, then the pages of each table."""
+"""The runs of tables: each once, several at a time if wanted, then the pages of each table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from align.analysis.break_even import PASSES
 from align.checkpoints.reference import TRAINED, TRAINING_COST
+from align.config.errors import ConfigError
 from align.config.schema import Config
 from align.reading import read_json
 from align.runner.children import Children
@@ -29,11 +30,15 @@ def runs_of(tables: Sequence[Table]) -> dict[str, Row]:
     return {str(row.config.run.folder): row for row in rows if row.config is not None and row.chosen}
 
 
-def plan_text(tables: Sequence[Table], runs: Mapping[str, Row]) -> str:
-    """What a command will do: each table's rows, with the reason of those that are not run, then the runs."""
+def plan_text(tables: Sequence[Table], runs: Mapping[str, Row], *, exact: bool = False) -> str:
+    """What a command will do: each table's rows, with the reason of those that are not run, then the runs.
+
+    ``exact``: with what their budgets come to, which takes a moment.  Raises ConfigError: one is too small.
+    """
     lines = []
     for table in tables:
-        lines.append(f"{table.name}: {table.table.title} ({table.scale})")
+        scale = "" if table.table.paper is None else f" ({table.scale})"
+        lines.append(f"{table.name}: {table.title}{scale}")
         for row in table.rows:
             run = Path(str(row.config.run.folder)).name if row.config and row.chosen else ""
             where = run or f"not run: {row.why_not}"
@@ -41,9 +46,21 @@ def plan_text(tables: Sequence[Table], runs: Mapping[str, Row]) -> str:
     lines.append(f"{len(runs)} runs")
     for folder, row in runs.items():
         if row.config is not None:
-            cost = cost_line(row.config, 1).partition(";")[0]
-            lines.append(f"  {Path(folder).name}: {cost}")
+            lines.append(f"  {Path(folder).name}: {_cost(row.config, exact=exact)}")
     return "\n".join(lines)
+
+
+def _cost(config: Config, *, exact: bool) -> str:
+    if not config.budget.asked:
+        return cost_line(config, 1).partition(";")[0]
+    if not exact:
+        return f"{config.budget.label} a picture"
+    from align.runner.budget import told_before
+    from align.runner.files import Files
+    from align.runner.prepare import check_backbone
+
+    files = Files(config)
+    return told_before(files, lambda one: check_backbone(Files(one, files)))
 
 
 def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -> int:
@@ -54,6 +71,10 @@ def make(runs: Mapping[str, Row], jobs: int, choice: Choice, console: Console) -
     configs = configs_of(runs)
     if not configs:
         return DONE
+    if jobs > 1 and any(config.budget.seconds is not None for config in configs):
+        raise ConfigError(
+            f"--jobs {jobs}: budget.seconds is measured while nothing else runs: leave --jobs out, or give budget.calls"
+        )
     if jobs == 1:
         return run_all(configs)
     prepare(configs)
@@ -87,7 +108,7 @@ def report_table(table: Table, console: Console) -> None:
     from align.pages.report import write_report
     from align.pages.terminal import show_report
 
-    folder = table.root / table.name
+    folder = table.folder
     try:
         table_file(table).write(folder)
         made = compare([folder])
@@ -106,7 +127,7 @@ def table_file(table: Table) -> TableFile:
     """What the folder of a table says of it."""
     rows = tuple(_file_row(table, row) for row in table.rows)
     head = table.table
-    return TableFile(table.name, head.paper, head.number, head.title, table.scale, head.baseline, rows)
+    return TableFile(table.name, head.paper, head.number, table.title, table.scale, head.baseline, rows)
 
 
 def _file_row(table: Table, row: Row) -> FileRow:
@@ -118,7 +139,7 @@ def _file_row(table: Table, row: Row) -> FileRow:
         label=row.label,
         paper=row.row.paper,
         of_table=row.row.of_table or table.table.number,
-        folder=relative(folder, table.root / table.name) if folder is not None and there else None,
+        folder=relative(folder, table.folder) if folder is not None and there else None,
         why_not="" if there else row.why_not or "its run gave no results",
         note=row.row.note,
         training=training_passes(row.row.trained) if table.scale == "shapes" and row.row.trained else None,

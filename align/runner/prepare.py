@@ -87,7 +87,7 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
         check_rewrites(files.config, prompts.prompts)
         _check_value(files)
     _check_seeds(configs, sets)
-    unread = [_check_backbone(files) for files in found]
+    unread = [check_backbone(files) for files in found]
     return [_within_budget(_prepared(*one)) for one in zip(found, sets, unread, strict=True)]
 
 
@@ -99,7 +99,7 @@ def _within_budget(prepared: Prepared) -> Prepared:
 
     files = prepared.files
     config, told = plan_within(
-        files, prepared.items, prepared.calls, lambda one: _check_backbone(Files(one, files))
+        files, prepared.items, prepared.calls, lambda one: check_backbone(Files(one, files))
     )
     return replace(_prepared(Files(config, files), prepared.prompts, prepared.unread), budget=told)
 
@@ -161,7 +161,7 @@ def _check_seeds(configs: Sequence[Config], sets: Sequence[PromptSet]) -> None:
             )
 
 
-def _check_backbone(files: Files) -> list[str]:
+def check_backbone(files: Files) -> list[str]:
     """Refuse what the backbone's files do not allow; what they say of their own solver, which is not read."""
     sampler, backbone = files.config.sampler, files.config.backbone
     if backbone.kind == "analytic":

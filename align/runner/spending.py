@@ -41,7 +41,7 @@ class Spending:
     Attributes:
         options: what it decides, by their dotted names.
         at: the values of these for a number.
-        least, most: numbers to look between.
+        least, most: numbers to look between; with the least there is still something to choose from.
     """
 
     options: tuple[str, ...]
@@ -67,9 +67,9 @@ def spendings_of(config: Config) -> list[Spending]:
 def _spending(config: Config) -> Spending:
     method, spends = config.method, config.budget.spent_on(config.method)
     if spends == "particles":
-        return Spending(("method.particles",), lambda n: (n,), least=method.returned)
+        return Spending(("method.particles",), lambda n: (n,), least=method.returned + 1)
     if spends == "candidates":
-        return Spending(("method.search.candidates",), lambda n: (n,))
+        return Spending(("method.search.candidates",), lambda n: (n,), least=2)
     if spends == "steps":
         return Spending(("sampler.steps",), lambda n: (n,), most=STEPS)
     if spends == "rollover":

@@ -1,4 +1,4 @@
-"""``table.json``: which run stands beside which row of a published table, and why others have none."""
+"""``table.json``: which run is which row of a table, and why others have none."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FileRow:
     label: str
     paper: str | None
     """Its name in the paper's file; None where the paper has no such row."""
-    of_table: int
+    of_table: int | None
     """Number of the table that the paper has it in."""
     folder: str | None
     """Of its run, relative to the file's own folder; None where it is not run."""
@@ -37,11 +37,11 @@ class FileRow:
 
 @dataclass(frozen=True)
 class TableFile:
-    """A table: its name, the paper's file and number, title, scale, key of the baseline, rows in the paper's order."""
+    """A table: its name, the paper's file and number if it is published, title, scale, key of the baseline, rows in order."""
 
     name: str
-    paper: str
-    number: int
+    paper: str | None
+    number: int | None
     title: str
     scale: str
     baseline: str
@@ -72,7 +72,7 @@ def read_table(folder: Path) -> TableFile | None:
         kinds = {"rows": tuple, "number": int, "of_table": int, "training": int}
         for part in (table, *rows):
             for name, said in vars(part).items():
-                may_lack = name in ("paper", "folder", "training") and part is not table
+                may_lack = name in ("paper", "number", "of_table", "folder", "training")
                 if not (isinstance(said, kinds.get(name, str)) or (may_lack and said is None)):
                     raise ValueError(f"{name} is {said!r:.40}")
         return table

@@ -122,7 +122,8 @@ def test_every_experiment_composes_and_says_its_command_and_its_cost(experiment)
     assert len(commands) == 1
     command = shlex.split(commands[0].removeprefix("python -m align"))
     if command[0] == "table":
-        assert command[1:] == [experiment]
+        assert command[1] == experiment
+        assert compose(f"experiment={experiment}", *command[2:])
     elif command[0] == "online":
         assert f"experiment={experiment}" in command
         assert read_online(Command(tuple(command[1:]))).rounds == config.rounds

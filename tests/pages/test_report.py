@@ -149,6 +149,12 @@ def test_labels_merging_and_baseline(tmp_path):
     assert notes == ["dymo: 2 rows are there twice and count once"]
 
 
+def test_labels_tell_what_default_folders_have_of_their_own(tmp_path):
+    place = "shapes-best_of_n-shapes_pair-seed0-calls=40,steps="
+    found = [run(tmp_path / f"{place}{steps}", "best_of_n", BASE, steps=steps) for steps in (10, 20)]
+    assert [arm.label for arm in load_arms(found)[0]] == ["best_of_n (steps=10)", "best_of_n (steps=20)"]
+
+
 def test_a_folder_of_runs(tmp_path):
     run(tmp_path / "sweep" / "a", "none", BASE)
     run(tmp_path / "sweep" / "b", "das", BASE)

@@ -98,7 +98,8 @@ class Family:
     def channels(self) -> int:
         return int(self.vae.config.latent_channels)
 
-    def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    @classmethod
+    def levels(cls, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         """How its pipeline spaces levels of pictures of so many tokens, beside what the schedule says.
 
         ``mu``, the dynamic shift, or ``None``; ``mu_step``, by how much it grows with each of the steps, if it does; ``spaced``,

@@ -80,7 +80,8 @@ class Flux(Family):
         """Those of two streams."""
         return len(self.network.transformer_blocks)
 
-    def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    @classmethod
+    def levels(cls, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         return {**super().levels(schedule, tokens), "spaced": True}
 
 

@@ -80,7 +80,8 @@ class Flux2Klein(OneEncoder):
     def channels(self) -> int:
         return 4 * super().channels
 
-    def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    @classmethod
+    def levels(cls, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         if not schedule["use_dynamic_shifting"]:
             return {"mu": None, "spaced": True}
         none, one = (compute_empirical_mu(tokens, steps) for steps in (0, 1))

@@ -44,5 +44,6 @@ class PixArtSigma(Cross):
         )[0]
         return output[:, : z.shape[1]]
 
-    def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    @classmethod
+    def levels(cls, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         return {}

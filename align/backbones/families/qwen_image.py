@@ -65,7 +65,8 @@ class QwenImage(OneEncoder):
     def channels(self) -> int:
         return int(self.vae.config.z_dim)
 
-    def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    @classmethod
+    def levels(cls, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         return {**super().levels(schedule, tokens), "spaced": True}
 
     def decode(self, z0: Tensor) -> Tensor:

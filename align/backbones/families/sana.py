@@ -53,5 +53,6 @@ class Sana(Cross):
         )[0]
         return output
 
-    def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    @classmethod
+    def levels(cls, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         return {"mu": shift(schedule, tokens), "spaced": schedule.get("spaced", False)}

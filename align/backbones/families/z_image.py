@@ -53,5 +53,6 @@ class ZImage(OneEncoder):
         )[0]
         return -outputs[0].squeeze(1)[None]
 
-    def levels(self, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    @classmethod
+    def levels(cls, schedule: Mapping[str, Any], tokens: int) -> dict[str, Any]:
         return {**super().levels(schedule, tokens), "spaced": True}
