@@ -90,12 +90,19 @@ def test_prompts_of_another_benchmark_are_found_before_anything_is_made(tmp_path
 
 def test_the_benchmarks_own_file_is_a_set_of_prompts(at_home, tmp_path, capsys):
     data = at_home / "align" / GENEVAL2_DATA.reference / GENEVAL2_DATA.names[0]
-    prompts = ["prompts=file", f"prompts.path={data}", "prompts.tag_columns=[atom_count]"]
+    prompts = ["prompts=file", f"prompts.path={data}", "prompts.tag_columns=[atom_count,skills]"]
     command = [*TINY[:1], *TINY[3:], *prompts, "method=none", "metrics.rewards=[geneval2_am,geneval2_gm]"]
     assert main([*command, f"run.folder={tmp_path}"]) == 0, capsys.readouterr().err
     (row,) = read_csv(tmp_path / "results.csv").to_dict("records")
     assert str(row["tag_atom_count"]) == "2"
     assert 0 < row["geneval2_gm"] <= row["geneval2_am"]
+    first, second = map(float, row["info_geneval2_am"].split(";"))
+    assert row["geneval2_am"] == pytest.approx((first + second) / 2)
+    out = tmp_path / "report"
+    assert main(["report", str(tmp_path), "--by", "skills", "--out", str(out)]) == 0
+    by_skill = read_csv(out / "groups.csv").set_index("group")
+    assert by_skill["geneval2_am"].to_dict() == {"count": first, "attribute": second}
+    assert by_skill["geneval2_gm"].tolist() == [row["geneval2_gm"]] * 2
 
 
 def test_doctor_tells_size_and_licence(capsys):
