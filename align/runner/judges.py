@@ -75,9 +75,14 @@ def fingerprint_of(name: str, judges: JudgesConfig) -> str:
 def check_prompts(
     names: Sequence[str], judges: JudgesConfig, rows: Sequence[tuple[str, Mapping[str, str]]]
 ) -> None:
-    """Refuse metrics and rewards of which prompts lack what they read; rows are prompts and their tags. Raises ConfigError."""
+    """Refuse metrics and rewards that lack a package, or of which prompts lack what they read. Raises ConfigError.
+
+    Rows are prompts and their tags.
+    """
     for name in names:
         spec = REWARDS[name]
+        if gone := spec.absent():
+            raise ConfigError(f"{name} {gone}")
         if spec.lacks is None:
             continue
         options = asdict(getattr(judges, spec.section)) if spec.section is not None else {}

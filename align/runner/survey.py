@@ -26,11 +26,12 @@ CAN = "can run"
 
 def survey(configs: Sequence[Config]) -> int:
     """Say what is here and what is missing; returns 0 if the backbones of some configurations can run, 3 if not."""
-    packages, absent = _packages()
-    print("packages", *packages, sep="\n")
-    print("devices", *(f"  {line}" for line in _devices()), sep="\n")
     from align.rewards.registry import REWARDS
 
+    packages, absent = _packages()
+    packages += [f"  {name:<16} {gone}" for name, spec in REWARDS.items() if (gone := spec.absent())]
+    print("packages", *packages, sep="\n")
+    print("devices", *(f"  {line}" for line in _devices()), sep="\n")
     found = files_of(configs)
     backbones = {files.config.backbone.name: files for files in found}
     wanted = dict.fromkeys(
