@@ -72,17 +72,19 @@ def fingerprint_of(name: str, judges: JudgesConfig) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode("ascii")).hexdigest() if found else ""
 
 
+def check_packages(names: Sequence[str]) -> None:
+    """Refuse metrics and rewards that need a package which is not there. Raises ConfigError."""
+    for name in names:
+        if gone := REWARDS[name].absent():
+            raise ConfigError(f"{name} {gone}")
+
+
 def check_prompts(
     names: Sequence[str], judges: JudgesConfig, rows: Sequence[tuple[str, Mapping[str, str]]]
 ) -> None:
-    """Refuse metrics and rewards that lack a package, or of which prompts lack what they read. Raises ConfigError.
-
-    Rows are prompts and their tags.
-    """
+    """Refuse metrics and rewards of which prompts lack what they read; rows are prompts and their tags. Raises ConfigError."""
     for name in names:
         spec = REWARDS[name]
-        if gone := spec.absent():
-            raise ConfigError(f"{name} {gone}")
         if spec.lacks is None:
             continue
         options = asdict(getattr(judges, spec.section)) if spec.section is not None else {}

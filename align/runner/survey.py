@@ -60,6 +60,8 @@ def _can_run(files: Files) -> str:
     if any(one.missing() for one in files.backbone):
         return "cannot run yet"
     try:
+        for one in files.backbone:
+            one.fingerprint()
         _ = files.pieces and files.stated
         memory = memory_line(files)
     except WrongWeights as error:
@@ -107,6 +109,10 @@ def _weights_line(needed: Needed) -> str:
     files = needed.files()
     size = sum(path.stat().st_size for path in files) / 1e6
     models = [path for path in files if path.suffix in (".safetensors", *PICKLES)]
+    try:
+        needed.fingerprint()
+    except WrongWeights as error:
+        return f"  {needed.what:<28} DAMAGED: {error}{about}"
     names = [path.name if path.parent == needed.folder else path.parent.name for path in models]
     hashes = ", ".join(f"{name} {file_hash(path)[:8]}" for name, path in zip(names, models, strict=True))
     return f"  {needed.what:<28} {size:6.1f} MB  {hashes}{about}"
