@@ -4,13 +4,17 @@ import json
 import math
 
 import pytest
+import torch
 from hub_box import JUDGED
 from PIL import Image
 from rewards.judge_box import TEXT_SHA256
+from transformers.models.pp_ocrv5_server_det.image_processing_pp_ocrv5_server_det import (
+    PPOCRV5ServerDetImageProcessor,
+)
 
 from align.__main__ import main
 from align.config.places import group_choices
-from align.rewards import hpsv3
+from align.rewards import hpsv3, recognisers
 from align.rewards.judges import GENEVAL2_DATA, JUDGES
 from align.store.csvfile import read_csv
 
@@ -90,12 +94,19 @@ def test_prompts_of_another_benchmark_are_found_before_anything_is_made(tmp_path
 
 def test_the_benchmarks_own_file_is_a_set_of_prompts(at_home, tmp_path, capsys):
     data = at_home / "align" / GENEVAL2_DATA.reference / GENEVAL2_DATA.names[0]
-    prompts = ["prompts=file", f"prompts.path={data}", "prompts.tag_columns=[atom_count]"]
+    prompts = ["prompts=file", f"prompts.path={data}", "prompts.tag_columns=[atom_count,skills]"]
     command = [*TINY[:1], *TINY[3:], *prompts, "method=none", "metrics.rewards=[geneval2_am,geneval2_gm]"]
     assert main([*command, f"run.folder={tmp_path}"]) == 0, capsys.readouterr().err
     (row,) = read_csv(tmp_path / "results.csv").to_dict("records")
     assert str(row["tag_atom_count"]) == "2"
     assert 0 < row["geneval2_gm"] <= row["geneval2_am"]
+    first, second = map(float, row["info_geneval2_am"].split(";"))
+    assert row["geneval2_am"] == pytest.approx((first + second) / 2)
+    out = tmp_path / "report"
+    assert main(["report", str(tmp_path), "--by", "skills", "--out", str(out)]) == 0
+    by_skill = read_csv(out / "groups.csv").set_index("group")
+    assert by_skill["geneval2_am"].to_dict() == {"count": first, "attribute": second}
+    assert by_skill["geneval2_gm"].tolist() == [row["geneval2_gm"]] * 2
 
 
 def test_doctor_tells_size_and_licence(capsys):
@@ -104,3 +115,49 @@ def test_doctor_tells_size_and_licence(capsys):
     told = {line.split("  ")[1].strip(): line for line in lines if line.startswith("  reward ")}
     assert told["reward hpsv3"].endswith("(16.6 GB, MIT)")
     assert any("AGPL-3.0" in line and "aesthetic25" in line for line in lines)
+
+
+READERS = ("ocr", "ocr_server", "ocr_got")
+PLACES = [[[4, 4], [60, 4], [60, 20], [4, 20]], [[8, 36], [50, 36], [50, 50], [8, 50]]]
+
+
+@pytest.fixture
+def written(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.effect_noise((64, 64), 80).convert("RGB").save(folder / "0.png")
+    (folder / "0.txt").write_text('a shop "Aa"')
+    command = ["score", str(folder), f"run.folder={tmp_path / 'score'}", "run.device=cpu"]
+    return lambda *names: [*command, f"metrics.rewards=[{','.join(names)}]"]
+
+
+def test_every_reader_reads_a_picture(at_home, written, tmp_path, capsys, monkeypatch):
+    """All but the boxes, which OpenCV cuts out of the detector's map."""
+    monkeypatch.setattr(recognisers, "MOST_TOKENS", 4)
+    monkeypatch.setattr("align.rewards.spec.find_spec", lambda module: module)
+    seen = []
+
+    def boxes(self, found, target_sizes):
+        seen.append((found.last_hidden_state.shape, target_sizes.tolist()))
+        return [{"boxes": torch.tensor(PLACES, dtype=torch.int16)}]
+
+    monkeypatch.setattr(PPOCRV5ServerDetImageProcessor, "post_process_object_detection", boxes)
+    assert main(written(*READERS)) == 0, capsys.readouterr().err
+    (row,) = read_csv(tmp_path / "score/results.csv").to_dict("records")
+    assert row["status"] == "ok"
+    assert row["ocr"] == row["ocr_server"] == 1.0  # two lines of "a"
+    assert 0 <= row["ocr_got"] <= 1
+    assert seen[-2:] == [((1, 1, 64, 64), [[64.0, 64.0]])] * 2
+
+
+def test_a_reader_without_its_package_is_refused_before_any_work(
+    at_home, written, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("align.rewards.spec.find_spec", lambda module: None if module == "cv2" else module)
+    assert main(written("ocr")) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("align: ocr needs cv2, which is not there: pip install -e '.[ocr]'")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "score/results.csv").exists()
+    main(["doctor"])
+    assert f"  {'ocr_server':<16} needs cv2" in capsys.readouterr().out

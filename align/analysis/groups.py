@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from align.analysis.arms import Arm
+from align.analysis.arms import Arm, cost_columns, value_columns
 from align.analysis.paired import paired_differences
 from align.analysis.summary import summarise
-from align.store.columns import TAG
+from align.store.columns import PARTS, TAG
 from align.store.errors import ReportError
 
 if TYPE_CHECKING:
@@ -42,14 +44,16 @@ class Groups:
 def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
     """Group the rows of arms, the baseline first, by ``wanted``.
 
-    That is a tag, by the name of its column in the prompt file or in ``results.csv``; or one of ``OTHERS``. Raises
-    UnknownColumn: no row has it.
+    That is a tag, by the name of its column in the prompt file or in ``results.csv``; or one of ``OTHERS``. A row whose tag
+    is a list is in the group of each entry, see ``_apart``. Raises UnknownColumn: no row has it.
     """
     import pandas
 
     column = _column(arms, wanted)
     name = column.removeprefix(TAG)
-    texts = _texts(arms, column, f"(no {name})")
+    first = next(place for place, arm in enumerate(arms) if arm is base)
+    arms, texts = zip(*map(_apart, arms, _texts(arms, column, f"(no {name})")), strict=True)
+    base = arms[first]
     summary: list[dict[str, Any]] = []
     pairs: list[pandas.DataFrame] = []
     for text in dict.fromkeys(text for own in texts for text in own):
@@ -59,6 +63,7 @@ def group(arms: Sequence[Arm], base: Arm, wanted: str) -> Groups:
                 continue
             found = summarise(rows)
             del found["failed"]  # these rows are the finished ones
+            found["n"] = rows.index.nunique()  # pictures
             found["optimised"] = ";".join(sorted(arm.optimised))
             summary.append({"by": name, "group": text, "label": arm.label} | found)
             if arm is not base:
@@ -97,3 +102,41 @@ def _texts(arms: Sequence[Arm], column: str, none: str) -> list[list[str]]:
         if text:
             known.setdefault(prompt, text)
     return [[text or known.get(prompt, none) for prompt, text in own] for own in told]
+
+
+def _apart(arm: Arm, texts: list[str]) -> tuple[Arm, list[str]]:
+    """An arm with a row for each entry of a tag that is a list of texts, such as the skills that a prompt's questions ask for.
+
+    A value of which the row tells as many parts (see ``PARTS``) has its part there, so that a group's mean is over parts; any
+    other is there once a group.
+    """
+    lists = [_entries(text) for text in texts]
+    places = [(row, entry) for row, own in enumerate(lists) for entry in range(len(own))]
+    if len(places) == len(texts):
+        return arm, [entry for own in lists for entry in own]
+    first = [lists[row].index(lists[row][entry]) == entry for row, entry in places]
+    rows = arm.rows.iloc[[row for row, _ in places]].copy()
+    # Pictures are paired by these, and so entries of one list are too.
+    rows["sample"] = [
+        int(sample) * 4096 + entry for sample, (_, entry) in zip(rows["sample"], places, strict=True)
+    ]
+    for name in (*value_columns(arm.rows), *cost_columns(arm.rows)):
+        cells = arm.rows.get(f"{PARTS}{name}", [None] * len(texts))
+        parts = [cell.split(";") if isinstance(cell, str) else [] for cell in cells]
+        values = [
+            float(parts[row][entry]) if len(parts[row]) == len(lists[row]) else value if once else math.nan
+            for (row, entry), once, value in zip(places, first, rows[name], strict=True)
+        ]
+        rows[name] = values
+    return replace(arm, rows=rows), [lists[row][entry] for row, entry in places]
+
+
+def _entries(text: str) -> list[str]:
+    """The entries of a list of texts in JSON; of any other text itself."""
+    try:
+        found = json.loads(text) if text.startswith("[") else None
+    except (ValueError, RecursionError):
+        found = None
+    return (
+        found if isinstance(found, list) and found and all(isinstance(one, str) for one in found) else [text]
+    )

@@ -11,6 +11,7 @@ from align.checkpoints.fetch import UrlFile
 from align.checkpoints.hashes import file_hash
 from align.checkpoints.layout import GATED, PICKLES, SAFE
 from align.checkpoints.reference import HubReference, fetch_command, gate, hub_names, snapshot
+from align.checkpoints.shipped import check_shipped
 
 _READ = (SAFE, ".json", ".jinja", ".txt", ".model", *PICKLES, ".jsonl", ".csv", ".tsv", ".parquet", ".py")
 """Files that decide what a model or a user's reward computes, or which prompts there are; a model card does not."""
@@ -48,10 +49,15 @@ class Needed:
         return sorted(path for path in found if path.suffix in _READ and path.is_file())
 
     def fingerprint(self) -> str:
-        """sha256 over the names and hashes of the files; the folder's place has no part in it."""
+        """sha256 over the names and hashes of the files; the folder's place has no part in it.
+
+        Raises WrongWeights: a file that comes with the package is not what it was.
+        """
         digest = hashlib.sha256()
         for path in self.files():
-            digest.update(f"{path.relative_to(self.folder).as_posix()} {file_hash(path)}\n".encode())
+            found = file_hash(path)
+            check_shipped(path, found)
+            digest.update(f"{path.relative_to(self.folder).as_posix()} {found}\n".encode())
         return digest.hexdigest()
 
     @property

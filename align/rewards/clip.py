@@ -126,11 +126,12 @@ def load_clip(
     dtype: torch.dtype = torch.float32,
     *,
     scaled: bool = True,
+    variant: Variant = "clip_floor",
 ) -> ContrastiveReward:
     """A CLIP reward from a folder in transformers' layout, which has the tokenizer too unless that is elsewhere.
 
-    ``scaled`` multiplies the cosine by exp(logit_scale), as PickScore does and CLIPScore does not; ``dtype`` is the image
-    tower's. Raises MissingWeights, WrongWeights.
+    ``scaled`` multiplies the cosine by exp(logit_scale), as PickScore does and CLIPScore does not; ``variant`` is
+    how pictures are sized, by default as transformers does; ``dtype`` is the image tower's. Raises MissingWeights, WrongWeights.
     """
     config = clip_config(folder)
     tokenizer = load_tokenizer(tokenizer_folder or folder)
@@ -153,4 +154,4 @@ def load_clip(
 
     size = config.vision_config.image_size
     facts = {"architecture": "transformers CLIPModel", **hashes, "scale": f"{scale:g}"}
-    return ContrastiveReward(name, model, see, read, scale, size, "clip", dtype, device, facts)
+    return ContrastiveReward(name, model, see, read, scale, size, variant, dtype, device, facts)

@@ -62,6 +62,13 @@ class GenEval2Reward(QwenReward):
         atoms = self.atoms(picture, prompt)
         return atoms.log().mean().exp() if self.mean == "geometric" else atoms.mean()
 
+    @torch.no_grad()
+    def answers(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Tensor] | None:
+        """See ``Reward.answers``."""
+        if self.mean == "geometric":
+            return None
+        return [self.atoms(self.shown(one), text).cpu() for one, text in zip(images, prompts, strict=True)]
+
     def atoms(self, picture: Tensor, prompt: str) -> Tensor:
         """The value (n,) of each of a prompt's questions. Raises ValueError: the benchmark has no such prompt."""
         if prompt not in self.questions:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from align.rewards.geneval.prompts import fault
 from align.rewards.metadata import metadata_of
 from align.rewards.ocr import lacks
@@ -45,7 +47,16 @@ def _geneval_spec(summary: str) -> RewardSpec:
     )
 
 
-def _ocr_spec(summary: str, *repositories: str, words: tuple[str, ...] = ()) -> RewardSpec:
+_NEWER = "pip install -U transformers"
+_PADDLE = {
+    "cv2": "pip install -e '.[ocr]' (which is opencv-python-headless), or give ocr_got instead",
+    "transformers.models.pp_ocrv5_mobile_det": _NEWER,
+}
+
+
+def _ocr_spec(
+    summary: str, *repositories: str, packages: Mapping[str, str] = _PADDLE, words: tuple[str, ...] = ()
+) -> RewardSpec:
     return RewardSpec(
         summary,
         network("recognisers", lambda paths: {"folders": list(dict.fromkeys(path.parent for path in paths))}),
@@ -59,6 +70,7 @@ def _ocr_spec(summary: str, *repositories: str, words: tuple[str, ...] = ()) -> 
         section="ocr",
         reads_metadata=True,
         lacks=lacks,
+        packages=packages,
     )
 
 
@@ -80,6 +92,7 @@ LOOKING: dict[str, RewardSpec] = {
     "ocr_got": _ocr_spec(
         "the same by GOT-OCR 2.0: 0 to 1",
         "stepfun-ai/GOT-OCR-2.0-hf",
+        packages={"transformers.models.got_ocr2": _NEWER},
         words=("generation_config.json", "tokenizer.json", "tokenizer_config.json"),
     ),
 }

@@ -2,16 +2,16 @@
 
 Ways to size a picture, because the published models differ:
 
-* ``clip``: shortest side by antialiased bicubic, clamped, centre crop (CLIP, PickScore, ImageReward,
-  aesthetics);
+* ``clip``: shortest side by antialiased bicubic, clamped, centre crop as torchvision has it (ImageReward, aesthetics, and
+  GenEval's colours, whose programs use CLIP's or open_clip's own transform);
 * ``hps``: longest side by antialiased bicubic, not clamped, black padding on all sides (HPSv2's own code
   with torchvision 0.17 or later);
 * ``hps2023``: the same **without** antialiasing, as that code did with torchvision 0.15, when the published tables
   were made; pixels differ by about 5/255 on average;
 * ``spo``: shortest side by bicubic **without** antialiasing, centre crop, then clamped (SPO's step-aware
   model, and what DyMO's guidance gradient flows through);
-* ``clip_floor``: as ``clip``, but of an odd number of pixels that are cut off transformers' processor leaves the smaller half
-  above and on the left, where torchvision rounds to even (MPS);
+* ``clip_floor``: the same as transformers' processor has it: of an odd number of pixels that are cut off the smaller half is
+  above and on the left, where torchvision rounds to even (PickScore, CLIPScore, MPS);
 * ``stretch``: both sides by antialiased bicubic, clamped, whatever the aspect was (SigLIP).
 
 A picture that has the tower's size already is not resampled by any of them.  ``resize_images`` is

@@ -1,13 +1,12 @@
 """What reads texts in pictures, and the reward of what was read.
 
 PP-OCRv5 finds lines and reads each; its boxes are cut out of a map of probabilities by OpenCV, an extra (``pip install
-'align[ocr]'``).  GOT-OCR 2.0 reads a picture as one text and needs nothing else.  Numbers depend on who reads.
+-e '.[ocr]'``).  GOT-OCR 2.0 reads a picture as one text and needs nothing else.  Numbers depend on who reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,11 +124,10 @@ def load_recognisers(
     dtype: torch.dtype,
     options: Mapping[str, Any],
 ) -> Ocr:
-    """The reward ``ocr`` (PP-OCRv5, mobile), ``ocr_server`` or ``ocr_got``. Raises WrongWeights, RewardError."""
-    if name != "ocr_got" and find_spec("cv2") is None:
-        raise RewardError(
-            f"{name} needs OpenCV: pip install opencv-python-headless, or measure ocr_got instead"
-        )
+    """The reward ``ocr`` (PP-OCRv5, mobile), ``ocr_server`` or ``ocr_got``. Raises WrongWeights."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of reading weights, which takes no time
     device = torch.device(device)
     try:
         read = GotOcr(folders[0], device) if name == "ocr_got" else PaddleOcr(folders[0], folders[1], device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,6 +66,17 @@ class RewardSpec:
     """Tags that it reads of a prompt, which have one value wherever the prompt is listed."""
     lacks: Lacks | None = None
     """What a prompt lacks that it reads."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """What else is imported, and for each the mend where it is not there."""
+
+    def absent(self) -> str:
+        """What of ``packages`` is not there, and the mend; empty if nothing."""
+        gone = (
+            f"needs {name}, which is not there: {mend}"
+            for name, mend in self.packages.items()
+            if find_spec(name) is None
+        )
+        return next(gone, "")
 
     @property
     def network(self) -> bool:

@@ -72,6 +72,13 @@ def fingerprint_of(name: str, judges: JudgesConfig) -> str:
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode("ascii")).hexdigest() if found else ""
 
 
+def check_packages(names: Sequence[str]) -> None:
+    """Refuse metrics and rewards that need a package which is not there. Raises ConfigError."""
+    for name in names:
+        if gone := REWARDS[name].absent():
+            raise ConfigError(f"{name} {gone}")
+
+
 def check_prompts(
     names: Sequence[str], judges: JudgesConfig, rows: Sequence[tuple[str, Mapping[str, str]]]
 ) -> None:

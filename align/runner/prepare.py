@@ -25,7 +25,7 @@ from align.runner.exits import FilesMissing
 from align.runner.files import Files, files_of
 from align.runner.graphs import check_graphs, graph_identity
 from align.runner.guiders import weak_of
-from align.runner.judges import check_prompts
+from align.runner.judges import check_packages, check_prompts
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 from align.runner.rewriting import check_rewrites, rewrite_identity
@@ -76,6 +76,8 @@ def prepare(configs: Sequence[Config], beside: Files | None = None) -> list[Prep
         _check_compiler(config)
         check_machine(config)
         _check_runner(config)
+    for files in found:
+        check_packages(files.scoring)
     if text := missing_text(dict.fromkeys(one for files in found for one in files.all())):
         raise FilesMissing(text)
     for files, prompts in zip(found, sets, strict=True):

@@ -18,6 +18,7 @@ from align.rewards.errors import CannotJudge
 from align.rewards.registry import REWARDS
 from align.runner import build
 from align.runner.failures import DeviceLost, device_lost, free_memory, out_of_memory, said
+from align.store.columns import PARTS
 from align.store.measured import CHECKER, Result
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Scorer:
         if number > rows:
             return each(rows)
         try:
+            if (parts := reward.answers(pictures, prompts)) is not None:
+                return [_result(metric, float(one.mean()), one.tolist()) for one in parts]
             return [_result(metric, value) for value in _values(reward, pictures, prompts, rows)]
         except CannotJudge as error:
             self.hopeless = f"{metric} cannot be measured ({said(error)})"
@@ -124,8 +127,10 @@ def _values(reward: Reward, pictures: list[Image], prompts: list[str], rows: int
     return [float(value) for value in one_a_picture(reward.name, found, rows)[: len(pictures)]]
 
 
-def _result(metric: str, value: float) -> Result:
-    return Result({metric: value}) if math.isfinite(value) else Result({metric: None}, "is not finite")
+def _result(metric: str, value: float, parts: Sequence[float] = ()) -> Result:
+    if not math.isfinite(value):
+        return Result({metric: None}, "is not finite")
+    return Result({metric: value} | ({f"{PARTS}{metric}": list(parts)} if parts else {}))
 
 
 def failure(metric: str, error: Exception) -> Result:

@@ -26,11 +26,12 @@ CAN = "can run"
 
 def survey(configs: Sequence[Config]) -> int:
     """Say what is here and what is missing; returns 0 if the backbones of some configurations can run, 3 if not."""
-    packages, absent = _packages()
-    print("packages", *packages, sep="\n")
-    print("devices", *(f"  {line}" for line in _devices()), sep="\n")
     from align.rewards.registry import REWARDS
 
+    packages, absent = _packages()
+    packages += [f"  {name:<16} {gone}" for name, spec in REWARDS.items() if (gone := spec.absent())]
+    print("packages", *packages, sep="\n")
+    print("devices", *(f"  {line}" for line in _devices()), sep="\n")
     found = files_of(configs)
     backbones = {files.config.backbone.name: files for files in found}
     wanted = dict.fromkeys(
@@ -59,6 +60,8 @@ def _can_run(files: Files) -> str:
     if any(one.missing() for one in files.backbone):
         return "cannot run yet"
     try:
+        for one in files.backbone:
+            one.fingerprint()
         _ = files.pieces and files.stated
         memory = memory_line(files)
     except WrongWeights as error:
@@ -106,6 +109,10 @@ def _weights_line(needed: Needed) -> str:
     files = needed.files()
     size = sum(path.stat().st_size for path in files) / 1e6
     models = [path for path in files if path.suffix in (".safetensors", *PICKLES)]
+    try:
+        needed.fingerprint()
+    except WrongWeights as error:
+        return f"  {needed.what:<28} DAMAGED: {error}{about}"
     names = [path.name if path.parent == needed.folder else path.parent.name for path in models]
     hashes = ", ".join(f"{name} {file_hash(path)[:8]}" for name, path in zip(names, models, strict=True))
     return f"  {needed.what:<28} {size:6.1f} MB  {hashes}{about}"

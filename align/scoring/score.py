@@ -20,7 +20,7 @@ from align.runner.exits import DONE, FAILED, FilesMissing
 from align.runner.files import Files
 from align.runner.finish import show_results
 from align.runner.interrupts import Interrupts
-from align.runner.judges import check_prompts
+from align.runner.judges import check_packages, check_prompts
 from align.runner.progress import Meter
 from align.runner.record import machine, versions
 from align.runner.run import GOES_ON, ended, in_folder, open_store, outcome, print_lines
@@ -64,6 +64,7 @@ class Score:
 def prepared(options: Options) -> Score:
     """What a command line asks for, looked at. Raises ConfigError, FilesMissing."""
     check_device(options.config.run.device)
+    check_packages(options.config.metrics.rewards)
     here = is_run(options.pictures)
     for flag, value in {"--prompts": options.prompts, "--label": options.label}.items():
         if here and value is not None:

@@ -69,6 +69,8 @@ TEXT = frozenset(
 )  # fmt: skip
 TAG = "tag_"
 """What begins the name of a column that holds a tag of prompts."""
+PARTS = "info_"
+"""What begins the name of a column that holds, joined by ';', the numbers of which the metric behind it is the mean."""
 
 
 def is_check(name: str) -> bool:

@@ -10,7 +10,8 @@ from align.store.columns import is_check
 from align.store.jsonable import json_value
 
 CHECKER = "checker"
-"""The exact checker's name among metrics; its columns are the verdicts.  Any other metric's only column is its name."""
+"""The exact checker's name among metrics; its columns are the verdicts.  Any other metric's column is its name, and one of ``PARTS`` beside it
+where it tells some."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def test_colours_are_the_recorded_ones(given):  # noqa: F811
         packed = np.load(given / "geneval" / row["mask"])
         masks = torch.from_numpy(np.unpackbits(packed["masks"], axis=-1)[..., : packed["width"]].astype(bool))
         logits = named.logits(row["class"], image, row["boxes"], masks)
-        assert logits.numpy() == pytest.approx(np.array(row["logits"]), abs=1e-4)
+        # Both are 100 times a cosine in float32, and 2e-5 from the same model's in float64, the recorded too.
+        assert logits.numpy() == pytest.approx(np.array(row["logits"]), abs=4e-5)
         assert named(row["class"], image, row["boxes"], masks) == row["colours"]
 
 

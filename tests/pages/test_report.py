@@ -238,6 +238,43 @@ def test_groups_by_a_tag(tmp_path):
     assert list(tables(compare([base, other], by="method"))["Pictures by method"]["das"]) == ["das"]
 
 
+def test_groups_by_a_list_of_what_each_part_is_about(tmp_path):
+    skills = {"p0": {"skills": '["count","count","verb"]'}, "p1": {"skills": '["verb","object"]'}}
+    parts = {
+        "none": {"p0": [0.0, 1.0, 0.5], "p1": [1.0, 1.0]},
+        "das": {"p0": [1.0, 1.0, 0.5], "p1": [0.0, 1.0]},
+    }
+    folders = []
+    for method, by_prompt in parts.items():
+        more = {
+            prompt: {"tag_skills": skills[prompt]["skills"], "am": sum(own) / len(own), "info_am": own}
+            for prompt, own in by_prompt.items()
+        }
+        items = [
+            Item(hashlib.sha256(f"{method} {prompt}".encode()).hexdigest(), prompt, 0) for prompt in more
+        ]
+        folders.append(tmp_path / method)
+        with Store(folders[-1], Manifest({"method": {"name": method}}), items) as store:
+            for item in items:
+                row = {"prompt": item.prompt, "method": method, "clip": 1.0, **more[item.prompt]}
+                store.commit(item, make_png(item), row)
+    made = compare(folders, by="skills")
+    summary = made.groups.summary.set_index(["group", "label"])
+    assert summary["am"].to_dict() == {
+        ("count", "none"): 0.5, ("count", "das"): 1.0, ("verb", "none"): 0.75, ("verb", "das"): 0.25,
+        ("object", "none"): 1.0, ("object", "das"): 1.0,
+    }  # fmt: skip
+    assert summary["n"].to_dict() == {
+        (skill, arm): number
+        for skill, number in {"count": 1, "verb": 2, "object": 1}.items()
+        for arm in ("none", "das")
+    }
+    assert (summary["clip"] == 1.0).all()
+    pairs = made.groups.pairs.set_index(["group", "value"])["difference"]
+    assert pairs.xs("am", level="value").to_dict() == {"count": 0.5, "verb": -0.5, "object": 0.0}
+    assert made.summary["am"].tolist() == [pytest.approx(0.75), pytest.approx(2 / 3)]
+
+
 def test_an_unknown_group_is_one_line(tmp_path, capsys):
     base = tagged(tmp_path / "a", "none", {"p0": 1.0, "p2": 3.0}, KINDS)
     assert align(["report", str(base), "--by", "Kinds"]) == 2

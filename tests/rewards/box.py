@@ -10,10 +10,12 @@ from transformers import CLIPConfig, CLIPModel
 
 from align.rewards.aesthetic import PUBLISHED_WIDTHS
 from align.rewards.imagereward import BlipRegressor, BlipTextConfig, BlipVisionConfig
-from align.rewards.looking import GENEVAL_DETECTOR, LOOKING
+from align.rewards.looking import GENEVAL_DETECTOR
 from align.rewards.open_clip import make_model
 from align.rewards.registry import EMBEDDED
 from align.rewards.step_aware import StepAwareModel
+
+from .reader_box import fill_readers
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PICKSCORE, CLIP_L = "yuvalkirstain/PickScore_v1", "openai/clip-vit-large-patch14"
@@ -114,7 +116,7 @@ def fill_hub(home):
     path.parent.mkdir(parents=True)
     torch.save(head(), path)
     fill_detector(home)
-    fill_readers(home)
+    fill_readers(lambda name: repository(home, name))
 
 
 def fill_clip(home):
@@ -123,16 +125,6 @@ def fill_clip(home):
         (folder / "config.json").write_text(json.dumps(CLIP))
         save_file(CLIPModel(CLIPConfig(**CLIP)).state_dict(), folder / "model.safetensors")
         shutil.copy(EMBEDDED / "tokenizer" / "tokenizer.json", folder)
-
-
-def fill_readers(home):
-    """What recognisers of text have in their repositories; the files hold nothing."""
-    for name in ("ocr", "ocr_server", "ocr_got"):
-        for one in LOOKING[name].weights:
-            folder = repository(home, one.reference)
-            for file in one.names:
-                (folder / file).write_text("{}")
-            save_file({"nothing": torch.zeros(1)}, folder / "model.safetensors")
 
 
 def fill_detector(home):

@@ -97,7 +97,8 @@ def fill_judges(home, prompts):
     write_mps(home)
     path = home / "align" / GENEVAL2_DATA.reference / GENEVAL2_DATA.names[0]
     path.parent.mkdir(parents=True)
-    records = [{"prompt": prompt, "atom_count": 2, "vqa_list": QUESTIONS} for prompt in prompts]
+    own = {"atom_count": 2, "vqa_list": QUESTIONS, "skills": ["count", "attribute"]}
+    records = [{"prompt": prompt, **own} for prompt in prompts]
     path.write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
 

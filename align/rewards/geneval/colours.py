@@ -71,4 +71,5 @@ def load_colours(
     folder: Path, colours: Sequence[str], templates: Sequence[str], device: torch.device | str = "cpu"
 ) -> Colours:
     """From a folder with a CLIP, its tokenizer too. Raises MissingWeights, WrongWeights."""
-    return Colours(load_clip("geneval colours", folder, device=device), colours, templates)
+    clip = load_clip("geneval colours", folder, device=device, variant="clip")
+    return Colours(clip, colours, templates)
