@@ -84,6 +84,10 @@ class Reward(ABC):
             values[part] = one_a_picture(self.name, found, len(rows))[: len(part)].cpu()
         return values
 
+    def among(self, values: Tensor) -> Tensor:
+        """(n,) what the values of n pictures are worth in a choice among just these: themselves."""
+        return values
+
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """What of each picture ``score`` shall see; models whose original resizes with Pillow do so here."""
         return list(images)

@@ -137,9 +137,10 @@ def identity(
 
 
 def _judges(reward: RewardConfig, weights: Mapping[str, str]) -> dict[str, Any]:
-    shorter = {} if reward.shorter is None else {"dtype": reward.shorter}
+    more = {} if reward.shorter is None else {"dtype": reward.shorter}
+    more |= {} if reward.combine == "sum" else {"combine": reward.combine}
     return {
-        name: {"weight": weight, "files": weights[name]} | shorter
+        name: {"weight": weight, "files": weights[name]} | more
         for name, weight in sorted(reward.terms.items())
     }
 
