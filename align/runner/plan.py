@@ -154,7 +154,13 @@ _LATER = (
 _USUAL_METHOD = MethodConfig("none")
 _LATER_OF_METHODS = (
     *(("steering", "growth"), ("search", "until"), ("search", "threshold")),
-    *(("value", "steps"), ("guidance", "whiten"), ("noise_gradient", "project")),
+    *(
+        ("search", "at"),
+        ("search", "keep"),
+        ("value", "steps"),
+        ("guidance", "whiten"),
+        ("noise_gradient", "project"),
+    ),
 )
 """Likewise of methods, by section."""
 
