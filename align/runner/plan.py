@@ -153,14 +153,10 @@ _LATER = (
 
 _USUAL_METHOD = MethodConfig("none")
 _LATER_OF_METHODS = (
-    *(("steering", "growth"), ("search", "until"), ("search", "threshold")),
-    *(
-        ("search", "at"),
-        ("search", "keep"),
-        ("value", "steps"),
-        ("guidance", "whiten"),
-        ("noise_gradient", "project"),
-    ),
+    ("steering", "growth"),
+    *(("search", option) for option in ("until", "threshold", "at", "keep")),
+    *(("draft", option) for option in ("skip", "stack", "cache", "warmup", "interval", "last", "order")),
+    *(("value", "steps"), ("guidance", "whiten"), ("noise_gradient", "project")),
 )
 """Likewise of methods, by section."""
 
