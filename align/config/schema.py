@@ -135,13 +135,13 @@ class RewardConfig:
     name: Annotated[str, Text("name")]
     terms: dict[str, float] = field(default_factory=dict)
     """Weight by name of the reward."""
-    combine: Literal["sum", "ranks"] = "sum"
-    """``sum`` of values times weights; or, for choices among finished pictures, the sum of weights times ``ranks`` within the choice: no
-    scale has to be set then, and nothing has a value by itself."""
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     """Numbers of what guides or selects; null for each reward's own, in which metrics always are: float32 but for large judges."""
     files: dict[str, str] = field(default_factory=dict)
     """Surrogates that ``python -m align online`` saved, FILE.safetensors each, by the names that ``terms`` calls them."""
+    combine: Literal["sum", "ranks"] = "sum"
+    """``sum`` of values times weights; or, for choices among finished pictures, the sum of weights times ``ranks`` within the choice: no
+    scale has to be set then, and nothing has a value by itself."""
 
     @property
     def shorter(self) -> str | None:

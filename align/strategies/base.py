@@ -59,35 +59,25 @@ class Best:
     """The best picture ever seen of a request; one whose value is not finite never is.
 
     Attributes:
-        value, picture, latents, scores: of it; -inf and ``None`` before there is one, or where nothing is compared with it later.
+        value, picture, latents: of it; -inf and ``None`` before there is one.
         info: further figures for its row, as they were when it was made.
         seen: values of all candidates in their order.
+        scores: of it, where later candidates are compared with it, which ranks do among them all.
     """
 
     value: float = -math.inf
     picture: Tensor | None = None
     latents: Tensor | None = None
-    scores: Tensor | None = None
     info: dict[str, int | float | str] = field(default_factory=dict)
     seen: list[float] = field(default_factory=list)
+    scores: Tensor | None = None
 
-    def offer(
-        self,
-        value: float,
-        picture: Tensor,
-        latents: Tensor,
-        scores: Tensor | None = None,
-        **info: int | float | str,
-    ) -> bool:
-        """Keep a candidate if it is strictly better than all before it, and tell whether it is.
-
-        With ``scores`` it can be compared by ranks with later ones.
-        """
+    def offer(self, value: float, picture: Tensor, latents: Tensor, **info: int | float | str) -> bool:
+        """Keep a candidate if it is strictly better than all before it, and tell whether it is."""
         self.seen.append(value)
         if not value > self.value:
             return False
         self.value, self.picture, self.latents, self.info = value, read(picture), read(latents), info
-        self.scores = scores
         return True
 
 

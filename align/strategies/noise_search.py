@@ -162,8 +162,9 @@ class NoiseSearch(Strategy):
         rows = [Trial(owner, trials.requests[owner], child.noise) for owner, _, child in born]
         found = trials(rows, watch, _together([child for *_, child in born]) if first else None, first)
         for row, (owner, number, child) in enumerate(born):
-            value, scores = float(found.values[row]), found.scores[row]
-            trials.best[owner].offer(value, found.pictures[row], found.latents[row], scores, candidate=number)
+            value, scores, best = float(found.values[row]), found.scores[row], trials.best[owner]
+            if best.offer(value, found.pictures[row], found.latents[row], candidate=number):
+                best.scores = scores
             for step, pool in pools[owner].items():
                 if step < first:
                     continue
