@@ -48,6 +48,7 @@ class Guider:
         zero_steps: at the first so many steps the output is 0.
         weak, weak_steps: what the further pass goes through, and at which steps.
         combine: ``None`` for other + scale (own - other).
+        cached: steps at which a cache of the network's answers, and no block of it is evaluated.
     """
 
     scale: float = 1.0
@@ -58,6 +59,7 @@ class Guider:
     weak: Weak | None = None
     weak_steps: range = range(0)
     combine: Combine | None = None
+    cached: frozenset[int] = frozenset()
 
     def pairs(self, step: Step) -> bool:
         """Whether a step's output needs the negative half."""
@@ -72,6 +74,8 @@ class Guider:
 
         ``both``: the negative half goes through the network whether the output needs it or not.
         """
+        if step.index in self.cached:
+            return 0.0
         alone = self.scale != 1 and not (both or self._within(step))
         return (0.5 if alone else 1) + (self.weakens(step) is not None)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from align.backbones.attention import Probe
 from align.backbones.base import Conditioning
+from align.backbones.caching import Caching, Taylor
 from align.backbones.checkpointing import checkpoint_decoder
 from align.backbones.families import family
 from align.backbones.families.base import Family
-from align.backbones.guider import Guider
+from align.backbones.guider import Guider, Weak
 from align.backbones.joint_attention import JointProbe, Maps
 from align.backbones.latent import LatentBackbone
 from align.backbones.modules import Modules
@@ -73,6 +75,7 @@ class TransformerBackbone(LatentBackbone):
             negative=self.family.read_negative if own else None,
         )
         self.weakened = Weakened(self.network)
+        self.caching = Caching(self.network)
         self.probe = self._probe(attention_blocks, attention_maps)
         if checkpointing:
             self._checkpoint()
@@ -90,6 +93,12 @@ class TransformerBackbone(LatentBackbone):
             return Probe(self.family.patch, 0)
         return JointProbe([layers[k] for k in chosen], recorder, self.family.patch, maps)
 
+    @contextmanager
+    def lighter(self, weak: Weak | None, taylor: Taylor | None) -> Iterator[None]:
+        """While the context is open, which is one run, calls leave blocks out, or a cache answers some of them."""
+        with self.weakened.switched(weak), self.caching.switched(taylor) if taylor else nullcontext():
+            yield
+
     def latent_shape(self) -> tuple[int, ...]:
         factor = self.family.factor
         return self.family.channels, self.height // factor, self.width // factor
@@ -106,6 +115,7 @@ class TransformerBackbone(LatentBackbone):
         text = Text(states, *(_rows(conditioning, f"{name}_{{}}", halves) for name in ("pooled", "mask")))
         if isinstance(self.probe, JointProbe):
             self.probe.tokens = text.states.shape[1]
+        self.caching.at(step)
         output = self.family.output(torch.cat([z] * len(halves)), step, text, embedded)
         found: tuple[Tensor, ...] = output.to(z.dtype).contiguous().chunk(len(halves))
         return found

@@ -225,6 +225,8 @@ def _reward(config: Config) -> None:
             f"method={method.name} needs a reward: give reward.terms.<name>=<weight>, "
             f"names: {', '.join(usual())}"
         )
+    if reward.combine == "ranks" and method.uses_reward:
+        _ranks(config)
     if not method.reward_needs_gradient:
         return
     for name in (guide or reward).terms:
@@ -233,6 +235,30 @@ def _reward(config: Config) -> None:
             raise ConfigError(
                 f"reward {name} has no gradient and method={method.name} needs one: "
                 f"give one of {able}, or method=best_of_n"
+            )
+
+
+def _ranks(config: Config) -> None:
+    """Ranks are of a choice among finished pictures: none has a value by itself."""
+    method, option = config.method, "reward.combine=ranks"
+    if len(config.reward.terms) < 2:
+        raise ConfigError(
+            f"{option} ranks by several rewards: give reward=sum and two or more reward.terms, or reward.combine=sum"
+        )
+    others = {
+        f"method={method.name} compares states on the way call by call, or weighs them by": method.values_states,
+        f"method={method.name} follows a gradient of": method.reward_needs_gradient and config.guide is None,
+        **{
+            f"method.{name} goes by": name in method.strategies
+            for name in ("noise_gradient", "tree_search", "prompt_search")
+        },
+    }
+    for what, there in others.items():
+        if there:
+            more = ", method.guide_reward for gradients" if what.endswith("gradient of") else ""
+            raise ConfigError(
+                f"{option} chooses among finished pictures, and {what} values that last: give reward.combine=sum{more}, or a method "
+                "such as best_of_n or local_search"
             )
 
 

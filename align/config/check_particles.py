@@ -108,7 +108,7 @@ def _search(config: Config) -> None:
             f"method.search.widen={search.widen:g} of method.search.candidates={search.candidates} leaves a searched step none: "
             f"give method.search.widen={1 / search.candidates:g} or more"
         )
-    if search.until != "all" and (search.temperature > 0 or not method.searches):
+    if search.until != "all" and (search.temperature > 0 or not method.searches or method.prunes):
         raise ConfigError(
             f"method.search.until={search.until} draws candidates until one is good enough, the best of which goes on: give "
             "method.search.candidates above 1 and method.search.temperature=0, or method.search.until=all"
@@ -123,6 +123,13 @@ def _search(config: Config) -> None:
             f"method.search.threshold={shown(list(search.threshold))} is read with method.search.until=above only: give it, or "
             "method.search.threshold=[]"
         )
+    if search.schedule == "never" and (search.candidates * search.widen > 1 or search.temperature > 0):
+        raise ConfigError(
+            f"method.search.schedule=never draws one next state of each particle, and method.search.candidates={search.candidates}, "
+            f"widen={search.widen:g} and temperature={search.temperature:g} choose among more: leave them out, or give "
+            "method.search.schedule=all"
+        )
+    _drop_at(config)
     if search.drop != "none" and method.particles == method.returned:
         raise ConfigError(
             f"method.search.drop={search.drop} has nothing to drop: give method.particles above method.returned"
@@ -146,6 +153,26 @@ def _search(config: Config) -> None:
                 f"method.search.replace={search.replace:g} of method.particles={method.particles} replaces {replaced}: "
                 "give a share of at least one particle and not all"
             )
+
+
+def _drop_at(config: Config) -> None:
+    search, steps = config.method.search, config.sampler.steps
+    if search.drop != "at":
+        for option in ("at", "keep"):
+            if given := getattr(search, option):
+                raise ConfigError(
+                    f"method.search.{option}={shown(list(given))} is read with method.search.drop=at only: give it, or "
+                    f"method.search.{option}=[]"
+                )
+        return
+    places, kept = list(search.at), list(search.keep)
+    if not places or len(places) != len(kept) or sorted({*places}) != places or sorted(kept)[::-1] != kept:
+        raise ConfigError(
+            f"method.search.at={shown(places)} and method.search.keep={shown(kept)}: give shares of the steps that rise, and to each a share "
+            "of the particles, which fall"
+        )
+    if steps == 1:
+        raise ConfigError("method.search.drop=at needs a step to drop at: give sampler.steps=2 or more")
 
 
 def _rollover(config: Config) -> None:

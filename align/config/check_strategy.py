@@ -138,7 +138,8 @@ def _draft(config: Config) -> None:
     if not draft.candidates:
         return
     few, usual = draft.few(steps), type(draft)()
-    if draft.refine != "none" and few >= steps:
+    _lighter(config)
+    if draft.refine != "none" and few >= steps + draft.lighter:
         raise ConfigError(
             f"{section}.steps={shown(draft.steps)} makes drafts of {few} steps and sampler.steps={steps} is not more: give fewer steps, or "
             f"{section}.refine=none"
@@ -163,6 +164,54 @@ def _draft(config: Config) -> None:
             f"{section}.begin={draft.begin:g} is at step {round(draft.begin * steps)} of sampler.steps={steps}, and drafts go on at step 1 "
             f"to {steps - 1}: give a share of {1 / steps:.3g} to {1 - 1 / steps:.3g}"
         )
+
+
+CACHED = ("flux", "flux2_klein", "qwen_image")
+"""Layouts whose network has diffusers' caches, and blocks by the names that TaylorSeer looks for."""
+
+
+def _lighter(config: Config) -> None:
+    """Drafts whose steps cost less."""
+    draft, backbone, guider, section = config.method.draft, config.backbone, config.guider, "method.draft"
+    usual = type(draft)()
+    for option, read, by in (
+        *(
+            (name, draft.cache != "none", "cache=taylorseer")
+            for name in ("warmup", "interval", "last", "order")
+        ),
+        ("stack", bool(draft.skip), "skip"),
+    ):
+        if not read and getattr(draft, option) != getattr(usual, option):
+            raise ConfigError(
+                f"{section}.{option}={shown(getattr(draft, option))} is read with {section}.{by} only: leave it at "
+                f"{shown(getattr(usual, option))}"
+            )
+    if not draft.lighter:
+        return
+    caches, few = draft.cache != "none", draft.few(config.sampler.steps)
+    given, off = ("cache", "none") if caches else ("skip", "[]")
+    value = draft.cache if caches else shown(list(draft.skip))
+    faults = {
+        f"is of a transformer, and backbone={backbone.name} is none": backbone.kind != "transformer",
+        f"is no switch of diffusers' network of backbone={backbone.name}": caches
+        and backbone.layout not in CACHED,
+        f"alters the network, and method={config.method.name} guides it": config.method.guided,
+        f"alters the network, and so does the further pass of guider={guider.name}": guider.further_pass,
+        "needs the same calls at each step, and guider.start or stop leave halves out": caches
+        and (guider.start, guider.stop) != (0, 1),
+        f"answers none of {few} steps of a draft": caches and not draft.cached(few),
+        **{
+            f"alters blocks, and so does backbone.{name}={shown(getattr(backbone, name))}": bool(
+                getattr(backbone, name)
+            )
+            for name in ("compile", "offload", "storage")
+        },
+    }
+    for fault, there in faults.items():
+        if there:
+            raise ConfigError(
+                f"{section}.{given}={value} {fault}: give {section}.{given}={off}, or change that"
+            )
 
 
 def _tree_search(config: Config) -> None:

@@ -283,6 +283,11 @@ class MethodConfig:
         )
 
     @property
+    def prunes(self) -> bool:
+        """Whether particles are dropped, and nothing is searched beside it."""
+        return self.searches and self.search.schedule == "never" and self.search.replace == 0
+
+    @property
     def steers(self) -> bool:
         return self.steering.potential != "none"
 
@@ -331,12 +336,12 @@ class MethodConfig:
     @property
     def branches(self) -> bool:
         """Whether fresh noise at each step is needed to tell particles or candidates apart."""
-        return self.searches or self.weighs or self.rolls
+        return (self.searches and not self.prunes) or self.weighs or self.rolls
 
     @property
     def values_states(self) -> bool:
         """Whether anything goes by the values of noisy states."""
-        return self.branches or self.backtracks
+        return self.branches or self.prunes or self.backtracks
 
     @property
     def reads_correction(self) -> bool:

@@ -130,7 +130,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """What guides or selects: a weighted sum of registered rewards."""
+    """What guides or selects: registered rewards, by their weighted sum or by their ranks."""
 
     name: Annotated[str, Text("name")]
     terms: dict[str, float] = field(default_factory=dict)
@@ -139,6 +139,9 @@ class RewardConfig:
     """Numbers of what guides or selects; null for each reward's own, in which metrics always are: float32 but for large judges."""
     files: dict[str, str] = field(default_factory=dict)
     """Surrogates that ``python -m align online`` saved, FILE.safetensors each, by the names that ``terms`` calls them."""
+    combine: Literal["sum", "ranks"] = "sum"
+    """``sum`` of values times weights; or, for choices among finished pictures, the sum of weights times ``ranks`` within the choice: no
+    scale has to be set then, and nothing has a value by itself."""
 
     @property
     def shorter(self) -> str | None:
@@ -151,6 +154,8 @@ class RewardConfig:
         name = "+".join(f"{weight:g}*{name}" for name, weight in sorted(self.terms.items()))
         if len(self.terms) == 1 and next(iter(self.terms.values())) == 1:
             name = next(iter(self.terms))
+        if self.combine == "ranks":
+            name = f"ranks of {name}"
         return name if self.shorter is None else f"{name} in {self.shorter}"
 
 

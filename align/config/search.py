@@ -16,8 +16,9 @@ class SearchConfig:
     """M, candidates of a particle at a step; 1 does not search."""
     widen: Annotated[float, Between(0, 1e4)] = 1.0
     """w, factor of M at a searched step."""
-    schedule: Literal["all", "uniform", "linear", "exponential", "list"] = "all"
-    """How likely each step is searched: always, 0.7, (i + 10)/S, 1 - exp(-3 i/S); or as listed."""
+    schedule: Literal["all", "uniform", "linear", "exponential", "list", "never"] = "all"
+    """How likely each step is searched: always, 0.7, (i + 10)/S, 1 - exp(-3 i/S); or as listed; or never, where particles are dropped
+    and that is all."""
     probabilities: Annotated[tuple[float, ...], Between(0, 1)] = ()
     """Of ``schedule=list``: one for each step but the last."""
     otherwise: Literal["few", "one"] = "few"
@@ -30,10 +31,14 @@ class SearchConfig:
     threshold: Annotated[tuple[float, ...], Between(-1e9, 1e9)] = ()
     """Of ``until=above``: one number, or some at equal distances over the searched steps, with straight lines between them; such as
     a quantile of the values there with other prompts."""
-    drop: Literal["none", "exponential", "quadratic", "linear", "sigmoid", "list"] = "none"
-    """How particles get fewer, from ``method.particles`` to ``method.returned``; searched steps widen as they do."""
+    drop: Literal["none", "exponential", "quadratic", "linear", "sigmoid", "list", "at"] = "none"
+    """How particles get fewer, from ``method.particles`` to ``method.returned``, or as listed; searched steps widen as they do."""
     populations: Annotated[tuple[int, ...], Between(1, 65536)] = ()
     """Of ``drop=list``: particles after each step but the last."""
+    at: Annotated[tuple[float, ...], Between(0, 1)] = ()
+    """Of ``drop=at``: shares of the steps, rising.  Particles are valued as they come to one of these and the best go on."""
+    keep: Annotated[tuple[float, ...], Between(0, 1)] = ()
+    """Likewise: which share of ``method.particles``, rounded up and falling, goes on from each."""
     replace: Annotated[float, Between(0, 1)] = 0.0
     """rho: floor(rho * particles) of a group, the worst, are replaced at each step by copies of others (DSearch-R)."""
     replace_temperature: Annotated[float, Between(1e-9, 1e9)] = 1.0

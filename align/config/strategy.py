@@ -101,7 +101,7 @@ class DraftConfig:
     candidates: Count = 0
     """N, drafts; 0 for none of it."""
     steps: Annotated[int, Between(1, 1000)] | None = None
-    """Of a draft; null for half of the sampler's."""
+    """Of a draft; null for half of the sampler's, or for all of them where ``skip`` or ``cache`` make drafts lighter."""
     keep: Annotated[int, Between(1, 65536)] = 1
     """K, the drafts of the highest reward that are made properly; the best of what comes of them is kept."""
     refine: Literal["rerun", "resume", "none"] = "rerun"
@@ -110,9 +110,45 @@ class DraftConfig:
     begin: Annotated[float, Between(0, 1)] = 0.75
     """Of ``resume``, the share of the steps at which the draft goes on in full.  The rest of the steps is all that it costs."""
 
+    skip: tuple[Annotated[int, Between(0, 1000)], ...] = ()
+    """Blocks of a transformer that drafts do without, from 0.  An evaluation without some of its blocks counts as a whole one."""
+    stack: str | None = None
+    """Where these are, as the network's modules are named; null for its first list of blocks."""
+    cache: Literal["none", "taylorseer"] = "none"
+    """``taylorseer``, on transformers that have it (FLUX, Qwen-Image): at some steps of a draft no block is evaluated, and the network's last
+    projection goes on as it did; such a step counts no evaluation."""
+    warmup: Annotated[int, Between(1, 1000)] = 3
+    """Of ``cache``: so many first steps are computed, and after the one that follows every ``interval``-th."""
+    interval: Annotated[int, Between(2, 1000)] = 5
+    """Likewise."""
+    last: Annotated[int, Between(0, 1000)] = 0
+    """Likewise: and so many last steps."""
+    order: Annotated[int, Between(0, 3)] = 1
+    """Likewise: of the Taylor series; 1 is a straight line through the last two that were computed."""
+
+    @property
+    def lighter(self) -> bool:
+        """Whether a draft's steps cost less than those of a whole sampling."""
+        return bool(self.skip) or self.cache != "none"
+
     def few(self, steps: int) -> int:
         """Steps of a draft where a whole sampling has so many."""
-        return (steps + 1) // 2 if self.steps is None else self.steps
+        if self.steps is None:
+            return steps if self.lighter else (steps + 1) // 2
+        return self.steps
+
+    def after(self, few: int) -> int | None:
+        """The step, of so many, from which on all are computed, if there is one."""
+        return max(few - self.last, 0) if self.last else None
+
+    def cached(self, few: int) -> frozenset[int]:
+        """Steps of a draft that the cache answers."""
+        if self.cache == "none":
+            return frozenset()
+        end = few - self.last
+        return frozenset(
+            step for step in range(self.warmup, end) if (step - self.warmup - 1) % self.interval != 0
+        )
 
 
 @dataclass(frozen=True)

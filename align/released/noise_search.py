@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from align.strategies.base import Trials
@@ -22,7 +21,7 @@ class ForgetfulSearch(NoiseSearch):
     ) -> Tried:
         request = trials.requests[owner]
         pivot = pool[0].noise if pool else self.sampler.noise(request, number - place)
-        return Tried(-math.inf, self.beside(pivot, self.sampler.noise(request, number)) if place else pivot)
+        return Tried(self.beside(pivot, self.sampler.noise(request, number)) if place else pivot)
 
     def make(
         self,

@@ -88,6 +88,10 @@ class Reward(ABC):
         """Of a reward that is a mean of several numbers, such as of answers to questions: those (n,) of each saved picture."""
         return None
 
+    def among(self, values: Tensor) -> Tensor:
+        """(n,) what the values of n pictures are worth in a choice among just these: themselves."""
+        return values
+
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """What of each picture ``score`` shall see; models whose original resizes with Pillow do so here."""
         return list(images)

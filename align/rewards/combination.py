@@ -1,10 +1,11 @@
-"""A weighted sum of rewards is a reward."""
+"""Several rewards as one: a weighted sum, or a choice by ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from align.rewards.base import Reward, check_pairing
@@ -45,3 +46,41 @@ class WeightedSum(Reward):
             weight * reward.score_rows(pictures, prompts, step if reward.takes_timestep else None, real)
             for weight, reward in self.parts
         )
+
+
+class RankSum(WeightedSum):
+    """Chooses by ``sum_i weight_i * rank_i``, for which no scale has to be known; there is no value of one picture alone.
+
+    A score is a row of all parts' values, (P, K), and ``among`` makes of the rows of a choice what each is worth there.
+    """
+
+    def __init__(self, parts: Sequence[tuple[float, Reward]], name: str | None = None):
+        super().__init__(parts, name)
+        self.name = name or f"ranks of {self.name}"
+        self.differentiable = False
+        self.fingerprint["combine"] = "ranks"
+
+    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
+        return self.score_rows(pictures, prompts, step, len(pictures))
+
+    def score_rows(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None, real: int) -> Tensor:
+        columns = [
+            reward.score_rows(pictures, prompts, step if reward.takes_timestep else None, real)
+            for _, reward in self.parts
+        ]
+        return torch.stack(columns, dim=1)
+
+    def among(self, values: Tensor) -> Tensor:
+        """(n,) of values (n, K); NaN where one of them is not finite, which takes no part in the ranks of the others."""
+        sound = torch.isfinite(values).all(dim=1)
+        worth = torch.full((len(values),), torch.nan)
+        weights = torch.tensor([weight for weight, _ in self.parts], dtype=torch.float64)
+        worth[sound] = (ranks(values[sound]) @ weights).float()
+        return worth
+
+
+def ranks(values: Tensor) -> Tensor:
+    """(n, K) float64 ranks from 1 of finite values (n, K), by column; the largest has the highest, equals their mean."""
+    below = (values[None] < values[:, None]).sum(dim=1)
+    equal = (values[None] == values[:, None]).sum(dim=1)
+    return below.double() + (equal.double() + 1) / 2

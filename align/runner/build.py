@@ -262,8 +262,8 @@ def with_judges(name: str, judges: JudgesConfig | None) -> dict[str, Any]:
 
 
 def build_reward(reward: RewardConfig, device: torch.device, judges: JudgesConfig | None = None) -> Reward:
-    """What guides or selects: a weighted sum; a single one of weight 1 is itself. Raises WeightsError."""
-    from align.rewards.combination import WeightedSum
+    """What guides or selects: a weighted sum, of which a single one of weight 1 is itself; or ranks. Raises WeightsError."""
+    from align.rewards.combination import RankSum, WeightedSum
 
     # What is also a metric is there once where both compute in the same numbers.
     numbers = () if reward.shorter is None else (reward.shorter,)
@@ -271,6 +271,8 @@ def build_reward(reward: RewardConfig, device: torch.device, judges: JudgesConfi
         (weight, load_reward(name, device, *numbers, **with_judges(name, judges)))
         for name, weight in sorted(reward.terms.items())
     ]
+    if reward.combine == "ranks":
+        return RankSum(parts)
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else WeightedSum(parts)
 
 

@@ -154,7 +154,8 @@ class StillBackbone:
         attention: Halves | None = None,
         correction: bool = True,
     ) -> Prediction:
-        z = _watched(z, self._told, "network", guider.calls(step, correction or attention == "both"))
+        if calls := guider.calls(step, correction or attention == "both"):
+            z = _watched(z, self._told, "network", calls)
         maps = None
         if attention is not None:
             where = z.mean(1)[..., None]

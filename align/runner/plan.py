@@ -137,9 +137,10 @@ def identity(
 
 
 def _judges(reward: RewardConfig, weights: Mapping[str, str]) -> dict[str, Any]:
-    shorter = {} if reward.shorter is None else {"dtype": reward.shorter}
+    more = {} if reward.shorter is None else {"dtype": reward.shorter}
+    more |= {} if reward.combine == "sum" else {"combine": reward.combine}
     return {
-        name: {"weight": weight, "files": weights[name]} | shorter
+        name: {"weight": weight, "files": weights[name]} | more
         for name, weight in sorted(reward.terms.items())
     }
 
@@ -152,7 +153,9 @@ _LATER = (
 
 _USUAL_METHOD = MethodConfig("none")
 _LATER_OF_METHODS = (
-    *(("steering", "growth"), ("search", "until"), ("search", "threshold")),
+    ("steering", "growth"),
+    *(("search", option) for option in ("until", "threshold", "at", "keep")),
+    *(("draft", option) for option in ("skip", "stack", "cache", "warmup", "interval", "last", "order")),
     *(("value", "steps"), ("guidance", "whiten"), ("noise_gradient", "project")),
 )
 """Likewise of methods, by section."""

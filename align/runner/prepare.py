@@ -29,6 +29,7 @@ from align.runner.judges import check_packages, check_prompts
 from align.runner.plan import Item, identity, make_plan
 from align.runner.prompts import PromptSet, load_prompts
 from align.runner.rewriting import check_rewrites, rewrite_identity
+from align.runner.strategies import skipped_of
 from align.runner.switches import check_machine, check_quantised
 from align.runner.words import words_of
 
@@ -193,6 +194,15 @@ def check_backbone(files: Files) -> list[str]:
             check_weak(stated.network, weak)
         except ValueError as error:
             raise ConfigError(str(error)) from error
+    if (weak := skipped_of(files.config.method.draft)) is not None:
+        from align.backbones.weakened import check_weak
+
+        try:
+            check_weak(stated.network, weak)
+        except ValueError as error:
+            said = str(error).replace("guider.layers", "method.draft.skip")
+            said = said.replace("guider=cfg", "method.draft.skip=[]")
+            raise ConfigError(said.replace("guider.stack", "method.draft.stack")) from error
     for name in ("height", "width"):
         value = getattr(backbone, name)
         if value % stated.side:

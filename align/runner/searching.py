@@ -31,11 +31,13 @@ def searching(config: Config) -> Searching:
     """What the search of a run comes to."""
     method, search, steps = config.method, config.method.search, config.sampler.steps
     chances, numbers = search.probabilities, search.populations
-    if search.schedule != "list":
-        chances = tuple(search_probabilities(search.schedule, steps))
-    if search.candidates == 1 and search.widen <= 1 and search.drop == "none":
+    if search.schedule == "never" or (search.candidates == 1 and search.widen <= 1 and search.drop == "none"):
         chances = ()
-    if search.drop != "none" and search.drop != "list":
+    elif search.schedule != "list":
+        chances = tuple(search_probabilities(search.schedule, steps))
+    if search.drop == "at":
+        numbers = pruned(config)
+    elif search.drop != "none" and search.drop != "list":
         start, end = method.particles, method.returned
         numbers = tuple(populations(search.drop, steps, start, end))
     return Searching(
@@ -68,6 +70,17 @@ def selecting(config: Config) -> frozenset[int]:
         return frozenset(range(1, steps))
     before = zip((method.particles, *plan.populations), plan.populations, strict=False)
     return frozenset(step for step, (one, two) in enumerate(before, 1) if two < one)
+
+
+def pruned(config: Config) -> tuple[int, ...]:
+    """Particles that go on after each step but the last, where they are dropped at some shares of the steps."""
+    method, steps = config.method, config.sampler.steps
+    left = [method.particles] * (steps - 1)
+    for share, kept in zip(method.search.at, method.search.keep, strict=True):
+        first = min(max(round(share * steps), 1), steps - 1)
+        number = max(method.returned, math.ceil(kept * method.particles - 1e-9), 1)
+        left[first - 1 :] = [number] * (steps - first)
+    return tuple(left)
 
 
 def along(numbers: tuple[float, ...], places: int) -> tuple[float, ...]:

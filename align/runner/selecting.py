@@ -87,4 +87,4 @@ def selection_of(config: Config) -> Keep:
     if not plan.populations and not plan.replaced:
         return Keep()
     prunes = RawPrune if "raw_values" in quirks else Prune
-    return prunes(plan.populations, plan.replaced, search.replace_temperature)
+    return prunes(plan.populations, plan.replaced, search.replace_temperature, method.particles)

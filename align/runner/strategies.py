@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from align.config.errors import ConfigError
 from align.config.schema import Config
+from align.config.strategy import DraftConfig
 from align.runner.guiders import guider_of
 from align.runner.processes import process_of
 from align.runner.rewriting import rewriter_of
 from align.runner.words import words_of
 
 if TYPE_CHECKING:
+    from align.backbones.base import Backbone
+    from align.backbones.guider import Weak
     from align.sampling.sampler import Sampler, Samples
     from align.strategies.words import Words
 
@@ -68,21 +74,51 @@ def strategy_of(config: Config, sampler: Sampler) -> Samples:
 def _drafts(config: Config, sampler: Sampler) -> Samples:
     from align.strategies.draft import Drafts
 
-    short, parts = shortened(config), sampler.parts
-    backbone, drafter = parts.predict.backbone, copy(sampler)
+    short, parts, draft = shortened(config), sampler.parts, config.method.draft
+    backbone, drafter, few = parts.predict.backbone, copy(sampler), short.sampler.steps
+    guider = replace(guider_of(short, backbone), cached=draft.cached(few))
     drafter.parts = replace(
-        parts,
-        predict=replace(parts.predict, guider=guider_of(short, backbone)),
-        process=process_of(short, backbone),
+        parts, predict=replace(parts.predict, guider=guider), process=process_of(short, backbone)
     )
-    draft = config.method.draft
     first = round(draft.begin * config.sampler.steps)
     try:
-        return Drafts(sampler, drafter, draft.candidates, draft.keep, draft.refine, first)
+        return Drafts(
+            sampler,
+            drafter,
+            draft.candidates,
+            draft.keep,
+            draft.refine,
+            first,
+            _lighter(draft, few, backbone),
+        )
     except ValueError as error:
         raise ConfigError(
             f"method.draft.begin={draft.begin:g}: {error}: give a larger share, or more method.draft.steps"
         ) from None
+
+
+def _lighter(draft: DraftConfig, few: int, backbone: Backbone) -> Callable[[], AbstractContextManager[None]]:
+    """What a run of drafts is made within; nothing on a model without a network."""
+    if not draft.lighter or not hasattr(backbone, "lighter"):
+        return nullcontext
+    from align.backbones.caching import Taylor
+
+    taylor = Taylor(draft.warmup, draft.interval, draft.order, draft.after(few))
+    return partial(backbone.lighter, skipped_of(draft), taylor if draft.cache == "taylorseer" else None)
+
+
+def skipped_of(draft: DraftConfig) -> Weak | None:
+    """The network of drafts that do without some blocks."""
+    from align.backbones.guider import Weak
+
+    return Weak("skip", draft.stack, draft.skip) if draft.skip else None
+
+
+def drafted(config: Config) -> list[float]:
+    """Network evaluations of a draft at each of its steps."""
+    short = shortened(config)
+    cached = config.method.draft.cached(short.sampler.steps)
+    return [0.0 if step in cached else number for step, number in enumerate(evaluations_of(short))]
 
 
 def shortened(config: Config) -> Config:
@@ -158,7 +194,7 @@ def samplings(config: Config) -> tuple[float, int]:
         return method.local_search.drafts + _begun(config, local_rounds(config)), 0
     if method.draft.candidates:
         draft, first = method.draft, round(method.draft.begin * config.sampler.steps)
-        drafts = draft.candidates * sum(evaluations_of(shortened(config))) / sum(evaluations_of(config))
+        drafts = draft.candidates * sum(drafted(config)) / sum(evaluations_of(config))
         if draft.refine == "none":
             return drafts, 0
         return drafts + _begun(config, [(draft.keep, first if draft.refine == "resume" else 0)]), 0

@@ -230,7 +230,10 @@ class Judge:
         return pictures.clamp(0, 1).float() if clamp else pictures.float()
 
     def score(self, pictures: Tensor, prompts: Sequence[str], groups: Sequence[int]) -> Tensor:
-        """(P,) float32 rewards of finished pictures (P, 3, H, W), each for its own prompt and of a group."""
+        """(P,) float32 rewards of finished pictures (P, 3, H, W), each for its own prompt and of a group.
+
+        Of what chooses by ranks (P, K); ``among`` tells what they come to in a choice.
+        """
         parts = []
         for chunk in self.calls(groups):
             texts = [prompts[k] for k in chunk.rows.tolist()]
@@ -238,6 +241,11 @@ class Judge:
             found = self._scoring(texts, 0, chunk.real)(shown)
             parts.append((chunk.rows[: chunk.real], found[: chunk.real].float()))
         return in_order(parts)
+
+    def among(self, values: Tensor) -> Tensor:
+        """(n,) what n scores are worth in a choice among them."""
+        assert self.reward is not None
+        return self.reward.among(values)
 
     def differentiate(
         self,

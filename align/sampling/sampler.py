@@ -202,7 +202,7 @@ class Sampler:
         return self.parts.judge.decode(latents, range(len(latents)) if groups is None else groups)
 
     def score(self, pictures: Tensor, prompts: Sequence[str], groups: Sequence[int] | None = None) -> Tensor:
-        """(P,) rewards of finished pictures (P, 3, H, W) on the device, each for its own prompt."""
+        """As ``Judge.score``, on the device; without ``groups`` each is a group of its own."""
         return self.parts.judge.score(pictures, prompts, range(len(prompts)) if groups is None else groups)
 
     def _sample(self, groups: Sequence[Request], on_step: Callable[[float], None]) -> list[list[Outcome]]:
@@ -252,7 +252,9 @@ class Sampler:
             if len(there):
                 texts = pictures.prompts_of(some)
                 shown_there = decoded[send(there, decoded.device)]
-                value[there] = read(self.score(shown_there, texts, some.group.tolist()))
+                scores = read(self.score(shown_there, texts, some.group.tolist()))
+                for rows in some.groups():
+                    value[there[rows]] = self.parts.judge.among(scores[rows])
             ledger.charge(some.picture.tolist(), "reward_forward")
             state = select.finish(state, send(value, self.device))
         described = self.parts.predict.backbone.describe(state.z)

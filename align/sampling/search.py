@@ -98,11 +98,13 @@ class Prune(Keep):
         populations: how many of a group go on after each selecting step; empty for all.
         replace: how many of a group are replaced at each selecting step (DSearch-R).
         temperature: of the softmax over the survivors' values, from which the copies are drawn.
+        start: particles of a group at the start; ``None`` where nobody says.
     """
 
     populations: Sequence[int] = ()
     replace: int = 0
     temperature: float = 1.0
+    start: int | None = None
 
     def _wanted(self, step: Step) -> int | None:
         """Most particles that may enter a step: the population after the one before."""
@@ -113,7 +115,7 @@ class Prune(Keep):
         if step.index == 0:
             return False
         wanted = self._wanted(step)
-        before = self.populations[step.index - 2] if step.index > 1 and wanted is not None else None
+        before = self.populations[step.index - 2] if step.index > 1 and wanted is not None else self.start
         return self.replace > 0 or (wanted is not None and (before is None or wanted < before))
 
     def __call__(self, state: State, estimate: Estimate, step: Step, draws: Draws) -> Selected:

@@ -43,11 +43,14 @@ class Finished:
     Attributes:
         latents: (C, ...) clean ones, on the device.
         pictures: (C, 3, H, W) in [0, 1], on the device.
-        values: (C,) float32 rewards for the words of the owner's request, on the host; NaN where picture or reward is not finite.
+        scores: (C,) float32 rewards for the words of the owner's request, on the host, or (C, K) of what chooses by ranks; NaN
+            where picture or reward is not finite.
+        values: (C,) float32, what they are worth beside each other and the best so far of their owner: the rewards, or ranks.
     """
 
     latents: Tensor
     pictures: Tensor
+    scores: Tensor
     values: Tensor
 
 
@@ -59,6 +62,7 @@ class Best:
         value, picture, latents: of it; -inf and ``None`` before there is one.
         info: further figures for its row, as they were when it was made.
         seen: values of all candidates in their order.
+        scores: of it, where later candidates are compared with it, which ranks do among them all.
     """
 
     value: float = -math.inf
@@ -66,6 +70,7 @@ class Best:
     latents: Tensor | None = None
     info: dict[str, int | float | str] = field(default_factory=dict)
     seen: list[float] = field(default_factory=list)
+    scores: Tensor | None = None
 
     def offer(self, value: float, picture: Tensor, latents: Tensor, **info: int | float | str) -> bool:
         """Keep a candidate if it is strictly better than all before it, and tell whether it is."""
@@ -169,15 +174,30 @@ class Trials:
         ledger.charge(every, "decoder_forward")
         whole = torch.isfinite(pictures).flatten(1).all(dim=1)
         there = torch.nonzero(read(whole))[:, 0]
-        values = torch.full((len(trials),), torch.nan)
+        scores = torch.full((len(trials),), torch.nan)
         if len(there):
             some = there.tolist()
             prompts = [self.requests[owners[k]].prompt for k in some]
             shown = pictures[send(there, pictures.device)]
             found = read(sampler.score(shown, prompts, [owners[k] for k in some]))
-            values[there] = torch.where(torch.isfinite(found), found, torch.nan)
+            scores = torch.full((len(trials), *found.shape[1:]), torch.nan)
+            scores[there] = torch.where(torch.isfinite(found), found, torch.nan)
             ledger.charge(some, "reward_forward")
-        return Finished(latents, pictures, values)
+        return Finished(latents, pictures, scores, self._among(scores, owners))
+
+    def _among(self, scores: Tensor, owners: Sequence[int]) -> Tensor:
+        """As ``Finished.values``; what is the best so far is worth as much as it is beside them."""
+        values, judge = torch.full((len(owners),), torch.nan), self.sampler.parts.judge
+        for owner in dict.fromkeys(owners):
+            rows = torch.tensor([row for row, one in enumerate(owners) if one == owner])
+            best, together = self.best[owner], scores[rows]
+            if best.scores is not None:
+                together = torch.cat([best.scores[None], together])
+            worth = judge.among(together)
+            values[rows] = worth[-len(rows) :]
+            if best.scores is not None:
+                best.value = float(worth[0])
+        return values
 
     def charge(self, trials: Sequence[Trial], ledger: Ledger) -> None:
         """Put what candidates cost on the accounts of their requests."""

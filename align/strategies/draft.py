@@ -9,7 +9,8 @@ drawn for the steps that there are.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Literal
 
@@ -34,16 +35,24 @@ class Drafts(Strategy):
     """``number`` drafts by ``drafter``, a sampler of the same backbone in fewer steps; the best ``keep`` go on.
 
     Candidate k of a request draws all that is its own from the noise of particle k; candidate 0 is the plain picture.  With
-    ``resume`` drafts go on at step ``first``.
+    ``resume`` drafts go on at step ``first``.  A run of drafts is made within what ``lighter`` opens.
 
     Raises:
         ValueError: none of a draft's steps begins above that one.
     """
 
     def __init__(
-        self, sampler: Sampler, drafter: Sampler, number: int, keep: int, refine: Refine, first: int = 0
+        self,
+        sampler: Sampler,
+        drafter: Sampler,
+        number: int,
+        keep: int,
+        refine: Refine,
+        first: int = 0,
+        lighter: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         super().__init__(sampler)
+        self.lighter = lighter
         self.drafter, self.number, self.keep, self.refine = drafter, number, keep, refine
         steps, few = sampler.parts.process.steps, drafter.parts.process.steps
         self.first, self.last = (first, handover(few, steps[first])) if refine == "resume" else (0, None)
@@ -62,7 +71,8 @@ class Drafts(Strategy):
             if info.step.index == self.last and info.round == 0:
                 seen[info.step.index] = info.estimate
 
-        drafts = trials([trials.candidate(*one) for one in born], watch, sampler=self.drafter)
+        with self.lighter():
+            drafts = trials([trials.candidate(*one) for one in born], watch, sampler=self.drafter)
         worth = drafts.values.tolist()
         if self.refine == "none":
             for row, (owner, number) in enumerate(born):

@@ -68,5 +68,6 @@ class LocalSearch(Strategy):
         """Make candidates, (owner, number) each, and offer them."""
         found = trials([trials.candidate(*one) for one in born], None, arrived, first)
         for row, (owner, number) in enumerate(born):
-            value = float(found.values[row])
-            trials.best[owner].offer(value, found.pictures[row], found.latents[row], candidate=number)
+            value, scores, best = float(found.values[row]), found.scores[row], trials.best[owner]
+            if best.offer(value, found.pictures[row], found.latents[row], candidate=number):
+                best.scores = scores

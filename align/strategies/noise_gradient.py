@@ -131,7 +131,8 @@ class NoiseGradient(Strategy):
         if judge.guide is not None and not self.hybrid:  # and what chooses scored them too
             ledger.charge(owners, "reward_forward")
         trials.charge(rows, ledger)
-        found = Finished(latents.detach(), pictures, finite_values(pictures, values))
+        values = finite_values(pictures, values)
+        found = Finished(latents.detach(), pictures, values, values)
         self.offer(trials, found, leaves, iteration)
         whole = []
         for number, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):

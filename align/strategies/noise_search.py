@@ -20,6 +20,7 @@ from align.sampling.host import send
 from align.sampling.loop import Info
 from align.sampling.noise import Given, Noise
 from align.sampling.sampler import Sampler
+from align.sampling.selection import by_value
 from align.sampling.state import State
 from align.strategies.base import Strategy, Trial, Trials
 
@@ -71,11 +72,11 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Tried:
-    """A candidate that was made: its value (-inf for none), its noise, and where it was at a step that others begin at."""
+    """A candidate: its noise, where it was at a step that others begin at, and its scores when it is made."""
 
-    value: float
     noise: Noise
     arrival: Arrival | None = None
+    scores: Tensor | None = None
 
 
 class NoiseSearch(Strategy):
@@ -128,17 +129,15 @@ class NoiseSearch(Strategy):
         request = trials.requests[owner]
         own = self.sampler.noise(request, number)
         if number == 0 or self.propose == "random" or (self.propose == "evolution" and not pool):
-            return Tried(-math.inf, own)
+            return Tried(own)
         if self.propose == "neighbours":
-            return Tried(
-                -math.inf, self.beside(pool[0].noise if pool else self.sampler.noise(request, 0), own)
-            )
+            return Tried(self.beside(pool[0].noise if pool else self.sampler.noise(request, 0), own))
         parent = pool[place % len(pool)]
         arrival = parent.arrival
         if arrival is not None:
             new = send(own.normal("mutation", first, 0, tuple(arrival.z.shape)), arrival.z.device)
             arrival = replace(arrival, z=arrival.mutated(self.steps[first], new, self.rate))
-        return Tried(-math.inf, Mutated(parent.noise, own, self.rate), arrival)
+        return Tried(Mutated(parent.noise, own, self.rate), arrival)
 
     def beside(self, pivot: Noise, own: Noise) -> Noise:
         """A neighbour of the pivot's start noise; what steps draw is the pivot's."""
@@ -163,9 +162,9 @@ class NoiseSearch(Strategy):
         rows = [Trial(owner, trials.requests[owner], child.noise) for owner, _, child in born]
         found = trials(rows, watch, _together([child for *_, child in born]) if first else None, first)
         for row, (owner, number, child) in enumerate(born):
-            value = float(found.values[row])
-            trials.best[owner].offer(value, found.pictures[row], found.latents[row], candidate=number)
-            ranked = value if math.isfinite(value) else -math.inf
+            value, scores, best = float(found.values[row]), found.scores[row], trials.best[owner]
+            if best.offer(value, found.pictures[row], found.latents[row], candidate=number):
+                best.scores = scores
             for step, pool in pools[owner].items():
                 if step < first:
                     continue
@@ -173,9 +172,13 @@ class NoiseSearch(Strategy):
                 if step:
                     state, estimate = seen[step].state, seen[step].estimate
                     arrival = Arrival(state.z[row], state.previous_x0[row], estimate.eps[row])
-                pool.append(Tried(ranked, child.noise, arrival))
-                # Among equals the first one stays.
-                pool[:] = sorted(pool, key=lambda one: -one.value)[: self.elites]
+                pool.append(Tried(child.noise, arrival, scores))
+        for pool in (pool for each in pools for pool in each.values() if pool):
+            scores = torch.stack([one.scores for one in pool if one.scores is not None])
+            worth = by_value(self.sampler.parts.judge.among(scores))
+            # Among equals the first one stays.
+            order = torch.sort(worth, descending=True, stable=True).indices[: self.elites]
+            pool[:] = [pool[place] for place in order.tolist()]
 
 
 def _together(children: Sequence[Tried]) -> State:

@@ -125,6 +125,10 @@ def _check(config: Config, training: TrainingConfig) -> None:
             f"training.examine.judges={shown(list(training.examine.judges))}: the first decides which weights are best, and "
             f"reward={config.reward.name} is what is followed: put another one first"
         )
+    if training.follows_reward and config.reward.combine == "ranks":
+        raise ConfigError(
+            "reward.combine=ranks chooses among finished pictures, and a training goes by values: give reward.combine=sum"
+        )
     if training.kind == "alignprop":
         for name in config.reward.terms:
             if not REWARDS[name].differentiable:

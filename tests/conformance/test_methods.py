@@ -76,6 +76,7 @@ CHEAPER = {
         "method.noise_search.begin=[0,0.5]",
     ],
     "draft": ["method.draft.candidates=3"],
+    "prune": ["method.particles=3"],
     "local_search": [
         "method.local_search.drafts=2",
         "method.local_search.children=[2,1]",
