@@ -3,11 +3,10 @@
 import json
 import math
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forked import forked
 from tiny import save_pipeline
 
 from align.__main__ import main
@@ -87,8 +86,7 @@ def test_another_training_is_refused_in_its_folder(weights, whole, capsys):
 @pytest.mark.slow
 def test_a_kill_costs_a_round_at_most(weights, whole, tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "align", *words(weights, folder)]
-    started = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    started = forked(main, words(weights, folder))
     while not (folder / "checkpoint.safetensors").exists():
         assert started.poll() is None
         time.sleep(0.01)
