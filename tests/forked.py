@@ -11,6 +11,11 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+import torch
+
+torch.ones((), requires_grad=True).backward()
+"""The first gradient of a process decides whether its forks may have any: not where something was compiled before it."""
+
 
 def forked(
     run: Callable[[Sequence[str]], int | None],

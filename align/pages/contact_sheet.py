@@ -101,7 +101,9 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int, *, li
     for word in text[:2000].split():
         while draw.textlength(word, font) > width:
             sizes = range(1, len(word))
-            fits = max(1, bisect_right(sizes, width, key=lambda size: draw.textlength(word[:size], font)))
+            fits = max(
+                1, bisect_right(sizes, float(width), key=lambda size: draw.textlength(word[:size], font))
+            )
             made += [word[:fits], ""]
             word = word[fits:]
         joined = f"{made[-1]} {word}".strip()
