@@ -24,6 +24,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -51,7 +52,7 @@ SHARED = ("denoiser",)
 STAGES = tuple(stage for wave in WAVES for lane in wave for stage in lane)
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--processes", type=int, default=2, help="side by side; 1 runs all in this one")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for stage in args.stages:
         if stage not in STAGES:
             parser.error(f"no stage {stage!r}; there are {', '.join(STAGES)}")
@@ -207,4 +208,4 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -6,6 +6,10 @@ import torch
 from fakes import FakeBackbone, FakeReward
 from tiny import save_pipeline
 
+from align.startup import hurry, settle
+
+hurry()  # while test files are imported
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -17,6 +21,11 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests come first, so that no worker is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """What was imported and collected stays: every search for garbage among all of it would be in vain."""
+    settle()
 
 
 @pytest.fixture(scope="session")

@@ -354,36 +354,33 @@ def text_encoder(seed: int, width: int, projected: bool = False, **more: str) ->
 
 
 def sd_unet(seed: int, **more: Any) -> UNet2DConditionModel:
+    usual = {"block_out_channels": (8, 8, 8, 8), "cross_attention_dim": 16, "attention_head_dim": 2}
     return seeded(
         seed,
-        lambda: UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(8, 8, 8, 8),
-            layers_per_block=1,
-            norm_num_groups=4,
-            **{"cross_attention_dim": 16, "attention_head_dim": 2} | more,
-        ),
+        lambda: UNet2DConditionModel(sample_size=8, layers_per_block=1, norm_num_groups=4, **usual | more),
     )
 
 
-def sdxl_unet(seed: int, **more: int) -> UNet2DConditionModel:
+def sdxl_unet(seed: int, **more: Any) -> UNet2DConditionModel:
+    usual = {
+        "block_out_channels": (8, 8, 8),
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 1, 2),
+        "attention_head_dim": (1, 2, 2),
+    }
     return seeded(
         seed,
         lambda: UNet2DConditionModel(
             sample_size=8,
-            block_out_channels=(8, 8, 8),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
             layers_per_block=1,
-            transformer_layers_per_block=(1, 1, 2),
-            attention_head_dim=(1, 2, 2),
             cross_attention_dim=16,
             norm_num_groups=4,
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=4,
             projection_class_embeddings_input_dim=8 + 6 * 4,
-            **more,
+            **usual | more,
         ),
     )
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +31,7 @@ from align.config.convert import build, option_names, shown
 from align.config.errors import ConfigError, nearest, suggestion
 from align.config.family import register
 from align.config.no_code import composing, refuse_commands_own, refuse_hydra, refuse_reaching_out, said_by
+from align.config.overrides import override_of
 from align.config.places import config_folders, group_choices
 from align.config.plugins import read_plugins, read_surrogates
 from align.config.schema import GROUPS, Config
@@ -134,7 +134,7 @@ def parse_overrides(command: Command) -> list[list[str]]:
     parsed: dict[str, list[str]] = {}
     for text in (*command.told, *command.overrides):
         try:
-            (override,) = OverridesParser.create().parse_overrides([text])
+            override = override_of(text)
         except OverrideParseException as error:
             key, _, value = text.partition("=")
             example = '["a, b", "c"]' if value.startswith("[") else '"a, b"'

@@ -107,6 +107,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+@cache
 def option_names(kind: type, path: str = "") -> list[str]:
     """Dotted names of all options of a dataclass, with groups; a mapping of any names ends in ``.*``."""
     names: list[str] = []

@@ -18,13 +18,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from omegaconf.resolvers import oc
 
 from align.config.convert import shown
 from align.config.errors import ConfigError
+from align.config.overrides import override_of
 from align.config.schema import Config
 from align.reading import read_text
 
@@ -80,12 +80,11 @@ def said_by(overrides: Iterable[Iterable[str]]) -> frozenset[str]:
     ``overrides`` has for each the values as Hydra takes them: one, or those of a sweep.  Returns dotted names;
     of a mapping, which leaves alone what it does not name, those of its leaves.
     """
-    parser = OverridesParser.create()
     said: set[str] = set()
     for values in overrides:
         named = [
             {path for path, _ in _leaves(one.value(), one.key_or_group)}
-            for one in parser.parse_overrides(list(values))
+            for one in map(override_of, values)
             if not one.is_delete()
         ]
         said |= set.intersection(*named) if named else set()

@@ -6,6 +6,7 @@ The same rows give the same bytes: the font comes with matplotlib, nothing depen
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,9 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int, *, li
     made = [""]
     for word in text[:2000].split():
         while draw.textlength(word, font) > width:
-            fits = next(
-                size for size in range(len(word), 0, -1) if draw.textlength(word[:size], font) <= width
+            sizes = range(1, len(word))
+            fits = max(
+                1, bisect_right(sizes, float(width), key=lambda size: draw.textlength(word[:size], font))
             )
             made += [word[:fits], ""]
             word = word[fits:]

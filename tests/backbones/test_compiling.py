@@ -43,8 +43,24 @@ def graphs():
     torch._dynamo.reset()
 
 
+SMALL = {
+    "sd15": {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    },
+    "sdxl": {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2),
+        "attention_head_dim": (1, 2),
+    },
+}
+"""A block of each kind: each more would only be traced once more."""
+
+
 def backbone(name):
-    unet = sd_unet(1) if name == "sd15" else sdxl_unet(2)
+    make, seed = (sd_unet, 1) if name == "sd15" else (sdxl_unet, 2)
+    unet = make(seed, block_out_channels=(8, 8), **SMALL[name])
     modules = Modules(
         unet.requires_grad_(False), vae(3, 0.2).requires_grad_(False), (), name == "sdxl", SCHEDULE, CPU
     )

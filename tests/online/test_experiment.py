@@ -1,21 +1,20 @@
 """A small experiment on the shapes world: each picture asked about once, killed and gone on with, a black box of the user's."""
 
+import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from forked import forked
 
 from align.__main__ import main
+from align.online import experiment
 from align.online.query import read_asked
 from align.online.rounds import DATA, SURROGATE
 from align.store.index import rows_of
 from align.surrogates.surrogate import read_surrogate
 from scripts.pull_the_plug import content
 
-ROOT = Path(__file__).parents[2]
 JUDGE = '''
 from align.rewards.plugins import reward
 
@@ -116,29 +115,29 @@ def test_another_experiment_does_not_take_its_folder(made, capsys):
     assert "surrogate.a=1.0, this command has 2.0: choose another run.folder" in capsys.readouterr().err
 
 
-DYING = """
-import os, signal, sys
-import align.online.experiment as experiment
-from align import writing
-seen = 0
-def die(inner, after):
-    def wrapped(*arguments, **more):
-        global seen
-        seen += 1
-        if seen == int(sys.argv[1]) and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        found = inner(*arguments, **more)
-        if seen == int(sys.argv[1]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return found
-    return wrapped
-experiment.run_all = die(experiment.run_all, True)
-experiment.save_asked = die(experiment.save_asked, False)
-experiment.learn = die(experiment.learn, False)
-from align.__main__ import main
-sys.exit(main(sys.argv[2:]))
-"""
-"""The command, killed at the so manieth of: a round made, before its answers are kept, before its surrogate is fitted."""
+def dying(place):
+    """The command, killed at the so manieth of: a round made, before its answers are kept, before its surrogate is fitted."""
+    seen = []
+
+    def die(inner, after):
+        def wrapped(*arguments, **more):
+            seen.append(inner)
+            if len(seen) == place and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            found = inner(*arguments, **more)
+            if len(seen) == place:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+        return wrapped
+
+    def command(words):
+        experiment.run_all = die(experiment.run_all, True)
+        experiment.save_asked = die(experiment.save_asked, False)
+        experiment.learn = die(experiment.learn, False)
+        return main(words)
+
+    return command
 
 
 @pytest.mark.slow
@@ -146,7 +145,6 @@ def test_killed_anywhere_it_ends_in_the_same_bytes(tmp_path):
     more = ["blackbox=jpeg_compressibility", "surrogate=bootstrap", "surrogate.epochs=3"]
     assert main(words(tmp_path / "a", *more)) == 0
     for place in (1, 3):
-        command = [sys.executable, "-c", DYING, str(place), *words(tmp_path / "b", *more)]
-        assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
+        assert forked(dying(place), words(tmp_path / "b", *more)).wait() == -signal.SIGKILL
     assert main(words(tmp_path / "b", *more)) == 0
     assert everything(tmp_path / "b") == everything(tmp_path / "a")

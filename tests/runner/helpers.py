@@ -8,14 +8,20 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from forked import forked
 
+from align.__main__ import main
 from align.backbones.recipe import Recipe
 from align.backbones.registry import pieces
+from align.runner import build
+from align.runner.measure import Measuring
 from align.sampling.ledger import Cost
 from align.sampling.sampler import Outcome
+from align.store import store
 from scripts.pull_the_plug import content as files
 
 __all__ = ["HOSTILE", "FakeSampler", "arguments", "fake_weights", "files", "go_on", "start"]
@@ -103,17 +109,7 @@ def start(*arguments: str, stdin: int = subprocess.PIPE) -> subprocess.Popen[str
     ``--hang`` goes before the command where its first commit shall never end, ``--die`` where it shall be killed between
     the commit of its second group and its measurement.
     """
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "runner.helpers", *arguments]
-    return subprocess.Popen(
-        command,
-        env=environment,
-        cwd=ROOT,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return forked(_command, arguments, stdin)
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
@@ -122,12 +118,7 @@ def go_on(process: subprocess.Popen[str]) -> None:
     print(file=process.stdin, flush=True)
 
 
-if __name__ == "__main__":
-    from align.__main__ import main
-    from align.runner import build
-    from align.runner.measure import Measuring
-    from align.store import store
-
+def _command(words: Sequence[str]) -> int:
     def announce(requests):
         print("sampling", flush=True)
         sys.stdin.readline()
@@ -152,12 +143,10 @@ if __name__ == "__main__":
             os.kill(os.getpid(), signal.SIGKILL)
 
     build.build_sampler = lambda config, calls, files=None: FakeSampler(calls.most, hook=announce)
-    command = sys.argv[1:]
-    if command[0] == "--hang":
-        command.pop(0)
+    how, *command = words if words[0] in ("--hang", "--die") else ("", *words)
+    if how == "--hang":
         store.save_picture = hang
-    if command[0] == "--die":
-        command.pop(0)
+    if how == "--die":
         measure = Measuring._measure
         Measuring._measure = lambda self, items: die() or measure(self, items)
-    sys.exit(main(command))
+    return main(command)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import torch
+from forked import forked
 from PIL import Image
 
+from align.__main__ import main
 from align.rewards.base import Reward
+from align.runner import build
 from align.store.csvfile import read_csv
-
-ROOT = Path(__file__).parents[2]
 
 
 class Judge(Reward):
@@ -69,19 +65,11 @@ def table(folder):
 
 def start(*arguments):
     """The command in a process of its own, with a judge that takes 50 ms a call and prints a line."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "scoring.helpers", *arguments]
-    return subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return forked(_command, arguments)
 
 
-if __name__ == "__main__":
-    from align.__main__ import main
-    from align.runner import build
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background process ignores
+def _command(words):
     judge = Judge(wait=0.05)
     build.load_reward = lambda name, device: judge
     build.check_reward = lambda name, device: None
-    sys.exit(main(sys.argv[1:]))
+    return main(words)

@@ -1,17 +1,16 @@
 """A search over noise that is killed while it runs, and the same command again."""
 
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import forked
 
 import align.shapes
 from align.__main__ import main
+from align.strategies.noise_search import NoiseSearch
 from scripts.pull_the_plug import content
-
-ROOT = Path(__file__).parents[2]
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,20 +21,18 @@ pytestmark = [
 ]
 
 
-DYING = """
-import os, signal, sys
-from align.strategies.noise_search import NoiseSearch
-made, inner = [], NoiseSearch.make
-def make(*arguments):
-    inner(*arguments)
-    made.append(arguments)
-    if len(made) == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-NoiseSearch.make = make
-from align.__main__ import main
-sys.exit(main(sys.argv[2:]))
-"""
-"""The command, killed when so many rounds of candidates are made."""
+def dies_in_the_sixth_round(words):
+    """The command, killed when so many rounds of candidates are made."""
+    made, inner = [], NoiseSearch.make
+
+    def make(*arguments):
+        inner(*arguments)
+        made.append(arguments)
+        if len(made) == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    NoiseSearch.make = make
+    return main(words)
 
 
 def test_killed_while_searching_it_ends_in_the_same_bytes(tmp_path):
@@ -47,7 +44,6 @@ def test_killed_while_searching_it_ends_in_the_same_bytes(tmp_path):
         ]  # fmt: skip
 
     assert main(arguments(tmp_path / "a")) == 0
-    command = [sys.executable, "-c", DYING, "6", *arguments(tmp_path / "b")]
-    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == -signal.SIGKILL
+    assert forked(dies_in_the_sixth_round, arguments(tmp_path / "b")).wait() == -signal.SIGKILL
     assert main(arguments(tmp_path / "b")) == 0
     assert content(tmp_path / "b" / "run") == content(tmp_path / "a" / "run")

@@ -124,7 +124,7 @@ def test_the_noise_of_steps_climbs_by_its_own_slope(last):
 def test_the_penalty_on_the_norm_stops_where_both_slopes_cancel():
     sampler = linear_sampler()
     slope, weight = slope_by(sampler, ("initial", 0)), 0.02
-    strategy = strategy_of(sampler, rate=2.0, iterations=800, penalty="norm", weight=weight)
+    strategy = strategy_of(sampler, rate=2.0, iterations=400, penalty="norm", weight=weight)
     z = iterates(strategy)[0][-1][0]
     pull = slope.norm() / weight
     norm = (pull + (pull**2 + 4 * 15).sqrt()) / 2  # weight (|z| - (d - 1) / |z|) = |slope|
@@ -252,7 +252,7 @@ def test_requests_together_are_each_alone_where_calls_are_made_again(method, pip
         "method.noise_gradient.penalty=gaussian",
         "method.noise_gradient.permutations=3",
         "method.noise_gradient.over=all",
-        "sampler.steps=5",
+        "sampler.steps=3",
         "sampler.eta=1",
         "sampler.guidance_scale=3",
     )

@@ -30,6 +30,7 @@ KINDS = {"ddim": lambda steps: ddim(SCHEDULE, steps, 1.0), "flow": lambda steps:
 """The same densities under another process: what the chain ends at differs a little, the rest is the same."""
 
 
+@cache
 def runs_of(problem, *options, runs, change=None, seed=0, kind="ddim"):
     """An ensemble; ``change`` is what is altered of the filter's parts."""
     particles = next((int(one.split("=")[1]) for one in options if one.startswith("method.particles")), 1)
@@ -212,14 +213,13 @@ def of_chain(problem, steps, kind="ddim"):
     return float(found[0]), float(found[1] / found[0]), found[2:] / found[0]
 
 
-CASES = [  # problem, method, particles, runs, deviation of a run's evidence over the evidence
-    ("gmm", "smc", 100, 30, 1.6),  # heavy tails: published, 1000 to 20 000 runs of 100 steps
-    ("gmm2", "smc", 4, 300, 1.6),  # 120 to 1600 runs of 25 steps
-    ("gmm2", "smc", 100, 30, 0.35),
-    ("gmm2", "das", 16, 150, 2.5),
-    ("gmm2", "das", 100, 40, 0.7),
+CASES = [  # method, particles, runs, deviation of a run's evidence over the evidence, of 120 to 1600 runs
+    ("smc", 4, 300, 1.6),
+    ("smc", 100, 60, 0.35),
+    ("das", 100, 60, 0.7),
 ]
-"""Fewer particles have tails in which a wrong mean would not show: 3 standard errors would be as much as the evidence."""
+"""So a mean may be off by 28, 14 and 27 %.  Fewer particles, and the nine modes of gmm, have tails in which a wrong mean would
+not show: 3 standard errors of as many runs would be as much as the evidence."""
 
 
 def is_unbiased(found, z, deviation):
@@ -228,21 +228,15 @@ def is_unbiased(found, z, deviation):
 
 
 @pytest.mark.parametrize(
-    ("problem", "method", "particles", "runs", "deviation", "kind"),
-    [*((*case, "ddim") for case in CASES), *((*case, "flow") for case in CASES if case[2] == 100)],
+    ("method", "particles", "runs", "deviation", "kind"),
+    [*((*case, "ddim") for case in CASES), *((*case, "flow") for case in CASES if case[1] == 100)],
 )
-def test_the_evidence_is_unbiased(problem, method, particles, runs, deviation, kind):
+def test_the_evidence_is_unbiased(method, particles, runs, deviation, kind):
+    """The published setting (100 steps, gamma 0.008) is held to the Gaussian's evidence above, to 2 %; more in docs/toy.md."""
     options = (f"method={method}", f"method.particles={particles}", *FEW)
-    found = runs_of(problem, *options, runs=runs, kind=kind)
+    found = runs_of("gmm2", *options, runs=runs, kind=kind)
     assert found.resampled.any()
-    assert is_unbiased(found, of_chain(problem, 25, kind)[0], deviation)
-
-
-@pytest.mark.slow
-def test_the_evidence_is_unbiased_in_the_published_setting():
-    """100 steps, gamma 0.008; deviation of 1000 published runs.  More of it, and smc, in docs/toy.md."""
-    found = runs_of("gmm2", "method=das", "method.particles=100", runs=40)
-    assert is_unbiased(found, of_chain("gmm2", 100)[0], 0.71)
+    assert is_unbiased(found, of_chain("gmm2", 25, kind)[0], deviation)
 
 
 @pytest.mark.parametrize("scheme", ["multinomial", "stratified", "systematic", "residual"])

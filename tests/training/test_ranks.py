@@ -1,18 +1,17 @@
 """Processes that train together: shares, and that two of them learn what one learns."""
 
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 import torch
+from forked import forked
 from safetensors.torch import load_file
 
+from align.training.loop import train
 from align.training.ranks import Ranks
 
-ROOT = Path(__file__).parents[2]
+from .test_loop import RECIPE, Distance, Line
 
 
 @pytest.mark.parametrize(("whole", "number"), [(10, 1), (10, 3), (2, 3), (0, 2)])
@@ -29,42 +28,27 @@ def free_port():
         return server.getsockname()[1]
 
 
-def run(code, folder, number=1):
-    """The code in so many processes, as ``torchrun`` would start them."""
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    shared = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def learn(folder):
+    """A line, by those processes that the environment tells of."""
+    line, ranks = Line(), Ranks.here(torch.device("cpu"))
+    train(line, line, replace(RECIPE, batch=5), folder, Distance(line), ranks)
+    ranks.leave()
+
+
+def run(folder, number=1):
+    """The training in so many processes, as ``torchrun`` would start them."""
+    shared = {}
     if number > 1:
-        shared |= {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(folder)],
-            env=shared | {"RANK": str(rank)} if number > 1 else shared,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(number)
-    ]
+        shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [forked(learn, folder, **shared, RANK=str(rank)) for rank in range(number)]
     ended = [(one.communicate(timeout=600)[1], one.returncode) for one in started]
     assert all(code == 0 for _, code in ended), ended
     return [text for text, _ in ended]
 
 
-LINE = """
-import sys, pathlib, torch
-from dataclasses import replace
-from training.test_loop import RECIPE, Distance, Line
-from align.training.loop import train
-from align.training.ranks import Ranks
-line, folder = Line(), pathlib.Path(sys.argv[1])
-ranks = Ranks.here(torch.device("cpu"))
-train(line, line, replace(RECIPE, batch=5), folder, Distance(line), ranks)
-ranks.leave()
-"""
-
-
 def test_two_processes_learn_what_one_learns(tmp_path):
-    (said,) = run(LINE, tmp_path / "one")
-    first, second = run(LINE, tmp_path / "two", number=2)
+    (said,) = run(tmp_path / "one")
+    first, second = run(tmp_path / "two", number=2)
     one, two = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     for name in one:

@@ -3,11 +3,10 @@
 import json
 import math
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
+from forked import forked
 from tiny import save_pipeline
 
 from align.__main__ import main
@@ -87,8 +86,7 @@ def test_another_training_is_refused_in_its_folder(weights, whole, capsys):
 @pytest.mark.slow
 def test_a_kill_costs_a_round_at_most(weights, whole, tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "align", *words(weights, folder)]
-    started = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    started = forked(main, words(weights, folder))
     while not (folder / "checkpoint.safetensors").exists():
         assert started.poll() is None
         time.sleep(0.01)
@@ -174,8 +172,8 @@ def test_the_published_settings_run_on_tiny_weights(backbone, tmp_path):
 @pytest.mark.slow
 def test_the_preference_model_begins_as_the_clip_and_learns(tmp_path):
     folder = tmp_path / "run"
-    common = ["train", "spm", "backbone=shapes", "prompts.limit=12", "sampler.steps=4", "training.each=8"]
-    common += ["training.batch=8", "training.warmup=0", "training.examine.number=4", "run.device=cpu"]
+    common = ["train", "spm", "backbone=shapes", "prompts.limit=6", "sampler.steps=4", "training.each=4"]
+    common += ["training.batch=4", "training.warmup=0", "training.examine.number=2", "run.device=cpu"]
     assert main([*common, "training.rounds=2", f"run.root={tmp_path}", f"run.folder={folder}"]) == 0
     found = lines_of(folder, "examination")
     assert {"right", "right_at_0", "right_at_951"} <= found[0].keys()

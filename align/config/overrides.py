@@ -1,0 +1,17 @@
+"""Words of a command as Hydra's grammar reads them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+
+@lru_cache(
+    maxsize=4096
+)  # a command's own are asked for more than once, and all runs of a sweep have most in common
+def override_of(text: str) -> Override:
+    """An override. Raises OverrideParseException."""
+    (override,) = OverridesParser.create().parse_overrides([text])
+    return override
