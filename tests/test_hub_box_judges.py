@@ -16,6 +16,8 @@ from align.__main__ import main
 from align.config.places import group_choices
 from align.rewards import hpsv3, recognisers
 from align.rewards.judges import GENEVAL2_DATA, JUDGES
+from align.rewards.looking import LOOKING
+from align.rewards.published import PUBLISHED
 from align.store.csvfile import read_csv
 
 NAMES = [*JUDGES, "aesthetic25"]
@@ -115,6 +117,8 @@ def test_doctor_tells_size_and_licence(capsys):
     told = {line.split("  ")[1].strip(): line for line in lines if line.startswith("  reward ")}
     assert told["reward hpsv3"].endswith("(16.6 GB, MIT)")
     assert any("AGPL-3.0" in line and "aesthetic25" in line for line in lines)
+    published = {**PUBLISHED, **LOOKING}
+    assert all(one.about for spec in published.values() for one in spec.weights)
 
 
 READERS = ("ocr", "ocr_server", "ocr_got")

@@ -17,11 +17,16 @@ GENEVAL_DETECTOR = Checkpoint(
     "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth",
     sha256="743b7d99",
     reward="geneval",
+    about="0.3 GB, Apache-2.0",
 )
-"""mmdet's, 0.3 GB, Apache-2.0; its name holds the first digits of its hash, and nothing else is published of it."""
+"""mmdet's; its name holds the first digits of its hash, and nothing else is published of it."""
 
 
-_CLIP_L = Checkpoint("openai/clip-vit-large-patch14", ("config.json", "model.safetensors", "tokenizer.json"))
+_CLIP_L = Checkpoint(
+    "openai/clip-vit-large-patch14",
+    ("config.json", "model.safetensors", "tokenizer.json"),
+    about="1.7 GB, MIT (code)",
+)
 
 
 def _geneval_spec(summary: str) -> RewardSpec:
@@ -60,7 +65,7 @@ def _ocr_spec(
     return RewardSpec(
         summary,
         network("recognisers", lambda paths: {"folders": list(dict.fromkeys(path.parent for path in paths))}),
-        tuple(Checkpoint(one, (*_READER, *words)) for one in repositories),
+        tuple(Checkpoint(one, (*_READER, *words), about="Apache-2.0") for one in repositories),
         {
             "model": " and ".join(repositories),
             "version": "Flow-GRPO's formula",

@@ -29,8 +29,9 @@ AESTHETIC_HEAD = Checkpoint(
     "sac%2Blogos%2Bava1-l14-linearMSE.pth",
     sha256="21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
     reward="aesthetic",
+    about="3.7 MB, Apache-2.0",
 )
-"""LAION's head, 3.7 MB, Apache-2.0; not on the hub."""
+"""LAION's head; not on the hub."""
 
 
 AESTHETIC25_HEAD = Checkpoint(
@@ -50,16 +51,24 @@ def _facts(model: str, version: str, preprocess: str = "clip", dtype: str = "flo
 
 def _hps_spec(version: str, file: str, variant: Variant) -> RewardSpec:
     when = "as its tables of 2023 resized" if variant == "hps2023" else "resized with antialiasing"
-    summary = f"HPSv2 {version} (ViT-H/14): the bare cosine, {when}"
+    summary = f"HPSv2 {version} (ViT-H/14): the bare cosine, about 0.22 to 0.33, {when}"
     load = network(
         "open_clip", lambda paths: {"folder": paths[0].parent, "file": paths[0].name, "variant": variant}
     )
-    return RewardSpec(summary, load, (Checkpoint(_HPS, (file,)),), _facts(_HPS, version, variant))
+    return RewardSpec(
+        summary,
+        load,
+        (Checkpoint(_HPS, (file,), about="2.0 GB, Apache-2.0"),),
+        _facts(_HPS, version, variant),
+    )
 
 
 def _spm_spec(base: str, file: str) -> RewardSpec:
     summary = f"SPO's step-aware preference model for {base}: exp(logit_scale) * cosine at a timestep"
-    weights = (Checkpoint(_PICKSCORE, ("config.json", "tokenizer.json")), Checkpoint(_SPM, (file,)))
+    weights = (
+        Checkpoint(_PICKSCORE, ("config.json", "tokenizer.json"), about="3 MB, MIT (code)"),
+        Checkpoint(_SPM, (file,), about="5.2 GB, Apache-2.0"),
+    )
     load = network("step_aware", lambda paths: {"folder": paths[0].parent, "weights": paths[-1]})
     return RewardSpec(summary, load, weights, _facts(_SPM, base, "spo"), takes_timestep=True)
 
@@ -68,7 +77,7 @@ PUBLISHED: dict[str, RewardSpec] = {
     "pickscore": RewardSpec(
         "PickScore v1 (ViT-H/14): exp(logit_scale) * cosine, about 19 to 24",
         network("clip", lambda paths: {"folder": paths[0].parent}),
-        (Checkpoint(_PICKSCORE, _CLIP_FILES),),
+        (Checkpoint(_PICKSCORE, _CLIP_FILES, about="3.9 GB, MIT (code)"),),
         _facts(_PICKSCORE, "1", "clip_floor"),
     ),
     "hpsv2": _hps_spec("2.0", "HPS_v2_compressed.pt", "hps"),
@@ -85,13 +94,19 @@ PUBLISHED: dict[str, RewardSpec] = {
                 "file": paths[0].name,
             },
         ),
-        (Checkpoint(_IMAGEREWARD, ("ImageReward.pt",)), Checkpoint(_BERT, ("vocab.txt",))),
+        (
+            Checkpoint(_IMAGEREWARD, ("ImageReward.pt",), about="1.8 GB, Apache-2.0"),
+            Checkpoint(_BERT, ("vocab.txt",), about="0.2 MB, Apache-2.0"),
+        ),
         _facts(_IMAGEREWARD, "1.0"),
     ),
     "aesthetic": RewardSpec(
         "LAION aesthetic predictor v2 on CLIP ViT-L/14: about 4.5 to 7, prompt ignored",
         network("aesthetic", lambda paths: {"folder": paths[0].parent, "head": paths[-1]}),
-        (Checkpoint(_CLIP_L, ("config.json", "model.safetensors")), AESTHETIC_HEAD),
+        (
+            Checkpoint(_CLIP_L, ("config.json", "model.safetensors"), about="1.7 GB, MIT (code)"),
+            AESTHETIC_HEAD,
+        ),
         _facts(AESTHETIC_HEAD.reference, "sac+logos+ava1-l14-linearMSE"),
         reads_prompt=False,
     ),
@@ -112,7 +127,7 @@ PUBLISHED: dict[str, RewardSpec] = {
     "clipscore": RewardSpec(
         "CLIP ViT-L/14: the plain cosine, about 0.2 to 0.35",
         network("clip", lambda paths: {"folder": paths[0].parent, "scaled": False}),
-        (Checkpoint(_CLIP_L, _CLIP_FILES),),
+        (Checkpoint(_CLIP_L, _CLIP_FILES, about="1.7 GB, MIT (code)"),),
         _facts(_CLIP_L, "plain cosine", "clip_floor"),
     ),
     "spm_sd15": _spm_spec("SD 1.5", "sd-v1-5_step-aware_preference_model.bin"),
