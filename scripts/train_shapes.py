@@ -150,8 +150,9 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         model = autoencoder.run(data, budget("autoencoder"), args.folder, args.seed, device)
         model = autoencoder.polish(model, data, budget("decoder"), args.folder, args.seed, device)
         export.export_autoencoder(model, args.weights)
-        held_out = rendered("test", 500, 2, args.folder)
-        print(f"autoencoder: {autoencoder.psnr(model, held_out.pictures):.2f} dB on 500 test pictures")
+        number = min(500, args.pictures)
+        held_out = rendered("test", number, 2, args.folder)
+        print(f"autoencoder: {autoencoder.psnr(model, held_out.pictures):.2f} dB on {number} test pictures")
         path = args.folder / "latents.pt"
         torch.save(autoencoder.encode(model, data.pictures) * model.config.scaling_factor, path)
     for stage in ("denoiser", "refine"):

@@ -6,6 +6,7 @@ For tests of what becomes of a process (kills, signals, sharing).  That the comm
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import traceback
@@ -50,3 +51,16 @@ def forked(
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def together(
+    run: Callable[[Sequence[str]], int | None], arguments: Sequence[str], number: int
+) -> list[subprocess.Popen[str]]:
+    """So many of them, told of each other as ``torchrun`` tells its processes; one is told nothing."""
+    if number == 1:
+        return [forked(run, arguments)]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = str(server.getsockname()[1])
+    shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [forked(run, arguments, **shared, RANK=str(rank)) for rank in range(number)]

@@ -13,6 +13,7 @@ import pytest
 from align.__main__ import main
 from align.runner import build
 from align.store.csvfile import read_csv
+from scripts import pull_the_plug
 
 from .helpers import ROOT, FakeSampler, arguments, files, go_on, start
 
@@ -149,8 +150,9 @@ def test_the_second_ctrl_c_does_not_wait_for_a_disk_that_hangs(tmp_path):
     assert files(tmp_path / "b" / "run") == files(tmp_path / "a" / "run")
 
 
-def test_kills_at_random_moments_change_no_byte(tmp_path):
+def test_kills_at_random_moments_change_no_byte(tmp_path, monkeypatch, capsys):
     """The shapes model itself; ``make plug`` does the same twenty times with a run of ten minutes."""
+    monkeypatch.undo()
     options = [
         "prompts.limit=8",
         "sampler.steps=2",
@@ -158,21 +160,10 @@ def test_kills_at_random_moments_change_no_byte(tmp_path):
         "run.batch_size=2",
         "run.in_flight=3",
     ]
-    command = [
-        sys.executable,
-        "scripts/pull_the_plug.py",
-        "--folder",
-        str(tmp_path / "plug"),
-        "--kills",
-        "4",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--", *options], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.search(r"(\d+) kills in .* after (\d+) pictures in all; 0 differences", done.stdout)
-    assert found, done.stdout
+    assert pull_the_plug.main(["--folder", str(tmp_path / "plug"), "--kills", "4", "--", *options]) == 0
+    out = capsys.readouterr().out
+    found = re.search(r"(\d+) kills in .* after (\d+) pictures in all; 0 differences", out)
+    assert found, out
     assert int(found[1]) == 4
     assert int(found[2]) > 0, "no kill came after a picture"
 

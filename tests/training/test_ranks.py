@@ -1,11 +1,10 @@
 """Processes that train together: shares, and that two of them learn what one learns."""
 
-import socket
 from dataclasses import replace
 
 import pytest
 import torch
-from forked import forked
+from forked import together
 from safetensors.torch import load_file
 
 from align.training.loop import train
@@ -22,12 +21,6 @@ def test_the_shares_make_up_the_whole(whole, number):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 def learn(folder):
     """A line, by those processes that the environment tells of."""
     line, ranks = Line(), Ranks.here(torch.device("cpu"))
@@ -36,12 +29,7 @@ def learn(folder):
 
 
 def run(folder, number=1):
-    """The training in so many processes, as ``torchrun`` would start them."""
-    shared = {}
-    if number > 1:
-        shared = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [forked(learn, folder, **shared, RANK=str(rank)) for rank in range(number)]
-    ended = [(one.communicate(timeout=600)[1], one.returncode) for one in started]
+    ended = [(one.communicate(timeout=600)[1], one.returncode) for one in together(learn, folder, number)]
     assert all(code == 0 for _, code in ended), ended
     return [text for text, _ in ended]
 
