@@ -84,9 +84,9 @@ class Reward(ABC):
             values[part] = one_a_picture(self.name, found, len(rows))[: len(part)].cpu()
         return values
 
-    def answers(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Tensor] | None:
+    def answers(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Tensor]:
         """Of a reward that is a mean of several numbers, such as of answers to questions: those (n,) of each saved picture."""
-        return None
+        raise NotImplementedError(f"{self.name} is one number")
 
     def size_images(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """What of each picture ``score`` shall see; models whose original resizes with Pillow do so here."""
