@@ -84,9 +84,9 @@ class Reward(ABC):
             values[part] = one_a_picture(self.name, found, len(rows))[: len(part)].cpu()
         return values
 
-    def answers(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Tensor] | None:
+    def answers(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Tensor]:
         """Of a reward that is a mean of several numbers, such as of answers to questions: those (n,) of each saved picture."""
-        return None
+        raise NotImplementedError(f"{self.name} is one number")
 
     def among(self, values: Tensor) -> Tensor:
         """(n,) what the values of n pictures are worth in a choice among just these: themselves."""

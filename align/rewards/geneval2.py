@@ -63,10 +63,8 @@ class GenEval2Reward(QwenReward):
         return atoms.log().mean().exp() if self.mean == "geometric" else atoms.mean()
 
     @torch.no_grad()
-    def answers(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Tensor] | None:
+    def answers(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[Tensor]:
         """See ``Reward.answers``."""
-        if self.mean == "geometric":
-            return None
         return [self.atoms(self.shown(one), text).cpu() for one, text in zip(images, prompts, strict=True)]
 
     def atoms(self, picture: Tensor, prompt: str) -> Tensor:

@@ -111,6 +111,7 @@ def _geneval2(mean: str, what: str) -> RewardSpec:
         (QWEN3_8B, GENEVAL2_DATA),
         _facts(QWEN3_8B.reference, f"Soft-TIFA, {mean} mean"),
         differentiable=mean != "hard",
+        answers=mean != "geometric",
         dtype="bfloat16",
     )
 

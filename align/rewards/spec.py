@@ -64,6 +64,8 @@ class RewardSpec:
     """Whether it looks at what is known of a prompt besides its words, see ``Reward.metadata``."""
     tells: tuple[str, ...] = ()
     """Tags that it reads of a prompt, which have one value wherever the prompt is listed."""
+    answers: bool = False
+    """Whether its value is the mean of several, which a row keeps, see ``Reward.answers``."""
     lacks: Lacks | None = None
     """What a prompt lacks that it reads."""
     packages: Mapping[str, str] = field(default_factory=dict)

@@ -98,8 +98,9 @@ class Scorer:
         if number > rows:
             return each(rows)
         try:
-            if (parts := reward.answers(pictures, prompts)) is not None:
-                return [_result(metric, float(one.mean()), one.tolist()) for one in parts]
+            if REWARDS[metric].answers:
+                told = reward.answers(pictures, prompts)
+                return [_result(metric, float(one.mean()), one.tolist()) for one in told]
             return [_result(metric, value) for value in _values(reward, pictures, prompts, rows)]
         except CannotJudge as error:
             self.hopeless = f"{metric} cannot be measured ({said(error)})"
