@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import pandas
 
     from align.analysis.comparison import Comparison
+
+LONGEST_NAME = 24
+"""Letters of a row's name that stay together."""
 
 
 def show_report(made: Comparison) -> Group:
@@ -68,14 +72,48 @@ def grid(title: str, rows: Table) -> Group:
     }
     if len(names) > len(rows):
         lines = {name: {label: cells[name] for label, cells in lines.items()} for name in map(tame, names)}
-    table = Grid(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("", overflow="fold")
-    for head in next(iter(lines.values()), {}):
-        longest = max(len(word) for cells in lines.values() for word in cells[head].split())
-        table.add_column(Text(_in_a_line(head)), justify="right", overflow="fold", min_width=longest)
-    for label, cells in lines.items():
-        table.add_row(Text(_in_a_line(label)), *map(Text, cells.values()))
-    return Group(Text(tame(title), style="bold"), table)
+    return Group(Text(tame(title), style="bold"), _Parts(lines))
+
+
+class _Parts:
+    """Cells by row and column, in as many tables below each other as the window has no room for side by side."""
+
+    def __init__(self, lines: Mapping[str, Mapping[str, str]]) -> None:
+        self.lines = lines
+        self.name = min(_longest(map(_in_a_line, lines)), LONGEST_NAME)
+        heads = next(iter(lines.values()), {})
+        self.widths = {
+            head: _longest([_in_a_line(head), *(cells[head] for cells in lines.values())]) for head in heads
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        rest = list(self.widths)
+        while rest:
+            number = len(rest)
+            while number > 1 and self._least(rest[:number]) > options.max_width:
+                number -= 1
+            yield self._table(rest[:number])
+            rest = rest[number:]
+
+    def _least(self, heads: Sequence[str]) -> int:
+        """Width of a table of these columns in which no word is broken."""
+        return 1 + self.name + sum(3 + self.widths[head] for head in heads)
+
+    def _table(self, heads: Sequence[str]) -> Grid:
+        table = Grid(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column("", overflow="fold", min_width=self.name)
+        for head in heads:
+            table.add_column(
+                Text(_in_a_line(head)), justify="right", overflow="fold", min_width=self.widths[head]
+            )
+        for label, cells in self.lines.items():
+            table.add_row(Text(_in_a_line(label)), *(Text(cells[head]) for head in heads))
+        return table
+
+
+def _longest(texts: Iterable[str]) -> int:
+    """Letters of the longest word."""
+    return max((len(word) for text in texts for word in text.split()), default=0)
 
 
 def _in_a_line(text: str) -> str:
