@@ -8,10 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 
-@lru_cache(
-    maxsize=4096
-)  # a command's own are asked for more than once, and all runs of a sweep have most in common
+@lru_cache(maxsize=4096)
 def override_of(text: str) -> Override:
-    """An override. Raises OverrideParseException."""
+    """An override, read once: runs of a sweep have most in common. Raises OverrideParseException."""
     (override,) = OverridesParser.create().parse_overrides([text])
     return override

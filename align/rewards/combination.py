@@ -36,16 +36,24 @@ class WeightedSum(Reward):
 
     def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
         check_pairing(pictures, prompts, step)
-        return sum(  # type: ignore[return-value]
-            weight * reward.score(pictures, prompts, step if reward.takes_timestep else None)
-            for weight, reward in self.parts
+        return self.combined(
+            [
+                reward.score(pictures, prompts, step if reward.takes_timestep else None)
+                for _, reward in self.parts
+            ]
         )
 
     def score_rows(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None, real: int) -> Tensor:
-        return sum(  # type: ignore[return-value]
-            weight * reward.score_rows(pictures, prompts, step if reward.takes_timestep else None, real)
-            for weight, reward in self.parts
+        return self.combined(
+            [
+                reward.score_rows(pictures, prompts, step if reward.takes_timestep else None, real)
+                for _, reward in self.parts
+            ]
         )
+
+    def combined(self, values: Sequence[Tensor]) -> Tensor:
+        """What the parts' values of P pictures, (P,) each, come to."""
+        return sum(weight * value for (weight, _), value in zip(self.parts, values, strict=True))  # type: ignore[return-value]
 
 
 class RankSum(WeightedSum):
@@ -60,15 +68,8 @@ class RankSum(WeightedSum):
         self.differentiable = False
         self.fingerprint["combine"] = "ranks"
 
-    def score(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None = None) -> Tensor:
-        return self.score_rows(pictures, prompts, step, len(pictures))
-
-    def score_rows(self, pictures: Tensor, prompts: Sequence[str], step: Tensor | None, real: int) -> Tensor:
-        columns = [
-            reward.score_rows(pictures, prompts, step if reward.takes_timestep else None, real)
-            for _, reward in self.parts
-        ]
-        return torch.stack(columns, dim=1)
+    def combined(self, values: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(values), dim=1)
 
     def among(self, values: Tensor) -> Tensor:
         """(n,) of values (n, K); NaN where one of them is not finite, which takes no part in the ranks of the others."""

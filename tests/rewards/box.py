@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel
 
+from align.rewards import sources
 from align.rewards.aesthetic import PUBLISHED_WIDTHS
 from align.rewards.imagereward import BlipRegressor, BlipTextConfig, BlipVisionConfig
 from align.rewards.looking import GENEVAL_DETECTOR
@@ -149,3 +150,10 @@ def head():
         out[f"layers.{place}.weight"] = torch.randn(widths[k + 1], widths[k]) / widths[k] ** 0.5
         out[f"layers.{place}.bias"] = torch.randn(widths[k + 1])
     return out
+
+
+def use(home, monkeypatch):
+    """Let this process take what lies in a home that was filled."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(home))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.delenv(sources.OWN, raising=False)

@@ -21,6 +21,7 @@ from transformers import (
     SiglipModel,
 )
 
+from align.rewards import hpsv3
 from align.rewards.aesthetic import PUBLISHED_WIDTHS
 from align.rewards.hpsv3 import SOURCE
 from align.rewards.judges import (
@@ -36,6 +37,7 @@ from align.rewards.mps import CrossModel
 from align.rewards.published import AESTHETIC25_HEAD
 from align.rewards.registry import EMBEDDED
 
+from . import box
 from .box import CLIP, repository
 
 TEXT, SUFFIX = "\nHow good is it? {text_prompt}\n\n", "\nSay: <|Reward|>\n\nEND\n"
@@ -202,3 +204,9 @@ def siglip_head():
         out[f"scoring_head.{2 * k}.weight"] = torch.randn(widths[k + 1], widths[k]) / widths[k] ** 0.5
         out[f"scoring_head.{2 * k}.bias"] = torch.randn(widths[k + 1])
     return out
+
+
+def use(home, monkeypatch):
+    """As ``box.use``, with the text of the tiny HPSv3 for the published one."""
+    box.use(home, monkeypatch)
+    monkeypatch.setattr(hpsv3, "TEXT_SHA256", TEXT_SHA256)

@@ -17,7 +17,7 @@ from align.rewards.registry import describe, find, load
 from align.rewards.vqascore import penalised
 
 from . import box, judge_box
-from .test_published import images, use
+from .test_published import images
 
 NAMES = [*JUDGES, "aesthetic25"]
 PROMPTS = ["a red cat", "two cats, “très bien” 🐱", "", "x" * 300]
@@ -32,8 +32,7 @@ def filled(tmp_path_factory):
 
 @pytest.fixture
 def hub(filled, monkeypatch):
-    use(filled, monkeypatch)
-    monkeypatch.setattr(hpsv3, "TEXT_SHA256", judge_box.TEXT_SHA256)
+    judge_box.use(filled, monkeypatch)
     return filled
 
 
@@ -122,7 +121,7 @@ def test_what_geneval2_does_not_ask_about_fails(hub):
 
 
 def test_what_nothing_may_fetch_is_asked_for(tmp_path, monkeypatch):
-    use(tmp_path, monkeypatch)
+    box.use(tmp_path, monkeypatch)
     text = missing_text(find("geneval2_am"))
     assert (
         f"get geneval2_data.jsonl from https://github.com/{GENEVAL2_DATA.reference} and put it into" in text
@@ -137,7 +136,7 @@ def test_what_nothing_may_fetch_is_asked_for(tmp_path, monkeypatch):
 
 def test_another_text_than_hpsv3s_is_refused(hub, monkeypatch, tmp_path):
     monkeypatch.undo()
-    use(hub, monkeypatch)
+    box.use(hub, monkeypatch)
     with pytest.raises(WrongWeights, match="another text"):
         load("hpsv3")
     (tmp_path / "other.whl").write_bytes(b"no archive")

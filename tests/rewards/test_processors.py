@@ -14,13 +14,11 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-from align.rewards import hpsv3
 from align.rewards.geneval.colours import load_colours
 from align.rewards.preprocess import CLIP_MEAN, CLIP_STD, to_pictures
 from align.rewards.registry import load
 
 from . import box, judge_box
-from .test_published import use
 
 # Height and width: an odd number is cut off, 1 or 3 over a multiple of 4, either way, of larger and smaller ones and exact ones.
 SIZES = [(64, 70), (70, 64), (64, 78), (90, 64), (20, 22), (22, 20), (16, 17), (32, 35), (35, 32), (64, 64)]
@@ -36,8 +34,7 @@ def filled(tmp_path_factory):
 
 @pytest.fixture
 def hub(filled, monkeypatch):
-    use(filled, monkeypatch)
-    monkeypatch.setattr(hpsv3, "TEXT_SHA256", judge_box.TEXT_SHA256)
+    judge_box.use(filled, monkeypatch)
     return filled
 
 

@@ -29,21 +29,15 @@ def filled(tmp_path_factory):
     return home
 
 
-def use(home, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(home))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.delenv(sources.OWN, raising=False)
-
-
 @pytest.fixture
 def hub(filled, monkeypatch):
-    use(filled, monkeypatch)
+    box.use(filled, monkeypatch)
     return filled
 
 
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
-    use(tmp_path, monkeypatch)
+    box.use(tmp_path, monkeypatch)
     return tmp_path
 
 
