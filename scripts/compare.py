@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -28,14 +28,15 @@ from scripts.comparison.arms import COMPARISONS, DIVERSITY, Arm, tuned  # noqa: 
 TUNE_FOLDER = Path("outputs/shapes_compare_tune")
 
 
-def make(some: Sequence[Arm], folder: Path, experiment: list[str], jobs: int, more: list[str]) -> int:
-    """Run the arms, ``jobs`` at a time, each of which prints a line when it is done; returns the worst exit code."""
-
-    def command(arm: Arm) -> list[str]:
-        named = [f"method.name={arm.label}", f"run.folder={folder / arm.label}"]
-        return [*experiment, *arm.options, *named, *more]
-
-    return Children(Console()).run({str(folder / arm.label): command(arm) for arm in some}, jobs)
+def make(some: Sequence[Arm], folders: Mapping[int, Path], experiment: list[str], jobs: int) -> int:
+    """Run the arms with the noise of each seed, ``jobs`` at a time, each of which prints a line when it is done; returns the worst exit code."""
+    commands = {}
+    for seed, folder in folders.items():
+        for arm in some:
+            place = str(folder / arm.label)
+            named = (f"seed={seed}", f"method.name={arm.label}", f"run.folder={place}")
+            commands[place] = [*experiment, *arm.options, *named]
+    return Children(Console()).run(commands, jobs)
 
 
 def backward_cost(options: list[str], batch: int) -> float:
@@ -96,10 +97,10 @@ def main() -> int:
 
         write_page(chosen, ROOT / "docs")
         return 0
-    some, folder, options = {
-        "tune": (tuned(), TUNE_FOLDER, ("prompts=shapes_val_pair", "prompts.limit=32")),
-        "run": (chosen.arms, chosen.folder, chosen.options),
-        "diversity": (chosen.several, chosen.folder / "diversity", (*chosen.options, *DIVERSITY)),
+    some, folders, options = {
+        "tune": (tuned(), {0: TUNE_FOLDER}, ("prompts=shapes_val_pair", "prompts.limit=32")),
+        "run": (chosen.arms, {seed: chosen.of_seed(seed) for seed in chosen.seeds}, chosen.options),
+        "diversity": (chosen.several, {0: chosen.folder / "diversity"}, (*chosen.options, *DIVERSITY)),
     }[args.what]
     if args.only:
         if unknown := set(args.only) - {arm.label for arm in some}:
@@ -107,12 +108,12 @@ def main() -> int:
                 f"no such arms: {', '.join(sorted(unknown))}; there are {', '.join(arm.label for arm in some)}"
             )
         some = [arm for arm in some if arm.label in args.only]
-    experiment = ["experiment=shapes_compare", *options]
-    ratio = backward_cost([*experiment, *args.more], 64)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "backward.json").write_text(json.dumps({"backward_over_forward": ratio}) + "\n")
+    experiment = ["experiment=shapes_compare", *options, *args.more]
+    ratio = backward_cost(experiment, 64)
+    folders[0].mkdir(parents=True, exist_ok=True)
+    (folders[0] / "backward.json").write_text(json.dumps({"backward_over_forward": ratio}) + "\n")
     print(f"a backward pass of the network takes {ratio:.2f} times as long as a forward pass", flush=True)
-    return make(some, folder, experiment, args.jobs, args.more)
+    return make(some, folders, experiment, args.jobs)
 
 
 if __name__ == "__main__":

@@ -49,11 +49,13 @@ class Comparison:
         titles: of the table of a budget, where it is none of network evaluations.
         figure: file of the figure beside the page, if there is one.
         diversity: whether that of the smallest budget is measured too.
+        seeds: every picture is made with the noise of each of them.
     """
 
     name: str
     arms: tuple[Arm, ...]
     options: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
     base: str = "none"
     titles: Mapping[int, str] = field(default_factory=dict)
     figure: str | None = None
@@ -65,6 +67,10 @@ class Comparison:
     @property
     def folder(self) -> Path:
         return Path("outputs/shapes_compare") / self.name
+
+    def of_seed(self, seed: int) -> Path:
+        """Where the runs of a seed are."""
+        return self.folder / f"seed{seed}" if seed else self.folder
 
     @property
     def several(self) -> tuple[Arm, ...]:
@@ -184,25 +190,35 @@ def distilled() -> list[Arm]:
     ]
 
 
-SHORT = ("sampler=short_6", "sampler.steps=6", "guider=cfg_interval")
+SHORT = ("sampler.steps=6", "guider=cfg_interval")
 """4.5 evaluations a sampling: see docs/methods.md."""
-SEVEN = ("sampler=ddim", "sampler.steps=7")
-"""The number of steps at which best-of-N chooses the best picture for a given cost, on validation prompts."""
+SEVEN = ("sampler.steps=7",)
+"""The number of steps at which best-of-N chooses the best picture for a given cost, on validation prompts of either model."""
+CALLS, SECONDS = 57, 87
+LEADING = {
+    CALLS: "At equal calls of the network",
+    SECONDS: "At equal seconds or more, decodings and scores included",
+}
 
 
-def leading() -> list[Arm]:
+def leading(short: str, plain: str, of_seconds: tuple[int, int]) -> tuple[Arm, ...]:
     """Local search, and best-of-N as good as it gets: at its best number of steps, and with local search's own sampler.
 
-    In the second table N is so large that a picture takes at least as many seconds, decodings and scores included, of which local search
-    has 26.
+    short: sampler of local search; plain: that of the usual best-of-N; of_seconds: N of both in the second table, so large that a
+    picture takes at least as many seconds, decodings and scores included, of which local search has 26.
     """
-    found = [Arm("local_search", 0, ("method=local_search", *SHORT))]
-    for budget, seven, short in ((57, 8, 13), (87, 12, 19)):
-        found.append(Arm("best_of_n", budget, ("method=best_of_n", f"method.particles={seven}", *SEVEN)))
-        found.append(
-            Arm("best_of_n_short", budget, ("method=best_of_n", f"method.particles={short}", *SHORT))
-        )
-    return found
+    own, usual = (f"sampler={short}", *SHORT), (f"sampler={plain}", *SEVEN)
+    found = [Arm("local_search", 0, ("method=local_search", *own))]
+    for budget, (seven, many) in ((CALLS, (8, 13)), (SECONDS, of_seconds)):
+        found.append(Arm("best_of_n", budget, ("method=best_of_n", f"method.particles={seven}", *usual)))
+        found.append(Arm("best_of_n_short", budget, ("method=best_of_n", f"method.particles={many}", *own)))
+    return tuple(found)
+
+
+def compare_leading(name: str, arms: tuple[Arm, ...], *options: str) -> Comparison:
+    """With local search, on all test prompts and with three noises."""
+    whole = ("prompts=shapes_pair_400", "prompts.limit=null", *options)
+    return Comparison(name, arms, whole, (0, 1, 2), base="local_search", titles=LEADING)
 
 
 COMPARISONS = {
@@ -212,15 +228,7 @@ COMPARISONS = {
         Comparison("flow", tuple(on_flow()), ("backbone=shapes_flow", "sampler=flow_ancestral")),
         Comparison("wrapped", tuple(wrapped()), ("sampler=ddim", "sampler.steps=10", "prompts.limit=50")),
         Comparison("turbo", tuple(distilled()), ("backbone=shapes_turbo",)),
-        Comparison(
-            "leading",
-            tuple(leading()),
-            ("prompts=shapes_pair_400", "prompts.limit=null"),
-            base="local_search",
-            titles={
-                57: "At equal calls of the network",
-                87: "At equal seconds or more, decodings and scores included",
-            },
-        ),
+        compare_leading("leading", leading("short_6", "ddim", (12, 19))),
+        compare_leading("leading_flow", leading("flow", "flow", (11, 16)), "backbone=shapes_flow"),
     )
 }

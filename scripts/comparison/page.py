@@ -61,9 +61,9 @@ class Found:
 
 def read(comparison: Comparison) -> tuple[list[Found], dict[str, Any]]:
     """What the folders of the arms hold, and the facts of the whole: the backward ratio and the base's means."""
-    arms, folder = comparison.arms, comparison.folder
-    there = [arm for arm in arms if (folder / arm.label / "results.csv").is_file()]
-    loaded, _ = load_arms([folder / arm.label for arm in there])
+    folder = comparison.folder
+    there = {arm: runs for arm in comparison.arms if (runs := finished(comparison, arm))}
+    loaded, _ = load_arms([run for runs in there.values() for run in runs])
     by_method = {one.method: one for one in loaded}
     base = by_method[comparison.base]
     ratio = json.loads((folder / "backward.json").read_text())["backward_over_forward"]
@@ -87,6 +87,12 @@ def read(comparison: Comparison) -> tuple[list[Found], dict[str, Any]]:
         )
     means = {value: float(base.rows[value].mean()) for value in VALUES}
     return found, {"ratio": ratio, "means": means, "pictures": len(base.rows)}
+
+
+def finished(comparison: Comparison, arm: Arm) -> list[Path]:
+    """Folders of an arm's runs, of those seeds that were made."""
+    runs = [comparison.of_seed(seed) / arm.label for seed in comparison.seeds]
+    return [run for run in runs if (run / "results.csv").is_file()]
 
 
 def differences(one: Results, other: Results) -> Intervals:
