@@ -192,7 +192,7 @@ def distilled() -> list[Arm]:
 
 SHORT = ("sampler.steps=6", "guider=cfg_interval")
 """4.5 evaluations a sampling: see docs/methods.md."""
-SEVEN = ("sampler.steps=7",)
+SEVEN = "sampler.steps=7"
 """The number of steps at which best-of-N chooses the best picture for a given cost, on validation prompts of either model."""
 CALLS, SECONDS = 57, 87
 LEADING = {
@@ -201,13 +201,12 @@ LEADING = {
 }
 
 
-def leading(short: str, plain: str, of_seconds: tuple[int, int]) -> tuple[Arm, ...]:
+def leading(own: tuple[str, ...], usual: tuple[str, ...], of_seconds: tuple[int, int]) -> tuple[Arm, ...]:
     """Local search, and best-of-N as good as it gets: at its best number of steps, and with local search's own sampler.
 
-    short: sampler of local search; plain: that of the usual best-of-N; of_seconds: N of both in the second table, so large that a
-    picture takes at least as many seconds, decodings and scores included, of which local search has 26.
+    own: sampler of local search; usual: of the usual best-of-N; of_seconds: N of the usual and with the own sampler in the second
+    table, so large that a picture takes at least as many seconds, decodings and scores included, of which local search has 26.
     """
-    own, usual = (f"sampler={short}", *SHORT), (f"sampler={plain}", *SEVEN)
     found = [Arm("local_search", 0, ("method=local_search", *own))]
     for budget, (seven, many) in ((CALLS, (8, 13)), (SECONDS, of_seconds)):
         found.append(Arm("best_of_n", budget, ("method=best_of_n", f"method.particles={seven}", *usual)))
@@ -228,7 +227,9 @@ COMPARISONS = {
         Comparison("flow", tuple(on_flow()), ("backbone=shapes_flow", "sampler=flow_ancestral")),
         Comparison("wrapped", tuple(wrapped()), ("sampler=ddim", "sampler.steps=10", "prompts.limit=50")),
         Comparison("turbo", tuple(distilled()), ("backbone=shapes_turbo",)),
-        compare_leading("leading", leading("short_6", "ddim", (12, 19))),
-        compare_leading("leading_flow", leading("flow", "flow", (11, 16)), "backbone=shapes_flow"),
+        compare_leading("leading", leading(("sampler=short_6", *SHORT), ("sampler=ddim", SEVEN), (12, 19))),
+        compare_leading(
+            "leading_flow", leading(SHORT, (SEVEN,), (11, 16)), "backbone=shapes_flow", "sampler=flow"
+        ),
     )
 }
