@@ -23,8 +23,7 @@ class RowConfig:
     shapes: tuple[str, ...] | None = None
     """Likewise on the shapes world."""
     needs: tuple[str, ...] = ()
-    """Options without which it is not run: what the user has to bring (``--for ROW OPTION=VALUE``); on the shapes world none where
-    it is ``trained`` there."""
+    """Options without which it is not run on the published models: what the user has to bring (``--for ROW OPTION=VALUE``)."""
     trained: str | None = None
     """Embedded weights that the row is of on the shapes world, whose training is part of its cost."""
     why_not: str = ""

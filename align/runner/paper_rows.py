@@ -191,7 +191,7 @@ def _row(key: str, row: RowConfig, protocol: str, choice: Choice) -> Row:
     made = Row(key, row.label or row.paper or key, row)
     own = choice.own.get(key, ())
     options = row.full if choice.scale == "full" else row.shapes
-    needs = () if choice.scale == "shapes" and row.trained else row.needs
+    needs = row.needs if choice.scale == "full" else ()
     if options is None or not set(needs) <= {_key(text) for text in own}:
         return replace(made, why_not=row.why_not or "there is no such run at this scale")
     for text in options:
