@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class Found:
         seconds: a picture, mean.
         differences: (mean, low, high) to plain sampling by value.
         against: the same to the rival at that budget; nothing for the rival.
+        noises: the differences of each seed by itself, where there are several.
         pictures: how many pairs.
     """
 
@@ -56,6 +57,7 @@ class Found:
     seconds: float
     differences: Intervals
     against: Intervals
+    noises: dict[int, Intervals]
     pictures: int
 
 
@@ -82,6 +84,7 @@ def read(comparison: Comparison) -> tuple[list[Found], dict[str, Any]]:
                 float(rows["seconds"].mean()),
                 differences(one, base) if one is not base else {},
                 differences(one, rival) if rival is not None and rival is not one else {},
+                by_seed(one, base) if one is not base else {},
                 len(rows),
             )
         )
@@ -103,6 +106,14 @@ def differences(one: Results, other: Results) -> Intervals:
         for row in rows
         if row["value"] in VALUES
     }
+
+
+def by_seed(one: Results, other: Results) -> dict[int, Intervals]:
+    """``differences`` of each seed's pictures by themselves; nothing where there is one seed."""
+    seeds = sorted({int(seed) for seed in one.rows["seed"]})
+    if len(seeds) == 1:
+        return {}
+    return {seed: differences(replace(one, rows=one.rows[one.rows["seed"] == seed]), other) for seed in seeds}
 
 
 def read_diversity(arms: Sequence[Arm], folder: Path) -> tuple[Intervals, str]:
@@ -146,6 +157,24 @@ def table(found: Sequence[Found], budget: int, diversity: Intervals) -> list[str
         cells += [f"{number(one.forward)} / {number(one.backward)}", f"{one.spent:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def noise_table(found: Sequence[Found], budget: int) -> list[str]:
+    """Markdown rows of one budget's arms by seed; nothing where there is one seed."""
+    rows = [
+        (one.arm.name, seed, differences)
+        for one in found
+        if one.arm.budget == budget
+        for seed, differences in one.noises.items()
+    ]
+    if not rows:
+        return []
+    lines = ["Each noise by itself:", "", "| method | seed | " + " | ".join(VALUES.values()) + " |"]
+    lines.append("|" + "---|" * (2 + len(VALUES)))
+    for name, seed, differences in rows:
+        cells = (with_interval(*differences[value], signed=True) for value in VALUES)
+        lines.append(f"| `{name}` | {seed} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
 
 
 def draw(found: Sequence[Found], out: Path) -> None:
@@ -224,6 +253,7 @@ def write_page(comparison: Comparison, docs: Path) -> None:
             "",
             *table(found, budget, diversity),
             "",
+            *noise_table(found, budget),
         ]
     if several := _line(found):
         lines += [f"Without a budget: {several}", ""]
