@@ -214,10 +214,23 @@ def leading(own: tuple[str, ...], usual: tuple[str, ...], of_seconds: tuple[int,
     return tuple(found)
 
 
-def compare_leading(name: str, arms: tuple[Arm, ...], *options: str) -> Comparison:
-    """With local search, on all test prompts and with three noises."""
+def leading_distilled() -> tuple[Arm, ...]:
+    """The same on the student of few steps, none of which is cheaper than another, against best-of-N of four steps and of three."""
+    four = ("sampler=turbo_shapes", "sampler.steps=4")
+    three = ("sampler=turbo_shapes", "sampler.steps=3", "sampler.timesteps=[599,449,299]")
+    return (
+        Arm("local_search", 0, ("method=local_search", *four)),
+        Arm("best_of_n", CALLS, ("method=best_of_n", "method.particles=14", *four)),
+        Arm("best_of_n_3steps", CALLS, ("method=best_of_n", "method.particles=19", *three)),
+    )
+
+
+def compare_leading(
+    name: str, arms: tuple[Arm, ...], *options: str, seeds: tuple[int, ...] = (0, 1, 2)
+) -> Comparison:
+    """With local search, on all test prompts and with the noise of each of the seeds."""
     whole = ("prompts=shapes_pair_400", "prompts.limit=null", *options)
-    return Comparison(name, arms, whole, (0, 1, 2), base="local_search", titles=LEADING)
+    return Comparison(name, arms, whole, seeds, base="local_search", titles=LEADING)
 
 
 COMPARISONS = {
@@ -231,5 +244,6 @@ COMPARISONS = {
         compare_leading(
             "leading_flow", leading(SHORT, (SEVEN,), (11, 16)), "backbone=shapes_flow", "sampler=flow"
         ),
+        compare_leading("leading_turbo", leading_distilled(), "backbone=shapes_turbo", seeds=(0,)),
     )
 }
