@@ -84,7 +84,7 @@ compare: setup  ## methods at equal compute, 100 held-out prompts, into docs/com
 SCALE ?= shapes
 TABLE = $(BIN)/python -m align table --scale $(SCALE) --jobs $(or $(JOBS),$(if $(filter shapes,$(SCALE)),2,1)) $(if $(SIZE),prompts.limit=$(SIZE)) $(ARGS)
 
-tables: setup  ## DyMO's four tables, paper and ours: SCALE=shapes (about an hour on two cores) or full, SIZE=prompts, JOBS=runs at a time
+tables: setup  ## DyMO's four tables, paper and ours: SCALE=shapes (40 minutes on two cores) or full, SIZE=prompts, JOBS=runs at a time
 	$(TABLE) dymo_table1 dymo_table2 dymo_table3 dymo_table4
 
 table1 table2 table3 table4: setup  ## one of them; ARGS='--only dymo run.batch_size=4' and the like
