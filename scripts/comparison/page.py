@@ -246,10 +246,14 @@ def write_page(comparison: Comparison, docs: Path) -> None:
         first += f" Diversity: {measured}."
     if comparison.figure:
         draw(found, docs / comparison.figure)
-    lines = [f"{first} A backward pass of the network took {facts['ratio']:.2f} forward passes.", ""]
+    if any(one.backward for one in found):
+        first += f" A backward pass of the network took {facts['ratio']:.2f} forward passes."
+    lines = [first, ""]
     for budget in sorted({one.arm.budget for one in found} - {0}):
+        fewer = {one.pictures for one in found if one.arm.budget == budget} - {facts["pictures"]}
+        told = f", {min(fewer)} pictures" if fewer else ""
         lines += [
-            f"**{comparison.title(budget)}**",
+            f"**{comparison.title(budget)}{told}**",
             "",
             *table(found, budget, diversity),
             "",
