@@ -26,7 +26,7 @@ from align.strategies.base import Strategy
 STEPS = 3
 """Of the process, evenly spread, that plain sampling is timed with: the network, and all else that a step takes."""
 ENOUGH = 1.0
-"""Seconds after which a call is not timed again."""
+"""Seconds after which calls that are timed together are not timed again."""
 TIMES = 2
 ROUNDS = 2
 """Of all calls, so that a while in which the machine is slower or faster is not a kind's own."""
@@ -100,15 +100,15 @@ def _seconds(
     if judge.guide is not None:
         followed, guides = "guide", scoring(replace(judge, reward=judge.guide))
         there["guide_forward"] = lambda: guides(pictures)
-    found = timer.in_turn(there)
-    found["network_forward"] /= ledger.costs[0].network_forward / rows
     value, words = judge.value, read.conditioning.take(torch.zeros(rows, dtype=torch.long, device=device))
     if isinstance(value, PosteriorMean) and not value.of_prediction:
         small = value.decode
-        found["small_decoder_forward"] = timer(lambda: small(z))
+        there["small_decoder_forward"] = lambda: small(z)
     if isinstance(value, Regressed):
         network, half = value.regressor, torch.full((rows,), 0.5, device=device)
-        found["value_forward"] = timer(lambda: network(z.float(), half, words.prompt.float()))
+        there["value_forward"] = lambda: network(z.float(), half, words.prompt.float())
+    found = timer.in_turn(there)
+    found["network_forward"] /= ledger.costs[0].network_forward / rows
     if method.walks_back:
         step = parts.process.steps[len(parts.process.steps) // 2]
         maps = method.objective.attention_half if method.guided and method.objective.semantic > 0 else None
