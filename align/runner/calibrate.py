@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from statistics import mean, median
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ STEPS = 3
 ENOUGH = 1.0
 """Seconds after which calls that are timed together are not timed again."""
 TIMES = 2
-ROUNDS = 2
+ROUNDS = 3
 """Of all calls, so that a while in which the machine is slower or faster is not a kind's own."""
 Clock = Callable[[], float]
 
@@ -59,7 +59,7 @@ def measured(
                 sizes = list(found)
                 break
     named = {
-        what: Price(tuple(found), tuple(mean(one[what] for one in times) for times in found.values()))
+        what: Price(tuple(found), tuple(median(one[what] for one in times) for times in found.values()))
         for what in found[1][0]
     }
     return {"encode": Price(seconds=(encoding,)), **named}
