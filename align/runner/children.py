@@ -33,6 +33,7 @@ class Children:
             try:
                 codes = [one.result() for one in waiting]
             except KeyboardInterrupt:
+                self.console.print("interrupted; what is under way ends after its commit", markup=False)
                 self.stop()
                 return INTERRUPTED
         return max(codes, default=DONE)

@@ -190,6 +190,16 @@ def test_what_was_stopped_does_not_start(tmp_path):
     assert children.run({str(tmp_path): ["method=nothing"]}, 1) == 130
 
 
+def test_an_interruption_says_what_is_waited_for(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Children, "_one", interrupted)
+    console = Console(record=True, width=200)
+    assert Children(console).run({str(tmp_path): ["--help"]}, 1) == 130
+    assert console.export_text() == "interrupted; what is under way ends after its commit\n"
+
+
 @pytest.mark.slow
 def test_a_table_from_the_command_line(tmp_path, capsys):
     small = [
