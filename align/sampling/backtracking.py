@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from align.processes.base import Process, Step, renoise
-from align.sampling.noise import Draws
-from align.sampling.rollover import Kept, drawn
-from align.sampling.state import State
+from align.sampling.noise import Draws, drawn
+from align.sampling.state import Kept, State
 
 
 @dataclass(frozen=True)

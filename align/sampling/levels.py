@@ -15,9 +15,8 @@ from align.sampling.backtracking import moved
 from align.sampling.host import read
 from align.sampling.noise import Draws, Streams, candidate
 from align.sampling.parts import NOTHING, Parts, Want
-from align.sampling.rollover import Kept
 from align.sampling.selection import Trace, by_value
-from align.sampling.state import Estimate, State, gather
+from align.sampling.state import Estimate, Kept, State, gather
 
 Evaluate = Callable[[State, Step, Want, Draws], Estimate]
 Tell = Callable[[Step, State, Estimate, Trace], None]

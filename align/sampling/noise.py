@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from align.processes.base import Gaussian
 from align.sampling.host import send
 from align.sampling.state import State
 
@@ -125,3 +126,8 @@ class Draws:
 
     def take(self, rows: Tensor) -> Draws:
         return replace(self, own=[self.own[row] for row in rows.tolist()])
+
+
+def drawn(kernel: Gaussian, draws: Draws) -> Tensor:
+    """(P, ...) next latents, for which a step without noise draws none."""
+    return kernel.sample(draws.normal("step")) if kernel.std > 0 else kernel.mean

@@ -7,53 +7,15 @@ from, or the level's quota is used up and the best of the candidates goes on; wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from align.processes.base import Gaussian, Process
+from align.processes.base import Process
 from align.sampling.host import send
-from align.sampling.noise import Draws
-from align.sampling.state import Estimate, State, gather, join
-
-
-@dataclass(frozen=True)
-class Kept:
-    """P evaluated states, of which each has (P,) its ``value`` on the host; -inf where it is not finite."""
-
-    state: State
-    estimate: Estimate
-    value: Tensor
-
-    def take(self, index: Tensor) -> Kept:
-        return Kept(self.state.take(index), self.estimate.take(index), self.value[index])
-
-    @staticmethod
-    def gather(parts: Sequence[tuple[Tensor, Kept]]) -> Kept:
-        """As ``state.gather``."""
-        places = torch.argsort(torch.cat([rows for rows, _ in parts]))
-        return Kept(
-            gather([(rows, one.state) for rows, one in parts]),
-            gather([(rows, one.estimate) for rows, one in parts]),
-            torch.cat([one.value for _, one in parts])[places],
-        )
-
-    def replaced(self, by: Kept, where: Tensor) -> Kept:
-        """Those of ``by`` (P,) where it says so."""
-        index = torch.arange(len(where)) + len(where) * where.long()
-        both = Kept(
-            join([self.state, by.state]),
-            join([self.estimate, by.estimate]),
-            torch.cat([self.value, by.value]),
-        )
-        return both.take(index)
-
-
-def drawn(kernel: Gaussian, draws: Draws) -> Tensor:
-    """(P, ...) next latents, for which a step without noise draws none."""
-    return kernel.sample(draws.normal("step")) if kernel.std > 0 else kernel.mean
+from align.sampling.noise import Draws, drawn
+from align.sampling.state import Kept, State
 
 
 @dataclass(frozen=True)

@@ -202,3 +202,35 @@ class Estimate:
 
     def take(self, index: Tensor) -> Estimate:
         return take(self, index)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """P evaluated states, of which each has (P,) its ``value`` on the host; -inf where it is not finite."""
+
+    state: State
+    estimate: Estimate
+    value: Tensor
+
+    def take(self, index: Tensor) -> Kept:
+        return Kept(self.state.take(index), self.estimate.take(index), self.value[index])
+
+    @staticmethod
+    def gather(parts: Sequence[tuple[Tensor, Kept]]) -> Kept:
+        """As ``state.gather``."""
+        places = torch.argsort(torch.cat([rows for rows, _ in parts]))
+        return Kept(
+            gather([(rows, one.state) for rows, one in parts]),
+            gather([(rows, one.estimate) for rows, one in parts]),
+            torch.cat([one.value for _, one in parts])[places],
+        )
+
+    def replaced(self, by: Kept, where: Tensor) -> Kept:
+        """Those of ``by`` (P,) where it says so."""
+        index = torch.arange(len(where)) + len(where) * where.long()
+        both = Kept(
+            join([self.state, by.state]),
+            join([self.estimate, by.estimate]),
+            torch.cat([self.value, by.value]),
+        )
+        return both.take(index)

@@ -11,8 +11,7 @@ from align.sampling.backtracking import Backtracking, moved
 from align.sampling.levels import backtrack
 from align.sampling.noise import Draws, NoiseStream
 from align.sampling.parts import Parts
-from align.sampling.rollover import Kept
-from align.sampling.state import Estimate, State
+from align.sampling.state import Estimate, Kept, State
 from align.sampling.values import PosteriorMean
 from sampling.test_loop import STEPS, plain_of, same, sample
 
