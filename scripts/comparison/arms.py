@@ -149,9 +149,10 @@ def tuned() -> list[Arm]:
 
 
 def on_flow() -> list[Arm]:
-    """The smaller budget, and what spends a budget of its own."""
+    """The smaller budget, what spends a budget of its own, and DyMO on the process that the others have."""
     return [arm for arm in arms() if arm.budget in (0, 60)] + [
-        Arm("rbf", 60, ("method=rbf", "method.rollover.budget=60", "method.rollover.first=6"))
+        Arm("rbf", 60, ("method=rbf", "method.rollover.budget=60", "method.rollover.first=6")),
+        Arm("dymo_noise", 60, ("method=dymo", "method.particles=2", "method.choose=best", "sampler.eta=1")),
     ]
 
 
