@@ -138,10 +138,6 @@ class _Timer:
     def __init__(self, device: torch.device, clock: Clock) -> None:
         self.device, self._clock = device, clock
 
-    def __call__(self, call: Callable[[], object]) -> float:
-        """See ``in_turn``."""
-        return self.in_turn({"": call})[""]
-
     def in_turn(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
         """The median of several of each, after a first one that sets things up.
 
@@ -172,7 +168,7 @@ class _Timer:
             leaf = x.detach().requires_grad_()
             torch.autograd.grad(function(leaf).float().sum(), leaf)
 
-        return max(0.0, self(both) - there)
+        return max(0.0, self.in_turn({"back": both})["back"] - there)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

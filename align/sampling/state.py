@@ -218,11 +218,10 @@ class Kept:
     @staticmethod
     def gather(parts: Sequence[tuple[Tensor, Kept]]) -> Kept:
         """As ``state.gather``."""
-        places = torch.argsort(torch.cat([rows for rows, _ in parts]))
         return Kept(
             gather([(rows, one.state) for rows, one in parts]),
             gather([(rows, one.estimate) for rows, one in parts]),
-            torch.cat([one.value for _, one in parts])[places],
+            in_order([(rows, one.value) for rows, one in parts]),
         )
 
     def replaced(self, by: Kept, where: Tensor) -> Kept:

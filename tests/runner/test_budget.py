@@ -98,6 +98,35 @@ def test_seconds_that_were_promised_are_those_that_a_picture_takes(method):
     assert took == pytest.approx(2, rel=0.1)
 
 
+class Unsteady(Clock):
+    """Half as fast again for its first calls."""
+
+    def __init__(self, slow=0):
+        super().__init__()
+        self.slow, self.taken = slow, 0
+
+    def takes(self, call, row, rows):
+        share = 1.5 if self.taken < self.slow else 1.0
+        self.taken += 1
+        super().takes(share * call, share * row, rows)
+
+
+def test_a_slow_while_of_the_machine_moves_no_price():
+    config, steady = config_of("method=svdd", *SPENDERS["svdd"], "budget.seconds=2"), Unsteady()
+
+    def prices(clock):
+        return measured(on_fakes(config, clock, Calls(8)), config.method, REQUESTS[0], clock)
+
+    expected = prices(steady)
+    unsteady = Unsteady(slow=steady.taken // 5)
+    found = prices(unsteady)
+    assert {what: price.rows for what, price in found.items()} == {
+        what: price.rows for what, price in expected.items()
+    }
+    for what, price in expected.items():
+        assert found[what].seconds == pytest.approx(price.seconds, rel=1e-6)
+
+
 @pytest.mark.parametrize("method", SPENDERS)
 def test_calls_that_were_promised_are_those_of_the_ledger(method):
     config = config_of(f"method={method}", *SPENDERS[method], "budget.calls=60")
