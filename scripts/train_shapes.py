@@ -8,6 +8,7 @@ Stages, each resumable and runnable alone, with their budgets in minutes of one 
     refine                     40  the same on, in a second cycle
     flow                      110  a flow transformer, taught by the denoiser
     turbo                      60  a student of the denoiser that draws in 1 to 4 steps
+    mend                       60  the same on, where its first step is wrong and its others would have mended it
     generate                   29  pictures of the model as ``denoiser`` left it, for the reward models
     clip                       22  base CLIP on rendered pictures
     practice                   10  the same on, on generated pictures
@@ -36,6 +37,7 @@ SECONDS = {
     "refine": 2400.0,
     "flow": 6600.0,
     "turbo": 3600.0,
+    "mend": 3600.0,
 }
 REWARDS = ("clip", "practice", "pick", "spm", "hps", "imagereward", "aesthetic")
 WAVES: tuple[tuple[tuple[str, ...], ...], ...] = (
@@ -44,7 +46,7 @@ WAVES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("denoiser",),),
     (("refine",), ("generate", "practice")),
     (("pick", "spm", "hps"), ("imagereward", "aesthetic")),
-    (("flow",), ("turbo",)),
+    (("flow",), ("turbo", "mend")),
 )
 """What runs one after the other, and in it what runs side by side."""
 SHARED = ("denoiser",)
@@ -107,7 +109,7 @@ def _command(stages: list[str], args: argparse.Namespace) -> list[str]:
 def run(stages: list[str], args: argparse.Namespace) -> None:
     """Run some stages in this process."""
     import torch
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTokenizer
 
     from scripts.shapes_training import (
@@ -116,6 +118,7 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         export,
         flow,
         generate,
+        mend,
         reward_stages,
         tokenizer,
         turbo,
@@ -204,6 +207,21 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         teacher = denoiser.shipped(args.weights, len(words), shape[0])
         student = turbo.run(
             shape, words, teacher, args.pictures, budget("turbo"), args.folder, args.seed, device
+        )
+        export.export_turbo(student, args.weights)
+    if "mend" in stages:
+        vae = AutoencoderKL.from_pretrained(args.weights / "vae").to(device).requires_grad_(False)
+        shape = (vae.config.latent_channels, 8, 8)
+        student = mend.run(
+            UNet2DConditionModel.from_pretrained(args.weights / "turbo").float(),
+            shape,
+            lambda latents: vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5,
+            words,
+            denoiser.shipped(args.weights, len(words), shape[0]),
+            budget("mend"),
+            args.folder,
+            args.seed,
+            device,
         )
         export.export_turbo(student, args.weights)
 

@@ -48,7 +48,12 @@ class Budget:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Numbers of one stage.  ``average`` is the decay of the exponential weight average (0 = none)."""
+    """Numbers of one stage.
+
+    Attributes:
+        average: decay of the exponential weight average (0 = none).
+        muon: matrices and kernels whose names begin with one of these are moved by Muon instead of AdamW.
+    """
 
     learning_rate: float
     budget: Budget
@@ -57,6 +62,7 @@ class Recipe:
     average: float = 0.999
     clip: float = 1.0
     save_every: float = 60.0
+    muon: tuple[str, ...] = ()
 
 
 def train(
@@ -83,9 +89,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stage}.pt"
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.99), fused=True
-    )
+    optimisers = _optimisers(module, recipe)
     averaged = copy.deepcopy(module).eval()
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 77])
@@ -94,7 +98,8 @@ def train(
         state = torch.load(path, weights_only=True, map_location="cpu")
         module.load_state_dict(state["module"])
         averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
+        for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(kept)
         torch.set_rng_state(state["torch_rng"])
         rng.bit_generator.state = json.loads(state["numpy_rng"])
         step, seconds = state["step"], state["seconds"]
@@ -111,7 +116,7 @@ def train(
             {
                 "module": module.state_dict(),
                 "averaged": averaged.state_dict(),
-                "optimiser": optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in optimisers],
                 "torch_rng": torch.get_rng_state(),
                 "numpy_rng": json.dumps(rng.bit_generator.state),
                 "step": step,
@@ -131,15 +136,16 @@ def train(
     while (spent := recipe.budget.spent(step, seconds)) < 1.0:
         rate = recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup_steps)
         rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent))
-        for group in optimiser.param_groups:
+        for group in (group for optimiser in optimisers for group in optimiser.param_groups):
             group["lr"] = rate
         value, figures = loss(rng, spent)
         torch.autograd.backward(value)
         if ranks > 1:
             _average_gradients(parameters, ranks)
         nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         decay = min(recipe.average, (1 + step) / (10 + step))
         with torch.no_grad():
             for mean, now in zip(averaged.state_dict().values(), module.state_dict().values(), strict=True):
@@ -168,6 +174,38 @@ def train(
             saved = time.monotonic()
     save()
     return averaged
+
+
+class Muon(torch.optim.Muon):
+    """PyTorch's at AdamW's size of a step, for kernels as well: a matrix with a row for each channel that they give."""
+
+    def __init__(self, weights: list[nn.Parameter], rate: float, decay: float) -> None:
+        self.weights = weights
+        matrices = [nn.Parameter(weight.detach().flatten(1).clone()) for weight in weights]
+        super().__init__(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """As its base's, on copies of the weights."""
+        matrices = self.param_groups[0]["params"]
+        for matrix, weight in zip(matrices, self.weights, strict=True):
+            matrix.copy_(weight.flatten(1))
+            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        super().step()  # type: ignore[no-untyped-call]
+        for matrix, weight in zip(matrices, self.weights, strict=True):
+            weight.copy_(matrix.view(weight.shape))
+            weight.grad = None
+
+
+def _optimisers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon before it where the recipe has it."""
+    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    turned = {name for name, p in named if name.startswith(recipe.muon) and p.ndim > 1}
+    rest = [p for name, p in named if name not in turned]
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    adamw = torch.optim.AdamW(rest, lr=rate, weight_decay=decay, betas=(0.9, 0.99), fused=True)
+    matrices = [p for name, p in named if name in turned]
+    return [Muon(matrices, rate, decay), adamw] if matrices else [adamw]
 
 
 def _average_gradients(parameters: list[nn.Parameter], ranks: int) -> None:
