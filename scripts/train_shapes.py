@@ -112,6 +112,7 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTokenizer
 
+    from align.backbones.registry import load_folder
     from scripts.shapes_training import (
         autoencoder,
         denoiser,
@@ -210,14 +211,13 @@ def run(stages: list[str], args: argparse.Namespace) -> None:
         )
         export.export_turbo(student, args.weights)
     if "mend" in stages:
-        vae = AutoencoderKL.from_pretrained(args.weights / "vae").to(device).requires_grad_(False)
-        shape = (vae.config.latent_channels, 8, 8)
+        backbone = load_folder(args.weights, device)
         student = mend.run(
             UNet2DConditionModel.from_pretrained(args.weights / "turbo").float(),
-            shape,
-            lambda latents: vae.decode(latents / vae.config.scaling_factor).sample / 2 + 0.5,
+            backbone.latent_shape(),
+            backbone.decode,
             words,
-            denoiser.shipped(args.weights, len(words), shape[0]),
+            denoiser.shipped(args.weights, len(words), backbone.latent_shape()[0]),
             budget("mend"),
             args.folder,
             args.seed,

@@ -216,6 +216,7 @@ def run(
 
     walks = Walks(latents, draw)
     fresh = BATCH - WALKS
+    first = torch.arange(BATCH, device=device) < fresh
 
     def loss(rng: np.random.Generator, spent: float) -> tuple[Tensor, dict[str, float]]:
         index = torch.from_numpy(np.concatenate([draw(fresh), walks.index])).to(device)
@@ -227,9 +228,7 @@ def run(
         z = (1 - level[:fresh]) * clean + level[:fresh] * torch.randn_like(clean)
         z = torch.cat([z, walks.z])
         # Some rendered latents are seen with another's caption: what a word does must not hang on what is there.
-        off = torch.from_numpy(rng.random(BATCH) < STRANGE).to(device) & (
-            torch.arange(BATCH, device=device) < fresh
-        )
+        off = torch.from_numpy(rng.random(BATCH) < STRANGE).to(device) & first
         with torch.no_grad():
             states, told = reader(all_ids[torch.where(off, index.roll(1), index)])[:2]
         both = torch.cat([states, nothing.expand_as(states)])
@@ -240,7 +239,7 @@ def run(
         own, other = v.chunk(2)
         error, wrong = (v - teacher.velocity(z2, sigma2, both)).chunk(2)
         scale = torch.from_numpy(rng.uniform(*SCALES, size=BATCH)).float().to(device).view(-1, 1, 1, 1)
-        rendered = (~off).float() * (torch.arange(BATCH, device=device) < fresh)
+        rendered = (first & ~off).float()
         there = (
             places[index].sum(dim=1, keepdim=True).clamp(max=1)
             * (level < CERTAIN)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTokenizer
 
 from align.shapes.checker import check_picture
@@ -90,7 +90,7 @@ class Pairs:
 
 def run(
     student: UNet2DConditionModel,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     decode: Callable[[Tensor], Tensor],
     tokenizer: CLIPTokenizer,
     denoiser: Denoiser,
@@ -98,7 +98,6 @@ def run(
     folder: Path,
     seed: int,
     device: torch.device = CPU,
-    on_save: Callable[[nn.Module], None] | None = None,
 ) -> UNet2DConditionModel:
     """Go on with a student for latents of a ``shape`` and return the averaged one; itself, if it draws nothing right.
 
@@ -171,6 +170,6 @@ def run(
             return first
         look()
     recipe = Recipe(learning_rate=RATE, budget=budget, average=0.997, warmup_steps=100, muon=BLOCKS)
-    averaged = train("mend", student, loss, recipe, folder, seed, on_save)
+    averaged = train("mend", student, loss, recipe, folder, seed)
     assert isinstance(averaged, UNet2DConditionModel)
     return averaged
